@@ -1,0 +1,183 @@
+"""A domain's folder on its own machine: who it is, where it listens, where its files lie.
+
+    HOME/domains/NAME/           the node's: 0700
+        domain.toml              name, address, pinned peers
+        node.key                 Ed25519 seed of the node, hex, 0600
+        datasets/NAME.toml       what the owner declares and allows, one file a data set
+        data/NAME/               the owner's csv, csv.xz or parquet files, read by this node only
+        syft/  ledger.db  store/ Syft's database, the ledger, arrays and revealed shares
+    HOME/owners/NAME/            the owner's, on the owner's machine: signing key and login
+"""
+
+import json
+import os
+import re
+import secrets
+import tomllib
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+import tomli_w
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+NAME = re.compile(r"[a-z][a-z0-9-]{0,31}")
+
+
+class FolderError(Exception):
+    """The folder is missing, taken or damaged; the text says which and what to do."""
+
+
+class Peer(BaseModel):
+    """Another partner as this owner pinned it.
+
+    Attributes:
+        node_key: Ed25519 key that the partner's node signs with, 64 hex characters.
+        owner_key: Ed25519 key that the partner's owner approves with, 64 hex characters.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    node_key: str = Field(pattern=r"^[0-9a-f]{64}$")
+    owner_key: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+
+class DomainSettings(BaseModel):
+    """`domain.toml`: the node's name, Syft uid, address, owner and pinned peers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9-]{0,31}$")
+    server_uid: str = Field(pattern=r"^[0-9a-f]{32}$")
+    host: str = "127.0.0.1"
+    port: int = Field(ge=1, le=65535)
+    owner_email: str
+    owner_key: str = Field(pattern=r"^[0-9a-f]{64}$")
+    peers: dict[str, Peer] = {}
+
+
+@dataclass(frozen=True)
+class DomainFolder:
+    """The paths of one domain below `HOME/domains/NAME`."""
+
+    path: Path
+
+    @property
+    def settings_file(self) -> Path:
+        return self.path / "domain.toml"
+
+    @property
+    def datasets(self) -> Path:
+        return self.path / "datasets"
+
+    @property
+    def data(self) -> Path:
+        return self.path / "data"
+
+    @property
+    def store(self) -> Path:
+        return self.path / "store"
+
+    @property
+    def syft(self) -> Path:
+        return self.path / "syft"
+
+    @property
+    def pid_file(self) -> Path:
+        return self.path / "node.pid"
+
+    @property
+    def log_file(self) -> Path:
+        return self.path / "node.log"
+
+    @property
+    def ledger_url(self) -> str:
+        return f"sqlite:///{self.path / 'ledger.db'}"
+
+    def settings(self) -> DomainSettings:
+        """Read `domain.toml`.
+
+        Raises:
+            FolderError: no such domain, or a field is missing, unknown or malformed.
+        """
+        try:
+            return DomainSettings(**tomllib.loads(self.settings_file.read_text()))
+        except FileNotFoundError:
+            raise FolderError(
+                f"There is no domain in {self.path}. Make one: coterie domain init {self.path.name}"
+            ) from None
+        except (ValidationError, tomllib.TOMLDecodeError) as error:
+            raise FolderError(f"{self.settings_file} can't be read: {error}") from None
+
+    def write_settings(self, settings: DomainSettings) -> None:
+        """Replace `domain.toml` in one step, so that a reader sees the old or the new."""
+        write_private(self.settings_file, tomli_w.dumps(settings.model_dump()))
+
+    def node_key(self) -> Ed25519PrivateKey:
+        """The node's own key, which Syft and the ledger sign with."""
+        return Ed25519PrivateKey.from_private_bytes(bytes.fromhex(self.node_key_hex()))
+
+    def node_key_hex(self) -> str:
+        return (self.path / "node.key").read_text().strip()
+
+
+def public_hex(key: Ed25519PrivateKey) -> str:
+    """The verify key of an Ed25519 key, 64 hex characters."""
+    return key.public_key().public_bytes_raw().hex()
+
+
+def create_folder(path: Path, name: str, owner_key: str, host: str, port: int) -> DomainFolder:
+    """Make a new node folder with a fresh node key and Syft uid.
+
+    Args:
+        path: `HOME/domains/NAME`; must not exist yet.
+        owner_key: the owner's verify key, 64 hex characters; its private half stays elsewhere.
+
+    Raises:
+        FolderError: the name is unusable or the folder exists.
+    """
+    require_name(name)
+    if path.exists():
+        raise FolderError(f"{path} exists already. Start it: coterie domain up {name}")
+    folder = DomainFolder(path)
+    for directory in (path, folder.datasets, folder.data, folder.store, folder.syft):
+        directory.mkdir(mode=0o700, parents=True)
+    write_private(path / "node.key", secrets.token_hex(32))
+    folder.write_settings(
+        DomainSettings(
+            name=name,
+            server_uid=uuid.uuid4().hex,
+            host=host,
+            port=port,
+            owner_email=f"owner@{name}.example",
+            owner_key=owner_key,
+        )
+    )
+    return folder
+
+
+def require_name(name: str) -> None:
+    """Names are used in paths, keys and tables, so they are short and plain."""
+    if not NAME.fullmatch(name):
+        raise FolderError(
+            f"'{name[:40]}' is not a name. Use 1 to 32 lower-case letters, digits and dashes, "
+            "starting with a letter."
+        )
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a 0600 file durably and in one step."""
+    temporary = path.with_name(path.name + ".new")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def write_login(path: Path, url: str, email: str, password: str) -> None:
+    """Keep an account's address, name and generated password in a 0600 file."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    write_private(path, json.dumps({"url": url, "email": email, "password": password}, indent=2))

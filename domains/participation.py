@@ -1,0 +1,390 @@
+"""One domain's part in the rounds of an approved plan, as a state machine.
+
+    open -> (advertise -> share -> reveal) per attempt -> finish
+
+An attempt moves forward only. `share` reserves the release in the ledger before anything is split;
+`reveal` charges it, durably, before the share of the sum can leave; and the share is kept, so that
+asking again gives the same bytes and nothing new. What a crash leaves reserved but not charged was
+never sent: it is voided when the node starts again, and that attempt is never continued.
+"""
+
+import hashlib
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import safetensors.numpy
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from numpy.typing import NDArray
+
+from domains.dataset import PrivateDataset
+from domains.enclosure import Enclosure, EnclosureFailed
+from domains.folder import Peer
+from network.smpc import ring
+from network.smpc.sharing import (
+    Advert,
+    Context,
+    EphemeralKey,
+    SealedSeed,
+    combine,
+    split,
+    verify_adverts,
+)
+from policies.accounting import Event
+from policies.approvals import verify_approval
+from policies.ledger import Ledger
+from policies.mechanism import noise_share_sigma, sample_users
+from policies.noise import SecureRandom, discrete_gaussian
+from policies.plan import Plan, Step
+
+MAX_STATE_BYTES = 16 * 2**20
+
+
+class RoundRefused(Exception):
+    """This node won't take the step asked for; the text says why and what would be right."""
+
+
+@dataclass
+class _Attempt:
+    """Secrets of one attempt, in memory only: they die with the attempt or the process."""
+
+    context: Context
+    ephemeral: EphemeralKey
+    adverts: list[Advert] = field(default_factory=list)
+    own: NDArray[np.uint64] | None = field(default=None, repr=False)
+
+    def erase(self) -> None:
+        self.ephemeral.erase()
+        if self.own is not None:
+            self.own[:] = 0
+            self.own = None
+
+
+class _OpenRun:
+    """A plan being executed here: its checked approvals, its engine, its one live attempt."""
+
+    def __init__(self, plan: Plan, dataset: PrivateDataset) -> None:
+        self.plan = plan
+        self.dataset = dataset
+        self.lock = threading.Lock()
+        self.attempt: _Attempt | None = None
+        self._enclosure: Enclosure | None = None
+
+    @property
+    def roster(self) -> dict[str, str]:
+        return {entry.name: entry.node_key for entry in self.plan.roster}
+
+    def enclosure(self) -> Enclosure:
+        if self._enclosure is None:
+            self._enclosure = Enclosure(self.dataset.store, self.plan.to_json())
+        return self._enclosure
+
+    def close_enclosure(self) -> None:
+        if self._enclosure is not None:
+            self._enclosure.close()
+            self._enclosure = None
+
+
+class Participation:
+    """What one domain does when asked to take part in rounds.
+
+    Args:
+        name: this domain's name on rosters.
+        signing_key: the node's Ed25519 key.
+        ledger: this domain's ledger; decides every release.
+        folder: where revealed shares and released models are kept (0700).
+        peers: the partners this owner pinned, by name.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        signing_key: Ed25519PrivateKey,
+        ledger: Ledger,
+        folder: Path,
+        peers: Mapping[str, Peer],
+    ) -> None:
+        self._name = name
+        self._signing_key = signing_key
+        self._ledger = ledger
+        self._folder = folder
+        self._peers = peers
+        self._runs: dict[str, _OpenRun] = {}
+        self._lock = threading.Lock()
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._void_what_a_crash_left()
+
+    def open(self, plan: Plan, approvals: Mapping[str, str], dataset: PrivateDataset) -> None:
+        """Begin or take up again the run of a plan that every owner on its roster approved.
+
+        Args:
+            plan: the plan as submitted here.
+            approvals: every roster member's owner signature over the plan's hash, hex, by name.
+            dataset: the data set the plan names.
+
+        Raises:
+            RoundRefused: not approved here, or a partner's signature is missing or wrong.
+        """
+        status = self._ledger.status(plan.hash)
+        if status != "approved":
+            raise RoundRefused(f"{self._name}: this plan is {status} here, so it can't run.")
+        self._check_approvals(plan, approvals)
+        with self._lock:
+            if plan.hash not in self._runs:
+                self._runs[plan.hash] = _OpenRun(plan, dataset)
+
+    def _check_approvals(self, plan: Plan, approvals: Mapping[str, str]) -> None:
+        for entry in plan.roster:
+            signature = approvals.get(entry.name)
+            if signature is None or not verify_approval(
+                entry.owner_key, plan.hash, entry.name, signature
+            ):
+                raise RoundRefused(
+                    f"{self._name}: {entry.name}'s owner has not validly signed this plan."
+                )
+
+    def advertise(self, plan_hash: str, step: str, release: int, attempt: int) -> Advert:
+        """Start an attempt: a fresh ephemeral key, signed for this attempt alone.
+
+        An earlier attempt that never revealed is voided: its share can't be sent any more.
+        """
+        run = self._run(plan_hash)
+        with run.lock:
+            self._require_release(run.plan, step, release)
+            context = Context(plan_hash, step, release, attempt)
+            known = {(s, r, a) for s, r, a, _ in self._ledger.attempts(plan_hash)}
+            if (step, release, attempt) in known:
+                raise RoundRefused(f"{self._name}: attempt {attempt} was used; take the next one.")
+            self._drop_attempt(run, "superseded by a new attempt")
+            run.attempt = _Attempt(context, EphemeralKey.generate())
+            return run.attempt.ephemeral.advert(self._name, context, self._signing_key)
+
+    def share(
+        self,
+        plan_hash: str,
+        step: str,
+        release: int,
+        attempt: int,
+        adverts: Sequence[Advert],
+        state: bytes,
+    ) -> dict[str, SealedSeed]:
+        """Compute this domain's noised private sum and split it among the roster.
+
+        The charge is reserved durably first. Only sealed seeds are returned; they are independent
+        of the data.
+
+        Args:
+            adverts: the attempt's adverts of the whole roster.
+            state: the public state as safetensors, exactly the step's tensors.
+        """
+        run = self._run(plan_hash)
+        with run.lock:
+            current = self._current(run, Context(plan_hash, step, release, attempt))
+            if current.own is not None:
+                raise RoundRefused(f"{self._name}: this attempt was shared already.")
+            verify_adverts(adverts, run.roster, current.context)
+            definition = run.plan.step(step)
+            tensors = read_state(definition, state)
+            self._ledger.reserve(plan_hash, step, release, attempt, _event(definition))
+            try:
+                value = self._noised_sum(run, definition, tensors)
+            except EnclosureFailed as error:
+                run.close_enclosure()
+                self._drop_attempt(run, "the engine failed before anything was shared")
+                raise RoundRefused(f"{self._name}: {error}") from None
+            current.adverts = list(adverts)
+            current.own, sealed = split(
+                value,
+                me=self._name,
+                roster=run.roster,
+                adverts=adverts,
+                ephemeral=current.ephemeral,
+                context=current.context,
+                signing_key=self._signing_key,
+            )
+            return sealed
+
+    def reveal(
+        self, plan_hash: str, step: str, release: int, attempt: int, seeds: Sequence[SealedSeed]
+    ) -> NDArray[np.uint64]:
+        """This domain's share of the sum, uint64 of shape [P]; charged before it is returned."""
+        run = self._run(plan_hash)
+        context = Context(plan_hash, step, release, attempt)
+        with run.lock:
+            kept = self._share_file(context)
+            if self._state_of(context) == "charged":
+                return ring.unpack(kept.read_bytes(), _length(run.plan.step(step)))
+            current = self._current(run, context)
+            if current.own is None:
+                raise RoundRefused(f"{self._name}: nothing was shared in this attempt yet.")
+            share = combine(
+                current.own,
+                seeds,
+                me=self._name,
+                roster=run.roster,
+                adverts=current.adverts,
+                ephemeral=current.ephemeral,
+                context=context,
+            )
+            packed = ring.pack(share)
+            _write_durably(kept, packed)
+            digest = hashlib.sha256(packed).hexdigest()
+            self._ledger.charge(plan_hash, step, release, attempt, digest)
+            current.erase()
+            run.attempt = None
+            return share
+
+    def finish(self, plan_hash: str, state: bytes) -> None:
+        """End the run: every user's memory is computed and stays here; the model is kept.
+
+        What the plan held of the budget but never used goes back.
+        """
+        run = self._run(plan_hash)
+        with run.lock:
+            self._drop_attempt(run, "the run ended")
+            if run.plan.memory is not None:
+                _write_durably(self.model_file(plan_hash), state)
+                run.enclosure().memory(_load(state))
+            run.close_enclosure()
+            self._ledger.close(plan_hash, "finished")
+        with self._lock:
+            del self._runs[plan_hash]
+
+    def model_file(self, plan_hash: str) -> Path:
+        return self._folder / f"{plan_hash}.model.safetensors"
+
+    def close(self) -> None:
+        """Stop all engines; what was reserved and not revealed is voided."""
+        for run in self._runs.values():
+            self._drop_attempt(run, "the node stopped")
+            run.close_enclosure()
+
+    def _noised_sum(
+        self, run: _OpenRun, step: Step, state: dict[str, NDArray]
+    ) -> NDArray[np.int64]:
+        if step.noise_multiplier == 0.0 and not run.dataset.public:
+            raise RoundRefused(f"{self._name}: this data set is private; no sum leaves unnoised.")
+        random = SecureRandom()
+        selected = sample_users(run.dataset.users, step.sampling_rate, random)
+        total = run.enclosure().private_sum(step.name, state, selected)
+        if step.noise_multiplier == 0.0:
+            return total
+        sigma = noise_share_sigma(
+            step.noise_multiplier,
+            step.clip_norm,
+            step.scale,
+            run.plan.threshold,
+            run.plan.collusion,
+        )
+        noise: NDArray[np.int64] = discrete_gaussian(sigma, total.size, random)
+        return total + noise
+
+    def _require_release(self, plan: Plan, step: str, release: int) -> None:
+        if step not in {s.name for s in plan.steps}:
+            raise RoundRefused(f"{self._name}: the plan has no step '{step[:64]}'.")
+        if not 0 <= release < plan.step(step).releases:
+            raise RoundRefused(
+                f"{self._name}: step '{step}' has {plan.step(step).releases} approved releases; "
+                f"number {release} is not one of them (they count from 0)."
+            )
+
+    def _run(self, plan_hash: str) -> _OpenRun:
+        run = self._runs.get(plan_hash)
+        if run is None:
+            raise RoundRefused(
+                f"{self._name}: no run of this plan is open here. Take it up again: "
+                "coterie run resume"
+            )
+        if self._ledger.status(plan_hash) != "approved":
+            raise RoundRefused(f"{self._name}: the approval of this plan was withdrawn.")
+        return run
+
+    def _current(self, run: _OpenRun, context: Context) -> _Attempt:
+        if run.attempt is None or run.attempt.context != context:
+            raise RoundRefused(
+                f"{self._name}: this attempt is not the one advertised last (the node may have "
+                "restarted). Start the next attempt."
+            )
+        return run.attempt
+
+    def _state_of(self, context: Context) -> str | None:
+        asked = (context.step, context.release, context.attempt)
+        for step, release, attempt, state in self._ledger.attempts(context.plan_hash):
+            if (step, release, attempt) == asked:
+                return state
+        return None
+
+    def _drop_attempt(self, run: _OpenRun, reason: str) -> None:
+        if run.attempt is None:
+            return
+        context = run.attempt.context
+        run.attempt.erase()
+        run.attempt = None
+        if self._state_of(context) == "reserved":
+            self._share_file(context).unlink(missing_ok=True)
+            self._ledger.void(
+                context.plan_hash, context.step, context.release, context.attempt, reason
+            )
+
+    def _void_what_a_crash_left(self) -> None:
+        for plan in self._ledger.plans():
+            for step, release, attempt, state in self._ledger.attempts(plan.plan_hash):
+                if state == "reserved":
+                    context = Context(plan.plan_hash, step, release, attempt)
+                    self._share_file(context).unlink(missing_ok=True)
+                    self._ledger.void(
+                        plan.plan_hash, step, release, attempt, "the node stopped before revealing"
+                    )
+
+    def _share_file(self, context: Context) -> Path:
+        digest = hashlib.sha256(context.bytes).hexdigest()
+        return self._folder / f"{digest}.share"
+
+
+def read_state(step: Step, state: bytes) -> dict[str, NDArray]:
+    """Parse a step's public state and check it against the approved names, shapes and dtypes.
+
+    Raises:
+        RoundRefused: too large, not safetensors, or another state than the step's.
+    """
+    if len(state) > MAX_STATE_BYTES:
+        raise RoundRefused(f"The state has {len(state)} bytes; at most {MAX_STATE_BYTES} pass.")
+    tensors = _load(state)
+    found = {(name, tuple(t.shape), str(t.dtype)) for name, t in tensors.items()}
+    expected = {(spec.name, tuple(spec.shape), spec.dtype) for spec in step.state}
+    if found != expected:
+        raise RoundRefused(
+            f"Step '{step.name}' takes the state {sorted(expected)}, got {sorted(found)}."
+        )
+    return tensors
+
+
+def _load(state: bytes) -> dict[str, NDArray]:
+    try:
+        return safetensors.numpy.load(state)
+    except Exception as error:
+        raise RoundRefused(f"The state is not safetensors ({type(error).__name__}).") from None
+
+
+def _event(step: Step) -> Event:
+    return Event(step.noise_multiplier, step.sampling_rate, 1)
+
+
+def _length(step: Step) -> int:
+    return sum(int(np.prod(spec.shape, dtype=np.int64)) for spec in step.outputs)
+
+
+def _write_durably(path: Path, content: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

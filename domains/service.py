@@ -1,0 +1,314 @@
+"""What a Coterie node answers, as a native Syft service: plans, decisions, rounds, ledger.
+
+Every method is thin: it reads strictly, asks the room that decides, and answers JSON text or an
+integer array. Scientists see their own plans; auditors (Syft guests with an account) see the
+ledger; owners see and decide everything on their node.
+"""
+
+import functools
+import json
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import structlog
+from syft.serde.serializable import serializable
+from syft.service.context import AuthedServiceContext
+from syft.service.request.request import SubmitRequest
+from syft.service.service import AbstractService, service_method
+from syft.service.user.user_roles import (
+    DATA_OWNER_ROLE_LEVEL,
+    DATA_SCIENTIST_ROLE_LEVEL,
+    GUEST_ROLE_LEVEL,
+    ServiceRole,
+)
+from syft.store.db.db import DBManager
+from syft.types.errors import SyftException
+
+from domains.desk import Desk, DeskRefused
+from domains.enclosure import EnclosureFailed
+from domains.interactions import InteractionsError
+from domains.participation import Participation, RoundRefused
+from domains.request import PlanChange
+from network.smpc.ring import RingError
+from network.smpc.sharing import Advert, MalformedMessage, SealedSeed, SharingRefused
+from policies.ledger import LedgerError
+from policies.plan import Plan, PlanError
+
+_log = structlog.get_logger("coterie.service")
+_REFUSALS = (
+    DeskRefused,
+    EnclosureFailed,
+    InteractionsError,
+    LedgerError,
+    MalformedMessage,
+    PlanError,
+    RingError,
+    RoundRefused,
+    SharingRefused,
+)
+
+
+def _answering(method: Callable) -> Callable:
+    """Turn our own refusals into public answers and everything else into a silent failure."""
+
+    @functools.wraps(method)
+    def answer(self: Any, context: AuthedServiceContext, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return method(self, context, *args, **kwargs)
+        except _REFUSALS as error:
+            _log.info("refused", method=method.__name__, why=type(error).__name__)
+            raise SyftException(public_message=str(error)) from None
+        except SyftException:
+            raise
+        except Exception as error:
+            _log.error("failed", method=method.__name__, error=type(error).__name__)
+            raise SyftException(
+                public_message=f"{method.__name__} failed on the node ({type(error).__name__}); "
+                "its owner finds the request in the node's log."
+            ) from None
+
+    return answer
+
+
+@serializable(canonical_name="CoterieService", version=1)
+class CoterieService(AbstractService):
+    """The `coterie.*` methods of a node. `desk` and `participation` are set by the node."""
+
+    desk: Desk
+    participation: Participation
+
+    def __init__(self, store: DBManager) -> None:
+        self.store = store
+
+    @service_method(path="coterie.describe", name="describe", roles=GUEST_ROLE_LEVEL)
+    @_answering
+    def describe(self, context: AuthedServiceContext) -> str:
+        """Who this domain is and which data sets it declares. Nothing is computed from rows."""
+        return json.dumps({**self.desk.card(), "version": version("coterie")})
+
+    @service_method(path="coterie.quote", name="quote", roles=DATA_SCIENTIST_ROLE_LEVEL)
+    @_answering
+    def quote(self, context: AuthedServiceContext, plan: str) -> str:
+        """What this domain would say to a plan: its cost, and every rule that refuses it."""
+        return json.dumps(self.desk.quote(Plan.from_json(plan)))
+
+    @service_method(path="coterie.submit", name="submit", roles=DATA_SCIENTIST_ROLE_LEVEL)
+    @_answering
+    def submit(self, context: AuthedServiceContext, plan: str) -> str:
+        """Admit a plan and put it before the owner as a native Syft request."""
+        parsed = Plan.from_json(plan)
+        if parsed.scientist != str(context.credentials):
+            raise DeskRefused("The plan names another scientist's key than the one that signed.")
+        answer = self.desk.submit(parsed)
+        if answer["status"] == "pending" and answer["new"]:
+            change = PlanChange(
+                name=parsed.name,
+                plan_hash=parsed.hash,
+                domain=self.desk.name,
+                explanation=self.desk.explain(parsed),
+            )
+            context.server.services.request.submit(
+                context, SubmitRequest(changes=[change]), send_message=False
+            )
+        return json.dumps(answer)
+
+    @service_method(path="coterie.plans", name="plans", roles=GUEST_ROLE_LEVEL)
+    @_answering
+    def plans(self, context: AuthedServiceContext) -> str:
+        """Plans and where their approval stands; a scientist gets her own."""
+        return json.dumps(self.desk.plans(self._own_key(context)))
+
+    @service_method(path="coterie.plan", name="plan", roles=DATA_SCIENTIST_ROLE_LEVEL)
+    @_answering
+    def plan(self, context: AuthedServiceContext, plan_hash: str) -> str:
+        """One plan: its JSON, explanation, status, and the owner's signature once given."""
+        return json.dumps(self.desk.show(plan_hash, self._own_key(context)))
+
+    @service_method(path="coterie.budgets", name="budgets", roles=GUEST_ROLE_LEVEL)
+    @_answering
+    def budgets(self, context: AuthedServiceContext) -> str:
+        """Every population's cap, spend and what is left."""
+        return json.dumps(self.desk.budgets())
+
+    @service_method(path="coterie.open", name="open", roles=DATA_SCIENTIST_ROLE_LEVEL)
+    @_answering
+    def open(self, context: AuthedServiceContext, plan_hash: str, approvals: str) -> str:
+        """Begin or take up a run; `approvals` are the owners' signatures by domain, as JSON."""
+        plan = self._own_plan(context, plan_hash)
+        signatures = json.loads(approvals)
+        if not isinstance(signatures, dict):
+            raise RoundRefused("approvals must be a JSON object of signatures by domain.")
+        self.participation.open(plan, signatures, self.desk.dataset(plan.dataset))
+        return json.dumps(self.desk.progress(plan_hash))
+
+    @service_method(path="coterie.progress", name="progress", roles=DATA_SCIENTIST_ROLE_LEVEL)
+    @_answering
+    def progress(self, context: AuthedServiceContext, plan_hash: str) -> str:
+        """Which attempts of which releases this domain has reserved, charged or voided."""
+        self._own_plan(context, plan_hash)
+        return json.dumps(self.desk.progress(plan_hash))
+
+    @service_method(path="coterie.advertise", name="advertise", roles=DATA_SCIENTIST_ROLE_LEVEL)
+    @_answering
+    def advertise(
+        self, context: AuthedServiceContext, plan_hash: str, step: str, release: int, attempt: int
+    ) -> str:
+        """A fresh ephemeral key for one attempt, signed by this node."""
+        self._own_plan(context, plan_hash)
+        advert = self.participation.advertise(plan_hash, step, release, attempt)
+        return json.dumps(advert.to_dict())
+
+    @service_method(path="coterie.share", name="share", roles=DATA_SCIENTIST_ROLE_LEVEL)
+    @_answering
+    def share(
+        self,
+        context: AuthedServiceContext,
+        plan_hash: str,
+        step: str,
+        release: int,
+        attempt: int,
+        adverts: str,
+        state: np.ndarray,
+    ) -> str:
+        """Compute the noised private sum, split it, and answer the seeds sealed for the peers."""
+        self._own_plan(context, plan_hash)
+        parsed = [Advert.from_dict(advert) for advert in _json_list(adverts)]
+        sealed = self.participation.share(
+            plan_hash, step, release, attempt, parsed, _bytes_of(state)
+        )
+        return json.dumps([seed.to_dict() for seed in sealed.values()])
+
+    @service_method(path="coterie.reveal", name="reveal", roles=DATA_SCIENTIST_ROLE_LEVEL)
+    @_answering
+    def reveal(
+        self,
+        context: AuthedServiceContext,
+        plan_hash: str,
+        step: str,
+        release: int,
+        attempt: int,
+        seeds: str,
+    ) -> np.ndarray:
+        """This domain's share of the sum (int64 view of Z_2^64), charged before it leaves."""
+        self._own_plan(context, plan_hash)
+        parsed = [SealedSeed.from_dict(seed) for seed in _json_list(seeds)]
+        share = self.participation.reveal(plan_hash, step, release, attempt, parsed)
+        return share.view(np.int64)
+
+    @service_method(path="coterie.finish", name="finish", roles=DATA_SCIENTIST_ROLE_LEVEL)
+    @_answering
+    def finish(self, context: AuthedServiceContext, plan_hash: str, state: np.ndarray) -> str:
+        """End the run; every user's memory is computed and stays on this node."""
+        self._own_plan(context, plan_hash)
+        self.participation.finish(plan_hash, _bytes_of(state))
+        return json.dumps({"status": self.desk.ledger.status(plan_hash)})
+
+    @service_method(path="coterie.recommend", name="recommend", roles=DATA_OWNER_ROLE_LEVEL)
+    @_answering
+    def recommend(self, context: AuthedServiceContext, user: str, count: int) -> str:
+        """The best unseen items for one of this partner's own users, by the newest model."""
+        return json.dumps(self.desk.recommend(user, count, self.participation))
+
+    @service_method(path="coterie.load_report", name="load_report", roles=DATA_OWNER_ROLE_LEVEL)
+    @_answering
+    def load_report(self, context: AuthedServiceContext) -> str:
+        """What loading the data sets dropped or shortened, for the owner only."""
+        return json.dumps(self.desk.load_reports())
+
+    @service_method(path="coterie.ledger", name="ledger", roles=GUEST_ROLE_LEVEL)
+    @_answering
+    def ledger(self, context: AuthedServiceContext, after: int, limit: int) -> str:
+        """Signed ledger entries, for owners and auditors."""
+        self._require_auditor_or_owner(context)
+        return json.dumps(self.desk.entries(after, limit))
+
+    @service_method(path="coterie.verify", name="verify", roles=GUEST_ROLE_LEVEL)
+    @_answering
+    def verify(self, context: AuthedServiceContext) -> str:
+        """The offline verifier's verdict on this node's ledger."""
+        return json.dumps(self.desk.verdict())
+
+    def approve(
+        self, plan_hash: str, decided_by: str, signature: Any, reason: str, explanation: str
+    ) -> str:
+        """Called by `PlanChange` when the owner approves; not a service path."""
+        try:
+            return self.desk.approve(plan_hash, decided_by, signature, reason, explanation)
+        except _REFUSALS as error:
+            raise SyftException(public_message=str(error)) from None
+
+    def deny(self, plan_hash: str, decided_by: str, reason: str) -> str:
+        """Called by `PlanChange` when the owner denies or withdraws; not a service path."""
+        try:
+            return self.desk.deny(plan_hash, decided_by, reason)
+        except _REFUSALS as error:
+            raise SyftException(public_message=str(error)) from None
+
+    def _own_key(self, context: AuthedServiceContext) -> str | None:
+        """The key whose plans the caller may see; None for all of them."""
+        return str(context.credentials) if context.role == ServiceRole.DATA_SCIENTIST else None
+
+    def _own_plan(self, context: AuthedServiceContext, plan_hash: str) -> Plan:
+        plan = self.desk.plan(plan_hash, str(context.credentials))
+        if plan is None:
+            raise RoundRefused("You have submitted no such plan here.")
+        return plan
+
+    def _require_auditor_or_owner(self, context: AuthedServiceContext) -> None:
+        if context.role == ServiceRole.DATA_SCIENTIST:
+            raise SyftException(public_message="The ledger is shown to owners and auditors.")
+
+
+PATHS = {
+    ServiceRole.GUEST: frozenset(
+        f"coterie.{m}" for m in ("describe", "plans", "budgets", "ledger", "verify")
+    )
+    | {"user.get_current_user", "metadata.get_metadata", "metadata"},
+    ServiceRole.DATA_SCIENTIST: frozenset(
+        f"coterie.{m}"
+        for m in (
+            "describe", "quote", "submit", "plans", "plan", "budgets", "open", "progress",
+            "advertise", "share", "reveal", "finish", "verify",
+        )
+    )
+    | {
+        "user.get_current_user", "user.get_by_verify_key", "metadata.get_metadata", "metadata",
+        "dataset.get_all", "dataset.search", "dataset.get_by_id", "action.get_mock",
+        "request.get_all", "request.get_by_uid", "notifications.get_all_unread",
+    },
+}  # fmt: skip
+_OWNER_PATHS = (
+    PATHS[ServiceRole.DATA_SCIENTIST]
+    | {f"coterie.{m}" for m in ("recommend", "load_report", "ledger")}
+    | {
+        "user.create", "user.get_all", "user.update", "user.delete", "user.search", "user.view",
+        "user.get_index", "request.apply", "request.undo", "request.get_all_pending",
+        "request.get_all_approved", "request.get_all_rejected", "request.get_all_info",
+        "settings.get", "notifications.get_all", "notifications.mark_as_read",
+    }
+)  # fmt: skip
+
+
+def paths_of(role: ServiceRole) -> frozenset[str]:
+    """The service paths a role may call; no path here runs submitted code."""
+    if role.value >= ServiceRole.DATA_OWNER.value:
+        return frozenset(_OWNER_PATHS)
+    return PATHS.get(role, frozenset())
+
+
+def _json_list(text: str) -> list[Any]:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        raise RoundRefused("Expected a JSON list.") from None
+    if not isinstance(value, list) or len(value) > 64 * 64:
+        raise RoundRefused("Expected a JSON list of at most 4,096 messages.")
+    return value
+
+
+def _bytes_of(state: np.ndarray) -> bytes:
+    if not isinstance(state, np.ndarray) or state.dtype != np.uint8 or state.ndim != 1:
+        raise RoundRefused("The state must be a one-dimensional uint8 array of safetensors.")
+    return state.tobytes()

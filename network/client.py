@@ -1,0 +1,168 @@
+"""One authenticated line to one node: signed Syft calls over HTTP, answers checked before reading.
+
+Answers must be signed by the node key this client has pinned; they are read by the strict reader.
+"""
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import requests
+from syft.client.api import SyftAPICall, SyftAPIData
+from syft.serde.deserialize import _deserialize
+from syft.serde.serialize import _serialize
+from syft.server.credentials import SyftSigningKey
+from syft.service.response import SyftError, SyftSuccess
+from syft.service.user.user import UserPrivateKey
+from syft.types.uid import UID
+
+from network.gate import API, BytesRefused, install_strict_reader, open_envelope
+
+CALL_TIMEOUT_S = 600.0
+CONNECT_TIMEOUT_S = 5.0
+
+
+class NodeUnreachable(Exception):
+    """A node did not answer: it is down, or the address is wrong."""
+
+    def __init__(self, name: str, url: str, why: str) -> None:
+        super().__init__(
+            f"{name} at {url} does not answer ({why}). Is it up? coterie domain status {name}"
+        )
+        self.name = name
+
+
+class NodeRefused(Exception):
+    """A node answered, and the answer is no; the text is the node's own reason."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(reason)
+        self.name = name
+
+
+class LoginFailed(Exception):
+    """The node did not accept this account."""
+
+
+@dataclass
+class Traffic:
+    """Bytes this client sent to and received from a node, envelopes included."""
+
+    sent: int = 0
+    received: int = 0
+
+
+class NodeClient:
+    """Calls a node's `coterie.*` methods as one of its accounts.
+
+    Args:
+        name: what to call the node in messages.
+        url: `http://HOST:PORT`.
+        key: the account's Syft signing key.
+        server_uid: the node's Syft uid.
+        node_key: the node's Ed25519 verify key, 64 hex characters; answers must carry it.
+    """
+
+    def __init__(
+        self, name: str, url: str, key: SyftSigningKey, server_uid: UID, node_key: str
+    ) -> None:
+        self.name = name
+        self.url = url
+        self.node_key = node_key
+        self.server_uid = server_uid
+        self.traffic = Traffic()
+        self._key = key
+        self._sessions = threading.local()
+
+    @property
+    def verify_key(self) -> str:
+        """The account's verify key, 64 hex characters."""
+        return str(self._key.verify_key)
+
+    def call(self, method: str, timeout_s: float = CALL_TIMEOUT_S, **arguments: Any) -> Any:
+        """Call `coterie.METHOD` and return what it answers.
+
+        Raises:
+            NodeUnreachable: no answer within the time.
+            NodeRefused: the node's own refusal, in its words.
+        """
+        call = SyftAPICall(
+            server_uid=self.server_uid, path=f"coterie.{method}", args=[], kwargs=arguments
+        )
+        blob = _serialize(call.sign(self._key), to_bytes=True)
+        answer = self._post(f"{API}/api_call", blob, timeout_s)
+        return self._value_of(answer)
+
+    def _post(self, path: str, blob: bytes, timeout_s: float) -> bytes:
+        try:
+            response = self._session().post(
+                self.url + path, data=blob, timeout=(CONNECT_TIMEOUT_S, timeout_s)
+            )
+        except requests.RequestException as error:
+            raise NodeUnreachable(self.name, self.url, type(error).__name__) from None
+        self.traffic.sent += len(blob)
+        self.traffic.received += len(response.content)
+        if response.status_code != 200:
+            raise NodeRefused(self.name, f"{self.name}: {response.text[:500]}")
+        return response.content
+
+    def _session(self) -> requests.Session:
+        if not hasattr(self._sessions, "session"):
+            self._sessions.session = requests.Session()
+        return self._sessions.session
+
+    def _value_of(self, answer: bytes) -> Any:
+        try:
+            envelope = open_envelope(answer)
+        except BytesRefused as error:
+            raise NodeRefused(self.name, f"{self.name}: unreadable answer. {error}") from None
+        if envelope.key.hex() != self.node_key:
+            raise NodeRefused(self.name, f"{self.name}: the answer is not signed by its known key.")
+        result = _deserialize(envelope.message, from_bytes=True)
+        if isinstance(result, SyftAPIData):
+            result = result.data
+        if isinstance(result, SyftError):
+            raise NodeRefused(self.name, str(result.message))
+        return result.value if isinstance(result, SyftSuccess) else result
+
+
+def log_in(url: str, email: str, password: str, pinned_key: str | None = None) -> NodeClient:
+    """Log in to a node with a Syft account.
+
+    Args:
+        pinned_key: the node key this caller knows; without it the first answer's is taken.
+
+    Raises:
+        NodeUnreachable: nothing answers at the address.
+        LoginFailed: wrong email or password, or another node answers than the pinned one.
+    """
+    install_strict_reader()
+    url = url.rstrip("/")
+    metadata = _get_json(url)
+    name, node_key = str(metadata["name"]), str(metadata["verify_key"])
+    if pinned_key is not None and node_key != pinned_key:
+        raise LoginFailed(f"{url} is not {name} as you know it: its node key is another one.")
+    try:
+        response = requests.post(
+            f"{url}{API}/login", json={"email": email, "password": password}, timeout=60
+        )
+    except requests.RequestException as error:
+        raise NodeUnreachable(name, url, type(error).__name__) from None
+    if response.status_code != 200:
+        raise LoginFailed(f"{name} at {url} refused the login of {email}.")
+    account = _deserialize(response.content, from_bytes=True)
+    if not isinstance(account, UserPrivateKey):
+        raise LoginFailed(f"{name} at {url}: wrong email or password for {email}.")
+    uid = UID(value=UUID(str(metadata["id"])))
+    return NodeClient(name, url, account.signing_key, uid, node_key)
+
+
+def _get_json(url: str) -> Mapping[str, Any]:
+    try:
+        response = requests.get(f"{url}{API}/metadata", timeout=(CONNECT_TIMEOUT_S, 30))
+        response.raise_for_status()
+        return dict(response.json())
+    except (requests.RequestException, ValueError) as error:
+        raise NodeUnreachable("A node", url, type(error).__name__) from None
