@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 
 from domains.dataset import PrivateDataset
 from domains.enclosure import Enclosure, EnclosureFailed
-from domains.folder import Peer
 from network.smpc import ring
 from network.smpc.sharing import (
     Advert,
@@ -96,7 +95,6 @@ class Participation:
         signing_key: the node's Ed25519 key.
         ledger: this domain's ledger; decides every release.
         folder: where revealed shares and released models are kept (0700).
-        peers: the partners this owner pinned, by name.
     """
 
     def __init__(
@@ -105,13 +103,11 @@ class Participation:
         signing_key: Ed25519PrivateKey,
         ledger: Ledger,
         folder: Path,
-        peers: Mapping[str, Peer],
     ) -> None:
         self._name = name
         self._signing_key = signing_key
         self._ledger = ledger
         self._folder = folder
-        self._peers = peers
         self._runs: dict[str, _OpenRun] = {}
         self._lock = threading.Lock()
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -360,6 +356,11 @@ def read_state(step: Step, state: bytes) -> dict[str, NDArray]:
             f"Step '{step.name}' takes the state {sorted(expected)}, got {sorted(found)}."
         )
     return tensors
+
+
+def read_model(path: Path) -> dict[str, NDArray]:
+    """The state a finished run left for `recommend`."""
+    return _load(path.read_bytes())
 
 
 def _load(state: bytes) -> dict[str, NDArray]:

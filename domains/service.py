@@ -34,7 +34,7 @@ from domains.request import PlanChange
 from network.smpc.ring import RingError
 from network.smpc.sharing import Advert, MalformedMessage, SealedSeed, SharingRefused
 from policies.ledger import LedgerError
-from policies.plan import Plan, PlanError
+from policies.plan import Plan, PlanUnreadable
 
 _log = structlog.get_logger("coterie.service")
 _REFUSALS = (
@@ -43,7 +43,7 @@ _REFUSALS = (
     InteractionsError,
     LedgerError,
     MalformedMessage,
-    PlanError,
+    PlanUnreadable,
     RingError,
     RoundRefused,
     SharingRefused,
@@ -96,12 +96,10 @@ class CoterieService(AbstractService):
 
     @service_method(path="coterie.submit", name="submit", roles=DATA_SCIENTIST_ROLE_LEVEL)
     @_answering
-    def submit(self, context: AuthedServiceContext, plan: str) -> str:
+    def submit(self, context: AuthedServiceContext, plan: str, signature: str) -> str:
         """Admit a plan and put it before the owner as a native Syft request."""
         parsed = Plan.from_json(plan)
-        if parsed.scientist != str(context.credentials):
-            raise DeskRefused("The plan names another scientist's key than the one that signed.")
-        answer = self.desk.submit(parsed)
+        answer = self.desk.submit(parsed, str(context.credentials), signature)
         if answer["status"] == "pending" and answer["new"]:
             change = PlanChange(
                 name=parsed.name,

@@ -32,6 +32,7 @@ class NodeUnreachable(Exception):
             f"{name} at {url} does not answer ({why}). Is it up? coterie domain status {name}"
         )
         self.name = name
+        self.why = why
 
 
 class NodeRefused(Exception):

@@ -1,0 +1,173 @@
+"""A domain node: Syft's data site with the Coterie service, behind the gate, as one process.
+
+Run it in its own process: python -m domains.node HOME/domains/NAME
+"""
+
+import logging
+import os
+import sys
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from domains.folder import DomainFolder, DomainSettings, FolderError, public_hex
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+    from syft.server.datasite import Datasite
+
+
+def serve(path: Path) -> None:
+    """Serve the domain in `path` until it is told to stop.
+
+    Raises:
+        FolderError, DeclarationError, InteractionsError, LedgerError: before the port opens, so
+            a node that can't keep its promise doesn't start.
+    """
+    import uvicorn
+
+    folder = DomainFolder(path)
+    settings = folder.settings()
+    app = build_app(folder, settings)
+    folder.pid_file.write_text(str(os.getpid()))
+    try:
+        uvicorn.run(
+            app, host=settings.host, port=settings.port, log_level="error", access_log=False
+        )
+    finally:
+        folder.pid_file.unlink(missing_ok=True)
+
+
+def build_app(folder: DomainFolder, settings: DomainSettings) -> "FastAPI":
+    """The node's HTTP app: data sets loaded, ledger recovered, mocks published, gate closed."""
+    from domains.dataset import load_datasets
+    from domains.desk import Desk
+    from domains.participation import Participation
+    from domains.service import CoterieService, paths_of
+    from network.gate import open_app
+    from policies.ledger import Ledger
+
+    datasets = load_datasets(folder)
+    key = folder.node_key()
+    ledger = Ledger(folder.ledger_url, settings.name, key)
+    server = start_server(folder, settings)
+    service: CoterieService = server.services.coterie
+    service.desk = Desk(settings, public_hex(key), ledger, datasets, folder.store / "plans")
+    service.participation = Participation(settings.name, key, ledger, folder.store / "runs")
+    publish_mocks(server, datasets)
+
+    app = open_app(server, paths_of)
+
+    @asynccontextmanager
+    async def lifespan(_: Any) -> Any:
+        yield
+        service.participation.close()
+        server.stop()
+
+    app.router.lifespan_context = lifespan
+    return app
+
+
+def start_server(
+    folder: DomainFolder, settings: DomainSettings, owner_password: str | None = None
+) -> "Datasite":
+    """Start Syft's data site in this process on the folder's own database.
+
+    Args:
+        owner_password: given once, when the domain is made; Syft keeps its hash.
+    """
+    os.environ["SYFT_TEMP_ROOT"] = str(folder.syft.resolve())
+    import syft.server.server as syft_server
+    from syft.server.credentials import SyftSigningKey
+    from syft.server.datasite import Datasite
+    from syft.store.db.sqlite import SQLiteDBConfig
+    from syft.types.uid import UID
+
+    syft_server.ServiceRegistry = _registry()
+    _quiet()
+    server = Datasite(
+        name=settings.name,
+        id=UID.from_string(settings.server_uid),
+        signing_key=SyftSigningKey.from_string(folder.node_key_hex()),
+        db_config=SQLiteDBConfig(filename="syft.db", path=folder.syft),
+        root_email=settings.owner_email,
+        root_username=f"{settings.name} owner",
+        root_password=owner_password,
+        server_side_type="low",
+        in_memory_workers=False,
+        create_producer=False,
+        n_consumers=0,
+    )
+    _quiet()
+    return server
+
+
+def _registry() -> type:
+    """Syft's services and ours, as Syft's own registry dataclass."""
+    from syft.serde.serializable import serializable
+    from syft.server.service_registry import ServiceRegistry
+
+    from domains.service import CoterieService
+
+    @serializable(canonical_name="CoterieServiceRegistry", version=1)
+    @dataclass
+    class CoterieServiceRegistry(ServiceRegistry):
+        coterie: CoterieService
+
+    return CoterieServiceRegistry
+
+
+def publish_mocks(server: "Datasite", datasets: dict[str, Any]) -> None:
+    """Publish each data set as a Syft twin: a mock made from the declaration, a handle as private.
+
+    The private half holds no rows, so that no Syft path can hand any out.
+    """
+    import pandas as pd
+    import syft as sy
+
+    from domains.mock import mock_interactions
+
+    owner = server.root_client
+    published = {dataset.name for dataset in owner.api.services.dataset.get_all()}
+    for name, dataset in datasets.items():
+        if name in published:
+            continue
+        mock = mock_interactions(dataset.declaration)
+        handle = pd.DataFrame({"handle": [f"coterie:{name}"]})
+        asset = sy.Asset(name=name, data=handle, mock=mock, mock_is_real=False)
+        asset.set_description("Mock: made from the declaration alone, never from rows.")
+        owner.upload_dataset(
+            sy.Dataset(
+                name=name, description=dataset.declaration.description, asset_list=[asset]
+            )
+        )
+
+
+def _quiet() -> None:
+    """Syft logs calls with their arguments; only our own structured log is kept."""
+    logging.getLogger().setLevel(logging.CRITICAL)
+    logging.getLogger("syft").setLevel(logging.CRITICAL)
+
+
+def main() -> None:
+    structlog.configure(
+        processors=[
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.add_log_level,
+            structlog.processors.JSONRenderer(),
+        ],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    try:
+        serve(Path(sys.argv[1]))
+    except FolderError as error:
+        sys.exit(str(error))
+    except Exception as error:
+        sys.exit(f"The node did not start: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,190 @@
+"""The data scientist's handle on all partners: look, quote, submit, train."""
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from network.client import NodeClient, NodeUnreachable, log_in
+from network.program import DataSet, Plan
+from network.training import Progress, Run, train
+from policies.approvals import create_owner_key, load_owner_key, sign_submission
+from policies.plan import Plan as ApprovablePlan
+from policies.plan import RosterEntry
+
+
+class FederationError(Exception):
+    """The partners don't fit together, or not all of them agree; the text says who and why."""
+
+
+@dataclass(frozen=True)
+class Account:
+    """A Syft account on one node.
+
+    Attributes:
+        node_key: the node's verify key as its owner gave it, 64 hex characters.
+    """
+
+    url: str
+    email: str
+    password: str
+    node_key: str | None = None
+
+
+def read_accounts(path: Path) -> dict[str, Account]:
+    """Accounts by domain from a JSON file that an owner's invitation wrote.
+
+    Raises:
+        FederationError: the file is missing or isn't such a file.
+    """
+    try:
+        return {name: Account(**fields) for name, fields in json.loads(path.read_text()).items()}
+    except FileNotFoundError:
+        raise FederationError(f"No logins at {path}. Ask the owners for an invitation.") from None
+    except (ValueError, TypeError, AttributeError):
+        raise FederationError(
+            f"{path} must be JSON: {{DOMAIN: {{url, email, password, node_key}}}}."
+        ) from None
+
+
+class Federation:
+    """Partners that this scientist has accounts with.
+
+    Attributes:
+        domains: each domain's card (public keys, declared data sets) by name.
+    """
+
+    def __init__(self, nodes: Mapping[str, NodeClient], author: Ed25519PrivateKey) -> None:
+        self.nodes = dict(sorted(nodes.items()))
+        self._author = author
+        self.domains: dict[str, dict[str, Any]] = {
+            name: json.loads(card) for name, card in self._everywhere("describe").items()
+        }
+
+    def data(self, name: str) -> DataSet:
+        """The data set of that name, as all partners declare it.
+
+        Raises:
+            FederationError: a partner lacks it or declares another catalogue or bound.
+        """
+        facts = {domain: _facts_of(card, domain, name) for domain, card in self.domains.items()}
+        first_domain, first = next(iter(facts.items()))
+        for domain, other in facts.items():
+            for field in ("catalogue", "items", "interactions_per_user", "public"):
+                if other[field] != first[field]:
+                    raise FederationError(
+                        f"'{name}' differs: {field} is {first[field]} at {first_domain} and "
+                        f"{other[field]} at {domain}. Partners must agree on one schema."
+                    )
+        return DataSet(
+            name=name,
+            items=first["items"],
+            interactions=first["interactions_per_user"],
+            users=sum(f["users"] for f in facts.values()),
+            catalogue=first["catalogue"],
+            public=first["public"],
+        )
+
+    def bind(self, plan: Plan) -> ApprovablePlan:
+        """The plan as these domains would be asked to approve it."""
+        roster = [
+            RosterEntry(
+                name=name,
+                server_uid=card["server_uid"],
+                node_key=card["node_key"],
+                owner_key=card["owner_key"],
+            )
+            for name, card in self.domains.items()
+        ]
+        return plan.bind(roster, self._author.public_key().public_bytes_raw().hex())
+
+    def quote(self, plan: Plan) -> dict[str, dict[str, Any]]:
+        """Each domain's answer to the plan: cost, budget, and every rule that refuses it."""
+        text = self.bind(plan).to_json()
+        return {n: json.loads(a) for n, a in self._everywhere("quote", plan=text).items()}
+
+    def submit(self, plan: Plan) -> dict[str, dict[str, Any]]:
+        """Put the plan before every owner.
+
+        Raises:
+            NodeUnreachable: a partner is down; nothing was submitted anywhere.
+        """
+        bound = self.bind(plan)
+        self._everywhere("describe")
+        answers: dict[str, dict[str, Any]] = {}
+        for name, node in self.nodes.items():
+            signature = sign_submission(self._author, bound.hash, node.verify_key)
+            answer = node.call("submit", plan=bound.to_json(), signature=signature)
+            answers[name] = json.loads(answer)
+        return answers
+
+    def status(self, plan_hash: str) -> dict[str, dict[str, Any]]:
+        """Where the plan stands at each domain, with reasons and signatures."""
+        return {
+            n: json.loads(a) for n, a in self._everywhere("plan", plan_hash=plan_hash).items()
+        }
+
+    def train(
+        self,
+        plan: Plan,
+        folder: Path | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> Run:
+        """Run an approved plan to its end, or take it up where it stopped.
+
+        Args:
+            folder: where the run's journal and state are kept; default runs/HASH.
+            on_progress: called after every release.
+
+        Raises:
+            NotApproved: an owner has not approved; says who, and why if denied.
+            RunInterrupted: a domain failed; says which, and how to go on.
+        """
+        approvable = self.bind(plan)
+        target = folder or Path("runs") / approvable.hash[:16]
+        return train(self.nodes, plan, approvable, target, on_progress or (lambda _: None))
+
+    def _everywhere(self, method: str, **arguments: Any) -> dict[str, str]:
+        with ThreadPoolExecutor(max(1, len(self.nodes))) as pool:
+            calls = {n: pool.submit(c.call, method, **arguments) for n, c in self.nodes.items()}
+        return {name: call.result() for name, call in calls.items()}
+
+
+def connect(accounts: Mapping[str, Account] | Path | str, key: Path | str) -> Federation:
+    """Log in to every partner.
+
+    Args:
+        accounts: by domain, or the path of the JSON file that holds them.
+        key: file of the key that the scientist signs plans with; made if there is none.
+
+    Raises:
+        NodeUnreachable, LoginFailed: names the domain.
+    """
+    if isinstance(accounts, str | Path):
+        accounts = read_accounts(Path(accounts))
+    if not accounts:
+        raise FederationError("No accounts given; a federation needs at least one partner.")
+    nodes = {name: _log_in(name, account) for name, account in accounts.items()}
+    path = Path(key)
+    author = load_owner_key(path, None) if path.exists() else create_owner_key(path, None)
+    return Federation(nodes, author)
+
+
+def _log_in(name: str, account: Account) -> NodeClient:
+    try:
+        return log_in(account.url, account.email, account.password, account.node_key)
+    except NodeUnreachable as error:
+        raise NodeUnreachable(name, account.url, error.why) from None
+
+
+def _facts_of(card: Mapping[str, Any], domain: str, name: str) -> dict[str, Any]:
+    datasets: Iterable[dict[str, Any]] = card["datasets"]
+    for facts in datasets:
+        if facts["name"] == name:
+            return facts
+    known = ", ".join(facts["name"] for facts in datasets) or "none"
+    raise FederationError(f"{domain} has no data set '{name}'. It has: {known}.")

@@ -1,0 +1,281 @@
+"""Running an approved plan release by release, with a journal from which it can be resumed.
+
+The journal lies with the data scientist and holds nothing private: the plan, noised totals turned
+into state, and what every release cost. A release that all domains revealed before the scientist's
+process died is fetched again under its old attempt number; it is never computed or charged twice.
+"""
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+import safetensors.torch
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from network.client import NodeClient, NodeRefused, NodeUnreachable
+from network.program import Plan, State
+from network.rounds import RoundAborted, run_attempt
+from policies.accounting import plan_epsilon
+from policies.plan import Plan as ApprovablePlan
+from policies.plan import Step
+
+
+class NotApproved(Exception):
+    """An owner has not approved the plan, so nothing ran.
+
+    Attributes:
+        denials: what each domain that stands in the way says, by name.
+    """
+
+    def __init__(self, standing: Mapping[str, Mapping[str, Any]]) -> None:
+        self.denials = {
+            name: f"{name} {plan['status']}" + (f": {plan['reason']}" if plan.get("reason") else "")
+            for name, plan in standing.items()
+            if plan["status"] not in ("approved", "closed")
+        }
+        super().__init__("The plan can't run. " + "; ".join(self.denials.values()) + ".")
+
+
+class RunInterrupted(Exception):
+    """The run stopped in the middle; the text says which domain, where, and how to go on."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One release, done.
+
+    Attributes:
+        index, total: position in the plan's schedule, from 1.
+        epsilon: of everything released so far in this run, None without noise.
+        seconds: per phase.
+        sent, received: bytes between the scientist and each domain in this release.
+    """
+
+    index: int
+    total: int
+    step: str
+    release: int
+    attempt: int
+    epsilon: float | None
+    metrics: Mapping[str, float]
+    seconds: Mapping[str, float]
+    sent: Mapping[str, int]
+    received: Mapping[str, int]
+
+
+@dataclass
+class Run:
+    """A run and what it released.
+
+    Attributes:
+        state: the public state after the last release.
+        history: every release so far.
+        finished: the plan is done and every domain has computed its users' memories.
+    """
+
+    plan_hash: str
+    folder: Path
+    state: dict[str, Tensor]
+    history: list[Progress] = field(default_factory=list)
+    finished: bool = False
+
+    @property
+    def epsilon(self) -> float | None:
+        """Epsilon of everything released in this run; None without noise."""
+        return self.history[-1].epsilon if self.history else 0.0
+
+
+def train(
+    nodes: Mapping[str, NodeClient],
+    plan: Plan,
+    approved: ApprovablePlan,
+    folder: Path,
+    on_progress: Callable[[Progress], None],
+) -> Run:
+    """See `Federation.train`."""
+    _open(nodes, approved)
+    run = load_run(folder, approved, plan)
+    try:
+        for index, (step, release) in enumerate(approved.schedule(), start=1):
+            if index > len(run.history):
+                _release(nodes, plan, approved, run, index, step, release)
+                on_progress(run.history[-1])
+        if not run.finished:
+            _finish(nodes, plan, run)
+    except RoundAborted as aborted:
+        raise RunInterrupted(_interruption(aborted, run, approved)) from None
+    except (NodeUnreachable, NodeRefused) as error:
+        raise RunInterrupted(f"{error}\nGo on with: coterie run resume {folder}") from None
+    return run
+
+
+def load_run(folder: Path, approved: ApprovablePlan, plan: Plan) -> Run:
+    """The run journalled in `folder`, or a new one.
+
+    Raises:
+        RunInterrupted: the folder belongs to another plan.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    written = folder / "plan.json"
+    if not written.exists():
+        _replace(written, approved.to_json().encode())
+    elif ApprovablePlan.from_json(written.read_text()).hash != approved.hash:
+        raise RunInterrupted(
+            f"{folder} holds the run of another plan than this one. If the script changed, submit "
+            "it as a new plan."
+        )
+    journal = folder / "journal.json"
+    if not journal.exists():
+        return Run(approved.hash, folder, dict(plan.state))
+    kept = json.loads(journal.read_text())
+    state = safetensors.torch.load((folder / kept["state"]).read_bytes())
+    history = [Progress(**line) for line in kept["history"]]
+    return Run(approved.hash, folder, state, history, kept["finished"])
+
+
+def _open(nodes: Mapping[str, NodeClient], approved: ApprovablePlan) -> None:
+    """Collect every owner's signature and hand all of them to every node."""
+    standing = {
+        name: json.loads(node.call("plan", plan_hash=approved.hash)) for name, node in nodes.items()
+    }
+    if any(plan["status"] not in ("approved", "closed") for plan in standing.values()):
+        raise NotApproved(standing)
+    approvals = json.dumps({name: plan["signature"] for name, plan in standing.items()})
+    for name, node in nodes.items():
+        if standing[name]["status"] == "approved":
+            node.call("open", plan_hash=approved.hash, approvals=approvals)
+
+
+def _release(
+    nodes: Mapping[str, NodeClient],
+    plan: Plan,
+    approved: ApprovablePlan,
+    run: Run,
+    index: int,
+    step_name: str,
+    release: int,
+) -> None:
+    definition, author = approved.step(step_name), plan.step(step_name)
+    before = {name: asdict(node.traffic) for name, node in nodes.items()}
+    attempts = {n: _attempts(node, approved.hash, step_name, release) for n, node in nodes.items()}
+    attempt, again = _next_attempt(attempts)
+    payload = _pack(run.state, definition)
+    opened = run_attempt(nodes, approved.hash, step_name, release, attempt, payload, again)
+    totals = unflatten(opened.total, definition)
+    if author.update is not None:
+        run.state = dict(author.update(run.state, totals))
+    metrics = dict(author.metrics(totals)) if author.metrics is not None else {}
+    run.history.append(
+        Progress(
+            index=index,
+            total=len(approved.schedule()),
+            step=step_name,
+            release=release,
+            attempt=attempt,
+            epsilon=_epsilon_so_far(nodes, approved),
+            metrics=metrics,
+            seconds=opened.seconds,
+            sent={n: c.traffic.sent - before[n]["sent"] for n, c in nodes.items()},
+            received={n: c.traffic.received - before[n]["received"] for n, c in nodes.items()},
+        )
+    )
+    save_run(run)
+
+
+def _attempts(node: NodeClient, plan_hash: str, step: str, release: int) -> dict[int, str]:
+    progress = json.loads(node.call("progress", plan_hash=plan_hash))
+    return {a: state for s, r, a, state in progress["attempts"] if (s, r) == (step, release)}
+
+
+def _next_attempt(attempts: Mapping[str, Mapping[int, str]]) -> tuple[int, bool]:
+    """The attempt to run, and whether it is one that every domain has revealed already."""
+    known = {number for states in attempts.values() for number in states}
+    for number in sorted(known):
+        if all(states.get(number) == "charged" for states in attempts.values()):
+            return number, True
+    return max(known, default=-1) + 1, False
+
+
+def _epsilon_so_far(
+    nodes: Mapping[str, NodeClient], approved: ApprovablePlan
+) -> float | None:
+    """The largest epsilon any domain's ledger has charged for this plan."""
+    if approved.public:
+        return None
+    spent = []
+    for node in nodes.values():
+        progress = json.loads(node.call("progress", plan_hash=approved.hash))
+        charged = [s for s, _, _, state in progress["attempts"] if state == "charged"]
+        events = [approved.step(name).event(charged.count(name)) for name in sorted(set(charged))]
+        spent.append(plan_epsilon(events, approved.delta))
+    return max(spent)
+
+
+def _finish(nodes: Mapping[str, NodeClient], plan: Plan, run: Run) -> None:
+    names = set(plan.state)
+    state = {name: tensor for name, tensor in run.state.items() if name in names}
+    packed = np.frombuffer(safetensors.torch.save(_contiguous(state)), dtype=np.uint8)
+    for node in nodes.values():
+        if json.loads(node.call("progress", plan_hash=run.plan_hash))["status"] == "approved":
+            node.call("finish", plan_hash=run.plan_hash, state=packed)
+    run.finished = True
+    save_run(run)
+
+
+def save_run(run: Run) -> None:
+    """Write state and journal durably; a crash leaves the previous ones."""
+    name = f"state-{len(run.history):05d}.safetensors"
+    _replace(run.folder / name, safetensors.torch.save(_contiguous(run.state)))
+    journal = {
+        "plan_hash": run.plan_hash,
+        "state": name,
+        "finished": run.finished,
+        "history": [asdict(progress) for progress in run.history],
+    }
+    _replace(run.folder / "journal.json", json.dumps(journal, indent=1).encode())
+    for old in run.folder.glob("state-*.safetensors"):
+        if old.name != name:
+            old.unlink()
+
+
+def unflatten(total: NDArray[np.int64], step: Step) -> dict[str, Tensor]:
+    """A released total as float32 tensors in the step's own units and shapes."""
+    values = torch.from_numpy(total.astype(np.float64) / step.scale).to(torch.float32)
+    parts = torch.split(values, [spec.count for spec in step.outputs])
+    return {s.name: part.reshape(s.shape) for s, part in zip(step.outputs, parts, strict=True)}
+
+
+def _pack(state: State, step: Step) -> bytes:
+    wanted = {spec.name: state[spec.name] for spec in step.state}
+    return safetensors.torch.save(_contiguous(wanted))
+
+
+def _contiguous(state: State) -> dict[str, Tensor]:
+    return {name: tensor.detach().contiguous().clone() for name, tensor in state.items()}
+
+
+def _interruption(aborted: RoundAborted, run: Run, approved: ApprovablePlan) -> str:
+    step, release = approved.schedule()[len(run.history)]
+    what = "lost" if aborted.lost else "refused"
+    restart = f"Start it again: coterie domain up {aborted.domain}\n" if aborted.lost else ""
+    return (
+        f"{aborted.domain} was {what} in {step} {release} ({aborted.phase}): {aborted}\n"
+        "The attempt ended without a total; nothing of it can be opened. What was released "
+        f"before is kept.\n{restart}Go on with: coterie run resume {run.folder}"
+    )
+
+
+def _replace(path: Path, content: bytes) -> None:
+    temporary = path.with_name(path.name + ".new")
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
