@@ -1,0 +1,60 @@
+"""Coterie: partners who can't share their users' interactions train one recommender together.
+
+    import coterie as ct
+
+    fed = ct.connect("accounts.json", key="scientist.pem")
+    plan = ct.Plan(name="mf", data=fed.data("interactions"), steps=[...], state={...})
+    fed.quote(plan)
+    fed.submit(plan)
+    run = fed.train(plan)
+
+Importing it also makes this process read every Syft message strictly, shows plans in Syft's
+`client.requests`, and signs approvals made there with the owner's key, if `use_owner_key` gave one.
+"""
+
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from domains.request import sign_approvals_with
+from network.federation import Account, Federation, connect
+from network.gate import install_strict_reader
+from network.program import DataSet, Gradient, Plan, State, Sum
+from network.training import NotApproved, Progress, Run, RunInterrupted
+from policies.approvals import load_owner_key, sign_approval
+
+__all__ = [
+    "Account",
+    "DataSet",
+    "Federation",
+    "Gradient",
+    "NotApproved",
+    "Plan",
+    "Progress",
+    "Run",
+    "RunInterrupted",
+    "State",
+    "Sum",
+    "connect",
+    "use_owner_key",
+]
+
+_owner_keys: dict[str, Ed25519PrivateKey] = {}
+
+
+def use_owner_key(domain: str, path: Path | str, passphrase: str | None = None) -> None:
+    """From now on sign this owner's approvals of plans, made through `client.requests` too.
+
+    Raises:
+        OwnerKeyError: no such file, or a wrong passphrase.
+    """
+    _owner_keys[domain] = load_owner_key(Path(path), passphrase)
+
+
+def _sign(plan_hash: str, domain: str) -> str | None:
+    key = _owner_keys.get(domain)
+    return None if key is None else sign_approval(key, plan_hash, domain)
+
+
+install_strict_reader()
+sign_approvals_with(_sign)

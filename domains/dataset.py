@@ -1,12 +1,11 @@
 """A private data set on its node: the declaration, the owner's policy, the compact arrays."""
 
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
 from domains.declaration import Declaration
 from domains.folder import DomainFolder, FolderError
-from domains.interactions import Interactions, LoadReport, load_interactions
+from domains.interactions import LoadReport, load_interactions
 from policies.owner_policy import OwnerPolicy
 
 
@@ -38,38 +37,31 @@ class PrivateDataset:
 
 
 def load_datasets(folder: DomainFolder) -> dict[str, PrivateDataset]:
-    """Load every data set declared in `datasets/*.toml` from `data/NAME/`.
+    """Load every data set declared in `datasets/*/dataset.toml` from the `data/` beside it.
 
     Raises:
         FolderError: no declaration, or two of the same name.
-        DeclarationError, InteractionsError: as the loaders say.
+        DeclarationError, OwnerPolicyError, InteractionsError: as the loaders say.
     """
     found: dict[str, PrivateDataset] = {}
-    for file in sorted(folder.datasets.glob("*.toml")):
-        dataset = _load(folder, file)
+    for file in sorted(folder.datasets.glob("*/dataset.toml")):
+        dataset = load_dataset(folder, file.parent)
         if dataset.name in found:
             raise FolderError(f"{file} declares '{dataset.name}', which another file declares too.")
         found[dataset.name] = dataset
     if not found:
         raise FolderError(
-            f"{folder.datasets} declares no data set. See docs/owner.md for a first one."
+            f"{folder.path.name} declares no data set. Add one: coterie domain data "
+            f"{folder.path.name} --help"
         )
     return found
 
 
-def _load(folder: DomainFolder, file: Path) -> PrivateDataset:
-    declaration = Declaration.read(file)
-    policy = OwnerPolicy.read(file)
+def load_dataset(folder: DomainFolder, place: Path) -> PrivateDataset:
+    """Load one data set from its own folder into compact arrays in the node's store."""
+    declaration = Declaration.read(place / "dataset.toml")
+    policy = OwnerPolicy.read(place / "policy.toml")
+    interactions, report = load_interactions(place / "data", declaration)
     store = folder.store / declaration.name
-    interactions: Interactions
-    interactions, report = load_interactions(folder.data / declaration.name, declaration)
     interactions.save(store)
     return PrivateDataset(declaration, policy, store, report, interactions.users)
-
-
-def read_table(file: Path) -> dict:
-    """A TOML file as a dictionary; raises FolderError with the line where it breaks."""
-    try:
-        return tomllib.loads(file.read_text())
-    except tomllib.TOMLDecodeError as error:
-        raise FolderError(f"{file}: {error}") from None

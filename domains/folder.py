@@ -3,13 +3,12 @@
     HOME/domains/NAME/           the node's: 0700
         domain.toml              name, address, pinned peers
         node.key                 Ed25519 seed of the node, hex, 0600
-        datasets/NAME.toml       what the owner declares and allows, one file a data set
-        data/NAME/               the owner's csv, csv.xz or parquet files, read by this node only
+        datasets/NAME/           dataset.toml (declared), policy.toml (allowed), catalogue.txt and
+                                 data/: the owner's files, read by this node only
         syft/  ledger.db  store/ Syft's database, the ledger, arrays and revealed shares
     HOME/owners/NAME/            the owner's, on the owner's machine: signing key and login
 """
 
-import json
 import os
 import re
 import secrets
@@ -72,12 +71,13 @@ class DomainFolder:
         return self.path / "datasets"
 
     @property
-    def data(self) -> Path:
-        return self.path / "data"
-
-    @property
     def store(self) -> Path:
         return self.path / "store"
+
+    @property
+    def first_password(self) -> Path:
+        """The owner's generated password until the node's first start has stored its hash."""
+        return self.path / "owner.first"
 
     @property
     def syft(self) -> Path:
@@ -92,8 +92,12 @@ class DomainFolder:
         return self.path / "node.log"
 
     @property
+    def ledger_file(self) -> Path:
+        return self.path / "ledger.db"
+
+    @property
     def ledger_url(self) -> str:
-        return f"sqlite:///{self.path / 'ledger.db'}"
+        return f"sqlite:///{self.ledger_file}"
 
     def settings(self) -> DomainSettings:
         """Read `domain.toml`.
@@ -127,12 +131,15 @@ def public_hex(key: Ed25519PrivateKey) -> str:
     return key.public_key().public_bytes_raw().hex()
 
 
-def create_folder(path: Path, name: str, owner_key: str, host: str, port: int) -> DomainFolder:
+def create_folder(
+    path: Path, name: str, owner_key: str, password: str, host: str, port: int
+) -> DomainFolder:
     """Make a new node folder with a fresh node key and Syft uid.
 
     Args:
         path: `HOME/domains/NAME`; must not exist yet.
         owner_key: the owner's verify key, 64 hex characters; its private half stays elsewhere.
+        password: of the owner's Syft account; deleted here once Syft has its hash.
 
     Raises:
         FolderError: the name is unusable or the folder exists.
@@ -141,9 +148,10 @@ def create_folder(path: Path, name: str, owner_key: str, host: str, port: int) -
     if path.exists():
         raise FolderError(f"{path} exists already. Start it: coterie domain up {name}")
     folder = DomainFolder(path)
-    for directory in (path, folder.datasets, folder.data, folder.store, folder.syft):
+    for directory in (path, folder.datasets, folder.store, folder.syft):
         directory.mkdir(mode=0o700, parents=True)
     write_private(path / "node.key", secrets.token_hex(32))
+    write_private(folder.first_password, password)
     folder.write_settings(
         DomainSettings(
             name=name,
@@ -175,9 +183,3 @@ def write_private(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)
-
-
-def write_login(path: Path, url: str, email: str, password: str) -> None:
-    """Keep an account's address, name and generated password in a 0600 file."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    write_private(path, json.dumps({"url": url, "email": email, "password": password}, indent=2))

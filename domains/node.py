@@ -5,6 +5,7 @@ Run it in its own process: python -m domains.node HOME/domains/NAME
 
 import logging
 import os
+import secrets
 import sys
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -71,14 +72,13 @@ def build_app(folder: DomainFolder, settings: DomainSettings) -> "FastAPI":
     return app
 
 
-def start_server(
-    folder: DomainFolder, settings: DomainSettings, owner_password: str | None = None
-) -> "Datasite":
+def start_server(folder: DomainFolder, settings: DomainSettings) -> "Datasite":
     """Start Syft's data site in this process on the folder's own database.
 
-    Args:
-        owner_password: given once, when the domain is made; Syft keeps its hash.
+    The owner's generated password is read once, at the first start; Syft keeps its hash.
     """
+    first = folder.first_password
+    password = first.read_text().strip() if first.exists() else secrets.token_hex(32)
     os.environ["SYFT_TEMP_ROOT"] = str(folder.syft.resolve())
     import syft.server.server as syft_server
     from syft.server.credentials import SyftSigningKey
@@ -95,12 +95,13 @@ def start_server(
         db_config=SQLiteDBConfig(filename="syft.db", path=folder.syft),
         root_email=settings.owner_email,
         root_username=f"{settings.name} owner",
-        root_password=owner_password,
+        root_password=password,
         server_side_type="low",
         in_memory_workers=False,
         create_producer=False,
         n_consumers=0,
     )
+    first.unlink(missing_ok=True)
     _quiet()
     return server
 

@@ -83,15 +83,17 @@ class NodeClient:
         return str(self._key.verify_key)
 
     def call(self, method: str, timeout_s: float = CALL_TIMEOUT_S, **arguments: Any) -> Any:
-        """Call `coterie.METHOD` and return what it answers.
+        """Call `coterie.METHOD` and return what it answers; see `call_syft`."""
+        return self.call_syft(f"coterie.{method}", timeout_s, **arguments)
+
+    def call_syft(self, path: str, timeout_s: float = CALL_TIMEOUT_S, **arguments: Any) -> Any:
+        """Call any Syft service path this account may call and return what it answers.
 
         Raises:
             NodeUnreachable: no answer within the time.
             NodeRefused: the node's own refusal, in its words.
         """
-        call = SyftAPICall(
-            server_uid=self.server_uid, path=f"coterie.{method}", args=[], kwargs=arguments
-        )
+        call = SyftAPICall(server_uid=self.server_uid, path=path, args=[], kwargs=arguments)
         blob = _serialize(call.sign(self._key), to_bytes=True)
         answer = self._post(f"{API}/api_call", blob, timeout_s)
         return self._value_of(answer)

@@ -1,0 +1,117 @@
+"""The `coterie` command."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from coterie.commands import domain, hub, ledger, plan, requests, run
+from coterie.commands.output import HomeOption, JsonOption, console, home_of, print_table, told
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Partners who can't share their users' interactions train one recommender together.",
+)
+app.add_typer(domain.app, name="domain")
+app.add_typer(hub.app, name="hub")
+app.add_typer(requests.app, name="requests")
+app.add_typer(plan.app, name="plan")
+app.add_typer(run.app, name="run")
+app.add_typer(ledger.app, name="ledger")
+
+
+@app.command()
+@told
+def recommend(
+    domain: Annotated[str, typer.Option("--domain", help="The partner's domain.")],
+    user: Annotated[str, typer.Option("--user", help="One of the partner's own users.")],
+    count: Annotated[int, typer.Option(help="How many items.")] = 10,
+    json_: JsonOption = False,
+    home: HomeOption = None,
+) -> None:
+    """Unseen items for one of the partner's own users, made on the partner's own node.
+
+    Example: coterie recommend --domain north --user 42
+    """
+    from coterie.partners import open_owner
+
+    owner = open_owner(home_of(home), domain, with_key=False)
+    items = json.loads(owner.node.call("recommend", user=user, count=count))
+    if json_:
+        typer.echo(json.dumps(items))
+    else:
+        print_table(f"For user {user}", ["item", "score"], [[i, f"{s:.3f}"] for i, s in items])
+
+
+@app.command()
+@told
+def dashboard(
+    domain: Annotated[str, typer.Option("--domain", help="The partner whose dashboard this is.")],
+    port: Annotated[int, typer.Option(help="Port of the page.")] = 8501,
+    host: Annotated[str, typer.Option(help="Address of the page.")] = "127.0.0.1",
+    url: Annotated[
+        str | None, typer.Option(help="The node's address, if it isn't on this machine.")
+    ] = None,
+    home: HomeOption = None,
+) -> None:
+    """Serve one partner's dashboard: requests, budgets, ledger.
+
+    Example: coterie dashboard --domain north
+    """
+    from coterie.pages import dashboard_command
+
+    command = dashboard_command(home_of(home), domain, url, host, port)
+    console.print(f"Dashboard of {domain}: http://{host}:{port}", highlight=False)
+    os.execv(sys.executable, [sys.executable, *command])
+
+
+@app.command()
+@told
+def demo(
+    data: Annotated[
+        Path | None,
+        typer.Option(help="csv, csv.xz, parquet or an NCF folder (default: MovieLens-100K)."),
+    ] = None,
+    epsilon: Annotated[float, typer.Option(help="Epsilon of the private run.")] = 8.0,
+    seed: Annotated[int, typer.Option(help="Seed of split, negatives and first state.")] = 0,
+    deny: Annotated[str | None, typer.Option(help="Deny at this partner.")] = None,
+    review: Annotated[
+        bool, typer.Option("--review", help="Wait for approvals from dashboard or CLI.")
+    ] = False,
+    serve: Annotated[
+        bool, typer.Option("--serve", help="Leave nodes and a dashboard running.")
+    ] = False,
+    results: Annotated[Path, typer.Option(help="Folder for plots and figures.")] = Path(
+        "demo-results"
+    ),
+    json_: Annotated[
+        Path | None, typer.Option("--json", help="Write every figure to this file.")
+    ] = None,
+    home: HomeOption = None,
+) -> None:
+    """The main job: three partners train one recommender on real data, end to end.
+
+    Example: coterie demo --epsilon 8 --json figures.json
+    """
+    from coterie.demo import Demo
+
+    place = home_of(home if home is not None else Path(".coterie") / "demo")
+    Demo(
+        home=place,
+        data=data,
+        epsilon=epsilon,
+        seed=seed,
+        deny=deny,
+        review=review,
+        serve=serve,
+        results=results,
+        json_file=json_,
+    ).run()
+
+
+if __name__ == "__main__":
+    app()

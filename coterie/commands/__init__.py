@@ -1,0 +1,1 @@
+"""The groups of `coterie` commands, one module each."""

@@ -1,0 +1,72 @@
+"""`coterie hub`: the network's directory."""
+
+from typing import Annotated
+
+import typer
+
+from coterie.commands.output import (
+    HomeOption,
+    JsonOption,
+    console,
+    home_of,
+    print_json,
+    print_table,
+    told,
+)
+from coterie.hub import start_hub
+from network.hub import admit_member, directory
+
+app = typer.Typer(no_args_is_help=True, help="The network's hub: start it, list domains.")
+
+
+@app.command()
+@told
+def up(
+    port: Annotated[int, typer.Option(help="Port the hub will listen on.")] = 8100,
+    host: Annotated[str, typer.Option(help="Address the hub will listen on.")] = "127.0.0.1",
+    foreground: Annotated[
+        bool, typer.Option("--foreground", help="Serve in this process, as containers do.")
+    ] = False,
+    home: HomeOption = None,
+) -> None:
+    """Start the hub; the first start makes its key and folder.
+
+    Example: coterie hub up --port 8100
+    """
+    url = start_hub(home_of(home), host, port, foreground=foreground)
+    console.print(f"The hub is up at {url}", highlight=False)
+
+
+@app.command()
+@told
+def admit(
+    name: Annotated[str, typer.Argument(help="The domain's name.")],
+    node_key: Annotated[str, typer.Option(help="Its node key, 64 hex characters.")],
+    home: HomeOption = None,
+) -> None:
+    """List a domain in the directory once it announces itself.
+
+    Example: coterie hub admit north --node-key 12…
+    """
+    admit_member(home_of(home).hub, name, node_key)
+    console.print(f"{name} is admitted.")
+
+
+@app.command(name="list")
+@told
+def list_(
+    url: Annotated[str, typer.Argument(help="The hub's address.")], json_: JsonOption = False
+) -> None:
+    """The domains that announced themselves, with validly signed cards.
+
+    Example: coterie hub list http://127.0.0.1:8100
+    """
+    cards = directory(url)
+    if json_:
+        print_json([card.model_dump() for card in cards.values()])
+        return
+    print_table(
+        "Domains",
+        ["name", "url", "node key", "owner key"],
+        [[c.name, c.url, c.node_key[:16], c.owner_key[:16]] for c in cards.values()],
+    )

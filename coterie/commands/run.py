@@ -1,0 +1,134 @@
+"""`coterie run`: execute an approved plan, take it up again, look at it."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from coterie.commands.output import (
+    HomeOption,
+    JsonOption,
+    console,
+    home_of,
+    print_json,
+    print_table,
+    told,
+)
+from coterie.commands.plan import (
+    AccountsOption,
+    DatasetOption,
+    EpsilonOption,
+    ScriptPath,
+    federation_of,
+    script_of,
+)
+from coterie.scripts import Script
+from network.federation import Federation
+from network.training import Progress as Release
+from network.training import Run
+
+app = typer.Typer(no_args_is_help=True, help="An approved plan's run: start, resume, show.")
+RunFolder = Annotated[Path, typer.Argument(help="The run's folder.")]
+
+
+@app.command()
+@told
+def start(
+    script: ScriptPath,
+    dataset: DatasetOption = "interactions",
+    epsilon: EpsilonOption = 8.0,
+    accounts: AccountsOption = None,
+    home: HomeOption = None,
+) -> None:
+    """Run a plan that every owner has approved.
+
+    Example: coterie run start examples/movielens_mf.py --epsilon 8
+    """
+    place = home_of(home)
+    federation = federation_of(place, accounts)
+    written = script_of(script, dataset, epsilon)
+    folder = place.runs / federation.bind(written.plan(federation)).hash[:16]
+    print_run(train_with_bar(federation, written, folder))
+
+
+@app.command()
+@told
+def resume(run: RunFolder, accounts: AccountsOption = None, home: HomeOption = None) -> None:
+    """Go on where a run stopped; what was released is neither computed nor charged again.
+
+    Example: coterie run resume ~/.coterie/scientist/runs/3f9a12…
+    """
+    federation = federation_of(home_of(home), accounts)
+    print_run(train_with_bar(federation, Script.load(run), run))
+
+
+@app.command()
+@told
+def show(run: RunFolder, json_: JsonOption = False) -> None:
+    """What a run has released so far, from its journal.
+
+    Example: coterie run show ~/.coterie/scientist/runs/3f9a12… --json
+    """
+    file = run / "journal.json"
+    if not file.exists():
+        raise typer.BadParameter(f"{run} holds no journal; nothing was released yet.")
+    journal = json.loads(file.read_text())
+    if json_:
+        print_json(journal)
+    else:
+        print_history([Release(**line) for line in journal["history"]])
+
+
+def train_with_bar(federation: Federation, script: Script, folder: Path) -> Run:
+    """Train with a progress bar that shows round, metric and epsilon so far."""
+    plan = script.plan(federation)
+    script.save(folder)
+    bar = Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+        TextColumn("{task.fields[figures]}"), console=console,
+    )  # fmt: skip
+    with bar:
+        task = bar.add_task("training", total=None, figures="")
+        latest: dict[str, float] = {}
+
+        def advance(release: Release) -> None:
+            latest.update(release.metrics)
+            bar.update(
+                task,
+                completed=release.index,
+                total=release.total,
+                description=f"{release.step} {release.release + 1}",
+                figures=_figures(release, latest),
+            )
+            if not console.is_terminal:
+                line = f"{release.index}/{release.total} {release.step}: {_figures(release, latest)}"
+                console.print(line, highlight=False)
+
+        return federation.train(plan, folder, advance)
+
+
+def _figures(release: Release, latest: dict[str, float]) -> str:
+    metrics = " ".join(f"{name} {value:.3f}" for name, value in latest.items())
+    epsilon = "NOT PRIVATE" if release.epsilon is None else f"epsilon {release.epsilon:.3f}"
+    return f"{epsilon} {metrics}"
+
+
+def print_run(run: Run) -> None:
+    print_history(run.history)
+    console.print(f"Plan {run.plan_hash[:12]} is finished: {run.folder}", highlight=False)
+
+
+def print_history(history: list[Release]) -> None:
+    print_table(
+        "Releases (epsilon so far: add/remove one user with all her interactions, per domain)",
+        ["#", "step", "attempt", "epsilon so far", "metrics", "seconds"],
+        [
+            [r.index, f"{r.step} {r.release}", r.attempt,
+             "NOT PRIVATE" if r.epsilon is None else f"{r.epsilon:.3f}",
+             " ".join(f"{k} {v:.3f}" for k, v in r.metrics.items()),
+             f"{sum(r.seconds.values()):.2f}"]
+            for r in history
+        ],
+    )  # fmt: skip

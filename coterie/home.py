@@ -1,0 +1,50 @@
+"""Where this machine keeps domains, owners' keys, the hub and the scientist's runs."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from domains.folder import DomainFolder
+
+
+@dataclass(frozen=True)
+class Home:
+    """A folder with `domains/`, `owners/`, `hub/` and `scientist/` below it."""
+
+    path: Path
+
+    @classmethod
+    def default(cls) -> "Home":
+        """`$COTERIE_HOME`, or `.coterie` in the user's home directory."""
+        return cls(Path(os.environ.get("COTERIE_HOME", Path.home() / ".coterie")))
+
+    def domain(self, name: str) -> DomainFolder:
+        return DomainFolder(self.path / "domains" / name)
+
+    def domains(self) -> list[str]:
+        """Names of the domains made here, sorted."""
+        root = self.path / "domains"
+        return sorted(p.name for p in root.iterdir()) if root.is_dir() else []
+
+    def owner_key(self, name: str) -> Path:
+        return self.path / "owners" / name / "owner.pem"
+
+    def owner_login(self, name: str) -> Path:
+        return self.path / "owners" / name / "login.json"
+
+    @property
+    def hub(self) -> Path:
+        return self.path / "hub"
+
+    @property
+    def accounts(self) -> Path:
+        """The scientist's accounts, one per domain."""
+        return self.path / "scientist" / "accounts.json"
+
+    @property
+    def scientist_key(self) -> Path:
+        return self.path / "scientist" / "scientist.pem"
+
+    @property
+    def runs(self) -> Path:
+        return self.path / "scientist" / "runs"

@@ -1,0 +1,26 @@
+"""How a partner's dashboard is started: Streamlit on our page, with the node's address."""
+
+from coterie.home import Home
+from coterie.partners import url_of
+
+
+def dashboard_command(
+    home: Home, domain: str, url: str | None, host: str, port: int
+) -> list[str]:
+    """Arguments after the Python interpreter that serve the dashboard of one domain.
+
+    No credential is among them: people sign in on the page.
+    """
+    from importlib.util import find_spec
+
+    specification = find_spec("dashboard.app")
+    assert specification is not None and specification.origin is not None
+    if url is None:
+        url = url_of(home.domain(domain).settings())
+    return [
+        "-m", "streamlit", "run", specification.origin,
+        "--server.port", str(port), "--server.address", host,
+        "--server.headless", "true", "--browser.gatherUsageStats", "false",
+        "--server.fileWatcherType", "none", "--client.toolbarMode", "minimal",
+        "--", "--domain", domain, "--url", url,
+    ]  # fmt: skip

@@ -1,0 +1,229 @@
+"""The hub: a Syft gateway with the network's directory. It never sees a contribution.
+
+Domains announce themselves with cards signed by their node keys; scientists and dashboards read
+where the domains are. The hub is not trusted: keys are pinned by owners, and rounds run between
+the coordinator and the nodes, so the hub may be down while plans are trained.
+
+Run it in its own process: python -m network.hub HOME/hub
+"""
+
+import json
+import logging
+import os
+import secrets
+import sys
+import time
+import tomllib
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import requests
+import tomli_w
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from fastapi import FastAPI, HTTPException, Request
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from policies.canonical import canonical
+
+MAX_CARD_BYTES = 4096
+_CARD_DOMAIN = b"coterie-directory-card-v1\x00"
+
+
+class HubError(Exception):
+    """The hub's folder is missing or damaged, or the hub doesn't answer."""
+
+
+class HubSettings(BaseModel):
+    """`hub.toml`: address, Syft uid, and the node keys of the domains it lists."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    server_uid: str = Field(pattern=r"^[0-9a-f]{32}$")
+    host: str = "127.0.0.1"
+    port: int = Field(ge=1, le=65535)
+    members: dict[str, str] = {}
+
+
+class Card(BaseModel):
+    """One line of the directory: a domain's name, address and keys, at a time, signed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9-]{0,31}$")
+    url: str = Field(pattern=r"^https?://[A-Za-z0-9.:\[\]-]{1,200}$")
+    node_key: str = Field(pattern=r"^[0-9a-f]{64}$")
+    owner_key: str = Field(pattern=r"^[0-9a-f]{64}$")
+    time: int
+    signature: str = Field(pattern=r"^([0-9a-f]{128})?$")
+
+    def signed(self, key: Ed25519PrivateKey) -> "Card":
+        return self.model_copy(update={"signature": key.sign(self._message()).hex()})
+
+    def is_valid(self) -> bool:
+        """Whether the card is signed by the node key it names."""
+        try:
+            key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(self.node_key))
+            key.verify(bytes.fromhex(self.signature), self._message())
+        except (InvalidSignature, ValueError):
+            return False
+        return True
+
+    def _message(self) -> bytes:
+        return _CARD_DOMAIN + canonical(self.model_dump(exclude={"signature"}))
+
+
+def create_hub(path: Path, host: str, port: int) -> HubSettings:
+    """Make the hub's folder (0700) with a fresh key; keeps an existing one."""
+    file = path / "hub.toml"
+    if file.exists():
+        return read_settings(path)
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for name in ("node.key", "root.password"):
+        descriptor = os.open(path / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as secret:
+            secret.write(secrets.token_hex(32))
+    settings = HubSettings(server_uid=uuid.uuid4().hex, host=host, port=port)
+    write_settings(path, settings)
+    return settings
+
+
+def read_settings(path: Path) -> HubSettings:
+    try:
+        return HubSettings(**tomllib.loads((path / "hub.toml").read_text()))
+    except FileNotFoundError:
+        raise HubError(f"There is no hub in {path}. Start one: coterie hub up") from None
+    except (ValidationError, tomllib.TOMLDecodeError) as error:
+        raise HubError(f"{path / 'hub.toml'} can't be read: {error}") from None
+
+
+def write_settings(path: Path, settings: HubSettings) -> None:
+    file = path / "hub.toml"
+    file.touch(mode=0o600)
+    file.write_text(tomli_w.dumps(settings.model_dump()))
+
+
+def admit_member(path: Path, name: str, node_key: str) -> None:
+    """List a domain from now on; a running hub reads this at the next announcement."""
+    settings = read_settings(path)
+    write_settings(
+        path, settings.model_copy(update={"members": {**settings.members, name: node_key}})
+    )
+
+
+def announce(hub_url: str, card: Card) -> None:
+    """Tell the hub where a domain is; raises HubError if it doesn't take the card."""
+    try:
+        response = requests.post(
+            f"{hub_url.rstrip('/')}/directory", json=card.model_dump(), timeout=5
+        )
+    except requests.RequestException as error:
+        raise HubError(f"The hub at {hub_url} does not answer ({type(error).__name__}).") from None
+    if response.status_code != 200:
+        raise HubError(f"The hub at {hub_url} refused the card: {response.text[:200]}")
+
+
+def directory(hub_url: str) -> dict[str, Card]:
+    """The listed domains whose cards are validly signed, by name."""
+    try:
+        response = requests.get(f"{hub_url.rstrip('/')}/directory", timeout=5)
+        cards = [Card(**card) for card in response.json()]
+    except (requests.RequestException, ValueError, TypeError) as error:
+        raise HubError(f"The hub at {hub_url} does not answer ({type(error).__name__}).") from None
+    return {card.name: card for card in cards if card.is_valid()}
+
+
+def build_app(path: Path) -> FastAPI:
+    """The hub's HTTP app: Syft's gateway behind the gate, and the directory beside it."""
+    from network.gate import open_app
+
+    settings = read_settings(path)
+    app = open_app(_gateway(path, settings), lambda role: frozenset({"metadata"}))
+    cards: dict[str, Card] = {}
+
+    @app.get("/directory")
+    def listed() -> list[Mapping[str, Any]]:
+        return [card.model_dump() for _, card in sorted(cards.items())]
+
+    @app.post("/directory")
+    async def announced(request: Request) -> dict[str, str]:
+        card = _read_card(await request.body())
+        if read_settings(path).members.get(card.name) != card.node_key or not card.is_valid():
+            raise HTTPException(403, "Not a member's card. Members are admitted in hub.toml.")
+        if card.name in cards and card.time < cards[card.name].time:
+            raise HTTPException(409, "An older card than the one listed.")
+        cards[card.name] = card
+        return {"status": "listed"}
+
+    return app
+
+
+def _read_card(body: bytes) -> Card:
+    try:
+        if len(body) > MAX_CARD_BYTES:
+            raise ValueError
+        return Card(**json.loads(body))
+    except (ValueError, TypeError, ValidationError):
+        raise HTTPException(422, "Not a directory card.") from None
+
+
+def _gateway(path: Path, settings: HubSettings) -> Any:
+    os.environ["SYFT_TEMP_ROOT"] = str((path / "syft").resolve())
+    from syft.server.credentials import SyftSigningKey
+    from syft.server.gateway import Gateway
+    from syft.store.db.sqlite import SQLiteDBConfig
+    from syft.types.uid import UID
+
+    (path / "syft").mkdir(mode=0o700, exist_ok=True)
+    gateway = Gateway(
+        name="hub",
+        id=UID.from_string(settings.server_uid),
+        signing_key=SyftSigningKey.from_string((path / "node.key").read_text().strip()),
+        db_config=SQLiteDBConfig(filename="syft.db", path=path / "syft"),
+        root_email="operator@hub.example",
+        root_username="hub operator",
+        root_password=(path / "root.password").read_text().strip(),
+        server_type="gateway",
+        server_side_type="low",
+        in_memory_workers=False,
+    )
+    logging.getLogger().setLevel(logging.CRITICAL)
+    return gateway
+
+
+def new_card(name: str, url: str, owner_key: str, key: Ed25519PrivateKey) -> Card:
+    """A card for this domain, signed now."""
+    return Card(
+        name=name,
+        url=url,
+        node_key=key.public_key().public_bytes_raw().hex(),
+        owner_key=owner_key,
+        time=int(time.time()),
+        signature="",
+    ).signed(key)
+
+
+def serve(path: Path) -> None:
+    """Serve the hub in `path` until it is told to stop."""
+    import uvicorn
+
+    settings = read_settings(path)
+    app = build_app(path)
+    (path / "node.pid").write_text(str(os.getpid()))
+    try:
+        uvicorn.run(app, host=settings.host, port=settings.port, log_level="error")
+    finally:
+        (path / "node.pid").unlink(missing_ok=True)
+
+
+def main() -> None:
+    try:
+        serve(Path(sys.argv[1]))
+    except Exception as error:
+        sys.exit(f"The hub did not start: {error}")
+
+
+if __name__ == "__main__":
+    main()

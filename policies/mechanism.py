@@ -1,0 +1,126 @@
+"""What is done to every user's contribution before it may leave a node: the core to audit.
+
+A round is zero_nonfinite -> clip -> quantise -> sum over users -> add this node's noise share. Its
+guarantee rests on one fact, which `quantise` establishes in integer arithmetic: no user moves the
+sum by more than clip_norm * scale integer units (L2, all tensors together). With discrete Gaussian
+noise of standard deviation z * clip_norm * scale in what is revealed, a release is the Gaussian
+mechanism with noise multiplier z (Canonne, Kamath and Steinke 2020, Thm 4; Kairouz, Liu and Steinke
+2021 for the sum of several parties' shares).
+"""
+
+import math
+from collections.abc import Sequence
+from fractions import Fraction
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from policies.noise import SecureRandom
+
+MAX_UNITS = 2**30
+"""Largest clip_norm * scale: squared norms then fit int64."""
+
+# Clipping aims this much lower, so that float32 rounding (2^-24) can't carry a user over the norm.
+_HEADROOM = 1e-6
+
+
+def zero_nonfinite(x: Tensor) -> Tensor:
+    """`x` with every NaN and infinity replaced by 0; same shape and dtype."""
+    return torch.nan_to_num(x, nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def clip(contributions: Sequence[Tensor], clip_norm: float) -> Tensor:
+    """Each user's tensors, flattened side by side and scaled down to L2 norm `clip_norm`.
+
+    One norm over all tensors: g * min(1, C / ||g||) (Abadi et al. 2016, Algorithm 1). NaN and
+    infinity count as 0. Input: float tensors [B, ...], B users. Output: float32 or float64 [B, P].
+
+    Raises:
+        ValueError: no tensors, unequal B, tensors that aren't floats, or clip_norm not positive.
+    """
+    _check_positive("clip_norm", clip_norm)
+    if len({len(tensor) for tensor in contributions}) != 1:
+        raise ValueError("clip needs at least one tensor, and the same number of users in each")
+    if not all(tensor.is_floating_point() for tensor in contributions):
+        raise ValueError(f"clip needs float tensors; got {[t.dtype for t in contributions]}")
+    flat = zero_nonfinite(
+        torch.cat([tensor.unsqueeze(-1).flatten(start_dim=1) for tensor in contributions], dim=1)
+    )
+    if flat.dtype not in (torch.float32, torch.float64):
+        flat = flat.float()
+    # In float64 a sum of squared float32 can't overflow; a float64 norm that does gives factor 0.
+    norms = torch.linalg.vector_norm(flat, dim=1, dtype=torch.float64)
+    factors = (clip_norm * (1 - _HEADROOM) / norms).clamp(max=1.0)
+    return flat * factors.to(flat.dtype).unsqueeze(1)
+
+
+def quantise(clipped: Tensor, clip_norm: float, scale: int) -> Tensor:
+    """The same in integer units, 1.0 = `scale` units, truncated toward zero: int64 [B, P].
+
+    Truncation only shortens a vector. Then the bound is checked exactly, in integers:
+    sum q_i^2 <= (clip_norm * scale)^2. A user above it is zeroed altogether: never after `clip`,
+    and if it happened, a contribution of zero is within any bound.
+
+    Raises:
+        ValueError: `scale` isn't a power of two, or clip_norm * scale is above `MAX_UNITS`.
+    """
+    _check_positive("clip_norm", clip_norm)
+    if scale < 1 or scale & (scale - 1):
+        raise ValueError(f"scale is {scale}; expected a power of two")
+    if clip_norm * scale > MAX_UNITS:
+        raise ValueError(f"clip_norm * scale is {clip_norm * scale:g}; expected at most 2^30")
+    limit = math.floor((Fraction(clip_norm) * scale) ** 2)
+    scaled = zero_nonfinite(clipped.detach()).to(torch.float64) * scale
+    # Far above the bound int64 could wrap and hide it; there, doubles see it well enough.
+    squares = scaled.square().sum(dim=1)
+    units = torch.where((squares <= 2 * limit).unsqueeze(1), scaled, 0.0).trunc().to(torch.int64)
+    within = units.square().sum(dim=1) <= limit
+    return torch.where(within.unsqueeze(1), units, 0)
+
+
+def noise_share_sigma(
+    noise_multiplier: float, clip_norm: float, scale: int, threshold: int, collusion: int
+) -> float:
+    """Standard deviation, in integer units, of the noise one node adds.
+
+    z * C * s / sqrt(tau - t), rounded up: any `threshold` = tau survivors, of which `collusion` = t
+    subtract what they know of their own noise, leave (tau - t) shares, whose variances add up to
+    (z * C * s)^2, the one that is accounted (Kairouz, Liu and Steinke 2021).
+
+    Raises:
+        ValueError: the threshold doesn't exceed the collusion, or a value is out of range.
+    """
+    _check_positive("clip_norm", clip_norm)
+    if not 0 <= noise_multiplier < math.inf or scale < 1 or not 0 <= collusion < threshold:
+        raise ValueError(
+            "noise_share_sigma needs noise_multiplier >= 0, scale >= 1 and threshold > collusion"
+            f" >= 0; got {noise_multiplier}, {scale}, {threshold}, {collusion}"
+        )
+    sigma = noise_multiplier * clip_norm * scale / math.sqrt(threshold - collusion)
+    # Four roundings of at most half a unit each; four units up covers them.
+    for _ in range(4 if sigma else 0):
+        sigma = math.nextafter(sigma, math.inf)
+    return sigma
+
+
+def sample_users(count: int, rate: float, random: SecureRandom) -> NDArray[np.bool_]:
+    """Who takes part: each of `count` users independently with probability `rate`: bool [count].
+
+    Poisson sampling, which amplification by sampling needs, with coins nobody else knows. The
+    probability is `rate` rounded down to 2^-64, so it is never above the one accounted.
+
+    Raises:
+        ValueError: `rate` is not in (0, 1].
+    """
+    if not 0 < rate <= 1:
+        raise ValueError(f"The sampling rate is {rate}; expected (0, 1]")
+    if rate == 1:
+        return np.ones(count, dtype=bool)
+    return random.words(count) < np.uint64(math.floor(Fraction(rate) * 2**64))
+
+
+def _check_positive(name: str, value: float) -> None:
+    if not 0 < value < math.inf:
+        raise ValueError(f"{name} is {value}; expected a positive, finite number")

@@ -1,0 +1,245 @@
+"""A plan: everything a data scientist asks for, as one value with one hash.
+
+A plan is an ordered list of steps, each a private sum with its own graph, clip norm, noise,
+sampling rate, number of releases and cadence. Its canonical JSON text (RFC 8785) is what
+travels; the SHA-256 of that text is what owners approve and sign.
+"""
+
+import json
+from functools import cached_property
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from policies.accounting import Event
+from policies.canonical import canonical, sha256_hex
+from policies.graph import Graph, Name, TensorSpec
+
+MAXIMUM_TEXT = 64 * 2**20
+
+HexKey = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_. -]{0,63}$")]
+Text = Annotated[str, Field(max_length=20_000)]
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class PlanUnreadable(ValueError):
+    """The text isn't the canonical JSON of a plan. Says what is wrong with it."""
+
+
+class _Value(BaseModel):
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+
+
+class RosterEntry(_Value):
+    """One domain of a plan: its server's uid and its two Ed25519 verify keys (hex)."""
+
+    name: Label
+    server_uid: Label
+    node_key: HexKey
+    owner_key: HexKey
+
+
+class Step(_Value):
+    """One private sum, released `releases` times.
+
+    Attributes:
+        kind: "gradient": the graph returns a scalar "loss", which the node differentiates with
+            respect to the state tensors named in `outputs`; "sum": its outputs are summed.
+        graph: what is computed for each user.
+        source: the author's Python, for reading only.
+        state: public tensors the graph reads.
+        outputs: the tensors that leave, noised, at each release.
+        clip_norm: bound on the joint L2 norm of what one user adds, over all outputs.
+        noise_multiplier: standard deviation of the accounted noise over `clip_norm`; 0 only for
+            a public data set.
+        sampling_rate: probability with which each user takes part in a release.
+        releases: how many totals are revealed.
+        after, every: one release after every `every` releases of step `after`; None: this step
+            runs when the steps before it in the list are done.
+        scale: integer units per 1.0, a power of two.
+    """
+
+    name: Label
+    kind: Literal["gradient", "sum"]
+    graph: Graph
+    source: Text
+    state: tuple[TensorSpec, ...]
+    outputs: Annotated[tuple[TensorSpec, ...], Field(min_length=1)]
+    clip_norm: Annotated[Finite, Field(gt=0, le=1e9)]
+    noise_multiplier: Annotated[Finite, Field(ge=0, le=1e6)]
+    sampling_rate: Annotated[Finite, Field(gt=0, le=1)] = 1.0
+    releases: Count
+    after: Label | None = None
+    every: Count | None = None
+    scale: Annotated[int, Field(ge=1, le=2**40)]
+
+    @property
+    def width(self) -> int:
+        """Number of integers in one release."""
+        return sum(spec.count for spec in self.outputs)
+
+    def event(self, count: int = 1) -> Event:
+        """The mechanism event of `count` releases of this step."""
+        return Event(self.noise_multiplier, self.sampling_rate, count)
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> "Step":
+        if self.scale & (self.scale - 1):
+            raise ValueError(f"step {self.name!r}: scale must be a power of two, got {self.scale}")
+        if (self.after is None) != (self.every is None):
+            raise ValueError(f"step {self.name!r}: give both 'after' and 'every', or neither")
+        names = [spec.name for spec in self.outputs]
+        if len(set(names)) != len(names):
+            raise ValueError(f"step {self.name!r} has two outputs of the same name")
+        return self
+
+
+class Plan(_Value):
+    """What is submitted, approved and executed. Equal plans have equal text and equal hash.
+
+    Attributes:
+        scientist: Ed25519 verify key of the data scientist, hex.
+        catalogue: SHA-256 of the item catalogue that all domains share, hex.
+        roster: the domains, in the order in which they are numbered.
+        collusion: t, how many domains may collude without seeing less noise than accounted.
+        threshold: tau, how many domains must survive a round.
+        delta: of the differential privacy statement.
+        spare_attempts: how many failed attempts may be repeated, each charged.
+        memory: (state, user tensors) -> {"memory": float32[d]}; run on the node, never released.
+        scores: (state, memory) -> {"scores": float32[items]}; run on the node, never released.
+        public: the owners declared the data set public: noise may be 0. NOT PRIVATE.
+    """
+
+    version: Literal[1] = 1
+    name: Label
+    purpose: Text
+    scientist: HexKey
+    dataset: Label
+    population_note: Text = ""
+    catalogue: HexKey
+    roster: Annotated[tuple[RosterEntry, ...], Field(min_length=1, max_length=1000)]
+    collusion: Annotated[int, Field(ge=0, le=1000)]
+    threshold: Annotated[int, Field(ge=1, le=1000)]
+    delta: Annotated[Finite, Field(gt=0, lt=1)]
+    spare_attempts: Annotated[int, Field(ge=0, le=10_000)]
+    steps: Annotated[tuple[Step, ...], Field(min_length=1, max_length=100)]
+    memory: Graph | None = None
+    scores: Graph | None = None
+    public: bool = False
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> "Plan":
+        earlier: dict[str, Step] = {}
+        for step in self.steps:
+            if step.name in earlier:
+                raise ValueError(f"two steps are named {step.name!r}")
+            _check_cadence(step, earlier)
+            earlier[step.name] = step
+        return self
+
+    @classmethod
+    def from_json(cls, text: str) -> "Plan":
+        """Read a plan from its canonical text.
+
+        Raises:
+            PlanUnreadable: the text is too long, isn't JSON, isn't canonical (so also: has
+                duplicate keys or NaN) or doesn't describe a plan.
+        """
+        if len(text) > MAXIMUM_TEXT:
+            raise PlanUnreadable(f"The plan has {len(text)} characters, at most {MAXIMUM_TEXT}.")
+        _require_canonical(text)
+        try:
+            plan = cls.model_validate_json(text)
+        except ValidationError as error:
+            raise PlanUnreadable(f"The text doesn't describe a plan: {_told(error)}") from None
+        if plan.to_json() != text:
+            raise PlanUnreadable(
+                "The text leaves out fields or writes values in another form than Plan.to_json()."
+            )
+        return plan
+
+    def to_json(self) -> str:
+        """The canonical text (RFC 8785)."""
+        return self._canonical.decode()
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of the canonical text, hex: what is approved."""
+        return sha256_hex(self._canonical)
+
+    def step(self, name: str) -> Step:
+        """The step of that name; raises KeyError."""
+        for step in self.steps:
+            if step.name == name:
+                return step
+        raise KeyError(f"The plan has no step {name!r}; it has {[s.name for s in self.steps]}.")
+
+    def events(self) -> tuple[Event, ...]:
+        """Everything the plan may cost: all releases, and the spare attempts at the dearest."""
+        releases = tuple(step.event(step.releases) for step in self.steps)
+        if not self.spare_attempts:
+            return releases
+        dearest = min(self.steps, key=lambda step: step.noise_multiplier / step.sampling_rate)
+        return (*releases, dearest.event(self.spare_attempts))
+
+    def schedule(self) -> tuple[tuple[str, int], ...]:
+        """(step name, index of the release) in the order of execution."""
+        order: list[tuple[str, int]] = []
+        for step in self.steps:
+            if step.after is None:
+                for release in range(step.releases):
+                    self._append(step, release, order)
+        return tuple(order)
+
+    def _append(self, step: Step, release: int, order: list[tuple[str, int]]) -> None:
+        order.append((step.name, release))
+        for follower in self.steps:
+            if follower.after == step.name and follower.every is not None:
+                turn, rest = divmod(release + 1, follower.every)
+                if rest == 0 and turn <= follower.releases:
+                    self._append(follower, turn - 1, order)
+
+    @cached_property
+    def _canonical(self) -> bytes:
+        return canonical(self.model_dump(mode="json"))
+
+
+def _check_cadence(step: Step, earlier: dict[str, Step]) -> None:
+    if step.after is None or step.every is None:
+        return
+    if step.after not in earlier:
+        raise ValueError(f"step {step.name!r} runs after {step.after!r}, which must come before it")
+    turns = earlier[step.after].releases // step.every
+    if step.releases > turns:
+        raise ValueError(
+            f"step {step.name!r} has {step.releases} releases, but every {step.every} of the "
+            f"{earlier[step.after].releases} releases of {step.after!r} makes only {turns}"
+        )
+
+
+def _require_canonical(text: str) -> None:
+    try:
+        value = json.loads(text, parse_int=_integer)
+        same = canonical(value) == text.encode()
+    except (ValueError, RecursionError, UnicodeError) as error:
+        raise PlanUnreadable(
+            f"The plan isn't JSON in canonical form: {type(error).__name__}. Send Plan.to_json()."
+        ) from None
+    if not same:
+        raise PlanUnreadable(
+            "The plan isn't in canonical form (RFC 8785): keys must be sorted and unique, "
+            "numbers and spaces written in the one standard way. Send Plan.to_json()."
+        )
+
+
+def _integer(digits: str) -> Any:
+    """JSON writes whole floats like integers; those beyond 2^53 can only be floats."""
+    return float(digits) if len(digits) > 16 or abs(int(digits)) >= 2**53 else int(digits)
+
+
+def _told(error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    return f"{where}: {first['msg']}" if where else first["msg"]

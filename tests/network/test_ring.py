@@ -1,0 +1,100 @@
+"""Z_2^64: embedding, wrap-around, and frames that are checked before anything is allocated."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from network.smpc import ring
+
+EDGES = [0, 1, -1, 2**62, -(2**62), 2**63 - 1, -(2**63)]
+signed = st.integers(-(2**63), 2**63 - 1)
+
+
+def integers(*values: int) -> np.ndarray:
+    return np.array(values, dtype=np.int64)
+
+
+def elements(*values: int) -> np.ndarray:
+    return np.array(values, dtype=np.uint64)
+
+
+@given(st.lists(signed, max_size=20))
+def test_decoding_undoes_embedding(values: list[int]) -> None:
+    array = np.array(values, dtype=np.int64)
+    assert ring.from_ring(ring.to_ring(array)).tolist() == values
+
+
+def test_embedding_is_the_value_modulo_two_to_the_64() -> None:
+    assert ring.to_ring(integers(*EDGES)).tolist() == [v % 2**64 for v in EDGES]
+
+
+def test_decoding_is_centred_at_zero() -> None:
+    decoded = ring.from_ring(elements(0, 2**63 - 1, 2**63, 2**64 - 1))
+    assert decoded.tolist() == [0, 2**63 - 1, -(2**63), -1]
+
+
+@given(signed, signed)
+def test_addition_and_subtraction_wrap_around(left: int, right: int) -> None:
+    a, b = ring.to_ring(integers(left)), ring.to_ring(integers(right))
+    assert int(ring.add(a, b)[0]) == (left + right) % 2**64
+    assert int(ring.subtract(a, b)[0]) == (left - right) % 2**64
+
+
+def test_embedding_copies_so_that_a_share_never_aliases_the_value() -> None:
+    value = integers(1, 2)
+    ring.to_ring(value)[:] = 9
+    assert value.tolist() == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [np.zeros(3), np.zeros(3, np.int32), np.zeros((2, 2), np.int64), np.int64(3), [1, 2]],
+    ids=["float", "int32", "matrix", "scalar", "list"],
+)
+def test_only_one_dimensional_int64_is_embedded(wrong: object) -> None:
+    with pytest.raises(ring.RingError, match="expected"):
+        ring.to_ring(wrong)  # type: ignore[arg-type]
+
+
+def test_shapes_are_never_broadcast() -> None:
+    with pytest.raises(ring.RingError, match="shapes differ"):
+        ring.add(elements(1), elements(1, 2))
+    with pytest.raises(ring.RingError, match="shapes differ"):
+        ring.subtract(elements(1, 2), elements(1))
+
+
+def test_a_frame_is_little_endian_behind_its_magic_and_count() -> None:
+    frame = ring.pack(elements(1, 2**64 - 2))
+    assert frame.hex() == (
+        "5a363401" + "0200000000000000" + "0100000000000000" + "feffffffffffffff"
+    )
+
+
+@given(st.lists(st.integers(0, 2**64 - 1), max_size=20))
+def test_unpacking_undoes_packing(values: list[int]) -> None:
+    words = np.array(values, dtype=np.uint64)
+    read = ring.unpack(ring.pack(words), len(values))
+    assert read.tolist() == values
+    assert read.flags.writeable
+
+
+@pytest.mark.parametrize(
+    ("frame", "length", "said"),
+    [
+        (b"", 1, "shorter"),
+        (b"Z64\x01\x01", 1, "shorter"),
+        (b"PK\x03\x04" + bytes(16), 1, "mark"),
+        (ring.pack(elements(1, 2)), 1, "announces 2 elements; 1 expected"),
+        (ring.pack(elements(1, 2))[:-1], 2, "exactly 2"),
+        (ring.pack(elements(1, 2)) + b"x", 2, "exactly 2"),
+        (b"Z64\x01" + (2**60).to_bytes(8, "little"), 2**60, "asked for"),
+        (b"Z64\x01" + (2**27).to_bytes(8, "little"), 2**27, "exactly"),
+    ],
+    ids=["empty", "cut head", "foreign", "other count", "cut", "surplus", "huge", "bomb"],
+)
+def test_a_frame_that_is_not_what_was_agreed_is_refused(
+    frame: bytes, length: int, said: str
+) -> None:
+    with pytest.raises(ring.RingError, match=said):
+        ring.unpack(frame, length)
