@@ -57,7 +57,8 @@ class Sum:
         releases: how many totals are released.
         weight: this step's part of the privacy budget, relative to the other steps' weights.
         after, every: one release after every `every` releases of step `after`.
-        update: (state, totals) -> new state, on the author's side.
+        update: (state, totals, noise) -> new state, on the author's side; `noise` is the standard
+            deviation of the noise in every released number.
         metrics: totals -> figures to show, on the author's side.
     """
 
@@ -69,7 +70,7 @@ class Sum:
     sampling_rate: float = 1.0
     after: str | None = None
     every: int | None = None
-    update: Callable[[State, State], State] | None = None
+    update: Callable[[State, State, float], State] | None = None
     metrics: Callable[[State], Mapping[str, float]] | None = None
 
 
@@ -92,7 +93,7 @@ class Gradient:
     sampling_rate: float = 1.0
     after: str | None = None
     every: int | None = None
-    update: Callable[[State, State], State] | None = None
+    update: Callable[[State, State, float], State] | None = None
     metrics: Callable[[State], Mapping[str, float]] | None = None
 
 
@@ -177,16 +178,15 @@ class Plan:
 
     def _step(self, step: Sum | Gradient, noise: float, bounds: Bounds) -> Step:
         function = step.contribution if isinstance(step, Sum) else step.loss
-        graph = trace(function, dict(self.state), bounds)
-        used = {spec.name for spec in graph.inputs}
+        read = _read_by(trace(function, dict(self.state), bounds))
+        state = {name: tensor for name, tensor in self.state.items() if name in read}
+        graph = trace(function, state, bounds)
         return Step(
             name=step.name,
             kind="sum" if isinstance(step, Sum) else "gradient",
             graph=graph,
             source=_source(function),
-            state=tuple(
-                TensorSpec.of(name, tensor) for name, tensor in self.state.items() if name in used
-            ),
+            state=tuple(TensorSpec.of(name, tensor) for name, tensor in state.items()),
             outputs=self._outputs(step, graph),
             clip_norm=float(step.clip_norm),
             noise_multiplier=float(noise),
@@ -207,10 +207,28 @@ class Plan:
             return None
         (spec,) = memory.output_specs()
         scores = self.scores
-        given = {**self.state, "memory": torch.zeros(spec.shape)}
         return trace(
-            lambda state, _: {"scores": scores(state, state["memory"])}, given, bounds
+            lambda state, user: {"scores": scores(state, user.memory)},
+            dict(self.state),
+            bounds,
+            memory=spec.count,
         )
+
+
+def noise_std(approved: ApprovablePlan, step: Step) -> float:
+    """Standard deviation of the noise in every released number of a step, in the step's units.
+
+    All N domains add a share of variance sigma^2 / (tau - t), so N / (tau - t) times the
+    accounted variance is really there.
+    """
+    shares = len(approved.roster) / (approved.threshold - approved.collusion)
+    return step.noise_multiplier * step.clip_norm * math.sqrt(shares)
+
+
+def _read_by(graph: Graph) -> set[str]:
+    """Names that the graph's nodes and outputs refer to."""
+    named = {name for node in graph.nodes for name in node.references()}
+    return named | {reference for _, reference in graph.outputs}
 
 
 def _named(name: str, function: Callable[[State, Any], Tensor]) -> Callable:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from network.client import NodeClient, NodeRefused, NodeUnreachable
-from network.program import Plan, State
+from network.program import Plan, State, noise_std
 from network.rounds import RoundAborted, run_attempt
 from policies.accounting import plan_epsilon
 from policies.plan import Plan as ApprovablePlan
@@ -170,7 +170,8 @@ def _release(
     opened = run_attempt(nodes, approved.hash, step_name, release, attempt, payload, again)
     totals = unflatten(opened.total, definition)
     if author.update is not None:
-        run.state = dict(author.update(run.state, totals))
+        noise = noise_std(approved, definition)
+        run.state = dict(author.update(run.state, totals, noise))
     metrics = dict(author.metrics(totals)) if author.metrics is not None else {}
     run.history.append(
         Progress(

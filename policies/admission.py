@@ -16,7 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import grad, vmap
 
 from policies.graph import DTYPES, USER_TENSORS, Graph, GraphFailed, Node, TensorSpec
-from policies.mechanism import noise_share_sigma
+from policies.mechanism import MAX_UNITS, noise_share_sigma
 from policies.operations import ALLOWED, OperationRefused, operation
 from policies.plan import Plan, Step
 from policies.trace import Bounds, user_specs
@@ -227,11 +227,11 @@ def _check_ring(plan: Plan, step: Step, users: int) -> None:
             f"Step {step.name!r}: the total may reach {signal + k * spread:.1e}, beyond 2^63: "
             "use a smaller scale.",
         )
-    if step.clip_norm * step.scale < 1 or step.clip_norm * step.scale > 2**40:
+    if not 1 <= step.clip_norm * step.scale <= MAX_UNITS:
         raise PlanRefused(
             "ring",
             f"Step {step.name!r}: clip_norm * scale is {step.clip_norm * step.scale:g}, "
-            "expected 1 to 2^40.",
+            f"expected 1 to {MAX_UNITS}.",
         )
 
 
@@ -284,8 +284,8 @@ def _check_mapped(
     specs = user_specs(bounds)
     try:
         with FakeTensorMode(allow_non_fake_inputs=True):
-            state = {spec.name: _empty(spec) for spec in graph.state}
-            users = {name: _empty(specs[name], users=2) for name in graph.user}
+            state = {spec.name: spec.empty() for spec in graph.state}
+            users = {name: specs[name].empty(users=2) for name in graph.user}
             if users:
                 vmap(contribution, in_dims=(None, 0))(state, users)
     except (GraphFailed, RuntimeError) as error:
@@ -340,11 +340,11 @@ class _Inspection:
                     f"the input {spec.name!r} has shape {list(spec.shape)} and dtype {spec.dtype}, "
                     "which no user of this data set has.",
                 )
-            self._tensors[spec.name] = _empty(spec)
+            self._tensors[spec.name] = spec.empty()
             if spec.name in ("items", "target", "negatives"):
                 self._ranges[spec.name] = self._indices
         for constant in self._graph.constants:
-            self._tensors[constant.spec.name] = _empty(constant.spec)
+            self._tensors[constant.spec.name] = constant.spec.empty()
             if constant.spec.dtype == "int64":
                 numbers = [int(value) for value in constant.data]
                 self._ranges[constant.spec.name] = (min(numbers), max(numbers))
@@ -687,11 +687,6 @@ def _work(op: str, inputs: list[Tensor], results: list[Tensor]) -> float:
         left = inputs[-2] if len(inputs) > 1 else inputs[-1]
         return touched + float(results[0].numel()) * max(left.shape[-1:], default=1)
     return touched * max(sides, default=1) if name in _FACTORISATIONS else touched
-
-
-def _empty(spec: TensorSpec, users: int | None = None) -> Tensor:
-    shape = spec.shape if users is None else (users, *spec.shape)
-    return torch.empty(shape, dtype=DTYPES[spec.dtype])
 
 
 def _spec(name: str, tensor: Any, where: str = "an output") -> TensorSpec:

@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from policies.operations import operation
 
@@ -57,6 +58,11 @@ class TensorSpec(_Value):
     def count(self) -> int:
         """Number of elements."""
         return math.prod(self.shape)
+
+    def empty(self, users: int | None = None) -> Tensor:
+        """An uninitialised tensor of this shape, or of `users` of them."""
+        shape = self.shape if users is None else (users, *self.shape)
+        return torch.empty(shape, dtype=DTYPES[self.dtype])
 
     @classmethod
     def of(cls, name: str, tensor: Tensor) -> "TensorSpec":
@@ -184,6 +190,16 @@ class Graph(_Value):
             for name in spent:
                 del tensors[name]
         return {name: tensors[ref] for name, ref in self.outputs}
+
+    def output_specs(self) -> tuple[TensorSpec, ...]:
+        """Shapes and dtypes of the outputs, derived without computing anything.
+
+        Raises:
+            GraphFailed, OperationRefused: as `run`; ValueError: a dtype that graphs don't have.
+        """
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            results = self.run({spec.name: spec.empty() for spec in self.inputs})
+            return tuple(TensorSpec.of(name, tensor) for name, tensor in results.items())
 
     @cached_property
     def _constants(self) -> dict[str, Tensor]:

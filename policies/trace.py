@@ -9,7 +9,7 @@ A node trusts none of this: `policies.admission` checks the graph again, whoever
 import linecache
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
@@ -180,31 +180,39 @@ def trace(
     function: Callable[[dict[str, Tensor], User], Tensor | Mapping[str, Tensor]],
     state: Mapping[str, Tensor],
     bounds: Bounds,
-    memory: int | None = None,
 ) -> Graph:
     """The graph of `function(state, user)`.
 
     A single returned tensor becomes the output "loss". Outputs are converted to float32. The
-    graph's inputs are all state tensors, in the order given, and the user tensors it uses.
+    graph's inputs are the state tensors it uses, in the order given, and the user tensors it uses.
 
     Args:
         function: plain PyTorch over one user; returns a scalar loss or a dict of tensors.
-        state: the public tensors; only their names, shapes and dtypes enter the graph.
+        state: the public tensors; only their names, shapes and dtypes enter the graph. A tensor
+            named "memory" [d] stands for the user's memory; the function also finds it in `user`.
         bounds: the data set's declared sizes.
-        memory: length of the user's memory, for a `scores` function.
 
     Raises:
         TraceError: names the line of the function, the operation and what to write instead.
     """
-    reserved = sorted(set(state) & set(USER_TENSORS))
+    public = {name: tensor.detach() for name, tensor in state.items() if name != "memory"}
+    reserved = sorted(set(public) & set(USER_TENSORS))
     if reserved:
         raise TraceError(f"A state tensor can't be named {reserved[0]!r}: users have one of it.")
+    memory = state["memory"].numel() if "memory" in state else None
     user = mock_user(bounds, memory)
     specs = user_specs(bounds, memory)
-    tensors = [tensor.detach() for tensor in state.values()] + [getattr(user, n) for n in specs]
-    inputs = [*(TensorSpec.of(name, t) for name, t in state.items()), *specs.values()]
-    captured, names = _capture(function, tensors, list(state), list(specs))
+    tensors = [*public.values(), *(getattr(user, name) for name in specs)]
+    inputs = [*(_state_spec(name, t) for name, t in public.items()), *specs.values()]
+    captured, names = _capture(function, tensors, list(public), list(specs))
     return _Writer(captured, inputs, names).graph()
+
+
+def _state_spec(name: str, tensor: Tensor) -> TensorSpec:
+    try:
+        return TensorSpec.of(name, tensor)
+    except ValueError as error:
+        raise TraceError(f"The state tensor {name!r} can't be used: {error}") from None
 
 
 def _capture(
@@ -217,7 +225,10 @@ def _capture(
         author.inputs = values
         given = dict(zip(user, values[len(state) :], strict=True))
         with _Operators(author), author:
-            result = function(dict(zip(state, values, strict=False)), User(**given))
+            known = dict(zip(state, values, strict=False))
+            if "memory" in given:
+                known["memory"] = given["memory"]
+            result = function(known, User(**given))
             outputs = _outputs(result)
         names[:] = outputs
         return list(outputs.values())
@@ -393,7 +404,7 @@ class _Writer:
         inputs = [
             spec
             for spec, node in zip(self._inputs, placeholders, strict=True)
-            if node in used or spec.name not in USER_TENSORS
+            if node in used
         ]
         for spec, node in zip(self._inputs, placeholders, strict=True):
             self._written[node] = spec.name
@@ -481,8 +492,3 @@ def _bounded_slice(node: FxNode) -> list[Any]:
     start, end, step = [*node.args[2:], *[None, None, 1][len(node.args) - 2 :]]
     ends = [value if value is None else min(int(value), size) for value in (start, end)]  # type: ignore[arg-type,call-overload]
     return [source, dimension, *ends, step]
-
-
-def user_tensor_names(memory: bool = False) -> tuple[str, ...]:
-    """Names of the user tensors, in their fixed order."""
-    return tuple(field.name for field in fields(User) if memory or field.name != "memory")

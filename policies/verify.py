@@ -156,6 +156,7 @@ class _State:
         self.tries: dict[Attempt, _Try] = {}
         self.latest: dict[tuple[str, str, int], int] = {}
         self.charged: set[tuple[str, str, int]] = set()
+        self.open: Counter[str] = Counter()
 
     def replay(self, entry: EntryLike) -> None:
         self._expect(
@@ -268,10 +269,7 @@ class _State:
         self._move(self._plan(body), "denied", "pending", "awaiting signature")
 
     def _read_closure(self, body: dict[str, Any]) -> None:
-        open_tries = [key for key, one in self.tries.items() if one.state == "reserved"]
-        self._expect(
-            all(key[0] != body["plan"] for key in open_tries), "a reservation of the plan is open"
-        )
+        self._expect(not self.open[body["plan"]], "a reservation of the plan is open")
         self._move(self._plan(body), "closed", "pending", "awaiting signature", "approved")
 
     def _read_reservation(self, body: dict[str, Any]) -> None:
@@ -287,6 +285,7 @@ class _State:
         self._use(plan, mechanism, repeat)
         self.latest[key[:3]] = key[3]
         self.tries[key] = _Try(mechanism, repeat)
+        self.open[key[0]] += 1
         budget = self.budgets[plan.population]
         budget.spent[mechanism] += 1
         budget.recent.append((self.index, mechanism))
@@ -305,19 +304,13 @@ class _State:
         )
 
     def _read_charge(self, body: dict[str, Any]) -> None:
-        key = _attempt(body)
-        one = self.tries.get(key)
-        self._expect(one is not None and one.state == "reserved", "charged without a reservation")
+        key, one = self._settle(body)
         self._expect(re.fullmatch("[0-9a-f]{64}", body["share"]) is not None, "no share's hash")
-        assert one is not None
         one.state = "charged"
         self.charged.add(key[:3])
 
     def _read_void(self, body: dict[str, Any]) -> None:
-        key = _attempt(body)
-        one = self.tries.get(key)
-        if one is None or one.state != "reserved":
-            raise _Bad("voided without an open reservation", self.index)
+        _, one = self._settle(body)
         plan = self._plan(body)
         budget = self.budgets[plan.population]
         self._check_spend(plan.population, budget)
@@ -327,6 +320,14 @@ class _State:
             plan.repeats -= 1
         else:
             plan.firsts[one.mechanism] -= 1
+
+    def _settle(self, body: dict[str, Any]) -> tuple[Attempt, _Try]:
+        key = _attempt(body)
+        one = self.tries.get(key)
+        if one is None or one.state != "reserved":
+            raise _Bad("there is no open reservation for it", self.index)
+        self.open[key[0]] -= 1
+        return key, one
 
     def _plan(self, body: dict[str, Any]) -> _Plan:
         self._expect(body["plan"] in self.plans, f"plan {body['plan']} was never submitted")

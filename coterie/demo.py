@@ -1,0 +1,420 @@
+"""The main job, end to end: three partners train one recommender on real data they don't share.
+
+Every part is real: nodes and hub are processes of their own, owners approve with their own keys,
+the rounds run under SMPC with enforced noise, and the verifier reads the ledgers afterwards.
+"""
+
+import json
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from coterie import baselines
+from coterie.commands.output import console, print_table
+from coterie.commands.plan import federation_of, print_answers, print_quotes
+from coterie.commands.run import train_with_bar
+from coterie.home import Home
+from coterie.hub import start_hub, stop_hub
+from coterie.pages import dashboard_command
+from coterie.partners import (
+    add_data,
+    card_of,
+    create_domain,
+    invite,
+    open_owner,
+    pin_peer,
+    start_domain,
+    stop_domain,
+)
+from coterie.plots import plot_budget, plot_learning_curve
+from coterie.processes import free_ports, running, start
+from coterie.scripts import Script
+from network.federation import Federation, FederationError
+from network.hub import admit_member
+from network.training import NotApproved, Run, RunInterrupted
+from policies.accounting import ADJACENCY, epsilon_at_every_partner
+from policies.plan import Plan as ApprovablePlan
+from policies.verify import verify
+from recommenders.datasets import Benchmark, hold_out_last, movielens_100k, read_benchmark
+from recommenders.splits import split_by_taste
+
+PARTNERS = ("north", "east", "south")
+PRIVATE, PUBLIC = "interactions", "interactions-public"
+INTERACTIONS_PER_USER = 1024
+SCRIPT = Path(__file__).parents[1] / "examples" / "movielens_mf.py"
+_REVIEW_POLL_S = 2.0
+
+
+@dataclass
+class Demo:
+    """One demonstration in its own home; see `coterie demo --help` for the options."""
+
+    home: Home
+    data: Path | None
+    epsilon: float
+    seed: int
+    deny: str | None
+    review: bool
+    serve: bool
+    results: Path
+    json_file: Path | None
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def run(self) -> None:
+        """Run every step; processes are stopped at the end unless asked to stay.
+
+        Raises:
+            NotApproved, RunInterrupted, DataRefused, DataUnavailable and what commands raise.
+        """
+        if self.deny is not None and self.deny not in PARTNERS:
+            raise FederationError(f"'{self.deny}' is no partner here: {', '.join(PARTNERS)}.")
+        keep_running = self.serve
+        try:
+            self._run()
+        except RunInterrupted:
+            keep_running = True
+            raise
+        finally:
+            if not keep_running:
+                self._stop_all()
+
+    def _run(self) -> None:
+        with self._phase("data"):
+            benchmark = self._benchmark()
+            parts = self._prepare(benchmark)
+        with self._phase("start nodes and hub"):
+            self._start_all()
+        with self._phase("invite and look"):
+            federation = self._invite_scientist()
+            self._show_mocks(federation)
+        private = self._train(federation, PRIVATE, self.epsilon)
+        public = self._train(federation, PUBLIC, None)
+        with self._phase("baselines"):
+            rows = self._compare(benchmark, parts, federation, private, public)
+        self._report(federation, rows, private, public)
+        if self.serve:
+            self._serve_dashboard()
+
+    @contextmanager
+    def _phase(self, name: str) -> Iterator[None]:
+        console.rule(f"[bold]{name}")
+        began = time.monotonic()
+        yield
+        self.seconds[name] = round(time.monotonic() - began, 1)
+
+    def _benchmark(self) -> Benchmark:
+        if self.data is not None:
+            benchmark = read_benchmark(self.data, self.seed)
+        else:
+            benchmark = hold_out_last(movielens_100k(), "MovieLens-100K", self.seed)
+        users, items = benchmark.train["user"].nunique(), len(benchmark.catalogue)
+        console.print(
+            f"{benchmark.name}: {users} users, {items} items, {len(benchmark.train)} interactions, "
+            f"{len(benchmark.test)} held out",
+            highlight=False,
+        )
+        return benchmark
+
+    def _prepare(self, benchmark: Benchmark) -> dict[str, pd.DataFrame]:
+        """Split the users, make the domains, put each part into its partner's own folder."""
+        self._stop_all()
+        shutil.rmtree(self.home.path, ignore_errors=True)
+        parts = split_by_taste(benchmark.train, PARTNERS, seed=self.seed)
+        handover = self.home.path / "handover"
+        handover.mkdir(mode=0o700, parents=True)
+        catalogue = handover / "catalogue.txt"
+        catalogue.write_text("".join(f"{item}\n" for item in benchmark.catalogue))
+        for name, port in zip(PARTNERS, free_ports(len(PARTNERS)), strict=True):
+            create_domain(self.home, name, "127.0.0.1", port)
+            part = parts[name]
+            file, holdout = handover / f"{name}.csv", handover / f"{name}-holdout.csv"
+            part.to_csv(file, index=False)
+            hers = benchmark.test["user"].isin(part["user"].unique())
+            benchmark.test[hers].to_csv(holdout, index=False)
+            for dataset in (PRIVATE, PUBLIC):
+                self._add(name, dataset, file, holdout, catalogue, part["user"].nunique())
+        shutil.rmtree(handover)
+        self._pin_everyone()
+        sizes = [[n, parts[n]["user"].nunique(), len(parts[n])] for n in PARTNERS]
+        print_table("Partners (known to this demo, which split a public file)",
+                    ["partner", "users", "interactions"], sizes)  # fmt: skip
+        return parts
+
+    def _add(
+        self, name: str, dataset: str, file: Path, holdout: Path, catalogue: Path, users: int
+    ) -> None:
+        add_data(
+            self.home.domain(name),
+            file=file,
+            catalogue=catalogue,
+            dataset=dataset,
+            population=f"{name}-{dataset}",
+            users=declared_users(users),
+            interactions_per_user=INTERACTIONS_PER_USER,
+            holdout=holdout,
+            epsilon=self.epsilon * 1.25,
+            public=dataset == PUBLIC,
+        )
+
+    def _pin_everyone(self) -> None:
+        cards = {name: card_of(self.home.domain(name)) for name in PARTNERS}
+        for name in PARTNERS:
+            for peer, card in cards.items():
+                if peer != name:
+                    pin_peer(self.home.domain(name), peer, card.node_key, card.owner_key)
+
+    def _start_all(self) -> None:
+        """Hub and nodes at once, each in its own process."""
+        (port,) = free_ports(1)
+        with ThreadPoolExecutor(4) as pool:
+            hub = pool.submit(start_hub, self.home, "127.0.0.1", port)
+            nodes = [pool.submit(start_domain, self.home, name, None) for name in PARTNERS]
+            url = hub.result()
+            addresses = [node.result() for node in nodes]
+        from network.hub import announce, directory
+
+        for name in PARTNERS:
+            card = card_of(self.home.domain(name))
+            admit_member(self.home.hub, name, card.node_key)
+            announce(url, card)
+        listed = ", ".join(directory(url))
+        console.print(f"hub at {url} lists {listed}; nodes at {', '.join(addresses)}",
+                      highlight=False)  # fmt: skip
+
+    def _invite_scientist(self) -> Federation:
+        for name in PARTNERS:
+            invite(self.home, name, "scientist@university.example", "scientist", self.home.accounts)
+        return federation_of(self.home, None)
+
+    def _show_mocks(self, federation: Federation) -> None:
+        for name, node in federation.nodes.items():
+            mock = baselines.read_mock(node, self.home.accounts)
+            console.print(f"{name}: a mock made from the declaration, not from rows")
+            console.print(mock.head(3).to_string(index=False), highlight=False)
+
+    def _train(self, federation: Federation, dataset: str, epsilon: float | None) -> Run:
+        label = f"{dataset} at epsilon {epsilon:g}" if epsilon is not None else (
+            f"{dataset} without noise: NOT PRIVATE, its owners declared it public"
+        )
+        script = Script(str(SCRIPT), dataset, epsilon)
+        with self._phase(f"quote and approve: {label}"):
+            plan = script.plan(federation)
+            print_quotes(federation.quote(plan))
+            print_answers(federation.submit(plan))
+            plan_hash = federation.bind(plan).hash
+            self._decide(federation, plan_hash)
+        with self._phase(f"train: {label}"):
+            return train_with_bar(federation, script, self.home.runs / plan_hash[:16])
+
+    def _decide(self, federation: Federation, plan_hash: str) -> None:
+        if self.review:
+            self._wait_for_review(federation, plan_hash)
+            return
+        for name in PARTNERS:
+            owner = open_owner(self.home, name)
+            shown = owner.show(plan_hash)
+            if name == PARTNERS[0]:
+                console.print(summary_of(shown["explanation"]), markup=False, highlight=False)
+            if name == self.deny:
+                status = owner.deny(plan_hash, "denied on request: coterie demo --deny")
+            else:
+                status = owner.approve(plan_hash, "approved by the demo on the owner's behalf")
+            console.print(f"{name}'s owner: {status}", highlight=False)
+        standing = federation.status(plan_hash)
+        if any(plan["status"] != "approved" for plan in standing.values()):
+            raise NotApproved(standing)
+
+    def _wait_for_review(self, federation: Federation, plan_hash: str) -> None:
+        start_dashboards = "; ".join(
+            f"coterie dashboard --domain {name} --home {self.home.path}" for name in PARTNERS
+        )
+        console.print(
+            f"Waiting for every owner's decision on {plan_hash[:12]}. In another terminal: "
+            f"coterie requests approve {plan_hash[:12]} --domain NAME --home {self.home.path}\n"
+            f"or: {start_dashboards}",
+            highlight=False,
+        )
+        while True:
+            standing = federation.status(plan_hash)
+            states = {plan["status"] for plan in standing.values()}
+            if states == {"approved"}:
+                return
+            if states & {"denied", "refused", "closed"}:
+                raise NotApproved(standing)
+            time.sleep(_REVIEW_POLL_S)
+
+    def _compare(
+        self,
+        benchmark: Benchmark,
+        parts: Mapping[str, pd.DataFrame],
+        federation: Federation,
+        private: Run,
+        public: Run,
+    ) -> list[baselines.Row]:
+        script = Script(str(SCRIPT), PUBLIC, None)
+        plan = script.plan(federation)
+        offline = baselines.Offline(benchmark, plan, federation.bind(plan), INTERACTIONS_PER_USER)
+        from_file = "computed by the demo from the public file"
+        rows = [offline.popularity(f"popularity ({from_file})")]
+        for name in PARTNERS:
+            alone = offline.train(parts[name], declared_users(parts[name]["user"].nunique()))
+            rows.append(offline.row(f"{name} alone ({from_file})", alone, None))
+        rows.append(
+            offline.row(f"Coterie, epsilon {self.epsilon:g}", private.state, private.epsilon)
+        )
+        rows.append(offline.row("Coterie without noise: NOT PRIVATE", public.state, None))
+        together = offline.train(
+            benchmark.train, sum(declared_users(p["user"].nunique()) for p in parts.values())
+        )
+        rows.append(offline.row(f"central ({from_file})", together, None))
+        return rows
+
+    def _report(
+        self, federation: Federation, rows: list[baselines.Row], private: Run, public: Run
+    ) -> None:
+        self.results.mkdir(parents=True, exist_ok=True)
+        verdicts = {name: self._verify(name) for name in PARTNERS}
+        budgets = {n: json.loads(c.call("budgets")) for n, c in federation.nodes.items()}
+        traffic = traffic_of(private)
+        print_table(
+            "Leave-one-out, 99 sampled negatives",
+            ["model", "HR@10", "NDCG@10", "epsilon per domain"],
+            [[r.model, f"{r.hr:.4f}", f"{r.ndcg:.4f}", r.epsilon_text] for r in rows],
+        )
+        bound = ApprovablePlan.from_json((private.folder / "plan.json").read_text())
+        everywhere = epsilon_at_every_partner(
+            charged_events(private, bound), bound.delta, len(bound.roster)
+        )
+        console.print(
+            f"Epsilon at delta {bound.delta:g}. Adjacency and unit: {ADJACENCY}. A person who is "
+            f"a user at all {len(bound.roster)} partners: epsilon {everywhere:.3f}.",
+            highlight=False, soft_wrap=True,
+        )  # fmt: skip
+        print_table(
+            "Per domain",
+            ["domain", "epsilon spent (filter)", "cap", "bytes in/out per training round",
+             "coterie ledger verify"],
+            [
+                [name, *_private_budget(budgets[name]),
+                 f"{traffic[name]['to_domain']:,} / {traffic[name]['from_domain']:,}",
+                 verdicts[name]["text"].splitlines()[0]]
+                for name in PARTNERS
+            ],
+        )  # fmt: skip
+        print_table("Seconds per phase", ["phase", "seconds"], list(self.seconds.items()))
+        curve, budget = self.results / "learning-curve.png", self.results / "budget.png"
+        plot_learning_curve(curve, private, public, rows)
+        plot_budget(budget, private, budgets, bound.delta)
+        console.print(f"Plots: {curve} and {budget}", highlight=False)
+        if self.json_file is not None:
+            figures = {
+                "rows": [r.__dict__ for r in rows],
+                "epsilon_at_every_partner": everywhere,
+                "delta": bound.delta,
+                "adjacency": ADJACENCY,
+                "budgets": budgets,
+                "bytes_per_training_round": traffic,
+                "seconds": self.seconds,
+                "verdicts": verdicts,
+                "plan": bound.hash,
+                "releases": [r.__dict__ for r in private.history],
+                "releases_without_noise": [r.__dict__ for r in public.history],
+            }
+            self.json_file.write_text(json.dumps(figures, indent=1, default=_plain))
+            console.print(f"Figures: {self.json_file}", highlight=False)
+        if not all(verdict["ok"] for verdict in verdicts.values()):
+            raise RuntimeError("a ledger does not verify; see the table above")
+
+    def _verify(self, name: str) -> dict[str, Any]:
+        folder = self.home.domain(name)
+        key = folder.node_key().public_key().public_bytes_raw().hex()
+        verdict = verify(folder.ledger_file, key)
+        return {"ok": verdict.ok, "text": verdict.text}
+
+    def _serve_dashboard(self) -> None:
+        print_table(
+            "Left running",
+            ["partner", "node", "dashboard", "owner's login", "owner's key"],
+            [
+                [name, open_owner(self.home, name, with_key=False).node.url,
+                 self._start_dashboard(name), self.home.owner_login(name),
+                 self.home.owner_key(name)]
+                for name in PARTNERS
+            ],
+        )  # fmt: skip
+        console.print(f"Stop them: coterie domain stop NAME --home {self.home.path}")
+
+    def _start_dashboard(self, name: str) -> str:
+        (port,) = free_ports(1)
+        folder = self.home.domain(name)
+        process = start(
+            f"{name}'s dashboard",
+            dashboard_command(self.home, name, None, "127.0.0.1", port),
+            folder.path / "dashboard.pid",
+            folder.path / "dashboard.log",
+            "127.0.0.1",
+            port,
+            "/_stcore/health",
+        )
+        (folder.path / "dashboard.pid").write_text(str(process.pid))
+        return f"http://127.0.0.1:{port}"
+
+    def _stop_all(self) -> None:
+        from coterie.processes import stop
+
+        for name in self.home.domains():
+            folder = self.home.domain(name)
+            stop(f"{name}'s dashboard", folder.path / "dashboard.pid")
+            if folder.settings_file.exists():
+                stop_domain(self.home, name)
+        if running(self.home.hub / "node.pid") is not None:
+            stop_hub(self.home)
+
+
+def declared_users(users: int) -> int:
+    """The bound an owner would declare: her users, rounded up to the next hundred."""
+    return int(np.ceil(users / 100) * 100)
+
+
+def summary_of(explanation: str) -> str:
+    """The explanation without the sources, which `coterie requests show` prints."""
+    return explanation.partition("\nSource of ")[0].rstrip()
+
+
+def traffic_of(run: Run) -> dict[str, dict[str, int]]:
+    """Bytes to and from each domain in one training round, the median over the rounds."""
+    rounds = [r for r in run.history if r.step == "train"] or run.history
+    return {
+        name: {
+            "to_domain": int(np.median([r.sent[name] for r in rounds])),
+            "from_domain": int(np.median([r.received[name] for r in rounds])),
+        }
+        for name in rounds[0].sent
+    }
+
+
+def charged_events(run: Run, plan: ApprovablePlan) -> list[Any]:
+    """The mechanism events of everything the run released."""
+    counts: dict[str, int] = {}
+    for release in run.history:
+        counts[release.step] = counts.get(release.step, 0) + 1
+    return [plan.step(name).event(count) for name, count in sorted(counts.items())]
+
+
+def _private_budget(budgets: list[dict[str, Any]]) -> tuple[str, str]:
+    budget = next(b for b in budgets if not b["public"])
+    return f"{budget['spent']:.3f}", f"{budget['epsilon']:.3f}"
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if hasattr(value, "item") else dict(value)
+
+

@@ -1,0 +1,69 @@
+"""The two pictures of a run: what it learned, and what it cost."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+from coterie.baselines import Row
+from network.training import Run
+
+
+def plot_learning_curve(path: Path, private: Run, public: Run, rows: Sequence[Row]) -> None:
+    """Released (noised) HR@10 by training round, with the offline rows as lines."""
+    figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
+    for run, label in ((private, "Coterie, released and noised"), (public, "no noise: NOT PRIVATE")):
+        points = _metric_by_round(run, "HR@10")
+        axes.plot(*zip(*points, strict=True), marker="o", label=label)
+    for row, style in zip((r for r in rows if "Coterie" not in r.model), _styles(), strict=False):
+        axes.axhline(row.hr, **style, label=row.model.partition(" (")[0])
+    axes.set_xlabel("training round")
+    axes.set_ylabel("HR@10 (leave-one-out, 99 negatives)")
+    axes.set_ylim(0, 1)
+    axes.legend(fontsize=8, ncols=2)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def plot_budget(
+    path: Path, private: Run, budgets: Mapping[str, Sequence[Mapping[str, Any]]], delta: float
+) -> None:
+    """Epsilon of the plan by release, and each domain's budget spent against its cap."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
+    left.step(
+        [r.index for r in private.history], [r.epsilon for r in private.history], where="post"
+    )
+    left.set_xlabel("release")
+    left.set_ylabel(f"epsilon so far (PLD, delta {delta:g})")
+    left.set_ylim(bottom=0)
+    names = sorted(budgets)
+    mine = {n: next(b for b in budgets[n] if not b["public"]) for n in names}
+    right.barh(names, [mine[n]["epsilon"] for n in names], color="#dddddd", label="cap")
+    right.barh(names, [mine[n]["spent"] for n in names], color="#3b6ea5", label="spent")
+    right.set_xlabel(f"epsilon (Renyi filter, delta {delta:g})")
+    right.legend(fontsize=8)
+    figure.suptitle("Add/remove one user with all her interactions, per domain", fontsize=9)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def _metric_by_round(run: Run, metric: str) -> list[tuple[int, float]]:
+    points, rounds = [], 0
+    for release in run.history:
+        if metric in release.metrics:
+            points.append((rounds, release.metrics[metric]))
+        else:
+            rounds += release.step == "train"
+    return points
+
+
+def _styles() -> list[dict[str, Any]]:
+    return [
+        {"color": color, "linestyle": style, "linewidth": 1}
+        for style in (":", "--")
+        for color in ("#888888", "#c0504d", "#4f8a4f", "#8064a2", "#333333")
+    ]
