@@ -196,7 +196,7 @@ class Demo:
 
     def _show_mocks(self, federation: Federation) -> None:
         for name, node in federation.nodes.items():
-            mock = baselines.read_mock(node, self.home.accounts)
+            mock = baselines.read_mock(node, self.home.accounts, PRIVATE)
             console.print(f"{name}: a mock made from the declaration, not from rows")
             console.print(mock.head(3).to_string(index=False), highlight=False)
 
@@ -260,8 +260,9 @@ class Demo:
         public: Run,
     ) -> list[baselines.Row]:
         script = Script(str(SCRIPT), PUBLIC, None)
-        plan = script.plan(federation)
-        offline = baselines.Offline(benchmark, plan, federation.bind(plan), INTERACTIONS_PER_USER)
+        offline = baselines.Offline(
+            benchmark, script.write, federation.bind, federation.data(PUBLIC)
+        )
         from_file = "computed by the demo from the public file"
         rows = [offline.popularity(f"popularity ({from_file})")]
         for name in PARTNERS:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from network.federation import Federation, FederationError
-from network.program import Plan
+from network.program import DataSet, Plan
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,11 @@ class Script:
     epsilon: float | None
 
     def plan(self, federation: Federation) -> Plan:
-        """The plan that the script writes for the partners' declared data.
+        """The plan that the script writes for the partners' declared data."""
+        return self.write(federation.data(self.dataset))
+
+    def write(self, data: DataSet) -> Plan:
+        """The plan that the script writes for a data set.
 
         Raises:
             FederationError: no such file, or it has no function `plan`.
@@ -38,7 +42,7 @@ class Script:
         specification.loader.exec_module(module)
         if not hasattr(module, "plan"):
             raise FederationError(f"{file} must define plan(data, epsilon) -> coterie.Plan.")
-        written: Plan = module.plan(federation.data(self.dataset), self.epsilon)
+        written: Plan = module.plan(data, self.epsilon)
         return written
 
     def save(self, folder: Path) -> None:

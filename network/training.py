@@ -248,8 +248,12 @@ def save_run(run: Run) -> None:
 
 def unflatten(total: NDArray[np.int64], step: Step) -> dict[str, Tensor]:
     """A released total as float32 tensors in the step's own units and shapes."""
-    values = torch.from_numpy(total.astype(np.float64) / step.scale).to(torch.float32)
-    parts = torch.split(values, [spec.count for spec in step.outputs])
+    return unflatten_values(torch.from_numpy(total.astype(np.float64) / step.scale), step)
+
+
+def unflatten_values(values: Tensor, step: Step) -> dict[str, Tensor]:
+    """A flat vector of a step's outputs, shape [P], as float32 tensors by name."""
+    parts = torch.split(values.to(torch.float32), [spec.count for spec in step.outputs])
     return {s.name: part.reshape(s.shape) for s, part in zip(step.outputs, parts, strict=True)}
 
 

@@ -24,7 +24,8 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-_PURPOSE = b"coterie-approval-v1"
+_APPROVAL = b"coterie-approval-v1"
+_SUBMISSION = b"coterie-submission-v1"
 
 
 class OwnerKeyError(Exception):
@@ -92,7 +93,7 @@ def sign_approval(key: Ed25519PrivateKey, plan_hash: str, domain: str) -> str:
     Raises:
         ValueError: `plan_hash` isn't 64 lower-case hex digits, or the domain's name is empty.
     """
-    return key.sign(_message(plan_hash, domain)).hex()
+    return key.sign(_message(_APPROVAL, plan_hash, domain)).hex()
 
 
 def verify_approval(owner_key: str, plan_hash: str, domain: str, signature: str) -> bool:
@@ -100,22 +101,36 @@ def verify_approval(owner_key: str, plan_hash: str, domain: str, signature: str)
 
     Never raises: whatever can't be a signature isn't one.
     """
+    return _holds(owner_key, _APPROVAL, plan_hash, domain, signature)
+
+
+def sign_submission(key: Ed25519PrivateKey, plan_hash: str, account: str) -> str:
+    """The author's signature under her plan, for the one Syft account that submits it."""
+    return key.sign(_message(_SUBMISSION, plan_hash, account)).hex()
+
+
+def verify_submission(author: str, plan_hash: str, account: str, signature: str) -> bool:
+    """Whether `author` (verify key, hex) signed this plan for this account; never raises."""
+    return _holds(author, _SUBMISSION, plan_hash, account, signature)
+
+
+def _holds(key: str, purpose: bytes, plan_hash: str, name: str, signature: str) -> bool:
     try:
-        public = Ed25519PublicKey.from_public_bytes(bytes.fromhex(owner_key))
-        public.verify(bytes.fromhex(signature), _message(plan_hash, domain))
+        public = Ed25519PublicKey.from_public_bytes(bytes.fromhex(key))
+        public.verify(bytes.fromhex(signature), _message(purpose, plan_hash, name))
     except (ValueError, TypeError, InvalidSignature):
         return False
     return True
 
 
-def _message(plan_hash: str, domain: str) -> bytes:
+def _message(purpose: bytes, plan_hash: str, domain: str) -> bytes:
     # The purpose keeps this signature from being valid under any other protocol; the hash has a
     # fixed length and stands before the name, so no two (plan, domain) pairs share a message.
     if not re.fullmatch(r"[0-9a-f]{64}", plan_hash):
         raise ValueError(f"A plan's hash is 64 lower-case hex digits; got {plan_hash!r}")
     if not domain:
         raise ValueError("An approval needs the domain's name; got an empty one")
-    return b"\n".join((_PURPOSE, plan_hash.encode(), domain.encode()))
+    return b"\n".join((purpose, plan_hash.encode(), domain.encode()))
 
 
 def _encryption(passphrase: str | None) -> KeySerializationEncryption:
