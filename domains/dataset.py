@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from domains.declaration import Declaration
+from domains.enclosure import Enclosure
 from domains.folder import DomainFolder, FolderError
 from domains.interactions import LoadReport, load_interactions
 from policies.owner_policy import OwnerPolicy
@@ -30,6 +31,13 @@ class PrivateDataset:
     @property
     def name(self) -> str:
         return self.declaration.name
+
+    def enclosure(self, plan_json: str) -> Enclosure:
+        """A new engine process for a plan on this data set."""
+        declaration = self.declaration
+        return Enclosure(
+            self.store, plan_json, declaration.items, declaration.interactions_per_user
+        )
 
     @property
     def public(self) -> bool:

@@ -78,7 +78,7 @@ class _OpenRun:
 
     def enclosure(self) -> Enclosure:
         if self._enclosure is None:
-            self._enclosure = Enclosure(self.dataset.store, self.plan.to_json())
+            self._enclosure = self.dataset.enclosure(self.plan.to_json())
         return self._enclosure
 
     def close_enclosure(self) -> None:

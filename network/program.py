@@ -178,15 +178,13 @@ class Plan:
 
     def _step(self, step: Sum | Gradient, noise: float, bounds: Bounds) -> Step:
         function = step.contribution if isinstance(step, Sum) else step.loss
-        read = _read_by(trace(function, dict(self.state), bounds))
-        state = {name: tensor for name, tensor in self.state.items() if name in read}
-        graph = trace(function, state, bounds)
+        graph = trace(function, dict(self.state), bounds)
         return Step(
             name=step.name,
             kind="sum" if isinstance(step, Sum) else "gradient",
             graph=graph,
             source=_source(function),
-            state=tuple(TensorSpec.of(name, tensor) for name, tensor in state.items()),
+            state=graph.state,
             outputs=self._outputs(step, graph),
             clip_norm=float(step.clip_norm),
             noise_multiplier=float(noise),
@@ -209,9 +207,8 @@ class Plan:
         scores = self.scores
         return trace(
             lambda state, user: {"scores": scores(state, user.memory)},
-            dict(self.state),
+            {**self.state, "memory": torch.zeros(spec.count)},
             bounds,
-            memory=spec.count,
         )
 
 
@@ -223,12 +220,6 @@ def noise_std(approved: ApprovablePlan, step: Step) -> float:
     """
     shares = len(approved.roster) / (approved.threshold - approved.collusion)
     return step.noise_multiplier * step.clip_norm * math.sqrt(shares)
-
-
-def _read_by(graph: Graph) -> set[str]:
-    """Names that the graph's nodes and outputs refer to."""
-    named = {name for node in graph.nodes for name in node.references()}
-    return named | {reference for _, reference in graph.outputs}
 
 
 def _named(name: str, function: Callable[[State, Any], Tensor]) -> Callable:
