@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from syft.service.user.user import UserCreate
 from syft.service.user.user_roles import ServiceRole
+from syft.types.uid import UID
 
 from domains.request import PlanChange
 from network.client import NodeClient, NodeRefused, log_in
@@ -73,13 +73,12 @@ class Owner:
         password = secrets.token_urlsafe(24)
         self.node.call_syft(
             "user.create",
-            user_create=UserCreate(
-                email=email,
-                name=name,
-                role=ROLES[role],
-                password=password,
-                password_verify=password,
-            ),
+            id=UID(),
+            email=email,
+            name=name,
+            role=ROLES[role],
+            password=password,
+            password_verify=password,
         )
         return password
 

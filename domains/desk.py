@@ -1,22 +1,20 @@
 """The owner's desk: what a node knows of data sets and plans, and how decisions are recorded."""
 
 import hashlib
-import json
-import os
+import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from domains.dataset import PrivateDataset
-from domains.enclosure import Enclosure
-from domains.folder import DomainSettings, public_hex, write_private
+from domains.folder import DomainSettings, write_private
 from domains.participation import Participation, read_model
 from policies.accounting import ADJACENCY, epsilon_at_every_partner, plan_epsilon
-from policies.admission import Bounds, PlanRefused, admit
+from policies.admission import PlanRefused, admit
 from policies.approvals import verify_approval, verify_submission
 from policies.explanation import explain
-from policies.ledger import Ledger
+from policies.ledger import Budget, BudgetExceeded, Ledger, PlanRecord
 from policies.owner_policy import PlanFacts
 from policies.plan import Plan
 from policies.verify import verify
@@ -184,7 +182,7 @@ class Desk:
 
     def plans(self, scientist: str | None) -> list[dict[str, Any]]:
         """All plans, or one scientist's, newest first."""
-        records = [asdict(record) for record in self.ledger.plans()]
+        records = [_json_record(record) for record in self.ledger.plans()][::-1]
         return [r for r in records if scientist in (None, r["scientist"])]
 
     def show(self, plan_hash: str, scientist: str | None) -> dict[str, Any]:
@@ -215,7 +213,7 @@ class Desk:
 
     def verdict(self) -> dict[str, Any]:
         """The offline verifier's verdict on this node's own ledger."""
-        return asdict(verify([asdict(e) for e in self.ledger.entries()], self._node_key))
+        return asdict(verify(self.ledger.entries(), self._node_key))
 
     def load_reports(self) -> dict[str, Any]:
         return {d.name: asdict(d.report) for d in self._datasets.values()}
@@ -232,8 +230,10 @@ class Desk:
             if plan is None or plan.scores is None or not model.exists():
                 continue
             dataset = self.dataset(plan.dataset)
-            with Enclosure(dataset.store, plan.to_json()) as engine:
-                return engine.recommend(read_model(model), user, count)
+            ids = dataset.declaration.item_ids
+            with dataset.enclosure(plan.to_json()) as engine:
+                best = engine.recommend(read_model(model), user, count)
+            return [[ids[item], round(score, 4)] for item, score in best]
         raise DeskRefused(f"{self.name} has no released model yet. Run a plan first.")
 
     def _known(self, plan_hash: str) -> Plan:
@@ -256,10 +256,15 @@ class Desk:
                     f"({dataset.declaration.catalogue_hash[:12]} here).",
                 }
             ]
-        facts = PlanFacts.of(plan, users=dataset.declaration.users)
-        refusals = [asdict(r) for r in dataset.policy.check(facts)]
-        budget = self.ledger.budget(dataset.declaration.population)
-        return refusals or _over_budget(plan, budget, self.ledger)
+        facts = PlanFacts.of(
+            plan.events(), plan.delta, dataset.declaration.users, plan.public
+        )
+        refusals = [asdict(refusal) for refusal in dataset.policy.check(facts)]
+        try:
+            self.ledger.require_room(dataset.declaration.population, plan.events())
+        except BudgetExceeded as exceeded:
+            refusals.append({"rule": "budget", "message": str(exceeded)})
+        return refusals
 
     def _check_roster(self, plan: Plan) -> None:
         entries = {entry.name: entry for entry in plan.roster}
@@ -295,5 +300,9 @@ def _public_facts(dataset: PrivateDataset) -> dict[str, Any]:
     }
 
 
-def _json_budget(budget: Any) -> dict[str, Any]:
-    return {k: (None if v == float("inf") else v) for k, v in asdict(budget).items()}
+def _json_record(record: PlanRecord) -> dict[str, Any]:
+    return {**asdict(record), "summary": dict(record.summary)}
+
+
+def _json_budget(budget: Budget) -> dict[str, Any]:
+    return {k: (None if v in (math.inf, -math.inf) else v) for k, v in asdict(budget).items()}

@@ -108,7 +108,7 @@ class CoterieService(AbstractService):
                 explanation=self.desk.explain(parsed),
             )
             context.server.services.request.submit(
-                context, SubmitRequest(changes=[change]), send_message=False
+                context, SubmitRequest(changes=[change]), reason=f"Plan {parsed.name}"
             )
         return json.dumps(answer)
 

@@ -10,6 +10,7 @@ spent. The other tables are indexes over the chain, changed in the same transact
 import json
 import math
 import re
+import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -401,7 +402,7 @@ class Ledger:
             if plan is not None and plan.status == "approved":
                 return
             plan = _require(plan, plan_hash, "pending", "awaiting signature")
-            self._check_room(session, plan)
+            self._check_room(session, plan.population, _events(plan.events))
             time = self._append(
                 session,
                 "approval",
@@ -558,6 +559,11 @@ class Ledger:
         with self._reading() as session:
             return _budget(session, population)
 
+    def require_room(self, population: str, events: Sequence[Event]) -> None:
+        """Raise BudgetExceeded if these events don't fit beside what is spent and held."""
+        with self._reading() as session:
+            self._check_room(session, population, events)
+
     def budgets(self) -> list[Budget]:
         """The budgets of all populations, by name."""
         with self._reading() as session:
@@ -612,17 +618,19 @@ class Ledger:
         row.state = "void"
         self._append(session, "void", reason=reason, **_attempt_json(row))
 
-    def _check_room(self, session: Session, plan: LedgerPlan) -> None:
-        budget = session.get_one(LedgerBudget, plan.population)
+    def _check_room(
+        self, session: Session, population: str, events: Sequence[Event]
+    ) -> None:
+        budget = session.get_one(LedgerBudget, population)
         if budget.public:
             return
-        held = _held(session, plan.population)
+        held = _held(session, population)
         before = RenyiFilter(budget.delta).epsilon(held)
-        after = RenyiFilter(budget.delta).epsilon([*held, *_events(plan.events)])
+        after = RenyiFilter(budget.delta).epsilon([*held, *events])
         if after > budget.epsilon:
             # inf - inf has no meaning; an infinite request stays infinite.
             requested = after - before if math.isfinite(after) else math.inf
-            raise BudgetExceeded(plan.population, requested, budget.epsilon - before, budget.delta)
+            raise BudgetExceeded(population, requested, budget.epsilon - before, budget.delta)
 
     def _check_ours(self, session: Session) -> None:
         first = json.loads(session.get_one(LedgerEntry, 1).body)
@@ -654,7 +662,7 @@ class Ledger:
                 with Session(bind=connection) as session:
                     yield session
                     session.flush()
-        except SQLAlchemyError as error:
+        except (SQLAlchemyError, sqlite3.Error) as error:
             _unavailable(error)
 
     @contextmanager
@@ -662,7 +670,7 @@ class Ledger:
         try:
             with Session(self._read) as session:
                 yield session
-        except SQLAlchemyError as error:
+        except (SQLAlchemyError, sqlite3.Error) as error:
             _unavailable(error)
 
 
@@ -695,7 +703,8 @@ def _begin_postgres(connection: sqlalchemy.Connection) -> None:
         connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_WRITE_LOCK})")
 
 
-def _unavailable(error: SQLAlchemyError) -> NoReturn:
+def _unavailable(error: Exception) -> NoReturn:
+    # Not the whole text of SQLAlchemy's error: that repeats the statement and its values.
     cause = getattr(error, "orig", None) or type(error).__name__
     raise LedgerUnavailable(
         f"The ledger can't be used ({cause}). Nothing was recorded and nothing may leave the node."

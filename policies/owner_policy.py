@@ -4,13 +4,10 @@ Read from a TOML file; whatever the file leaves out takes the cautious value giv
 
     epsilon = 8.0
     max_releases = 60
-
-    [peers]
-    bravo = "64 hex digits of bravo's owner key"
 """
 
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Self
@@ -43,7 +40,6 @@ class PlanFacts:
         noise_multiplier: the smallest of any release.
         users: how many users the domain declares.
         public: the plan asks for results without noise.
-        roster: owner key (hex) of every domain that takes part, by the domain's name.
     """
 
     epsilon: float
@@ -52,7 +48,6 @@ class PlanFacts:
     noise_multiplier: float
     users: int
     public: bool
-    roster: Mapping[str, str]
 
     @classmethod
     def of(
@@ -60,7 +55,6 @@ class PlanFacts:
         events: Iterable[Event],
         delta: float,
         users: int,
-        roster: Mapping[str, str],
         public: bool = False,
     ) -> Self:
         """The facts of a plan with these events."""
@@ -72,7 +66,6 @@ class PlanFacts:
             noise_multiplier=min((event.noise_multiplier for event in events), default=0.0),
             users=users,
             public=public,
-            roster=roster,
         )
 
 
@@ -86,8 +79,6 @@ class OwnerPolicy(BaseModel):
         min_users: fewest users a domain must declare for its sums to be asked at all.
         max_releases: most results one plan may reveal, spare attempts included.
         min_noise_multiplier: least noise in any single release.
-        peers: owner keys of the partners the owner agreed to work with. A partner that isn't
-            listed, or comes with another key, is refused. Empty: no partner is.
         public: the population's data is public; plans without noise are allowed.
     """
 
@@ -99,7 +90,6 @@ class OwnerPolicy(BaseModel):
     min_users: Annotated[int, Field(ge=1)] = 100
     max_releases: Annotated[int, Field(ge=1)] = 1000
     min_noise_multiplier: Annotated[float, Field(ge=0)] = 0.5
-    peers: dict[str, Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]] = Field(default_factory=dict)
     public: bool = False
 
     @classmethod
@@ -120,7 +110,7 @@ class OwnerPolicy(BaseModel):
 
     def check(self, plan: PlanFacts) -> list[Refusal]:
         """Every rule the plan breaks; an empty list lets it through to the owner."""
-        return [*self._check_cost(plan), *self._check_noise(plan), *self._check_roster(plan)]
+        return [*self._check_cost(plan), *self._check_noise(plan)]
 
     def _check_cost(self, plan: PlanFacts) -> Iterable[Refusal]:
         if plan.delta > self.delta:
@@ -155,13 +145,6 @@ class OwnerPolicy(BaseModel):
                 "min_users",
                 f"The domain declares {plan.users} users; at least {self.min_users} are needed",
             )
-
-    def _check_roster(self, plan: PlanFacts) -> Iterable[Refusal]:
-        for name, key in sorted(plan.roster.items()):
-            if name not in self.peers:
-                yield Refusal("peers", f"{name!r} isn't a partner this owner agreed to")
-            elif self.peers[name] != key:
-                yield Refusal("peers", f"{name!r} comes with another owner key than agreed")
 
 
 def _first_problem(error: ValidationError) -> str:
