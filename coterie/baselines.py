@@ -94,7 +94,8 @@ class Offline:
         """HR@10 and NDCG@10 of a state: every held-out user's memory, then her scores."""
         people = self._people(self._benchmark.train)
         memory, scores = self._bound.memory, self._bound.scores
-        assert memory is not None and scores is not None
+        assert memory is not None
+        assert scores is not None
 
         def score(user: dict[str, Tensor]) -> Tensor:
             hers = memory.run({**state, **user})["memory"]

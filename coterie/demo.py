@@ -201,8 +201,10 @@ class Demo:
             console.print(mock.head(3).to_string(index=False), highlight=False)
 
     def _train(self, federation: Federation, dataset: str, epsilon: float | None) -> Run:
-        label = f"{dataset} at epsilon {epsilon:g}" if epsilon is not None else (
-            f"{dataset} without noise: NOT PRIVATE, its owners declared it public"
+        label = (
+            f"{dataset} at epsilon {epsilon:g}"
+            if epsilon is not None
+            else (f"{dataset} without noise: NOT PRIVATE, its owners declared it public")
         )
         script = Script(str(SCRIPT), dataset, epsilon)
         with self._phase(f"quote and approve: {label}"):
@@ -417,5 +419,3 @@ def _private_budget(budgets: list[dict[str, Any]]) -> tuple[str, str]:
 
 def _plain(value: Any) -> Any:
     return value.item() if hasattr(value, "item") else dict(value)
-
-

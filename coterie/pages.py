@@ -4,9 +4,7 @@ from coterie.home import Home
 from coterie.partners import url_of
 
 
-def dashboard_command(
-    home: Home, domain: str, url: str | None, host: str, port: int
-) -> list[str]:
+def dashboard_command(home: Home, domain: str, url: str | None, host: str, port: int) -> list[str]:
     """Arguments after the Python interpreter that serve the dashboard of one domain.
 
     No credential is among them: people sign in on the page.
@@ -14,7 +12,8 @@ def dashboard_command(
     from importlib.util import find_spec
 
     specification = find_spec("dashboard.app")
-    assert specification is not None and specification.origin is not None
+    assert specification is not None
+    assert specification.origin is not None
     if url is None:
         url = url_of(home.domain(domain).settings())
     return [

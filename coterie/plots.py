@@ -16,7 +16,10 @@ from network.training import Run
 def plot_learning_curve(path: Path, private: Run, public: Run, rows: Sequence[Row]) -> None:
     """Released (noised) HR@10 by training round, with the offline rows as lines."""
     figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
-    for run, label in ((private, "Coterie, released and noised"), (public, "no noise: NOT PRIVATE")):
+    for run, label in (
+        (private, "Coterie, released and noised"),
+        (public, "no noise: NOT PRIVATE"),
+    ):
         points = _metric_by_round(run, "HR@10")
         axes.plot(*zip(*points, strict=True), marker="o", label=label)
     for row, style in zip((r for r in rows if "Coterie" not in r.model), _styles(), strict=False):

@@ -256,9 +256,7 @@ class Desk:
                     f"({dataset.declaration.catalogue_hash[:12]} here).",
                 }
             ]
-        facts = PlanFacts.of(
-            plan.events(), plan.delta, dataset.declaration.users, plan.public
-        )
+        facts = PlanFacts.of(plan.events(), plan.delta, dataset.declaration.users, plan.public)
         refusals = [asdict(refusal) for refusal in dataset.policy.check(facts)]
         try:
             self.ledger.require_room(dataset.declaration.population, plan.events())

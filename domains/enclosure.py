@@ -92,14 +92,18 @@ class Enclosure:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
     ) -> None:
         self.close()
 
     def _ask(
         self, header: Mapping[str, Any], arrays: Mapping[str, NDArray]
     ) -> tuple[dict[str, Any], dict[str, NDArray]]:
-        assert self._process.stdin is not None and self._process.stdout is not None
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
         try:
             write_frame(self._process.stdin, header, arrays)
             answer, found = read_frame(self._process.stdout)
@@ -222,12 +226,12 @@ class _Child:
 
     def _remember(self, state: Any) -> None:
         from domains.engine import user_memories
-        from domains.interactions import _private
+        from domains.interactions import private_file
 
         assert self._plan.memory is not None
         everyone = np.arange(self._data.users)
         memories = user_memories(self._plan.memory, state, self._people, everyone)
-        with _private(self._memory_file) as file:
+        with private_file(self._memory_file) as file:
             np.save(file, memories, allow_pickle=False)
 
     def _recommend(self, state: Any, user: str, count: int) -> list[tuple[int, float]]:

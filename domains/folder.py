@@ -1,12 +1,12 @@
 """A domain's folder on its own machine: who it is, where it listens, where its files lie.
 
-    HOME/domains/NAME/           the node's: 0700
-        domain.toml              name, address, pinned peers
-        node.key                 Ed25519 seed of the node, hex, 0600
-        datasets/NAME/           dataset.toml (declared), policy.toml (allowed), catalogue.txt and
-                                 data/: the owner's files, read by this node only
-        syft/  ledger.db  store/ Syft's database, the ledger, arrays and revealed shares
-    HOME/owners/NAME/            the owner's, on the owner's machine: signing key and login
+HOME/domains/NAME/           the node's: 0700
+    domain.toml              name, address, pinned peers
+    node.key                 Ed25519 seed of the node, hex, 0600
+    datasets/NAME/           dataset.toml (declared), policy.toml (allowed), catalogue.txt and
+                             data/: the owner's files, read by this node only
+    syft/  ledger.db  store/ Syft's database, the ledger, arrays and revealed shares
+HOME/owners/NAME/            the owner's, on the owner's machine: signing key and login
 """
 
 import os

@@ -9,7 +9,7 @@ import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Self
+from typing import BinaryIO, Self
 
 import numpy as np
 import pandas as pd
@@ -75,9 +75,9 @@ class Interactions:
         """Write the arrays as .npy files of mode 0600 into a folder of mode 0700."""
         store.mkdir(mode=0o700, parents=True, exist_ok=True)
         for name in _ARRAYS:
-            with _private(store / f"{name}.npy") as file:
+            with private_file(store / f"{name}.npy") as file:
                 np.save(file, getattr(self, name), allow_pickle=False)
-        with _private(store / "users.json") as file:
+        with private_file(store / "users.json") as file:
             file.write(json.dumps(self.names).encode())
 
     @classmethod
@@ -90,7 +90,8 @@ class Interactions:
         return cls(tuple(json.loads((store / "users.json").read_text())), **arrays)
 
 
-def _private(path: Path):  # type: ignore[no-untyped-def]
+def private_file(path: Path) -> BinaryIO:
+    """A new file of mode 0600, open for writing."""
     path.unlink(missing_ok=True)
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
 
@@ -176,8 +177,10 @@ def _read(file: Path) -> pd.DataFrame:
 
 
 def _ids(file: Path, column: pd.Series, name: str) -> pd.Series:
-    missing = column.isna() | (column.astype(str).str.strip() == "")
-    text = column.astype(str).str.strip()
+    text: pd.Series = pd.Series(
+        [str(value).strip() for value in column], index=column.index, dtype=object
+    )
+    missing = column.isna() | (text == "")
     negative = text.str.fullmatch(r"-\d+")
     huge = text.str.len() > 128
     for wrong, what in ((missing, "is empty"), (negative, "is negative"), (huge, "is too long")):
@@ -206,9 +209,7 @@ def _within_range(table: pd.DataFrame, declaration: Declaration) -> tuple[pd.Dat
     return table[inside], int((~inside).sum())
 
 
-def _targets(
-    folder: Path, names: NDArray[np.str_], position: dict[str, int]
-) -> NDArray[np.int64]:
+def _targets(folder: Path, names: NDArray[np.str_], position: dict[str, int]) -> NDArray[np.int64]:
     targets = np.full(len(names), -1, dtype=np.int64)
     files = sorted(folder.glob("holdout*"))
     if len(files) > 1:

@@ -141,9 +141,7 @@ def publish_mocks(server: "Datasite", datasets: dict[str, Any]) -> None:
         asset = sy.Asset(name=name, data=handle, mock=mock, mock_is_real=False)
         asset.set_description("Mock: made from the declaration alone, never from rows.")
         owner.upload_dataset(
-            sy.Dataset(
-                name=name, description=dataset.declaration.description, asset_list=[asset]
-            )
+            sy.Dataset(name=name, description=dataset.declaration.description, asset_list=[asset])
         )
 
 

@@ -53,9 +53,26 @@ def plan(data: ct.DataSet, epsilon: float | None, seed: int = 0) -> ct.Plan:
         return {"HR@10": hits / max(users, 1.0), "NDCG@10": gain / max(users, 1.0)}
 
     random = 0.01 * torch.randn(data.items, SIZE, generator=torch.Generator().manual_seed(seed))
-    return ct.Plan("movielens-mf", "item vectors for every partner's recommendations", data, [
-        ct.Sum("popularity", popularity, clip_norm=math.sqrt(50), weight=0.10, update=start),
-        ct.Sum("train", pull, clip_norm=1.0, releases=ROUNDS, weight=0.87, update=step),
-        ct.Sum("evaluate", evaluate, clip_norm=math.sqrt(3), releases=ROUNDS // 4, weight=0.03,
-               after="train", every=4, metrics=report),
-    ], {"vectors": random}, epsilon=epsilon, memory=user_vector, scores=scores)
+    return ct.Plan(
+        "movielens-mf",
+        "item vectors for every partner's recommendations",
+        data,
+        [
+            ct.Sum("popularity", popularity, clip_norm=math.sqrt(50), weight=0.10, update=start),
+            ct.Sum("train", pull, clip_norm=1.0, releases=ROUNDS, weight=0.87, update=step),
+            ct.Sum(
+                "evaluate",
+                evaluate,
+                clip_norm=math.sqrt(3),
+                releases=ROUNDS // 4,
+                weight=0.03,
+                after="train",
+                every=4,
+                metrics=report,
+            ),
+        ],
+        {"vectors": random},
+        epsilon=epsilon,
+        memory=user_vector,
+        scores=scores,
+    )

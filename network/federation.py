@@ -124,9 +124,7 @@ class Federation:
 
     def status(self, plan_hash: str) -> dict[str, dict[str, Any]]:
         """Where the plan stands at each domain, with reasons and signatures."""
-        return {
-            n: json.loads(a) for n, a in self._everywhere("plan", plan_hash=plan_hash).items()
-        }
+        return {n: json.loads(a) for n, a in self._everywhere("plan", plan_hash=plan_hash).items()}
 
     def train(
         self,

@@ -41,7 +41,8 @@ _ENVELOPE_FIELDS = ["credentials", "serialized_message", "signature"]
 _PLAIN_NAMES = frozenset(
     {
         "NoneType", "bool", "bytes", "dict", "float", "int", "list", "str", "tuple",
-        "numpy_ndarray", "UID", "LineageID", "SyftAPICall", "SyftVerifyKey", "nacl_signing_VerifyKey",
+        "numpy_ndarray", "UID", "LineageID", "SyftAPICall", "SyftVerifyKey",
+        "nacl_signing_VerifyKey",
     }
 )  # fmt: skip
 _readable_names: ContextVar[frozenset[str] | None] = ContextVar("readable_names", default=None)
@@ -77,7 +78,9 @@ def open_envelope(blob: bytes) -> Envelope:
                 raise BytesRefused("Expected a signed Syft call (SignedSyftAPICall, version 1).")
             names = list(outer.fieldsName)
             if sorted(names) != _ENVELOPE_FIELDS:
-                raise BytesRefused("A signed call has exactly the fields " + ", ".join(_ENVELOPE_FIELDS))
+                raise BytesRefused(
+                    "A signed call has exactly the fields " + ", ".join(_ENVELOPE_FIELDS)
+                )
             fields = {n: b"".join(d) for n, d in zip(names, outer.fieldsData, strict=True)}
         key = _bytes_of(_field_of(fields["credentials"], "SyftVerifyKey", "verify_key"), None)
         message = _bytes_of(fields["serialized_message"], "bytes")

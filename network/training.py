@@ -204,9 +204,7 @@ def _next_attempt(attempts: Mapping[str, Mapping[int, str]]) -> tuple[int, bool]
     return max(known, default=-1) + 1, False
 
 
-def _epsilon_so_far(
-    nodes: Mapping[str, NodeClient], approved: ApprovablePlan
-) -> float | None:
+def _epsilon_so_far(nodes: Mapping[str, NodeClient], approved: ApprovablePlan) -> float | None:
     """The largest epsilon any domain's ledger has charged for this plan."""
     if approved.public:
         return None

@@ -25,8 +25,19 @@ __all__ = ["ALLOWED", "Bounds", "Limits", "PlanRefused", "Usage", "admit", "insp
 
 _INT64 = (-(2**63), 2**63 - 1)
 _KEYWORDS = frozenset(
-    "dtype alpha beta check_errors upper left unitriangular correction keepdim rounding_mode "
-    "approximate".split()
+    [
+        "dtype",
+        "alpha",
+        "beta",
+        "check_errors",
+        "upper",
+        "left",
+        "unitriangular",
+        "correction",
+        "keepdim",
+        "rounding_mode",
+        "approximate",
+    ]
 )
 _MINIMUM_NOISE = 8.0
 _WRAP_BITS = 64
@@ -414,9 +425,9 @@ class _Inspection:
         """Every index must be provably inside the dimension it indexes."""
         source = args[0]
         if name == "index":
-            for dim, (part, value) in enumerate(zip(node.args[1], args[1], strict=True)):
+            for axis, (part, value) in enumerate(zip(node.args[1], args[1], strict=True)):
                 if value is not None:
-                    self._require_inside(node, part, value, source, dim, negative=True)
+                    self._require_inside(node, part, value, source, axis, negative=True)
             return
         position, dim = _INDEXED[name]
         if name == "embedding" and any(_at(args, i, False) for i in (3, 4)):
@@ -453,7 +464,8 @@ class _Inspection:
         low, high = self._range_of(node.args[1]) if len(node.args) > 1 else _INT64
         if low <= 0 <= high:
             raise PlanRefused(
-                "division", f"{node.name} = {node.op}: the divisor may be 0: clamp it to at least 1."
+                "division",
+                f"{node.name} = {node.op}: the divisor may be 0: clamp it to at least 1.",
             )
 
     def _count(self, node: Node, args: list[Any], result: Any) -> None:
@@ -635,7 +647,7 @@ _KEEPS_RANGE = (
     "clone detach amax amin max min index gather index_select embedding getitem split unbind "
     "_to_copy cat stack"
 )
-_RANGES: dict[str, Any] = {name: _first for name in _KEEPS_RANGE.split()} | {
+_RANGES: dict[str, Any] = dict.fromkeys(_KEEPS_RANGE.split(), _first) | {
     "tril": _with_zero,
     "triu": _with_zero,
     "diag_embed": _with_zero,
@@ -673,9 +685,15 @@ _RANGES: dict[str, Any] = {name: _first for name in _KEEPS_RANGE.split()} | {
     "scalar_tensor": _filled,
     "eye": lambda known: (0, 1),
 }
-_PRODUCTS = frozenset("mm mv dot bmm addmm addmv baddbmm".split())
+_PRODUCTS = frozenset(["mm", "mv", "dot", "bmm", "addmm", "addmv", "baddbmm"])
 _FACTORISATIONS = frozenset(
-    "_linalg_solve_ex linalg_cholesky_ex linalg_inv_ex cholesky_solve linalg_solve_triangular".split()
+    [
+        "_linalg_solve_ex",
+        "linalg_cholesky_ex",
+        "linalg_inv_ex",
+        "cholesky_solve",
+        "linalg_solve_triangular",
+    ]
 )
 
 

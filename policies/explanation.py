@@ -19,7 +19,7 @@ def explain(plan: Plan, spent: float, cap: float) -> str:
             f"Purpose: {plan.purpose}",
             f"Scientist: {plan.scientist}",
             f"Data set: {plan.dataset}   Partners: {', '.join(e.name for e in plan.roster)}",
-            f"A coalition of up to {plan.collusion} of {len(plan.roster)} partners with the hub and "
+            f"A coalition of up to {plan.collusion} of {len(plan.roster)} partners, the hub and "
             "the scientist sees no less noise than accounted.",
             "",
             "What leaves, noised and summed over all partners, and nothing else:",

@@ -560,7 +560,12 @@ class Ledger:
             return _budget(session, population)
 
     def require_room(self, population: str, events: Sequence[Event]) -> None:
-        """Raise BudgetExceeded if these events don't fit beside what is spent and held."""
+        """Nothing, if these events fit beside what is spent and held.
+
+        Raises:
+            BudgetExceeded: they don't.
+            UnknownPopulation: no budget was opened for the population.
+        """
         with self._reading() as session:
             self._check_room(session, population, events)
 
@@ -618,10 +623,10 @@ class Ledger:
         row.state = "void"
         self._append(session, "void", reason=reason, **_attempt_json(row))
 
-    def _check_room(
-        self, session: Session, population: str, events: Sequence[Event]
-    ) -> None:
-        budget = session.get_one(LedgerBudget, population)
+    def _check_room(self, session: Session, population: str, events: Sequence[Event]) -> None:
+        budget = session.get(LedgerBudget, population)
+        if budget is None:
+            raise _unknown(population)
         if budget.public:
             return
         held = _held(session, population)

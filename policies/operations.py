@@ -11,7 +11,7 @@ result of an operator that has several.
 """
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import torch
@@ -90,7 +90,7 @@ class OperationRefused(ValueError):
     """A graph names an operation that isn't on the allow-list."""
 
 
-@lru_cache(maxsize=None)
+@cache
 def operation(name: str) -> Callable[..., Any]:
     """The PyTorch operator behind an allowed name.
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from policies.accounting import Event
 from policies.canonical import canonical, sha256_hex
-from policies.graph import Graph, Name, TensorSpec
+from policies.graph import Graph, TensorSpec
 
 MAXIMUM_TEXT = 64 * 2**20
 

@@ -16,10 +16,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.func import functionalize
 from torch.fx import GraphModule
 from torch.fx import Node as FxNode
 from torch.fx.experimental.proxy_tensor import make_fx
-from torch.func import functionalize
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -89,7 +89,7 @@ _NEEDS_A_VALUE = {
 _UNSUPPORTED = {
     "batch_norm": "BatchNorm mixes users; use LayerNorm",
     "gru": "a GRU doesn't become a graph; use attention, or unroll a short loop of Linear layers",
-    "lstm": "an LSTM doesn't become a graph; use attention, or unroll a short loop of Linear layers",
+    "lstm": "an LSTM doesn't become a graph; use attention, or unroll a loop of Linear layers",
     "rnn_tanh": "an RNN doesn't become a graph; unroll a short loop of Linear layers",
     "rnn_relu": "an RNN doesn't become a graph; unroll a short loop of Linear layers",
 }
@@ -402,9 +402,7 @@ class _Writer:
         placeholders = [node for node in nodes if node.op == "placeholder"]
         used = self._used(nodes)
         inputs = [
-            spec
-            for spec, node in zip(self._inputs, placeholders, strict=True)
-            if node in used
+            spec for spec, node in zip(self._inputs, placeholders, strict=True) if node in used
         ]
         for spec, node in zip(self._inputs, placeholders, strict=True):
             self._written[node] = spec.name
@@ -486,9 +484,10 @@ class _Writer:
 
 def _bounded_slice(node: FxNode) -> list[Any]:
     """`x[1:]` ends at 2^63 - 1; the size of the dimension says the same and JSON can write it."""
-    source = node.args[0]
+    source: Any = node.args[0]
     dimension: Any = node.args[1] if len(node.args) > 1 else 0
-    size = source.meta["val"].shape[dimension]  # type: ignore[union-attr]
-    start, end, step = [*node.args[2:], *[None, None, 1][len(node.args) - 2 :]]
-    ends = [value if value is None else min(int(value), size) for value in (start, end)]  # type: ignore[arg-type,call-overload]
+    size = source.meta["val"].shape[dimension]
+    given: list[Any] = list(node.args[2:])
+    start, end, step = [*given, *[None, None, 1][len(given) :]]
+    ends = [value if value is None else min(int(value), size) for value in (start, end)]
     return [source, dimension, *ends, step]

@@ -39,11 +39,11 @@ _ALIASES = {"rating": "value", "timestamp": "time", "position": "time"}
 _SUFFIXES = (".csv", ".csv.xz", ".parquet")
 
 
-class DataUnavailable(RuntimeError):  # noqa: N818 - named for what happened
+class DataUnavailable(RuntimeError):
     """A public data set couldn't be obtained; the text says why and what to do."""
 
 
-class DataRefused(ValueError):  # noqa: N818 - named for what happened
+class DataRefused(ValueError):
     """A file isn't a usable set of interactions; the text says what was expected."""
 
 

@@ -45,9 +45,11 @@ def init(
     Example: coterie domain init north --port 8101
     """
     place = home_of(home)
-    secret = typer.prompt("Passphrase", hide_input=True, confirmation_prompt=True) if (
-        passphrase
-    ) else None
+    secret = (
+        typer.prompt("Passphrase", hide_input=True, confirmation_prompt=True)
+        if (passphrase)
+        else None
+    )
     settings = create_domain(place, name, host, port, secret)
     console.print(f"Domain {name} is in {place.domain(name).path}", highlight=False)
     console.print(f"Owner's login: {place.owner_login(name)}", highlight=False)

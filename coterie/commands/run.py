@@ -103,7 +103,9 @@ def train_with_bar(federation: Federation, script: Script, folder: Path) -> Run:
                 figures=_figures(release, latest),
             )
             if not console.is_terminal:
-                line = f"{release.index}/{release.total} {release.step}: {_figures(release, latest)}"
+                line = (
+                    f"{release.index}/{release.total} {release.step}: {_figures(release, latest)}"
+                )
                 console.print(line, highlight=False)
 
         return federation.train(plan, folder, advance)

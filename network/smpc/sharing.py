@@ -48,7 +48,7 @@ _NAME_BYTES = 64
 _COUNTER_LIMIT = 2**32
 
 
-class SharingRefused(Exception):  # noqa: N818 - named for what happened
+class SharingRefused(Exception):
     """The attempt ends here: what one domain sent can't be used.
 
     Attributes:
@@ -61,7 +61,7 @@ class SharingRefused(Exception):  # noqa: N818 - named for what happened
         self.culprit = culprit
 
 
-class MalformedMessage(ValueError):  # noqa: N818 - named for what happened
+class MalformedMessage(ValueError):
     """A message isn't a well-formed advert or sealed seed; the text says which field and why."""
 
 

@@ -12,7 +12,9 @@ from policies.approvals import (
     load_owner_key,
     owner_key_hex,
     sign_approval,
+    sign_submission,
     verify_approval,
+    verify_submission,
 )
 
 PLAN, OTHER_PLAN = "a" * 64, "b" * 64
@@ -77,6 +79,16 @@ def test_a_signature_under_the_bare_hash_is_no_approval():
     key = Ed25519PrivateKey.generate()
     bare = key.sign(bytes.fromhex(PLAN)).hex()
     assert not verify_approval(owner_key_hex(key), PLAN, "alpha", bare)
+
+
+def test_submitting_and_approving_are_signed_apart():
+    key = Ed25519PrivateKey.generate()
+    public = owner_key_hex(key)
+    submitted = sign_submission(key, PLAN, "alpha")
+    assert verify_submission(public, PLAN, "alpha", submitted)
+    assert not verify_submission(public, PLAN, "bravo", submitted)
+    assert not verify_approval(public, PLAN, "alpha", submitted)
+    assert not verify_submission(public, PLAN, "alpha", sign_approval(key, PLAN, "alpha"))
 
 
 @pytest.mark.parametrize(

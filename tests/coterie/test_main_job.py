@@ -1,0 +1,250 @@
+"""The main job on real nodes: approve, train under SMPC and noise, deny, crash, resume."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import syft as sy
+from dp_accounting import GaussianDpEvent, SelfComposedDpEvent
+from dp_accounting.pld import PLDAccountant
+
+import coterie as ct
+from coterie.owner import Owner
+from coterie.partners import open_owner, start_domain
+from coterie.processes import AlreadyRunning, running
+from network.client import LoginFailed, NodeRefused, NodeUnreachable, log_in
+from network.smpc import ring
+from policies.verify import verify
+from tests.network_of_three import NAMES, Network, counting_plan, interactions
+
+pytestmark = pytest.mark.nodes
+
+
+def test_a_public_run_opens_exactly_the_clipped_sum(network: Network, tmp_path: Path) -> None:
+    plan = counting_plan(network.federation.data("open-data"), "exact", None, releases=1)
+    network.submit_and_approve(plan)
+    run = network.federation.train(plan, tmp_path)
+    truth = np.zeros(30)
+    for name in NAMES:
+        table = interactions(name)
+        for _, hers in table.groupby("user"):
+            items = hers["item"].str.removeprefix("item-").astype(int).to_numpy()
+            weight = min(1.0, 4.0 / np.sqrt(len(items)))
+            truth[items] += weight
+    assert np.allclose(run.state["sum"].numpy(), truth, atol=1e-3)
+    assert run.epsilon is None
+
+
+def test_a_private_run_is_noised_charged_and_verified(network: Network, tmp_path: Path) -> None:
+    plan = counting_plan(network.federation.data("interactions"), "private", 1.0)
+    plan_hash = network.submit_and_approve(plan)
+    run = network.federation.train(plan, tmp_path)
+    assert run.finished
+    for name in NAMES:
+        assert network.charged(name, plan_hash) == [("count", r, 0) for r in range(3)]
+        folder = network.home.domain(name)
+        verdict = verify(folder.ledger_file, network.federation.domains[name]["node_key"])
+        assert verdict.ok, verdict.text
+    bound = network.federation.bind(plan)
+    accountant = PLDAccountant(value_discretization_interval=1e-3)
+    accountant.compose(SelfComposedDpEvent(GaussianDpEvent(bound.steps[0].noise_multiplier), 3))
+    assert run.epsilon == pytest.approx(accountant.get_epsilon(bound.delta), abs=1e-6)
+
+
+def test_only_masked_shares_leave_a_node(network: Network) -> None:
+    """Neither a domain's answer alone nor any two together show its contribution."""
+    plan = counting_plan(network.federation.data("open-data"), "transcript", None, releases=1)
+    plan_hash = network.submit_and_approve(plan)
+    nodes = network.federation.nodes
+    open_everywhere(network, plan_hash)
+    shares = round_by_hand(network, plan_hash, plan, attempt=0)
+    scale = network.federation.bind(plan).steps[0].scale
+    for name in nodes:
+        alone = ring.from_ring(shares[name]).astype(float) / scale
+        assert np.median(np.abs(alone)) > 1e6, "a share must look uniform over the ring"
+    pair = ring.from_ring(ring.add(shares["east"], shares["north"])).astype(float) / scale
+    assert np.median(np.abs(pair)) > 1e6
+    total = ring.add(ring.add(shares["east"], shares["north"]), shares["south"])
+    assert 0 <= (ring.from_ring(total) / scale).min() <= (ring.from_ring(total) / scale).max() < 120
+
+
+def test_a_denied_plan_never_runs_and_costs_nothing(network: Network, tmp_path: Path) -> None:
+    plan = counting_plan(network.federation.data("interactions"), "denied", 1.0)
+    network.federation.submit(plan)
+    plan_hash = network.federation.bind(plan).hash
+    for name in ("east", "north"):
+        open_owner(network.home, name).approve(plan_hash)
+    open_owner(network.home, "south").deny(plan_hash, "too many rounds")
+    with pytest.raises(ct.NotApproved, match=r"south denied: too many rounds"):
+        network.federation.train(plan, tmp_path)
+    assert all(network.charged(name, plan_hash) == [] for name in NAMES)
+
+
+def test_an_approval_without_the_owners_key_waits_for_it(network: Network, tmp_path: Path) -> None:
+    plan = counting_plan(network.federation.data("interactions"), "unsigned", 1.0)
+    network.federation.submit(plan)
+    plan_hash = network.federation.bind(plan).hash
+    for name in NAMES:
+        keyless = Owner(open_owner(network.home, name, with_key=False).node, None)
+        assert keyless.approve(plan_hash) == "awaiting signature"
+    with pytest.raises(ct.NotApproved, match="awaiting signature"):
+        network.federation.train(plan, tmp_path)
+    network.approve(plan_hash)
+
+
+def test_syfts_own_requests_show_plans_and_sign_approvals(network: Network) -> None:
+    plan = counting_plan(network.federation.data("interactions"), "native", 0.5)
+    network.federation.submit(plan)
+    plan_hash = network.federation.bind(plan).hash
+    login = json.loads(network.home.owner_login("north").read_text())
+    client = sy.login(url=login["url"], email=login["email"], password=login["password"])
+    ct.use_owner_key("north", network.home.owner_key("north"))
+    request = next(r for r in client.requests.get_all() if r.changes[0].plan_hash == plan_hash)
+    request.approve()
+    assert network.federation.status(plan_hash)["north"]["status"] == "approved"
+
+
+def test_a_syft_client_reads_the_mock_and_never_rows(network: Network) -> None:
+    account = json.loads(network.home.accounts.read_text())["north"]
+    client = sy.login(url=account["url"], email=account["email"], password=account["password"])
+    dataset = next(d for d in client.datasets.get_all() if d.name == "interactions")
+    assert set(dataset.assets[0].mock["user"].str.startswith("mock-")) == {True}
+    assert dataset.assets[0].data is None
+    owner = json.loads(network.home.owner_login("north").read_text())
+    owners = sy.login(url=owner["url"], email=owner["email"], password=owner["password"])
+    for path in ("code.submit", "action.execute", "api.add", "worker_pool.launch", "user.register"):
+        with pytest.raises(NodeRefused):
+            network.federation.nodes["north"].call_syft(path)
+    assert owners.datasets.get_all()
+
+
+def test_a_killed_node_aborts_the_attempt_and_the_run_resumes(
+    network: Network, tmp_path: Path
+) -> None:
+    plan = counting_plan(network.federation.data("interactions"), "killed", 1.0)
+    plan_hash = network.submit_and_approve(plan)
+    open_everywhere(network, plan_hash)
+    nodes = network.federation.nodes
+    adverts = advertise_by_hand(network, plan_hash, attempt=0)
+    state = packed_state(plan)
+    for node in nodes.values():
+        node.call("share", **round_arguments(plan_hash, 0), adverts=adverts, state=state)
+    kill(network, "south")
+    with pytest.raises(NodeUnreachable, match="coterie domain status south"):
+        network.federation.quote(plan)
+    with pytest.raises(NodeUnreachable):
+        network.federation.submit(counting_plan(plan.data, "one is down", 1.0))
+    start_domain(network.home, "south", None)
+    network.connect()
+    run = network.federation.train(plan, tmp_path)
+    assert run.finished
+    assert run.history[0].attempt == 1, "the repeat is a new attempt with fresh noise"
+    for name in NAMES:
+        charged = network.charged(name, plan_hash)
+        assert charged == [("count", 0, 1), ("count", 1, 0), ("count", 2, 0)]
+        assert verify(network.home.domain(name).ledger_file).ok
+
+
+def test_a_lost_scientist_fetches_what_was_revealed_again(network: Network, tmp_path: Path) -> None:
+    plan = counting_plan(network.federation.data("interactions"), "scientist lost", 1.0)
+    plan_hash = network.submit_and_approve(plan)
+    open_everywhere(network, plan_hash)
+    shares = round_by_hand(network, plan_hash, plan, attempt=0)
+    again = {
+        name: node.call("reveal", **round_arguments(plan_hash, 0), seeds="[]")
+        for name, node in network.federation.nodes.items()
+    }
+    assert all(np.array_equal(again[n].view(np.uint64), shares[n]) for n in NAMES)
+    run = network.federation.train(plan, tmp_path)
+    assert run.history[0].attempt == 0
+    assert all(len(network.charged(n, plan_hash)) == 3 for n in NAMES)
+
+
+def test_recommendations_are_made_for_a_partners_own_users_only(
+    network: Network, tmp_path: Path
+) -> None:
+    plan = counting_plan(network.federation.data("open-data"), "recommend", None)
+    network.submit_and_approve(plan)
+    network.federation.train(plan, tmp_path)
+    owner = open_owner(network.home, "east", with_key=False)
+    items = json.loads(owner.node.call("recommend", user="east-3", count=5))
+    hers = set(interactions("east").query("user == 'east-3'")["item"])
+    assert len(items) == 5
+    assert not hers & {item for item, _ in items}
+    with pytest.raises(NodeRefused, match="no user"):
+        owner.node.call("recommend", user="north-1", count=5)
+    with pytest.raises(NodeRefused):
+        network.federation.nodes["east"].call("recommend", user="east-3", count=5)
+
+
+def test_a_plan_over_budget_is_refused_with_what_is_missing(network: Network) -> None:
+    plan = counting_plan(network.federation.data("interactions"), "too dear", 40.0)
+    answers = network.federation.quote(plan)
+    messages = " ".join(r["message"] for r in answers["east"]["refusals"])
+    assert "Requested" in messages
+    assert "Short by" in messages
+
+
+def test_a_private_data_set_refuses_plans_without_noise(network: Network) -> None:
+    plan = counting_plan(network.federation.data("interactions"), "no noise", None)
+    answers = network.federation.submit(plan)
+    assert {answer["status"] for answer in answers.values()} == {"refused"}
+
+
+def test_errors_say_what_to_do(network: Network) -> None:
+    with pytest.raises(AlreadyRunning, match="runs already"):
+        start_domain(network.home, "east", None)
+    url = network.federation.nodes["east"].url
+    with pytest.raises(LoginFailed, match="wrong email or password"):
+        log_in(url, "ada@university.example", "not the password")
+
+
+def kill(network: Network, name: str) -> None:
+    pid_file = network.home.domain(name).pid_file
+    pid = running(pid_file)
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+
+
+def open_everywhere(network: Network, plan_hash: str) -> None:
+    standing = network.federation.status(plan_hash)
+    approvals = json.dumps({name: s["signature"] for name, s in standing.items()})
+    for node in network.federation.nodes.values():
+        node.call("open", plan_hash=plan_hash, approvals=approvals)
+
+
+def round_arguments(plan_hash: str, attempt: int) -> dict:
+    return {"plan_hash": plan_hash, "step": "count", "release": 0, "attempt": attempt}
+
+
+def advertise_by_hand(network: Network, plan_hash: str, attempt: int) -> str:
+    nodes = network.federation.nodes.values()
+    found = [json.loads(n.call("advertise", **round_arguments(plan_hash, attempt))) for n in nodes]
+    return json.dumps(found)
+
+
+def packed_state(plan: ct.Plan) -> np.ndarray:
+    import safetensors.torch
+
+    return np.frombuffer(safetensors.torch.save(dict(plan.state)), dtype=np.uint8)
+
+
+def round_by_hand(
+    network: Network, plan_hash: str, plan: ct.Plan, attempt: int
+) -> dict[str, np.ndarray]:
+    nodes = network.federation.nodes
+    asked = round_arguments(plan_hash, attempt)
+    adverts = advertise_by_hand(network, plan_hash, attempt)
+    seeds = []
+    for node in nodes.values():
+        answer = node.call("share", **asked, adverts=adverts, state=packed_state(plan))
+        seeds += json.loads(answer)
+    shares = {}
+    for name, node in nodes.items():
+        mine = json.dumps([s for s in seeds if s["receiver"] == name])
+        shares[name] = node.call("reveal", **asked, seeds=mine).view(np.uint64)
+    return shares
