@@ -229,6 +229,8 @@ class Desk:
             model = participation.model_file(record["plan_hash"])
             if plan is None or plan.scores is None or not model.exists():
                 continue
+            if plan.dataset not in self._datasets:
+                continue
             dataset = self.dataset(plan.dataset)
             ids = dataset.declaration.item_ids
             with dataset.enclosure(plan.to_json()) as engine:

@@ -6,6 +6,7 @@ bytes. Nothing is pickled. What this platform can't lock down is reported, never
 """
 
 import ctypes
+import hashlib
 import json
 import os
 import resource
@@ -240,6 +241,8 @@ class _Child:
         if user not in self._data.names:
             raise _Refused(f"'{user[:64]}' is no user of this data set.")
         index = self._data.names.index(user)
+        if not self._memory_file.exists():
+            self._remember(state)
         memories = np.load(self._memory_file, mmap_mode="r", allow_pickle=False)
         hers = torch.from_numpy(np.array(memories[index]))
         assert self._plan.scores is not None
@@ -251,7 +254,9 @@ class _Child:
 
     @property
     def _memory_file(self) -> Path:
-        return self._store / f"memory-{self._plan.hash[:32]}.npy"
+        # Rows are users by position, so another list of users has another file.
+        people = hashlib.sha256("\n".join(self._data.names).encode()).hexdigest()
+        return self._store / f"memory-{self._plan.hash[:32]}-{people[:32]}.npy"
 
 
 class _Refused(Exception):

@@ -18,7 +18,8 @@ from syft.service.response import SyftError, SyftSuccess
 from syft.service.user.user import UserPrivateKey
 from syft.types.uid import UID
 
-from network.gate import API, BytesRefused, install_strict_reader, open_envelope
+from network.envelope import BytesRefused, open_envelope
+from network.gate import API, install_strict_reader
 
 CALL_TIMEOUT_S = 600.0
 CONNECT_TIMEOUT_S = 5.0

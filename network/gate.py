@@ -11,14 +11,11 @@ import typing
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
 from typing import Any
 
 import structlog
 import syft.serde.recursive as syft_reader
 from fastapi import FastAPI, HTTPException, Request, Response
-from nacl.exceptions import BadSignatureError
-from nacl.signing import VerifyKey
 from starlette.concurrency import run_in_threadpool
 from syft.client.api import SignedSyftAPICall, SyftAPICall, SyftAPIData
 from syft.serde.deserialize import _deserialize
@@ -33,11 +30,9 @@ from syft.service.user.user_roles import ServiceRole
 from syft.types.errors import SyftException
 from syft.types.syft_object_registry import SyftObjectRegistry
 
-MAX_MESSAGE_BYTES = 16 * 2**20 + 2**16
-"""A message carries at most 16 MiB of payload; 64 KiB is left for its envelope."""
+from network.envelope import MAX_MESSAGE_BYTES, BytesRefused, open_envelope
 
 API = "/api/v2"
-_ENVELOPE_FIELDS = ["credentials", "serialized_message", "signature"]
 _PLAIN_NAMES = frozenset(
     {
         "NoneType", "bool", "bytes", "dict", "float", "int", "list", "str", "tuple",
@@ -47,66 +42,6 @@ _PLAIN_NAMES = frozenset(
 )  # fmt: skip
 _readable_names: ContextVar[frozenset[str] | None] = ContextVar("readable_names", default=None)
 _log = structlog.get_logger("coterie.gate")
-
-
-class BytesRefused(Exception):
-    """The bytes are not a message this boundary accepts; nothing of them was interpreted."""
-
-
-@dataclass(frozen=True)
-class Envelope:
-    """A signed message whose signature holds: who signed (32 bytes) and what (still opaque)."""
-
-    key: bytes
-    message: bytes
-    signature: bytes
-
-
-def open_envelope(blob: bytes) -> Envelope:
-    """Parse Syft's `SignedSyftAPICall` by hand and verify its Ed25519 signature (RFC 8032).
-
-    Only the three declared fields are looked at, and none is deserialised.
-
-    Raises:
-        BytesRefused: wrong type, fields or signature.
-    """
-    if len(blob) > MAX_MESSAGE_BYTES:
-        raise BytesRefused(f"The message has {len(blob)} bytes; at most {MAX_MESSAGE_BYTES} pass.")
-    try:
-        with syft_reader.recursive_scheme.from_bytes(blob) as outer:
-            if outer.canonicalName != "SignedSyftAPICall" or outer.version != 1:
-                raise BytesRefused("Expected a signed Syft call (SignedSyftAPICall, version 1).")
-            names = list(outer.fieldsName)
-            if sorted(names) != _ENVELOPE_FIELDS:
-                raise BytesRefused(
-                    "A signed call has exactly the fields " + ", ".join(_ENVELOPE_FIELDS)
-                )
-            fields = {n: b"".join(d) for n, d in zip(names, outer.fieldsData, strict=True)}
-        key = _bytes_of(_field_of(fields["credentials"], "SyftVerifyKey", "verify_key"), None)
-        message = _bytes_of(fields["serialized_message"], "bytes")
-        signature = _bytes_of(fields["signature"], "bytes")
-        VerifyKey(key).verify(message, signature)
-    except BadSignatureError:
-        raise BytesRefused("The signature does not hold for this message and key.") from None
-    except BytesRefused:
-        raise
-    except Exception as error:
-        raise BytesRefused(f"Not a signed Syft call ({type(error).__name__}).") from None
-    return Envelope(key, message, signature)
-
-
-def _field_of(blob: bytes, canonical_name: str, field: str) -> bytes:
-    with syft_reader.recursive_scheme.from_bytes(blob) as proto:
-        if proto.canonicalName != canonical_name or list(proto.fieldsName) != [field]:
-            raise BytesRefused(f"Expected {canonical_name} with the one field {field}.")
-        return b"".join(proto.fieldsData[0])
-
-
-def _bytes_of(blob: bytes, canonical_name: str | None) -> bytes:
-    with syft_reader.recursive_scheme.from_bytes(blob) as proto:
-        if canonical_name is not None and proto.canonicalName != canonical_name:
-            raise BytesRefused(f"Expected {canonical_name}.")
-        return b"".join(proto.nonrecursiveBlob)
 
 
 _original_reader = syft_reader.rs_proto2object

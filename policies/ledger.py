@@ -694,8 +694,23 @@ def _engines(url: str) -> tuple[sqlalchemy.Engine, sqlalchemy.Engine]:
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:
     connection.isolation_level = None  # we say BEGIN ourselves; the driver would say it too late
-    connection.execute("PRAGMA journal_mode=WAL")
+    _use_write_ahead_log(connection)
     connection.execute("PRAGMA synchronous=FULL")  # a commit that returned survives a power cut
+
+
+def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
+    # Where several processes make the same new file, SQLite refuses to switch instead of waiting;
+    # it does wait for a transaction, so take turns with an empty one.
+    for _ in range(20):
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
+                raise
+            connection.execute("BEGIN EXCLUSIVE")
+            connection.execute("ROLLBACK")
+    connection.execute("PRAGMA journal_mode=WAL")
 
 
 def _begin_sqlite(connection: sqlalchemy.Connection) -> None:

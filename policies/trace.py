@@ -488,6 +488,7 @@ def _bounded_slice(node: FxNode) -> list[Any]:
     dimension: Any = node.args[1] if len(node.args) > 1 else 0
     size = source.meta["val"].shape[dimension]
     given: list[Any] = list(node.args[2:])
-    start, end, step = [*given, *[None, None, 1][len(given) :]]
+    defaults: list[Any] = [None, None, 1]
+    start, end, step = given + defaults[len(given) :]
     ends = [value if value is None else min(int(value), size) for value in (start, end)]
     return [source, dimension, *ends, step]

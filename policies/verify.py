@@ -31,6 +31,9 @@ from dp_accounting.rdp import RdpAccountant
 UNIT = "add/remove one user with all her interactions, per domain"
 FILTER_ORDERS = (3, 4, 5, 7, 10, 16, 28, 48)
 
+# Whatever parsing a hostile entry can raise; each is a finding about that entry.
+_UNREADABLE = (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError)
+
 Mechanism = tuple[float, float]  # (noise multiplier, sampling rate)
 Attempt = tuple[str, str, int, int]  # (plan hash, step, release, attempt)
 
@@ -165,18 +168,15 @@ class _State:
             at=self.index + 1,
         )
         self.index = entry.index
-        self._expect(entry.previous == self.head, "it isn't chained to the entry before it")
-        text = f"coterie-ledger-entry-v1\n{entry.index}\n{entry.previous}\n{entry.kind}\n"
-        digest = hashlib.sha256((text + entry.body).encode()).hexdigest()
-        self._expect(digest == entry.hash, "its hash doesn't fit what it says: it was edited")
         try:
+            self._check_link(entry)
             body = json.loads(entry.body, object_pairs_hook=_unique, parse_constant=_no_constant)
             if entry.index == 1:
                 self._read_first(entry.kind, body)
             self._check_signature(entry)
             self._read_body(entry.kind, body)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise _Bad(f"its body can't be read ({error!r})", self.index) from None
+        except _UNREADABLE as error:
+            raise _Bad(f"it can't be read ({type(error).__name__}: {error})", self.index) from None
         self.head = entry.hash
 
     def finish(self, tables: dict[str, list[tuple[Any, ...]]]) -> None:
@@ -193,6 +193,12 @@ class _State:
     def epsilon(self, population: str) -> float:
         budget = self.budgets[population]
         return _filter_epsilon(budget.spent, budget.delta)
+
+    def _check_link(self, entry: EntryLike) -> None:
+        self._expect(entry.previous == self.head, "it isn't chained to the entry before it")
+        text = f"coterie-ledger-entry-v1\n{entry.index}\n{entry.previous}\n{entry.kind}\n"
+        digest = hashlib.sha256((text + entry.body).encode()).hexdigest()
+        self._expect(digest == entry.hash, "its hash doesn't fit what it says: it was edited")
 
     def _read_first(self, kind: str, body: dict[str, Any]) -> None:
         self._expect(kind == "ledger", "the first entry doesn't open a ledger")

@@ -1,4 +1,4 @@
-"""Three real partners for tests: nodes in their own processes over HTTP, on a small made-up file."""
+"""Three real partners for tests: nodes in processes of their own, on small made-up files."""
 
 import json
 from collections.abc import Sequence

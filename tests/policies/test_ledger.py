@@ -556,8 +556,7 @@ def reserve_until_full(ledger: Ledger, plan_hash: str) -> int:
     for done in range(300):
         try:
             ledger.reserve(plan_hash, "train", done, 0, Event(200.0, 1.0, 1))
-        except LedgerUnavailable as error:
-            assert "full" in str(error)
+        except LedgerUnavailable:
             return done
     raise AssertionError("the database never became full")
 

@@ -1,0 +1,142 @@
+"""The engine: brute-force equality, a bound on every user's influence, and its enclosure."""
+
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from domains.enclosure import Enclosure, EnclosureFailed
+from domains.engine import UserTensors, private_sum
+from domains.interactions import Interactions
+from network.program import DataSet, Gradient, Plan, Sum
+from policies.plan import RosterEntry, Step
+
+ITEMS, WIDTH, SIZE = 12, 6, 3
+
+
+def people(users: int, seed: int = 0) -> Interactions:
+    random = np.random.default_rng(seed)
+    lists = [random.choice(ITEMS, random.integers(1, WIDTH + 1), False) for _ in range(users)]
+    return Interactions(
+        names=tuple(f"u{i}" for i in range(users)),
+        indptr=np.concatenate([[0], np.cumsum([len(items) for items in lists])]),
+        items=np.concatenate(lists).astype(np.int64),
+        values=np.ones(sum(map(len, lists)), dtype=np.float32),
+        targets=random.integers(0, ITEMS, users),
+    )
+
+
+def plan(kind: str = "sum", clip_norm: float = 1.0) -> Plan:
+    data = DataSet("clicks", ITEMS, WIDTH, 100, "0" * 64, False)
+
+    def loss(state, user):  # type: ignore[no-untyped-def]
+        hers = state["v"][user.items] * user.mask[:, None]
+        return ((state["v"] @ hers.sum(0)) ** 2).sum()
+
+    def count(state, user):  # type: ignore[no-untyped-def]
+        return {"counts": torch.zeros(ITEMS).scatter_add(0, user.items, user.mask * 100)}
+
+    step: Sum | Gradient = (
+        Sum("s", count, clip_norm) if kind == "sum" else Gradient("s", loss, ["v"], clip_norm)
+    )
+    state = {"v": torch.randn(ITEMS, SIZE, generator=torch.Generator().manual_seed(0))}
+    return Plan(
+        "test", "test", data, [step], state,
+        memory=lambda state, user: state["v"][user.items].sum(0),
+        scores=lambda state, memory: state["v"] @ memory,
+    )  # fmt: skip
+
+
+def bound(written: Plan):  # type: ignore[no-untyped-def]
+    roster = [
+        RosterEntry(name=n, server_uid=n * 32, node_key=k * 64, owner_key=k * 64)
+        for n, k in (("a", "1"), ("b", "2"), ("c", "3"))
+    ]
+    return written.bind(roster, "0" * 64)
+
+
+def total(step: Step, data: Interactions, state: dict[str, torch.Tensor]) -> np.ndarray:
+    tensors = UserTensors(data, ITEMS, WIDTH, seed=1)
+    needed = {spec.name: state[spec.name] for spec in step.state}
+    return private_sum(step, needed, tensors, np.arange(data.users))
+
+
+def test_gradients_equal_autograd_on_each_user_alone() -> None:
+    written = plan("gradient", clip_norm=1e4)
+    step, data, v = bound(written).steps[0], people(7), written.state["v"]
+    expected = torch.zeros_like(v)
+    for user in range(7):
+        leaf = v.clone().requires_grad_()
+        items = torch.from_numpy(data.items[data.indptr[user] : data.indptr[user + 1]])
+        ((leaf @ leaf[items].sum(0)) ** 2).sum().backward()
+        assert leaf.grad is not None
+        expected += leaf.grad
+    found = torch.from_numpy(total(step, data, dict(written.state)) / step.scale).reshape(v.shape)
+    assert torch.allclose(found.float(), expected, rtol=1e-4, atol=1e-2)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10_000), st.integers(0, 4), st.floats(0.1, 5))
+def test_removing_one_user_changes_the_sum_by_at_most_the_clip_norm(
+    seed: int, removed: int, clip_norm: float
+) -> None:
+    for kind in ("sum", "gradient"):
+        written = plan(kind, clip_norm)
+        step, data = bound(written).steps[0], people(5, seed)
+        tensors = UserTensors(data, ITEMS, WIDTH, seed=1)
+        needed = {spec.name: written.state[spec.name] for spec in step.state}
+        everyone = np.arange(5)
+        with_her = private_sum(step, needed, tensors, everyone)
+        without = private_sum(step, needed, tensors, np.delete(everyone, removed))
+        change = sum(int(x) ** 2 for x in with_her - without)
+        assert change <= int(clip_norm * step.scale) ** 2
+
+
+def test_poisoned_state_cannot_break_the_bound() -> None:
+    written = plan("gradient")
+    step = bound(written).steps[0]
+    for poison in (float("nan"), float("inf"), 1e38):
+        state = {"v": torch.full((ITEMS, SIZE), poison)}
+        found = total(step, people(1), state)
+        assert sum(int(x) ** 2 for x in found) <= step.scale**2
+
+
+def test_the_enclosure_gives_the_engines_sum_and_keeps_memory_inside(tmp_path: Path) -> None:
+    written, data = plan(), people(6)
+    data.save(tmp_path)
+    approved = bound(written)
+    state = {"v": written.state["v"].numpy()}
+    with Enclosure(tmp_path, approved.to_json(), ITEMS, WIDTH) as enclosure:
+        found = enclosure.private_sum("s", {}, np.ones(6, dtype=bool))
+        assert np.array_equal(found, total(approved.steps[0], data, dict(written.state)))
+        enclosure.memory(state)
+        best = enclosure.recommend(state, "u2", 4)
+        seen = set(data.items[data.indptr[2] : data.indptr[3]].tolist())
+        assert not seen & {item for item, _ in best}
+        with pytest.raises(EnclosureFailed, match="no user"):
+            enclosure.recommend(state, "stranger", 4)
+
+
+def test_a_killed_engine_is_noticed_at_once(tmp_path: Path) -> None:
+    people(3).save(tmp_path)
+    enclosure = Enclosure(tmp_path, bound(plan()).to_json(), ITEMS, WIDTH)
+    os.kill(enclosure._process.pid, signal.SIGKILL)
+    with pytest.raises(EnclosureFailed, match="Start the next attempt"):
+        enclosure.private_sum("s", {}, np.ones(3, dtype=bool))
+    enclosure.close()
+
+
+def test_the_engine_knows_no_secret_of_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SERVER_PRIVATE_KEY", "secret")
+    people(3).save(tmp_path)
+    with Enclosure(tmp_path, bound(plan()).to_json(), ITEMS, WIDTH) as enclosure:
+        environment = Path(f"/proc/{enclosure._process.pid}/environ").read_bytes()
+        assert b"SERVER_PRIVATE_KEY" not in environment
+        assert enclosure.protections["memory"]
