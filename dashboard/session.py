@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from coterie.owner import Owner
 from network.client import LoginFailed, NodeClient, NodeRefused, NodeUnreachable, log_in
-from network.gate import BytesRefused
+from network.envelope import BytesRefused
 from policies.approvals import OwnerKeyError
 
 _OWNER, _DONE = "owner", "done"
