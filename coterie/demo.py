@@ -343,17 +343,19 @@ class Demo:
         return {"ok": verdict.ok, "text": verdict.text}
 
     def _serve_dashboard(self) -> None:
-        print_table(
-            "Left running",
-            ["partner", "node", "dashboard", "owner's login", "owner's key"],
-            [
-                [name, open_owner(self.home, name, with_key=False).node.url,
-                 self._start_dashboard(name), self.home.owner_login(name),
-                 self.home.owner_key(name)]
-                for name in PARTNERS
-            ],
-        )  # fmt: skip
-        console.print(f"Stop them: coterie domain stop NAME --home {self.home.path}")
+        console.rule("[bold]left running")
+        for name in PARTNERS:
+            node = open_owner(self.home, name, with_key=False).node.url
+            for what, where in (
+                ("node", node),
+                ("dashboard", self._start_dashboard(name)),
+                ("owner's login", self.home.owner_login(name)),
+                ("owner's key", self.home.owner_key(name)),
+            ):
+                console.print(f"{name}  {what}: {where}", highlight=False, soft_wrap=True)
+        console.print(
+            f"Stop them: coterie domain stop NAME --home {self.home.path}", soft_wrap=True
+        )
 
     def _start_dashboard(self, name: str) -> str:
         (port,) = free_ports(1)

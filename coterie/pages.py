@@ -14,12 +14,15 @@ def dashboard_command(home: Home, domain: str, url: str | None, host: str, port:
     specification = find_spec("dashboard.app")
     assert specification is not None
     assert specification.origin is not None
+    pinned: list[str] = []
     if url is None:
-        url = url_of(home.domain(domain).settings())
+        folder = home.domain(domain)
+        url = url_of(folder.settings())
+        pinned = ["--node-key", folder.node_key().public_key().public_bytes_raw().hex()]
     return [
         "-m", "streamlit", "run", specification.origin,
         "--server.port", str(port), "--server.address", host,
         "--server.headless", "true", "--browser.gatherUsageStats", "false",
         "--server.fileWatcherType", "none", "--client.toolbarMode", "minimal",
-        "--", "--domain", domain, "--url", url,
+        "--", "--domain", domain, "--url", url, *pinned,
     ]  # fmt: skip

@@ -9,7 +9,6 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import count as count_from
 
 import numpy as np
 from dp_accounting.dp_event import (
@@ -203,18 +202,16 @@ def _multiplier(part: Part, mu_squared: float) -> float:
 
 def _largest_within(cost: Callable[[float], float], target: float, guess: float) -> float:
     """An x whose cost is in [99.9 %, 100 %] of `target`; cost grows with x from 0."""
-    low, high, x = 0.0, math.inf, guess
-    for step in count_from(1):
-        found = cost(x)
-        if 0.999 * target <= found <= target:
-            return x
+    low, high, x, step = 0.0, math.inf, guess, 0
+    while not 0.999 * target <= (found := cost(x)) <= target:
         low, high = (x, high) if found < target else (low, x)
+        step += 1
         # Epsilon is nearly a power of mu, so a Newton step in the exponents, aimed a little low,
         # mostly lands; every third step bisects, so that the search always ends.
         x *= (0.9996 * target / found) ** 0.9 if found else 2.0
         if not low < x < high or step % 3 == 0:
             x = (low + high) / 2 if high < math.inf else 2 * low
-    raise AssertionError("unreachable: the search is endless")
+    return x
 
 
 def _gaussian_mu(epsilon: float, delta: float) -> float:

@@ -13,7 +13,7 @@ from coterie.commands.output import (
     print_table,
     told,
 )
-from coterie.hub import start_hub
+from coterie.hub import start_hub, stop_hub
 from network.hub import admit_member, directory
 
 app = typer.Typer(no_args_is_help=True, help="The network's hub: start it, list domains.")
@@ -35,6 +35,16 @@ def up(
     """
     url = start_hub(home_of(home), host, port, foreground=foreground)
     console.print(f"The hub is up at {url}", highlight=False)
+
+
+@app.command()
+@told
+def stop(home: HomeOption = None) -> None:
+    """Stop the hub.
+
+    Example: coterie hub stop
+    """
+    console.print("The hub " + ("stopped" if stop_hub(home_of(home)) else "was not running"))
 
 
 @app.command()

@@ -43,11 +43,11 @@ def gaussian_delta(mu: float, epsilon: float) -> float:
     return float(norm.cdf(a) - math.exp(epsilon) * norm.cdf(b))
 
 
-def test_the_unit_is_one_user_of_one_domain():
+def test_the_unit_is_one_user_of_one_domain() -> None:
     assert ADJACENCY == "add/remove one user with all her interactions, per domain"
 
 
-def test_plan_epsilon_is_dp_accounting_s():
+def test_plan_epsilon_is_dp_accounting_s() -> None:
     accountant = PLDAccountant(value_discretization_interval=1e-3)
     for event in PLAN:
         gaussian = GaussianDpEvent(event.noise_multiplier)
@@ -56,13 +56,13 @@ def test_plan_epsilon_is_dp_accounting_s():
 
 
 @pytest.mark.parametrize("mu", [0.2, 0.8, 1.6])
-def test_plan_epsilon_without_sampling_is_the_closed_form(mu):
+def test_plan_epsilon_without_sampling_is_the_closed_form(mu: float) -> None:
     epsilon = plan_epsilon([Event(math.sqrt(20) / mu, 1.0, 20)], DELTA)
     assert gaussian_delta(mu, epsilon) <= DELTA * (1 + 1e-9)
     assert gaussian_delta(mu, epsilon * 0.999) > DELTA
 
 
-def test_no_events_cost_nothing_and_no_noise_costs_everything():
+def test_no_events_cost_nothing_and_no_noise_costs_everything() -> None:
     bare = [Event(1.0, 1.0, 1), Event(0.0, 0.5, 1)]
     for cost in (plan_epsilon, lambda e, d: RenyiFilter(d).epsilon(e)):
         assert cost([], DELTA) == 0.0
@@ -70,7 +70,7 @@ def test_no_events_cost_nothing_and_no_noise_costs_everything():
     assert epsilon_at_every_partner(bare, DELTA, 3) == math.inf
 
 
-def test_order_and_grouping_of_events_make_no_difference():
+def test_order_and_grouping_of_events_make_no_difference() -> None:
     split = [Event(2.0, 1.0, 3), Event(5.0, 0.1, 1), Event(2.0, 1.0, 4)]
     assert merge(split) == (Event(2.0, 1.0, 7), Event(5.0, 0.1, 1))
     assert plan_epsilon(split, DELTA) == plan_epsilon(merge(split), DELTA)
@@ -78,7 +78,9 @@ def test_order_and_grouping_of_events_make_no_difference():
 
 @given(events)
 @settings(max_examples=60, deadline=None)
-def test_the_filter_is_renyi_composition_at_fixed_orders_and_a_share_of_delta(found):
+def test_the_filter_is_renyi_composition_at_fixed_orders_and_a_share_of_delta(
+    found: list[Event],
+) -> None:
     accountant = RdpAccountant(list(ORDERS))
     for event in found:
         gaussian = GaussianDpEvent(event.noise_multiplier)
@@ -90,19 +92,19 @@ def test_the_filter_is_renyi_composition_at_fixed_orders_and_a_share_of_delta(fo
 
 @given(events.filter(bool), events)
 @settings(max_examples=60, deadline=None)
-def test_more_releases_never_cost_less(first, more):
+def test_more_releases_never_cost_less(first: list[Event], more: list[Event]) -> None:
     cost = RenyiFilter(DELTA).epsilon
     assert cost([*first, *more]) >= cost(first)
 
 
 @given(events.filter(bool))
 @settings(max_examples=25, deadline=None)
-def test_the_filter_never_shows_less_than_the_tight_figure(found):
+def test_the_filter_never_shows_less_than_the_tight_figure(found: list[Event]) -> None:
     assert RenyiFilter(DELTA).epsilon(found) >= plan_epsilon(found, DELTA) * (1 - 1e-6)
 
 
 @pytest.mark.parametrize("target", [0.5, 1.0, 2.0, 5.0, 8.0, 10.0, 20.0])
-def test_fixed_orders_waste_little_against_the_best_order(target):
+def test_fixed_orders_waste_little_against_the_best_order(target: float) -> None:
     (z,) = calibrate([Part(1.0, 1.0, 20)], target, DELTA)
     every = RdpAccountant([*np.linspace(1.05, 3, 80), *np.linspace(3, 80, 400)])
     every.compose(GaussianDpEvent(z), 20)
@@ -110,25 +112,25 @@ def test_fixed_orders_waste_little_against_the_best_order(target):
     assert 1.0 <= waste < (1.10 if target == 8.0 else 1.16)
 
 
-def test_at_most_eight_orders():
+def test_at_most_eight_orders() -> None:
     assert len(ORDERS) <= 8
 
 
 @pytest.mark.parametrize("epsilon", [0.3, 1.0, 8.0, 20.0])
-def test_calibration_spends_the_target_and_no_more(epsilon):
+def test_calibration_spends_the_target_and_no_more(epsilon: float) -> None:
     parts = [Part(0.1, 1.0, 1), Part(0.8, 1.0, 20), Part(0.1, 1.0, 4)]
     multipliers = calibrate(parts, epsilon, DELTA)
     planned = [Event(z, 1.0, part.count) for z, part in zip(multipliers, parts, strict=True)]
     assert 0.999 * epsilon <= plan_epsilon(planned, DELTA) <= epsilon
 
 
-def test_weights_are_shares_of_mu_squared():
+def test_weights_are_shares_of_mu_squared() -> None:
     multipliers = calibrate([Part(1, 1.0, 1), Part(9, 1.0, 20)], 2.0, DELTA)
     first, second = 1 / multipliers[0] ** 2, 20 / multipliers[1] ** 2
     assert second / first == pytest.approx(9)
 
 
-def test_calibration_with_sampling_and_spare_attempts():
+def test_calibration_with_sampling_and_spare_attempts() -> None:
     parts = [Part(0.2, 1.0, 1), Part(0.8, 0.05, 200)]
     z = calibrate(parts, 3.0, DELTA, spare_attempts=2)
     assert z[0] < z[1] / 0.05, "the first part is the costliest: its repetitions are the spare ones"
@@ -137,12 +139,12 @@ def test_calibration_with_sampling_and_spare_attempts():
 
 
 @pytest.mark.parametrize("epsilon", [0.0, -1.0, math.inf, math.nan])
-def test_calibration_needs_a_target_it_can_reach(epsilon):
+def test_calibration_needs_a_target_it_can_reach(epsilon: float) -> None:
     with pytest.raises(ValueError, match="epsilon"):
         calibrate([Part(1.0, 1.0, 1)], epsilon, DELTA)
 
 
-def test_a_user_of_every_partner_is_a_group_of_contributions_in_one_total():
+def test_a_user_of_every_partner_is_a_group_of_contributions_in_one_total() -> None:
     release = [Event(6.0, 1.0, 10)]
     assert epsilon_at_every_partner(release, DELTA, 3) == pytest.approx(
         plan_epsilon([Event(2.0, 1.0, 10)], DELTA), rel=1e-3
@@ -150,7 +152,7 @@ def test_a_user_of_every_partner_is_a_group_of_contributions_in_one_total():
     assert epsilon_at_every_partner(PLAN, DELTA, 1) == plan_epsilon(PLAN, DELTA)
 
 
-def test_sampling_helps_a_user_of_every_partner_too():
+def test_sampling_helps_a_user_of_every_partner_too() -> None:
     sampled = [Event(4.0, 0.05, 50)]
     together = epsilon_at_every_partner(sampled, DELTA, 3)
     assert plan_epsilon(sampled, DELTA) < together
@@ -159,13 +161,13 @@ def test_sampling_helps_a_user_of_every_partner_too():
 
 
 @pytest.mark.parametrize("bad", [(-1.0, 1.0, 1), (math.nan, 1.0, 1), (1.0, 0.0, 1), (1.0, 1.0, 0)])
-def test_impossible_events_are_refused(bad):
+def test_impossible_events_are_refused(bad: tuple[float, float, int]) -> None:
     with pytest.raises(ValueError, match="expected"):
         Event(*bad)
 
 
 @pytest.mark.parametrize("delta", [0.0, 1.0, -1e-5, math.nan])
-def test_delta_is_a_probability(delta):
+def test_delta_is_a_probability(delta: float) -> None:
     with pytest.raises(ValueError, match="delta"):
         plan_epsilon(PLAN, delta)
     with pytest.raises(ValueError, match="delta"):

@@ -8,6 +8,8 @@ import resource
 import signal
 import sqlite3
 import threading
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
@@ -50,12 +52,12 @@ def node_key_hex() -> str:
 
 
 @pytest.fixture
-def path(tmp_path) -> Path:
+def path(tmp_path: Path) -> Path:
     return tmp_path / "ledger.sqlite"
 
 
 @pytest.fixture
-def ledger(path):
+def ledger(path: Path) -> Iterator[Ledger]:
     opened = open_ledger(path)
     opened.open_budget("shoppers", 8.0, DELTA)
     yield opened
@@ -90,7 +92,7 @@ def release(ledger: Ledger, plan_hash: str, index: int, attempt: int = 0) -> Non
 # The way of a plan
 
 
-def test_a_plan_goes_from_unknown_to_closed(ledger):
+def test_a_plan_goes_from_unknown_to_closed(ledger: Ledger) -> None:
     states = [ledger.status(plan(1))]
     submit(ledger, plan(1), ROUND)
     states.append(ledger.status(plan(1)))
@@ -103,7 +105,7 @@ def test_a_plan_goes_from_unknown_to_closed(ledger):
     assert states == ["unknown", "pending", "awaiting signature", "approved", "closed"]
 
 
-def test_the_record_tells_who_decided_and_why(ledger):
+def test_the_record_tells_who_decided_and_why(ledger: Ledger) -> None:
     submit(ledger, plan(1), ROUND, Event(4.0, 1.0, 4), COUNT, spare_attempts=2)
     ledger.deny(plan(1), "owner@alpha", "too many rounds")
     (record,) = ledger.plans()
@@ -117,7 +119,7 @@ def test_the_record_tells_who_decided_and_why(ledger):
     assert record.decided.endswith("+00:00")
 
 
-def test_repeating_a_step_of_the_way_adds_nothing(ledger):
+def test_repeating_a_step_of_the_way_adds_nothing(ledger: Ledger) -> None:
     approved(ledger, 1, ROUND)
     head = ledger.head()
     submit(ledger, plan(1), ROUND)
@@ -126,7 +128,7 @@ def test_repeating_a_step_of_the_way_adds_nothing(ledger):
     assert ledger.head() == head
 
 
-def test_a_denial_is_final_but_a_refusal_may_be_cured(ledger):
+def test_a_denial_is_final_but_a_refusal_may_be_cured(ledger: Ledger) -> None:
     ledger.refuse(plan(1), "max_releases", "too many")
     assert ledger.status(plan(1)) == "refused"
     submit(ledger, plan(1), ROUND)
@@ -138,7 +140,7 @@ def test_a_denial_is_final_but_a_refusal_may_be_cured(ledger):
         approve(ledger, plan(1))
 
 
-def test_decisions_need_a_plan_that_waits_for_them(ledger):
+def test_decisions_need_a_plan_that_waits_for_them(ledger: Ledger) -> None:
     with pytest.raises(WrongStatus, match="unknown"):
         ledger.deny(plan(1), "owner", "no")
     with pytest.raises(WrongStatus, match="unknown"):
@@ -148,7 +150,7 @@ def test_decisions_need_a_plan_that_waits_for_them(ledger):
         ledger.deny(plan(1), "owner", "too late")
 
 
-def test_an_approval_is_the_owner_s_signature_for_this_plan_here(ledger):
+def test_an_approval_is_the_owner_s_signature_for_this_plan_here(ledger: Ledger) -> None:
     submit(ledger, plan(1), ROUND)
     key = owner_key_hex(OWNER)
     for signature in (
@@ -163,7 +165,7 @@ def test_an_approval_is_the_owner_s_signature_for_this_plan_here(ledger):
 
 
 @pytest.mark.parametrize("status", ["unknown", "pending", "awaiting signature", "denied", "closed"])
-def test_only_an_approved_plan_may_release(ledger, status):
+def test_only_an_approved_plan_may_release(ledger: Ledger, status: str) -> None:
     if status != "unknown":
         submit(ledger, plan(1), ROUND)
     if status == "awaiting signature":
@@ -180,7 +182,7 @@ def test_only_an_approved_plan_may_release(ledger, status):
 # Releases and attempts
 
 
-def test_a_release_is_reserved_then_charged(ledger):
+def test_a_release_is_reserved_then_charged(ledger: Ledger) -> None:
     mine = approved(ledger, 1, Event(4.0, 1.0, 2))
     ledger.reserve(mine, "train", 0, 0, ROUND)
     assert ledger.attempts(mine) == [("train", 0, 0, "reserved")]
@@ -188,7 +190,7 @@ def test_a_release_is_reserved_then_charged(ledger):
     assert ledger.attempts(mine) == [("train", 0, 0, "charged")]
 
 
-def test_one_attempt_sends_one_share(ledger):
+def test_one_attempt_sends_one_share(ledger: Ledger) -> None:
     mine = approved(ledger, 1, ROUND)
     release(ledger, mine, 0)
     head = ledger.head()
@@ -198,7 +200,7 @@ def test_one_attempt_sends_one_share(ledger):
         ledger.charge(mine, "train", 0, 0, OTHER_SHARE)
 
 
-def test_nothing_is_charged_or_voided_without_an_open_reservation(ledger):
+def test_nothing_is_charged_or_voided_without_an_open_reservation(ledger: Ledger) -> None:
     mine = approved(ledger, 1, Event(4.0, 1.0, 3))
     with pytest.raises(NotReserved, match="not reserved"):
         ledger.charge(mine, "train", 0, 0, SHARE)
@@ -213,7 +215,7 @@ def test_nothing_is_charged_or_voided_without_an_open_reservation(ledger):
         ledger.charge(mine, "train", 1, 0, SHARE)
 
 
-def test_an_attempt_is_never_repeated_under_its_number(ledger):
+def test_an_attempt_is_never_repeated_under_its_number(ledger: Ledger) -> None:
     mine = approved(ledger, 1, Event(4.0, 1.0, 4), spare_attempts=2)
     ledger.reserve(mine, "train", 0, 1, ROUND)  # attempt 0 failed elsewhere before it got here
     for attempt in (0, 1):
@@ -225,7 +227,7 @@ def test_an_attempt_is_never_repeated_under_its_number(ledger):
     release(ledger, mine, 0, attempt=2)
 
 
-def test_charged_attempts_use_up_the_spare_ones_and_voided_ones_do_not(ledger):
+def test_charged_attempts_use_up_the_spare_ones_and_voided_ones_do_not(ledger: Ledger) -> None:
     mine = approved(ledger, 1, Event(4.0, 1.0, 3), spare_attempts=1)
     ledger.reserve(mine, "train", 0, 0, ROUND)
     ledger.void(mine, "train", 0, 0, "no share left the node")
@@ -239,7 +241,7 @@ def test_charged_attempts_use_up_the_spare_ones_and_voided_ones_do_not(ledger):
     assert ledger.budget("shoppers").releases == 3
 
 
-def test_only_what_was_approved_is_released(ledger):
+def test_only_what_was_approved_is_released(ledger: Ledger) -> None:
     mine = approved(ledger, 1, Event(4.0, 1.0, 3), COUNT, spare_attempts=1)
     for other in (Event(3.9, 1.0, 1), Event(4.0, 0.5, 1)):
         with pytest.raises(NotApproved, match="isn't among"):
@@ -253,13 +255,13 @@ def test_only_what_was_approved_is_released(ledger):
         ledger.reserve(mine, "train", 2, 0, ROUND)
 
 
-def test_an_attempt_is_one_event(ledger):
+def test_an_attempt_is_one_event(ledger: Ledger) -> None:
     mine = approved(ledger, 1, Event(4.0, 1.0, 3))
     with pytest.raises(ValueError, match="count 1"):
         ledger.reserve(mine, "train", 0, 0, Event(4.0, 1.0, 2))
 
 
-def test_closing_voids_what_is_open_so_that_it_can_never_be_sent(ledger):
+def test_closing_voids_what_is_open_so_that_it_can_never_be_sent(ledger: Ledger) -> None:
     mine = approved(ledger, 1, Event(4.0, 1.0, 3))
     release(ledger, mine, 0)
     ledger.reserve(mine, "train", 1, 0, ROUND)
@@ -272,7 +274,7 @@ def test_closing_voids_what_is_open_so_that_it_can_never_be_sent(ledger):
 # Budgets
 
 
-def test_an_approved_plan_holds_its_whole_cost_until_it_closes(ledger):
+def test_an_approved_plan_holds_its_whole_cost_until_it_closes(ledger: Ledger) -> None:
     mine = approved(ledger, 1, Event(4.0, 1.0, 5), COUNT, spare_attempts=1)
     whole = RenyiFilter(DELTA).epsilon([Event(4.0, 1.0, 5), COUNT])
     for index in range(3):
@@ -288,7 +290,9 @@ def test_an_approved_plan_holds_its_whole_cost_until_it_closes(ledger):
     assert budget.spent == budget.held == RenyiFilter(DELTA).epsilon([Event(4.0, 1.0, 3)])
 
 
-def test_the_spare_attempt_is_held_at_the_costliest_and_freed_by_a_cheaper_one(ledger):
+def test_the_spare_attempt_is_held_at_the_costliest_and_freed_by_a_cheaper_one(
+    ledger: Ledger,
+) -> None:
     mine = approved(ledger, 1, Event(4.0, 1.0, 2), COUNT, spare_attempts=1)
     before = ledger.budget("shoppers").held
     ledger.reserve(mine, "count", 0, 0, COUNT)
@@ -298,7 +302,7 @@ def test_the_spare_attempt_is_held_at_the_costliest_and_freed_by_a_cheaper_one(l
     assert budget.held == RenyiFilter(DELTA).epsilon([ROUND, Event(8.0, 1.0, 2)]) < before
 
 
-def test_a_plan_that_does_not_fit_beside_the_others_is_not_approved(ledger):
+def test_a_plan_that_does_not_fit_beside_the_others_is_not_approved(ledger: Ledger) -> None:
     approved(ledger, 1, Event(4.0, 1.0, 20))
     submit(ledger, plan(2), Event(4.0, 1.0, 20))
     with pytest.raises(BudgetExceeded) as refusal:
@@ -316,7 +320,7 @@ def test_a_plan_that_does_not_fit_beside_the_others_is_not_approved(ledger):
     assert "add/remove one user with all her interactions, per domain" in lines[4]
 
 
-def test_room_can_be_asked_for_beforehand(ledger):
+def test_room_can_be_asked_for_beforehand(ledger: Ledger) -> None:
     head = ledger.head()
     ledger.require_room("shoppers", [Event(4.0, 1.0, 10)])
     with pytest.raises(BudgetExceeded):
@@ -326,13 +330,13 @@ def test_room_can_be_asked_for_beforehand(ledger):
     assert ledger.head() == head
 
 
-def test_no_noise_is_never_within_a_budget(ledger):
+def test_no_noise_is_never_within_a_budget(ledger: Ledger) -> None:
     submit(ledger, plan(1), Event(0.0, 1.0, 1))
     with pytest.raises(BudgetExceeded, match="Requested  epsilon infinite"):
         approve(ledger, plan(1))
 
 
-def test_a_public_population_is_recorded_but_not_limited(ledger):
+def test_a_public_population_is_recorded_but_not_limited(ledger: Ledger) -> None:
     ledger.open_budget("film club", 1.0, DELTA, public=True)
     ledger.submit(plan(1), "bare", "s", "film club", [Event(0.0, 1.0, 2)], {})
     approve(ledger, plan(1))
@@ -342,7 +346,7 @@ def test_a_public_population_is_recorded_but_not_limited(ledger):
     assert ledger.budget("shoppers").spent == 0.0
 
 
-def test_opening_a_budget_again_never_gives_spent_epsilon_back(ledger, path):
+def test_opening_a_budget_again_never_gives_spent_epsilon_back(ledger: Ledger, path: Path) -> None:
     mine = approved(ledger, 1, Event(4.0, 1.0, 5))
     release(ledger, mine, 0)
     spent = ledger.budget("shoppers").spent
@@ -355,7 +359,7 @@ def test_opening_a_budget_again_never_gives_spent_epsilon_back(ledger, path):
     again.dispose()
 
 
-def test_a_lowered_cap_stops_running_plans_when_they_reach_it(ledger):
+def test_a_lowered_cap_stops_running_plans_when_they_reach_it(ledger: Ledger) -> None:
     mine = approved(ledger, 1, Event(4.0, 1.0, 10))
     release(ledger, mine, 0)
     ledger.open_budget("shoppers", RenyiFilter(DELTA).epsilon([Event(4.0, 1.0, 2)]), DELTA)
@@ -369,12 +373,14 @@ def test_a_lowered_cap_stops_running_plans_when_they_reach_it(ledger):
 @pytest.mark.parametrize(
     ("epsilon", "delta"), [(0.0, DELTA), (math.inf, DELTA), (math.nan, DELTA), (1.0, 0.0)]
 )
-def test_a_budget_is_a_number_and_a_probability(ledger, epsilon, delta):
+def test_a_budget_is_a_number_and_a_probability(
+    ledger: Ledger, epsilon: float, delta: float
+) -> None:
     with pytest.raises(ValueError, match="finite epsilon"):
         ledger.open_budget("others", epsilon, delta)
 
 
-def test_a_plan_needs_a_population_with_a_budget_and_something_to_release(ledger):
+def test_a_plan_needs_a_population_with_a_budget_and_something_to_release(ledger: Ledger) -> None:
     with pytest.raises(UnknownPopulation, match="strangers"):
         ledger.submit(plan(1), "a", "s", "strangers", [ROUND], {})
     with pytest.raises(UnknownPopulation):
@@ -388,7 +394,7 @@ def test_a_plan_needs_a_population_with_a_budget_and_something_to_release(ledger
 # The chain
 
 
-def test_entries_are_chained_and_can_be_read_from_anywhere(ledger):
+def test_entries_are_chained_and_can_be_read_from_anywhere(ledger: Ledger) -> None:
     approved(ledger, 1, ROUND)
     entries = ledger.entries()
     assert [entry.kind for entry in entries] == ["ledger", "budget", "submission", "approval"]
@@ -398,14 +404,14 @@ def test_entries_are_chained_and_can_be_read_from_anywhere(ledger):
     assert json.loads(entries[3].body)["explanation"] == EXPLANATION
 
 
-def test_a_ledger_belongs_to_one_domain_and_one_key(ledger, path):
+def test_a_ledger_belongs_to_one_domain_and_one_key(ledger: Ledger, path: Path) -> None:
     key = Ed25519PrivateKey.from_private_bytes(NODE_KEY)
     for domain, other in (("bravo", key), ("alpha", Ed25519PrivateKey.generate())):
         with pytest.raises(LedgerError, match="belongs to domain 'alpha'"):
             Ledger(f"sqlite:///{path}", domain, other)
 
 
-def test_a_ledger_cut_short_from_outside_is_not_opened(tmp_path):
+def test_a_ledger_cut_short_from_outside_is_not_opened(tmp_path: Path) -> None:
     cut = tmp_path / "cut.sqlite"
     first = open_ledger(cut)
     first.open_budget("shoppers", 8.0, DELTA)
@@ -420,7 +426,7 @@ def test_a_ledger_cut_short_from_outside_is_not_opened(tmp_path):
 # Many at once
 
 
-def spend_what_is_left(path: Path, first_plan: int, pipe) -> None:
+def spend_what_is_left(path: Path, first_plan: int, pipe: Connection) -> None:
     ledger = open_ledger(path)
     ledger.open_budget("shoppers", 5.0, DELTA)
     for number in range(first_plan, first_plan + 5):
@@ -435,7 +441,7 @@ def spend_what_is_left(path: Path, first_plan: int, pipe) -> None:
     pipe.send("done")
 
 
-def test_processes_that_share_a_budget_never_overspend_it(path):
+def test_processes_that_share_a_budget_never_overspend_it(path: Path) -> None:
     receiver, sender = SPAWN.Pipe(duplex=False)
     # None of them finds a ledger: making it is part of the race.
     workers = [
@@ -458,9 +464,9 @@ def test_processes_that_share_a_budget_never_overspend_it(path):
     assert verdict.epsilon["shoppers"] == pytest.approx(budget.spent)
 
 
-def test_threads_of_one_node_race_for_one_attempt_and_one_wins(ledger):
+def test_threads_of_one_node_race_for_one_attempt_and_one_wins(ledger: Ledger) -> None:
     mine = approved(ledger, 1, Event(4.0, 1.0, 5), spare_attempts=4)
-    outcomes = []
+    outcomes: list[str] = []
 
     def reserve() -> None:
         try:
@@ -480,7 +486,7 @@ def test_threads_of_one_node_race_for_one_attempt_and_one_wins(ledger):
 # Crashes and full disks
 
 
-def release_for_ever(path: Path, pipe) -> None:
+def release_for_ever(path: Path, pipe: Connection) -> None:
     ledger = open_ledger(path)
     index = len(ledger.attempts(plan(1)))
     while True:
@@ -491,9 +497,11 @@ def release_for_ever(path: Path, pipe) -> None:
         index += 1
 
 
-def test_killed_at_any_moment_the_ledger_keeps_what_it_said_it_wrote(ledger, path):
+def test_killed_at_any_moment_the_ledger_keeps_what_it_said_it_wrote(
+    ledger: Ledger, path: Path
+) -> None:
     approved(ledger, 1, Event(200.0, 1.0, 5000))
-    promised = {}
+    promised: dict[int, str] = {}
     for life in range(3):
         receiver, sender = SPAWN.Pipe(duplex=False)
         process = SPAWN.Process(target=release_for_ever, args=(path, sender))
@@ -502,7 +510,7 @@ def test_killed_at_any_moment_the_ledger_keeps_what_it_said_it_wrote(ledger, pat
         for _ in range(7 + 4 * life):
             state, index = receiver.recv()
             promised[index] = state
-        os.kill(process.pid, signal.SIGKILL)
+        process.kill()
         process.join()
         while receiver.poll():
             try:
@@ -518,7 +526,7 @@ def test_killed_at_any_moment_the_ledger_keeps_what_it_said_it_wrote(ledger, pat
         assert verdict.epsilon["shoppers"] == pytest.approx(ledger.budget("shoppers").spent)
 
 
-def fill_the_disk(path: Path, pipe) -> None:
+def fill_the_disk(path: Path, pipe: Connection) -> None:
     ledger = open_ledger(path)
     size = path.with_name(path.name + "-wal").stat().st_size
     resource.setrlimit(resource.RLIMIT_FSIZE, (size + 50_000, size + 50_000))
@@ -533,7 +541,9 @@ def fill_the_disk(path: Path, pipe) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_on_a_full_disk_nothing_is_half_written_and_nothing_is_forgotten(ledger, path):
+def test_on_a_full_disk_nothing_is_half_written_and_nothing_is_forgotten(
+    ledger: Ledger, path: Path
+) -> None:
     approved(ledger, 1, Event(200.0, 1.0, 300))
     receiver, sender = SPAWN.Pipe(duplex=False)
     process = SPAWN.Process(target=fill_the_disk, args=(path, sender))
@@ -561,7 +571,7 @@ def reserve_until_full(ledger: Ledger, plan_hash: str) -> int:
     raise AssertionError("the database never became full")
 
 
-def test_a_database_at_its_limit_refuses_and_recovers(ledger):
+def test_a_database_at_its_limit_refuses_and_recovers(ledger: Ledger) -> None:
     mine = approved(ledger, 1, Event(200.0, 1.0, 300))
     with ledger._write.connect() as connection:
         pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
@@ -573,7 +583,7 @@ def test_a_database_at_its_limit_refuses_and_recovers(ledger):
     ledger.reserve(mine, "train", done, 0, Event(200.0, 1.0, 1))
 
 
-def test_a_ledger_that_cannot_be_opened_or_is_damaged_says_so(tmp_path):
+def test_a_ledger_that_cannot_be_opened_or_is_damaged_says_so(tmp_path: Path) -> None:
     with pytest.raises(LedgerUnavailable, match="nothing may leave"):
         open_ledger(tmp_path / "missing" / "ledger.sqlite")
     junk = tmp_path / "junk.sqlite"
@@ -582,13 +592,13 @@ def test_a_ledger_that_cannot_be_opened_or_is_damaged_says_so(tmp_path):
         open_ledger(junk)
 
 
-def test_every_commit_reaches_the_disk_before_it_counts(ledger):
+def test_every_commit_reaches_the_disk_before_it_counts(ledger: Ledger) -> None:
     with ledger._write.connect() as connection:
         assert connection.exec_driver_sql("PRAGMA synchronous").scalar_one() == 2  # FULL
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar_one() == "wal"
 
 
-def test_no_error_repeats_what_a_statement_held(ledger, monkeypatch):
+def test_no_error_repeats_what_a_statement_held(ledger: Ledger) -> None:
     with ledger._write.connect() as connection:
         connection.exec_driver_sql("DROP TABLE ledgerattempt")
         connection.commit()

@@ -1,13 +1,16 @@
 """The owner's standing rules."""
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from policies.accounting import Event
 from policies.owner_policy import OwnerPolicy, OwnerPolicyError, PlanFacts
 
 
-def facts(**changes) -> PlanFacts:
-    known = {
+def facts(**changes: Any) -> PlanFacts:
+    known: dict[str, Any] = {
         "epsilon": 0.9,
         "delta": 1e-5,
         "releases": 30,
@@ -18,7 +21,7 @@ def facts(**changes) -> PlanFacts:
     return PlanFacts(**(known | changes))
 
 
-def test_a_plan_within_every_rule_passes():
+def test_a_plan_within_every_rule_passes() -> None:
     assert OwnerPolicy().check(facts()) == []
 
 
@@ -33,11 +36,11 @@ def test_a_plan_within_every_rule_passes():
         ("public", {"public": True, "noise_multiplier": 0.0}),
     ],
 )
-def test_a_plan_beyond_one_rule_is_refused_by_that_rule(rule, change):
+def test_a_plan_beyond_one_rule_is_refused_by_that_rule(rule: str, change: dict[str, Any]) -> None:
     assert [refusal.rule for refusal in OwnerPolicy().check(facts(**change))] == [rule]
 
 
-def test_every_broken_rule_is_named_and_says_what_was_asked_and_allowed():
+def test_every_broken_rule_is_named_and_says_what_was_asked_and_allowed() -> None:
     refusals = OwnerPolicy().check(facts(epsilon=2.5, releases=2000))
     assert [refusal.rule for refusal in refusals] == ["max_releases", "max_epsilon_per_plan"]
     assert "2000" in refusals[0].message
@@ -46,32 +49,32 @@ def test_every_broken_rule_is_named_and_says_what_was_asked_and_allowed():
     assert "per domain" in refusals[1].message
 
 
-def test_one_plan_may_be_limited_below_the_budget():
+def test_one_plan_may_be_limited_below_the_budget() -> None:
     strict = OwnerPolicy(epsilon=8.0, max_epsilon_per_plan=2.0)
     assert [refusal.rule for refusal in strict.check(facts(epsilon=3.0))] == [
         "max_epsilon_per_plan"
     ]
 
 
-def test_public_data_may_be_asked_without_noise():
+def test_public_data_may_be_asked_without_noise() -> None:
     bare = facts(epsilon=float("inf"), noise_multiplier=0.0, public=True)
     assert OwnerPolicy(public=True).check(bare) == []
 
 
-def test_facts_follow_from_the_events():
+def test_facts_follow_from_the_events() -> None:
     found = PlanFacts.of([Event(4.0, 1.0, 10), Event(2.0, 1.0, 3)], 1e-5, 500)
     assert (found.releases, found.noise_multiplier) == (13, 2.0)
     assert found.epsilon == pytest.approx(5.5, rel=0.05)
 
 
-def test_what_the_file_leaves_out_is_cautious(tmp_path):
+def test_what_the_file_leaves_out_is_cautious(tmp_path: Path) -> None:
     path = tmp_path / "policy.toml"
     path.write_text("")
     read = OwnerPolicy.read(path)
     assert (read.epsilon, read.delta, read.public) == (1.0, 1e-5, False)
 
 
-def test_a_policy_is_read_from_toml(tmp_path):
+def test_a_policy_is_read_from_toml(tmp_path: Path) -> None:
     path = tmp_path / "policy.toml"
     path.write_text("epsilon = 8\nmin_users = 50\n")
     assert OwnerPolicy.read(path) == OwnerPolicy(epsilon=8.0, min_users=50)
@@ -88,13 +91,13 @@ def test_a_policy_is_read_from_toml(tmp_path):
         ("epsilon = ", "isn't TOML"),
     ],
 )
-def test_a_bad_setting_is_named(tmp_path, text, said):
+def test_a_bad_setting_is_named(tmp_path: Path, text: str, said: str) -> None:
     path = tmp_path / "policy.toml"
     path.write_text(text)
     with pytest.raises(OwnerPolicyError, match=said):
         OwnerPolicy.read(path)
 
 
-def test_a_missing_file_is_named(tmp_path):
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(OwnerPolicyError, match=r"policy\.toml"):
         OwnerPolicy.read(tmp_path / "policy.toml")

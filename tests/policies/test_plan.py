@@ -48,7 +48,7 @@ def test_an_honest_plan_is_admitted() -> None:
     "changes",
     [
         {"collusion": 0},
-        {"collusion": 2},
+        {"collusion": 3},
         {"threshold": 2},
         {"public": True},
     ],

@@ -7,7 +7,9 @@ import random
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -26,6 +28,7 @@ NODE, OWNER = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
 NODE_HEX, OWNER_HEX = owner_key_hex(NODE), owner_key_hex(OWNER)
 PLAN, SECOND, UNSIGNED = "a" * 64, "b" * 64, "c" * 64
 TRAIN, COUNT = Event(4.0, 1.0, 1), Event(6.0, 0.2, 1)
+Tamper = Callable[[list[Entry]], object]
 REPOSITORY = Path(policies.verify.__file__).parents[1]
 
 
@@ -50,7 +53,7 @@ def fill(ledger: Ledger) -> Budget:
 
 
 @pytest.fixture(scope="module")
-def original(tmp_path_factory) -> tuple[Path, Budget, list[Entry]]:
+def original(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Budget, list[Entry]]:
     path = tmp_path_factory.mktemp("ledger") / "ledger.sqlite"
     ledger = Ledger(f"sqlite:///{path}", "alpha", NODE)
     budget, entries = fill(ledger), ledger.entries()
@@ -59,12 +62,12 @@ def original(tmp_path_factory) -> tuple[Path, Budget, list[Entry]]:
 
 
 @pytest.fixture
-def entries(original) -> list[Entry]:
+def entries(original: tuple[Path, Budget, list[Entry]]) -> list[Entry]:
     return list(original[2])
 
 
 @pytest.fixture
-def copy(original, tmp_path) -> Path:
+def copy(original: tuple[Path, Budget, list[Entry]], tmp_path: Path) -> Path:
     path = tmp_path / "copy.sqlite"
     with sqlite3.connect(original[0]) as source, sqlite3.connect(path) as target:
         source.backup(target)
@@ -85,7 +88,7 @@ def resign(entries: list[Entry], key: Ed25519PrivateKey = NODE) -> list[Entry]:
     return chain
 
 
-def edit(entry: Entry, **changes) -> Entry:
+def edit(entry: Entry, **changes: Any) -> Entry:
     body = canonical(json.loads(entry.body) | changes).decode()
     return dataclasses.replace(entry, body=body)
 
@@ -97,7 +100,9 @@ def place(entries: list[Entry], kind: str, nth: int = 0) -> int:
 # What an honest ledger gets
 
 
-def test_an_honest_ledger_is_consistent_but_not_proven_complete(original):
+def test_an_honest_ledger_is_consistent_but_not_proven_complete(
+    original: tuple[Path, Budget, list[Entry]],
+) -> None:
     path, budget, entries = original
     for ledger in (path, str(path), entries):
         verdict = verify(ledger, NODE_HEX, OWNER_HEX)
@@ -108,7 +113,9 @@ def test_an_honest_ledger_is_consistent_but_not_proven_complete(original):
         assert verdict.epsilon == {"shoppers": pytest.approx(budget.spent, rel=1e-9)}
 
 
-def test_epsilon_is_recomputed_from_what_was_released(original):
+def test_epsilon_is_recomputed_from_what_was_released(
+    original: tuple[Path, Budget, list[Entry]],
+) -> None:
     accountant = RdpAccountant(list(ORDERS))
     accountant.compose(GaussianDpEvent(4.0), 2)
     accountant.compose(PoissonSampledDpEvent(0.2, GaussianDpEvent(6.0)), 2)
@@ -119,7 +126,7 @@ def test_epsilon_is_recomputed_from_what_was_released(original):
     assert "add/remove one user with all her interactions, per domain" in verdict.text
 
 
-def test_the_verifier_shares_no_code_with_the_writer():
+def test_the_verifier_shares_no_code_with_the_writer() -> None:
     tree = ast.parse(Path(policies.verify.__file__).read_text())
     imported = {
         name
@@ -137,7 +144,7 @@ def test_the_verifier_shares_no_code_with_the_writer():
     assert policies.verify.FILTER_ORDERS == ORDERS
 
 
-def test_random_ledgers_agree_with_their_verifier(tmp_path):
+def test_random_ledgers_agree_with_their_verifier(tmp_path: Path) -> None:
     dice = random.Random(7)
     for number in range(5):
         path = tmp_path / f"{number}.sqlite"
@@ -180,7 +187,7 @@ def random_step(ledger: Ledger, dice: random.Random, plan: str) -> None:
 
 
 @pytest.mark.parametrize("field", ["body", "kind", "hash", "previous", "signature", "index"])
-def test_an_edited_field_is_found_at_its_entry(entries, field):
+def test_an_edited_field_is_found_at_its_entry(entries: list[Entry], field: str) -> None:
     position = place(entries, "charge")
     value = getattr(entries[position], field)
     new = value + 1 if field == "index" else value.replace(value[10:12], "zz", 1) or value
@@ -193,7 +200,7 @@ def test_an_edited_field_is_found_at_its_entry(entries, field):
     assert f"BAD: entry {position + 1}" in verdict.text
 
 
-def test_deleted_and_swapped_entries_are_found(entries):
+def test_deleted_and_swapped_entries_are_found(entries: list[Entry]) -> None:
     without = entries[:5] + entries[6:]
     assert verify(without, NODE_HEX).first_bad == 6
     swapped = [*entries[:5], entries[6], entries[5], *entries[7:]]
@@ -202,7 +209,7 @@ def test_deleted_and_swapped_entries_are_found(entries):
     assert not verify([], NODE_HEX).ok
 
 
-def test_a_chain_under_another_key_is_found_if_the_key_is_known(entries):
+def test_a_chain_under_another_key_is_found_if_the_key_is_known(entries: list[Entry]) -> None:
     other = Ed25519PrivateKey.generate()
     forged = [edit(entries[0], node_key=owner_key_hex(other)), *entries[1:]]
     verdict = verify(resign(forged, other), NODE_HEX)
@@ -225,7 +232,9 @@ def test_a_chain_under_another_key_is_found_if_the_key_is_known(entries):
         ("ledgerhead", 'DELETE FROM ledgerentry WHERE "index" > 15'),
     ],
 )
-def test_tables_that_do_not_follow_from_the_entries_are_found(copy, table, change):
+def test_tables_that_do_not_follow_from_the_entries_are_found(
+    copy: Path, table: str, change: str
+) -> None:
     assert verify(copy, NODE_HEX).ok
     with sqlite3.connect(copy) as connection:
         assert connection.execute(change).rowcount > 0
@@ -236,11 +245,11 @@ def test_tables_that_do_not_follow_from_the_entries_are_found(copy, table, chang
 # What the node itself, holding the key, can't do
 
 
-def drop(kind: str, nth: int = 0):
+def drop(kind: str, nth: int = 0) -> Tamper:
     return lambda entries: entries.pop(place(entries, kind, nth))
 
 
-def change(kind: str, nth: int = 0, **changes):
+def change(kind: str, nth: int = 0, **changes: Any) -> Tamper:
     def apply(entries: list[Entry]) -> None:
         position = place(entries, kind, nth)
         entries[position] = edit(entries[position], **changes)
@@ -248,7 +257,7 @@ def change(kind: str, nth: int = 0, **changes):
     return apply
 
 
-def repeat(kind: str, nth: int = 0, **changes):
+def repeat(kind: str, nth: int = 0, **changes: Any) -> Tamper:
     def apply(entries: list[Entry]) -> None:
         position = place(entries, kind, nth)
         entries.insert(position + 1, edit(entries[position], **changes))
@@ -256,7 +265,7 @@ def repeat(kind: str, nth: int = 0, **changes):
     return apply
 
 
-def both(first, second):
+def both(first: Tamper, second: Tamper) -> Tamper:
     return lambda entries: (first(entries), second(entries))
 
 
@@ -265,7 +274,7 @@ ONE_COUNT = [
     {"count": 4, "noise_multiplier": 4, "sampling_rate": 1},
 ]
 NO_NOISE = {"count": 1, "noise_multiplier": 0.5, "sampling_rate": 1}
-SMALL = {"population": "shoppers", "epsilon": 1.0, "delta": DELTA, "public": False}
+SMALL: dict[str, Any] = {"population": "shoppers", "epsilon": 1.0, "delta": DELTA, "public": False}
 
 
 @pytest.mark.parametrize(
@@ -298,7 +307,9 @@ SMALL = {"population": "shoppers", "epsilon": 1.0, "delta": DELTA, "public": Fal
         (change("submission", events=[]), "submission", "no releases"),
     ],
 )
-def test_the_node_cannot_sign_what_breaks_the_rules(entries, tamper, kind, problem):
+def test_the_node_cannot_sign_what_breaks_the_rules(
+    entries: list[Entry], tamper: Tamper, kind: str, problem: str
+) -> None:
     tamper(entries)
     chain = resign(entries)
     verdict = verify(chain, NODE_HEX)
@@ -307,17 +318,20 @@ def test_the_node_cannot_sign_what_breaks_the_rules(entries, tamper, kind, probl
     assert chain[verdict.first_bad - 1].kind == kind
 
 
-def test_the_entry_that_went_over_the_budget_is_named_not_the_one_it_showed_at(entries):
+def test_the_entry_that_went_over_the_budget_is_named_not_the_one_it_showed_at(
+    entries: list[Entry],
+) -> None:
     position = place(entries, "budget")
     entries[position] = edit(entries[position], epsilon=1.5)
     verdict = verify(resign(entries), NODE_HEX)
+    assert verdict.first_bad is not None
     spent_before = verify(resign(entries)[: verdict.first_bad - 1], NODE_HEX)
     spent_with = verify(resign(entries)[: verdict.first_bad], NODE_HEX)
     assert spent_before.ok
     assert not spent_with.ok
 
 
-def test_an_approval_by_anyone_but_the_pinned_owner_is_found(entries):
+def test_an_approval_by_anyone_but_the_pinned_owner_is_found(entries: list[Entry]) -> None:
     impostor = Ed25519PrivateKey.generate()
     position = place(entries, "approval")
     entries[position] = edit(
@@ -344,7 +358,7 @@ def test_an_approval_by_anyone_but_the_pinned_owner_is_found(entries):
         "\ud800",
     ],
 )
-def test_a_body_of_any_shape_is_a_finding_not_a_crash(entries, body):
+def test_a_body_of_any_shape_is_a_finding_not_a_crash(entries: list[Entry], body: str) -> None:
     for kind in ("ledger", "budget", "submission", "approval", "reservation", "charge", "void"):
         position = place(entries, kind)
         changed = [*entries[:position], dataclasses.replace(entries[position], body=body)]
@@ -354,7 +368,7 @@ def test_a_body_of_any_shape_is_a_finding_not_a_crash(entries, body):
 
 
 @pytest.mark.parametrize("number", ["1e999", "-1", "0", '"x"', "[]", "1e400", "{}"])
-def test_a_number_of_any_kind_is_a_finding_not_a_crash(entries, number):
+def test_a_number_of_any_kind_is_a_finding_not_a_crash(entries: list[Entry], number: str) -> None:
     position = place(entries, "submission")
     body = entries[position].body.replace('"count":4', f'"count":{number}')
     entries[position] = dataclasses.replace(entries[position], body=body)
@@ -369,7 +383,9 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, check=False)
 
 
-def test_the_command_prints_the_verdict_and_says_it_in_its_exit_code(original, copy, tmp_path):
+def test_the_command_prints_the_verdict_and_says_it_in_its_exit_code(
+    original: tuple[Path, Budget, list[Entry]], copy: Path, tmp_path: Path
+) -> None:
     good = run(str(original[0]), "--key", NODE_HEX)
     assert (good.returncode, good.stdout.strip()) == (0, verify(original[0], NODE_HEX).text)
     with sqlite3.connect(copy) as connection:
@@ -383,7 +399,7 @@ def test_the_command_prints_the_verdict_and_says_it_in_its_exit_code(original, c
     assert "no ledger at" in missing.stderr
 
 
-def test_a_file_that_is_no_ledger_is_a_finding(tmp_path):
+def test_a_file_that_is_no_ledger_is_a_finding(tmp_path: Path) -> None:
     junk = tmp_path / "junk.sqlite"
     junk.write_bytes(b"junk" * 1000)
     empty = tmp_path / "empty.sqlite"
@@ -394,7 +410,7 @@ def test_a_file_that_is_no_ledger_is_a_finding(tmp_path):
         verify(tmp_path / "none.sqlite")
 
 
-def test_reading_changes_nothing_and_works_beside_a_writer(tmp_path):
+def test_reading_changes_nothing_and_works_beside_a_writer(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
     ledger = Ledger(f"sqlite:///{path}", "alpha", NODE)
     fill(ledger)
