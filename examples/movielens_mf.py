@@ -1,10 +1,9 @@
-"""Matrix factorisation on ratings that never leave their owners. Plain PyTorch, one user at a time.
+"""Matrix factorisation on ratings that never leave their owners, in plain PyTorch.
 
 Each function describes what ONE user adds. The partners' nodes map it over their users, clip
-every contribution, add noise and open only the sum over all partners.
-"""
+every contribution, add noise and open only the sum over all partners."""
 
-import math
+from math import sqrt
 
 import torch
 
@@ -18,9 +17,9 @@ def plan(data: ct.DataSet, epsilon: float | None, seed: int = 0) -> ct.Plan:
         return {"counts": torch.zeros(data.items).scatter_add(0, user.items, user.mask)}
 
     def user_vector(state, user):  # the best vector for her items: a ridge regression
-        vectors = state["vectors"]
-        hers = vectors[user.items] * user.mask[:, None]
-        gram = UNSEEN * vectors.T @ vectors + (1 - UNSEEN) * hers.T @ hers
+        all_items = state["vectors"]
+        hers = all_items[user.items] * user.mask[:, None]
+        gram = UNSEEN * all_items.T @ all_items + (1 - UNSEEN) * hers.T @ hers
         return torch.linalg.solve(gram + RIDGE * torch.eye(SIZE), hers.sum(0))
 
     def pull(state, user):  # minus the gradient of her squared errors, unseen items at 0.3
@@ -35,8 +34,8 @@ def plan(data: ct.DataSet, epsilon: float | None, seed: int = 0) -> ct.Plan:
 
     def evaluate(state, user):  # is her held-out item among the ten best of a hundred?
         found = scores(state, user_vector(state, user))
-        others = user.negatives != user.target
-        rank = (others & (found[user.negatives] >= found[user.target])).sum()
+        ahead = (found[user.negatives] >= found[user.target]) & (user.negatives != user.target)
+        rank = ahead.sum()
         hit = user.has_target * (rank < 10)
         return {"quality": torch.stack([hit, hit / torch.log2(rank + 2.0), user.has_target])}
 
@@ -53,26 +52,10 @@ def plan(data: ct.DataSet, epsilon: float | None, seed: int = 0) -> ct.Plan:
         return {"HR@10": hits / max(users, 1.0), "NDCG@10": gain / max(users, 1.0)}
 
     random = 0.01 * torch.randn(data.items, SIZE, generator=torch.Generator().manual_seed(seed))
-    return ct.Plan(
-        "movielens-mf",
-        "item vectors for every partner's recommendations",
-        data,
-        [
-            ct.Sum("popularity", popularity, clip_norm=math.sqrt(50), weight=0.10, update=start),
-            ct.Sum("train", pull, clip_norm=1.0, releases=ROUNDS, weight=0.87, update=step),
-            ct.Sum(
-                "evaluate",
-                evaluate,
-                clip_norm=math.sqrt(3),
-                releases=ROUNDS // 4,
-                weight=0.03,
-                after="train",
-                every=4,
-                metrics=report,
-            ),
-        ],
-        {"vectors": random},
-        epsilon=epsilon,
-        memory=user_vector,
-        scores=scores,
-    )
+    steps = [
+        ct.Sum("popularity", popularity, sqrt(50), weight=0.10, update=start),
+        ct.Sum("train", pull, 1.0, releases=ROUNDS, weight=0.87, update=step),
+        ct.Sum("evaluate", evaluate, sqrt(3), 3, 0.03, after="train", every=4, metrics=report),
+    ]
+    who, why, state = "movielens-mf", "item vectors for every partner", {"vectors": random}
+    return ct.Plan(who, why, data, steps, state, epsilon, memory=user_vector, scores=scores)

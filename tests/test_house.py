@@ -7,8 +7,13 @@ import click
 import pytest
 import typer
 
+import coterie as ct
 from coterie.cli import app
 from coterie.exit_codes import ExitCode
+from coterie.scripts import Script
+from policies.accounting import plan_epsilon
+from policies.admission import Bounds, admit
+from policies.plan import RosterEntry
 
 ROOT = Path(__file__).parents[1]
 ALLOWED = {
@@ -65,6 +70,19 @@ def test_every_exit_code_is_explained() -> None:
     page = (ROOT / "docs" / "exit-codes.md").read_text()
     for code in ExitCode:
         assert f"{code.value} " in page, f"docs/exit-codes.md misses {code.value} {code.name}"
+
+
+def test_the_example_is_short_and_becomes_a_plan() -> None:
+    file = ROOT / "examples" / "movielens_mf.py"
+    assert len(file.read_text().splitlines()) <= 60
+    data = ct.DataSet("interactions", 50, 8, 300, "0" * 64, False)
+    roster = [
+        RosterEntry(name=n, server_uid=n * 32, node_key=k * 64, owner_key=k * 64)
+        for n, k in (("a", "1"), ("b", "2"), ("c", "3"))
+    ]
+    bound = Script(str(file), "interactions", 8.0).write(data).bind(roster, "0" * 64)
+    admit(bound, Bounds(50, 8, 300), public=False)
+    assert plan_epsilon(bound.events(), bound.delta) <= 8.0
 
 
 def imported(file: Path) -> set[str]:
