@@ -1,7 +1,6 @@
 """Matrix factorisation on ratings that never leave their owners, in plain PyTorch.
 
-Each function describes what ONE user adds. The partners' nodes map it over their users, clip
-every contribution, add noise and open only the sum over all partners."""
+Each function is about ONE user; nodes map it over users, clip, add noise, open only the sum."""
 
 from math import sqrt
 
@@ -23,9 +22,9 @@ def plan(data: ct.DataSet, epsilon: float | None, seed: int = 0) -> ct.Plan:
         return torch.linalg.solve(gram + RIDGE * torch.eye(SIZE), hers.sum(0))
 
     def pull(state, user):  # minus the gradient of her squared errors, unseen items at 0.3
-        seen = torch.zeros(data.items).scatter_add(0, user.items, user.mask)
+        seen = popularity(state, user)["counts"]
         mine = user_vector(state, user)
-        predicted = state["vectors"] @ mine
+        predicted = scores(state, mine)
         error = seen * (1 - predicted) - (1 - seen) * UNSEEN * predicted
         return {"vectors": error[:, None] * mine[None, :]}
 
@@ -48,8 +47,8 @@ def plan(data: ct.DataSet, epsilon: float | None, seed: int = 0) -> ct.Plan:
         return {"vectors": state["vectors"] + RATE * total["vectors"] / data.users}
 
     def report(total):
-        hits, gain, users = (float(x) for x in total["quality"])
-        return {"HR@10": hits / max(users, 1.0), "NDCG@10": gain / max(users, 1.0)}
+        hits, gain, users = total["quality"].clamp(min=1.0).tolist()
+        return {"HR@10": hits / users, "NDCG@10": gain / users}
 
     random = 0.01 * torch.randn(data.items, SIZE, generator=torch.Generator().manual_seed(seed))
     steps = [
@@ -57,5 +56,5 @@ def plan(data: ct.DataSet, epsilon: float | None, seed: int = 0) -> ct.Plan:
         ct.Sum("train", pull, 1.0, releases=ROUNDS, weight=0.87, update=step),
         ct.Sum("evaluate", evaluate, sqrt(3), 3, 0.03, after="train", every=4, metrics=report),
     ]
-    who, why, state = "movielens-mf", "item vectors for every partner", {"vectors": random}
-    return ct.Plan(who, why, data, steps, state, epsilon, memory=user_vector, scores=scores)
+    made = {"state": {"vectors": random}, "memory": user_vector, "scores": scores}
+    return ct.Plan("movielens-mf", "item vectors for all", data, steps, epsilon=epsilon, **made)
