@@ -16,6 +16,7 @@ from coterie.owner import Owner
 from coterie.partners import open_owner, start_domain
 from coterie.processes import AlreadyRunning, running
 from network.client import LoginFailed, NodeRefused, NodeUnreachable, log_in
+from network.program import noise_std
 from network.smpc import ring
 from policies.verify import verify
 from tests.network_of_three import NAMES, Network, counting_plan, interactions
@@ -27,14 +28,7 @@ def test_a_public_run_opens_exactly_the_clipped_sum(network: Network, tmp_path: 
     plan = counting_plan(network.federation.data("open-data"), "exact", None, releases=1)
     network.submit_and_approve(plan)
     run = network.federation.train(plan, tmp_path)
-    truth = np.zeros(30)
-    for name in NAMES:
-        table = interactions(name)
-        for _, hers in table.groupby("user"):
-            items = hers["item"].str.removeprefix("item-").astype(int).to_numpy()
-            weight = min(1.0, 4.0 / np.sqrt(len(items)))
-            truth[items] += weight
-    assert np.allclose(run.state["sum"].numpy(), truth, atol=1e-3)
+    assert np.allclose(run.state["sum"].numpy(), clipped_counts(), atol=1e-3)
     assert run.epsilon is None
 
 
@@ -49,6 +43,10 @@ def test_a_private_run_is_noised_charged_and_verified(network: Network, tmp_path
         verdict = verify(folder.ledger_file, network.federation.domains[name]["node_key"])
         assert verdict.ok, verdict.text
     bound = network.federation.bind(plan)
+    noise = run.state["sum"].numpy() - 3 * clipped_counts()
+    expected = noise_std(bound, bound.steps[0]) * np.sqrt(3)
+    # 30 samples: their deviation falls outside these bounds with probability below 1e-6.
+    assert 0.4 * expected < np.sqrt(np.mean(noise**2)) < 1.8 * expected
     accountant = PLDAccountant(value_discretization_interval=1e-3)
     accountant.compose(SelfComposedDpEvent(GaussianDpEvent(bound.steps[0].noise_multiplier), 3))
     assert run.epsilon == pytest.approx(accountant.get_epsilon(bound.delta), abs=1e-6)
@@ -200,6 +198,16 @@ def test_errors_say_what_to_do(network: Network) -> None:
     url = network.federation.nodes["east"].url
     with pytest.raises(LoginFailed, match="wrong email or password"):
         log_in(url, "ada@university.example", "not the password")
+
+
+def clipped_counts() -> np.ndarray:
+    """What one release without noise opens, each user scaled to clip norm 4."""
+    counts = np.zeros(30)
+    for name in NAMES:
+        for _, hers in interactions(name).groupby("user"):
+            items = hers["item"].str.removeprefix("item-").astype(int).to_numpy()
+            counts[items] += min(1.0, 4.0 / np.sqrt(len(items)))
+    return counts
 
 
 def kill(network: Network, name: str) -> None:
