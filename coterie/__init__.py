@@ -17,7 +17,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from domains.request import sign_approvals_with
-from network.federation import Account, Federation, connect
+from network.federation import Account, Federation, FederationError, connect
 from network.gate import install_strict_reader
 from network.program import DataSet, Gradient, Plan, State, Sum
 from network.training import NotApproved, Progress, Run, RunInterrupted
@@ -27,6 +27,7 @@ __all__ = [
     "Account",
     "DataSet",
     "Federation",
+    "FederationError",
     "Gradient",
     "NotApproved",
     "Plan",

@@ -79,9 +79,11 @@ class Demo:
         keep_running = self.serve
         try:
             self._run()
-        except RunInterrupted:
+        except RunInterrupted as stopped:
             keep_running = True
-            raise
+            raise RunInterrupted(
+                f"{stopped}\nThe other processes stay up. This demo's home: --home {self.home.path}"
+            ) from None
         finally:
             if not keep_running:
                 self._stop_all()
@@ -206,7 +208,7 @@ class Demo:
             if epsilon is not None
             else (f"{dataset} without noise: NOT PRIVATE, its owners declared it public")
         )
-        script = Script(str(SCRIPT), dataset, epsilon)
+        script = Script(str(SCRIPT), dataset, epsilon, self.seed)
         with self._phase(f"quote and approve: {label}"):
             plan = script.plan(federation)
             print_quotes(federation.quote(plan))
@@ -261,7 +263,7 @@ class Demo:
         private: Run,
         public: Run,
     ) -> list[baselines.Row]:
-        script = Script(str(SCRIPT), PUBLIC, None)
+        script = Script(str(SCRIPT), PUBLIC, None, self.seed)
         offline = baselines.Offline(
             benchmark, script.write, federation.bind, federation.data(PUBLIC)
         )

@@ -18,6 +18,12 @@ class Home:
         """`$COTERIE_HOME`, or `.coterie` in the user's home directory."""
         return cls(Path(os.environ.get("COTERIE_HOME", Path.home() / ".coterie")))
 
+    @classmethod
+    def of_run(cls, folder: Path) -> Path | None:
+        """The home whose `scientist/runs` holds this run's folder, if one does."""
+        home = cls(folder.resolve().parents[2])
+        return home.path if folder.resolve().parent == home.runs else None
+
     def domain(self, name: str) -> DomainFolder:
         return DomainFolder(self.path / "domains" / name)
 

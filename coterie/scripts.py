@@ -1,11 +1,12 @@
-"""A data scientist's own script: a Python file with `plan(data, epsilon)`.
+"""A data scientist's own script: a Python file with `plan(data, epsilon[, seed])`.
 
 It is the scientist's code on the scientist's machine; no node ever sees it run.
 """
 
 import importlib.util
+import inspect
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from network.federation import Federation, FederationError
@@ -18,11 +19,13 @@ class Script:
 
     Attributes:
         epsilon: of the whole plan; None is without noise, NOT PRIVATE.
+        seed: of the first state, given to scripts whose `plan` takes one.
     """
 
     path: str
     dataset: str
     epsilon: float | None
+    seed: int = 0
 
     def plan(self, federation: Federation) -> Plan:
         """The plan that the script writes for the partners' declared data."""
@@ -42,13 +45,16 @@ class Script:
         specification.loader.exec_module(module)
         if not hasattr(module, "plan"):
             raise FederationError(f"{file} must define plan(data, epsilon) -> coterie.Plan.")
-        written: Plan = module.plan(data, self.epsilon)
+        seeded = "seed" in inspect.signature(module.plan).parameters
+        more = {"seed": self.seed} if seeded else {}
+        written: Plan = module.plan(data, self.epsilon, **more)
         return written
 
     def save(self, folder: Path) -> None:
         """Note beside the run how its plan was made, for `coterie run resume`."""
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "script.json").write_text(json.dumps(asdict(self), indent=1))
+        found = replace(self, path=str(Path(self.path).resolve()))
+        (folder / "script.json").write_text(json.dumps(asdict(found), indent=1))
 
     @classmethod
     def load(cls, folder: Path) -> "Script":

@@ -24,6 +24,7 @@ from coterie.commands.plan import (
     federation_of,
     script_of,
 )
+from coterie.home import Home
 from coterie.scripts import Script
 from network.federation import Federation
 from network.training import Progress as Release
@@ -60,8 +61,11 @@ def resume(run: RunFolder, accounts: AccountsOption = None, home: HomeOption = N
 
     Example: coterie run resume ~/.coterie/scientist/runs/3f9a12…
     """
+    script = Script.load(run)
+    if home is None and accounts is None:
+        home = Home.of_run(run)
     federation = federation_of(home_of(home), accounts)
-    print_run(train_with_bar(federation, Script.load(run), run))
+    print_run(train_with_bar(federation, script, run))
 
 
 @app.command()

@@ -1,8 +1,12 @@
 """The main job on real nodes: approve, train under SMPC and noise, deny, crash, resume."""
 
+import copy
 import json
 import os
 import signal
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +17,10 @@ from dp_accounting.pld import PLDAccountant
 
 import coterie as ct
 from coterie.owner import Owner
-from coterie.partners import open_owner, start_domain
-from coterie.processes import AlreadyRunning, running
+from coterie.partners import add_data, create_domain, open_owner, start_domain
+from coterie.processes import AlreadyRunning, ProcessError, running
+from domains.folder import FolderError
+from domains.interactions import InteractionsError
 from network.client import LoginFailed, NodeRefused, NodeUnreachable, log_in
 from network.program import noise_std
 from network.smpc import ring
@@ -190,6 +196,61 @@ def test_a_private_data_set_refuses_plans_without_noise(network: Network) -> Non
     plan = counting_plan(network.federation.data("interactions"), "no noise", None)
     answers = network.federation.submit(plan)
     assert {answer["status"] for answer in answers.values()} == {"refused"}
+
+
+def test_a_plain_syft_client_lists_data_sets_and_reads_mocks(network: Network) -> None:
+    """Syft as shipped, in a process that never imports Coterie."""
+    script = (
+        "import json, sys, syft\n"
+        "a = json.loads(open(sys.argv[1]).read())['north']\n"
+        "c = syft.login(url=a['url'], email=a['email'], password=a['password'])\n"
+        "found = {d.name: list(d.assets[0].mock.columns) for d in c.datasets.get_all()}\n"
+        "print(json.dumps([found, 'coterie' in sys.modules]))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(network.home.accounts)],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    found, imported = json.loads(done.stdout.splitlines()[-1])
+    assert not imported
+    assert {"user", "item"} <= set(found["interactions"])
+
+
+def test_a_taken_port_is_named(network: Network) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        create_domain(network.home, "west", "127.0.0.1", port)
+        with pytest.raises(ProcessError, match=rf"west can't listen on 127.0.0.1:{port}.*in use"):
+            start_domain(network.home, "west", None)
+    assert running(network.home.domain("west").pid_file) is None
+
+
+def test_a_second_data_set_of_another_schema_is_named(network: Network, tmp_path: Path) -> None:
+    """A file without the columns leaves nothing; another catalogue is caught before a plan is."""
+    catalogue, rows = tmp_path / "catalogue.txt", tmp_path / "rows.csv"
+    catalogue.write_text("item-1\nitem-2\n")
+    folder = network.home.domain("east")
+    declared = {"population": "more", "users": 100, "interactions_per_user": 16, "holdout": None,
+                "epsilon": 1.0, "public": False, "file": rows, "catalogue": catalogue}  # fmt: skip
+    rows.write_text("customer,product\n1,item-1\n")
+    with pytest.raises(InteractionsError, match="user"):
+        add_data(folder, dataset="more", **declared)
+    assert not (folder.datasets / "more").exists()
+    rows.write_text("user,item\n1,item-1\n")
+    with pytest.raises(FolderError, match="has a data set 'interactions' already"):
+        add_data(folder, dataset="interactions", **declared)
+    federation = network.federation
+    cards = copy.deepcopy(federation.domains)
+    cards["east"]["datasets"][0]["catalogue"] = "0" * 64
+    federation.domains, kept = cards, federation.domains
+    try:
+        with pytest.raises(ct.FederationError, match=r"catalogue is .* at east"):
+            federation.data(cards["east"]["datasets"][0]["name"])
+    finally:
+        federation.domains = kept
 
 
 def test_errors_say_what_to_do(network: Network) -> None:
