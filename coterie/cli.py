@@ -76,7 +76,10 @@ def demo(
         Path | None,
         typer.Option(help="csv, csv.xz, parquet or an NCF folder (default: MovieLens-100K)."),
     ] = None,
-    epsilon: Annotated[float, typer.Option(help="Epsilon of the private run.")] = 8.0,
+    epsilon: Annotated[
+        list[float] | None,
+        typer.Option(help="Epsilon of the private run (default: 8); repeat it to compare several."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of split, negatives and first state.")] = 0,
     deny: Annotated[str | None, typer.Option(help="Deny at this partner.")] = None,
     review: Annotated[
@@ -103,7 +106,7 @@ def demo(
     Demo(
         home=place,
         data=data,
-        epsilon=epsilon,
+        epsilons=tuple(epsilon or (8.0,)),
         seed=seed,
         deny=deny,
         review=review,

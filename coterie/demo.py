@@ -7,7 +7,8 @@ the rounds run under SMPC with enforced noise, and the verifier reads the ledger
 import json
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -59,7 +60,7 @@ class Demo:
 
     home: Home
     data: Path | None
-    epsilon: float
+    epsilons: Sequence[float]
     seed: int
     deny: str | None
     review: bool
@@ -97,7 +98,7 @@ class Demo:
         with self._phase("invite and look"):
             federation = self._invite_scientist()
             self._show_mocks(federation)
-        private = self._train(federation, PRIVATE, self.epsilon)
+        private = {e: self._train(federation, PRIVATE, e) for e in self.epsilons}
         public = self._train(federation, PUBLIC, None)
         with self._phase("baselines"):
             rows = self._compare(benchmark, parts, federation, private, public)
@@ -162,7 +163,7 @@ class Demo:
             users=declared_users(users),
             interactions_per_user=INTERACTIONS_PER_USER,
             holdout=holdout,
-            epsilon=self.epsilon * 1.25,
+            epsilon=sum(self.epsilons) * 1.25,
             public=dataset == PUBLIC,
         )
 
@@ -260,7 +261,7 @@ class Demo:
         benchmark: Benchmark,
         parts: Mapping[str, pd.DataFrame],
         federation: Federation,
-        private: Run,
+        private: Mapping[float, Run],
         public: Run,
     ) -> list[baselines.Row]:
         script = Script(str(SCRIPT), PUBLIC, None, self.seed)
@@ -272,9 +273,10 @@ class Demo:
         for name in PARTNERS:
             alone = offline.train(parts[name], declared_users(parts[name]["user"].nunique()))
             rows.append(offline.row(f"{name} alone ({from_file})", alone, None))
-        rows.append(
-            offline.row(f"Coterie, epsilon {self.epsilon:g}", private.state, private.epsilon)
-        )
+        rows += [
+            offline.row(f"Coterie, epsilon {epsilon:g}", run.state, run.epsilon)
+            for epsilon, run in private.items()
+        ]
         rows.append(offline.row("Coterie without noise: NOT PRIVATE", public.state, None))
         together = offline.train(
             benchmark.train, sum(declared_users(p["user"].nunique()) for p in parts.values())
@@ -283,24 +285,28 @@ class Demo:
         return rows
 
     def _report(
-        self, federation: Federation, rows: list[baselines.Row], private: Run, public: Run
+        self,
+        federation: Federation,
+        rows: list[baselines.Row],
+        private: Mapping[float, Run],
+        public: Run,
     ) -> None:
         self.results.mkdir(parents=True, exist_ok=True)
         verdicts = {name: self._verify(name) for name in PARTNERS}
         budgets = {n: json.loads(c.call("budgets")) for n, c in federation.nodes.items()}
-        traffic = traffic_of(private)
+        traffic = traffic_of(next(iter(private.values())))
         print_table(
             "Leave-one-out, 99 sampled negatives",
             ["model", "HR@10", "NDCG@10", "epsilon per domain"],
             [[r.model, f"{r.hr:.4f}", f"{r.ndcg:.4f}", r.epsilon_text] for r in rows],
         )
-        bound = ApprovablePlan.from_json((private.folder / "plan.json").read_text())
-        everywhere = epsilon_at_every_partner(
-            charged_events(private, bound), bound.delta, len(bound.roster)
-        )
+        plans = {epsilon: plan_of(run) for epsilon, run in private.items()}
+        everywhere = {e: everywhere_epsilon(private[e], plan) for e, plan in plans.items()}
+        delta = next(iter(plans.values())).delta
         console.print(
-            f"Epsilon at delta {bound.delta:g}. Adjacency and unit: {ADJACENCY}. A person who is "
-            f"a user at all {len(bound.roster)} partners: epsilon {everywhere:.3f}.",
+            f"Epsilon at delta {delta:g}. Adjacency and unit: {ADJACENCY}. A person who is a user "
+            f"at all {len(PARTNERS)} partners: epsilon "
+            + ", ".join(f"{value:.3f} (plan at {e:g})" for e, value in everywhere.items()) + ".",
             highlight=False, soft_wrap=True,
         )  # fmt: skip
         print_table(
@@ -317,20 +323,26 @@ class Demo:
         print_table("Seconds per phase", ["phase", "seconds"], list(self.seconds.items()))
         curve, budget = self.results / "learning-curve.png", self.results / "budget.png"
         plot_learning_curve(curve, private, public, rows)
-        plot_budget(budget, private, budgets, bound.delta)
+        plot_budget(budget, private, budgets, delta)
         console.print(f"Plots: {curve} and {budget}", highlight=False)
         if self.json_file is not None:
             figures = {
                 "rows": [r.__dict__ for r in rows],
-                "epsilon_at_every_partner": everywhere,
-                "delta": bound.delta,
+                "delta": delta,
                 "adjacency": ADJACENCY,
                 "budgets": budgets,
                 "bytes_per_training_round": traffic,
                 "seconds": self.seconds,
                 "verdicts": verdicts,
-                "plan": bound.hash,
-                "releases": [r.__dict__ for r in private.history],
+                "private_runs": [
+                    {
+                        "epsilon": epsilon,
+                        "epsilon_at_every_partner": everywhere[epsilon],
+                        "plan": run.plan_hash,
+                        "releases": [r.__dict__ for r in run.history],
+                    }
+                    for epsilon, run in private.items()
+                ],
                 "releases_without_noise": [r.__dict__ for r in public.history],
             }
             self.json_file.write_text(json.dumps(figures, indent=1, default=_plain))
@@ -408,12 +420,16 @@ def traffic_of(run: Run) -> dict[str, dict[str, int]]:
     }
 
 
-def charged_events(run: Run, plan: ApprovablePlan) -> list[Any]:
-    """The mechanism events of everything the run released."""
-    counts: dict[str, int] = {}
-    for release in run.history:
-        counts[release.step] = counts.get(release.step, 0) + 1
-    return [plan.step(name).event(count) for name, count in sorted(counts.items())]
+def plan_of(run: Run) -> ApprovablePlan:
+    """The plan as the owners approved it, from the run's folder."""
+    return ApprovablePlan.from_json((run.folder / "plan.json").read_text())
+
+
+def everywhere_epsilon(run: Run, plan: ApprovablePlan) -> float:
+    """What the run's releases cost a person who is a user at every partner."""
+    counts = Counter(release.step for release in run.history)
+    events = [plan.step(name).event(count) for name, count in sorted(counts.items())]
+    return epsilon_at_every_partner(events, plan.delta, len(plan.roster))
 
 
 def _private_budget(budgets: list[dict[str, Any]]) -> tuple[str, str]:

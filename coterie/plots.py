@@ -13,13 +13,13 @@ from coterie.baselines import Row
 from network.training import Run
 
 
-def plot_learning_curve(path: Path, private: Run, public: Run, rows: Sequence[Row]) -> None:
+def plot_learning_curve(
+    path: Path, private: Mapping[float, Run], public: Run, rows: Sequence[Row]
+) -> None:
     """Released (noised) HR@10 by training round, with the offline rows as lines."""
     figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
-    for run, label in (
-        (private, "Coterie, released and noised"),
-        (public, "no noise: NOT PRIVATE"),
-    ):
+    curves = [(run, f"Coterie, epsilon {e:g}: released, noised") for e, run in private.items()]
+    for run, label in [*curves, (public, "no noise: NOT PRIVATE")]:
         points = _metric_by_round(run, "HR@10")
         axes.plot(*zip(*points, strict=True), marker="o", label=label)
     for row, style in zip((r for r in rows if "Coterie" not in r.model), _styles(), strict=False):
@@ -33,13 +33,17 @@ def plot_learning_curve(path: Path, private: Run, public: Run, rows: Sequence[Ro
 
 
 def plot_budget(
-    path: Path, private: Run, budgets: Mapping[str, Sequence[Mapping[str, Any]]], delta: float
+    path: Path,
+    private: Mapping[float, Run],
+    budgets: Mapping[str, Sequence[Mapping[str, Any]]],
+    delta: float,
 ) -> None:
-    """Epsilon of the plan by release, and each domain's budget spent against its cap."""
+    """Epsilon of each plan by release, and each domain's budget spent against its cap."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
-    left.step(
-        [r.index for r in private.history], [r.epsilon for r in private.history], where="post"
-    )
+    for epsilon, run in private.items():
+        spent = [r.epsilon for r in run.history]
+        left.step([r.index for r in run.history], spent, where="post", label=f"plan at {epsilon:g}")
+    left.legend(fontsize=8)
     left.set_xlabel("release")
     left.set_ylabel(f"epsilon so far (PLD, delta {delta:g})")
     left.set_ylim(bottom=0)
