@@ -379,7 +379,7 @@ class Demo:
     def _start_dashboard(self, name: str) -> str:
         (port,) = free_ports(1)
         folder = self.home.domain(name)
-        process = start(
+        start(
             f"{name}'s dashboard",
             dashboard_command(self.home, name, None, "127.0.0.1", port),
             folder.path / "dashboard.pid",
@@ -388,7 +388,6 @@ class Demo:
             port,
             "/_stcore/health",
         )
-        (folder.path / "dashboard.pid").write_text(str(process.pid))
         return f"http://127.0.0.1:{port}"
 
     def _stop_all(self) -> None:

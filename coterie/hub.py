@@ -1,7 +1,7 @@
 """Starting and stopping the hub on this machine."""
 
 from coterie.home import Home
-from coterie.processes import start, stop
+from coterie.processes import hold, start, stop
 from network.gate import API
 from network.hub import create_hub
 
@@ -17,6 +17,7 @@ def start_hub(home: Home, host: str, port: int, *, foreground: bool = False) -> 
     if foreground:
         from network.hub import serve
 
+        hold("hub", home.hub / "node.pid")
         serve(home.hub)
         return url
     start(

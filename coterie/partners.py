@@ -11,7 +11,7 @@ import tomli_w
 
 from coterie.home import Home
 from coterie.owner import ROLES, Owner, log_in_owner
-from coterie.processes import running, start, stop
+from coterie.processes import hold, running, start, stop
 from domains.dataset import load_dataset
 from domains.declaration import Declaration, read_catalogue
 from domains.folder import (
@@ -139,6 +139,7 @@ def start_domain(home: Home, name: str, hub: str | None, *, foreground: bool = F
     if foreground:
         from domains.node import serve
 
+        hold(name, folder.pid_file)
         serve(folder.path)
         return url_of(settings)
     start(

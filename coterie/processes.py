@@ -1,5 +1,6 @@
 """Nodes, the hub and dashboards as processes of this machine: start, find, stop."""
 
+import fcntl
 import os
 import signal
 import socket
@@ -23,23 +24,41 @@ class AlreadyRunning(ProcessError):
     """It runs already."""
 
 
+def hold(name: str, pid_file: Path) -> int:
+    """Take `pid_file` for this process and whatever inherits the descriptor that is returned.
+
+    The lock on it ends with the last process that has it open, so a number that the system gives
+    to another process later is never mistaken for ours.
+
+    Raises:
+        AlreadyRunning: another process has it.
+    """
+    descriptor = os.open(pid_file, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        pid = running(pid_file)
+        raise AlreadyRunning(f"{name} runs already (process {pid}). Stop it first.") from None
+    _write_pid(descriptor, os.getpid())
+    return descriptor
+
+
+def _write_pid(descriptor: int, pid: int) -> None:
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, str(pid).encode(), 0)
+
+
 def running(pid_file: Path) -> int | None:
-    """The process id in `pid_file` if that process is alive, else None."""
+    """The process that holds `pid_file`, or None if none does."""
     try:
-        pid = int(pid_file.read_text())
-        os.kill(pid, 0)
-    except (FileNotFoundError, ValueError, ProcessLookupError):
+        with pid_file.open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
         return None
-    except PermissionError:
-        return pid
-    return None if _is_zombie(pid) else pid
-
-
-def _is_zombie(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except OSError:
-        return False
+    except BlockingIOError:
+        return int(pid_file.read_text() or 0)
+    return None
 
 
 def start(
@@ -55,21 +74,24 @@ def start(
         AlreadyRunning: its process is alive.
         ProcessError: the port is taken, or the process ended; with its last words.
     """
-    pid = running(pid_file)
-    if pid is not None:
-        raise AlreadyRunning(f"{name} runs already (process {pid}). Stop it first.")
-    _require_free(name, host, port)
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as out:
-        began = out.tell()
-        process = subprocess.Popen(
-            [sys.executable, *command],
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=out,
-            start_new_session=True,
-            env=_environment(),
-        )
+    held = hold(name, pid_file)
+    try:
+        _require_free(name, host, port)
+        with log.open("ab") as out:
+            began = out.tell()
+            process = subprocess.Popen(
+                [sys.executable, *command],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                start_new_session=True,
+                pass_fds=(held,),
+                env=_environment(),
+            )
+        _write_pid(held, process.pid)
+    finally:
+        os.close(held)
     _wait_until_ready(name, process, log, began, f"http://{_reachable(host)}:{port}{probe}")
     return process
 

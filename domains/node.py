@@ -1,6 +1,6 @@
 """A domain node: Syft's data site with the Coterie service, behind the gate, as one process.
 
-Run it in its own process: python -m domains.node HOME/domains/NAME
+`coterie domain up` runs it in a process of its own and sees to it that there is only one.
 """
 
 import logging
@@ -33,13 +33,7 @@ def serve(path: Path) -> None:
     folder = DomainFolder(path)
     settings = folder.settings()
     app = build_app(folder, settings)
-    folder.pid_file.write_text(str(os.getpid()))
-    try:
-        uvicorn.run(
-            app, host=settings.host, port=settings.port, log_level="error", access_log=False
-        )
-    finally:
-        folder.pid_file.unlink(missing_ok=True)
+    uvicorn.run(app, host=settings.host, port=settings.port, log_level="error", access_log=False)
 
 
 def build_app(folder: DomainFolder, settings: DomainSettings) -> "FastAPI":

@@ -211,11 +211,7 @@ def serve(path: Path) -> None:
 
     settings = read_settings(path)
     app = build_app(path)
-    (path / "node.pid").write_text(str(os.getpid()))
-    try:
-        uvicorn.run(app, host=settings.host, port=settings.port, log_level="error")
-    finally:
-        (path / "node.pid").unlink(missing_ok=True)
+    uvicorn.run(app, host=settings.host, port=settings.port, log_level="error")
 
 
 def main() -> None:

@@ -131,7 +131,8 @@ def movielens_100k(cache: Path | None = None) -> DataFrame:
 def read_interactions(path: Path | str) -> DataFrame:
     """Read interactions from a csv, csv.xz or parquet file.
 
-    Columns: user and item (whole numbers from 0 to `MAX_ID`), optionally value (or `rating`) and
+    Columns: user and item (whole numbers from 0 to `MAX_ID`, or texts, which are numbered in sorted
+    order; at least half of the entries must then be no numbers), optionally value (or `rating`) and
     time (or `timestamp`, or `position`); others are ignored. A pair of user and item that occurs
     several times counts once: the latest, or without times the last in the file.
 
@@ -143,7 +144,7 @@ def read_interactions(path: Path | str) -> DataFrame:
             huge entry.
     """
     path = Path(path)
-    table = _table(path, ("user", "item"))
+    table = _numbered(_table(path, ("user", "item")), ("user", "item"))
     _check_ids(path, table, ("user", "item"))
     for column in ("value", "time"):
         if column in table:
@@ -303,6 +304,17 @@ def _named(path: Path, table: DataFrame, required: tuple[str, ...]) -> DataFrame
     if table.empty:
         raise DataRefused(f"{path}: the file has a header but no rows")
     return table[[column for column in known if column in table]].reset_index(drop=True)
+
+
+def _numbered(table: DataFrame, columns: tuple[str, ...]) -> DataFrame:
+    """The table with text ids replaced by their place among all ids of the column, sorted."""
+    for column in columns:
+        ids = table[column]
+        texts = pd.to_numeric(ids, errors="coerce").isna()
+        if ids.dtype == object and 2 * (texts & ids.notna()).sum() >= len(ids) > 0:
+            codes, _ = pd.factorize(ids.astype("string"), sort=True)
+            table = table.assign(**{column: pd.Series(codes, ids.index).where(ids.notna())})
+    return table
 
 
 def _check_ids(path: Path, table: DataFrame, columns: tuple[str, ...]) -> None:

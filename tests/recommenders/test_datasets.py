@@ -57,6 +57,13 @@ def test_columns_go_by_several_names(tmp_path: Path, header: str, columns: list[
     assert list(read_interactions(written(tmp_path, f"{header}\n{row}\n"))) == columns
 
 
+def test_text_ids_are_numbered_in_sorted_order(tmp_path: Path) -> None:
+    path = written(tmp_path, "user,item\nzoe,B01\nada,0700\nzoe,A02\n")
+    table = read_interactions(path)
+    assert table["user"].tolist() == [1, 0, 1]
+    assert table["item"].tolist() == [2, 0, 1]
+
+
 def test_a_repeated_pair_counts_once_the_latest(tmp_path: Path) -> None:
     text = "user,item,rating,timestamp\n1,2,5,30\n1,3,4,10\n1,2,1,20\n"
     table = read_interactions(written(tmp_path, text))
@@ -80,7 +87,7 @@ BAD_FILES = {
     "huge": (f"user,item\n1,{SECRET}0000\n", f"column item is larger than {MAX_ID}"),
     "beyond 64 bits": (f"user,item\n1,{SECRET}{'0' * 20}\n", "column item .*numbers"),
     "fraction": (f"user,item\n1,{SECRET}.5\n", "column item is not a whole number"),
-    "text": (f"user,item\n1,{SECRET}x\n", "column item is not a number in 1 rows"),
+    "text": (f"user,item\n1,1\n1,2\n1,{SECRET}x\n", "column item is not a number in 1 rows"),
     "no bytes": ("", "file is empty"),
     "no rows": ("user,item\n", "no rows"),
     "surplus fields": (f"user,item\n1,2,{SECRET}\n", "more fields than the header"),
