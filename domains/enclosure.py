@@ -200,7 +200,7 @@ class _Child:
         self._store = store
         self._plan = Plan.from_json(opening["plan"])
         self._data = Interactions.load(store)
-        seed = int(self._plan.hash[:8], 16)
+        seed = int(self._plan.hash[:16], 16)
         self._people = UserTensors(self._data, opening["items"], opening["width"], seed)
 
     def answer(

@@ -4,6 +4,12 @@
 
 The engine applies `vmap` and `grad` itself, so a graph can't mix users. What it returns is exact
 integers without noise; they go to the node's own process, which adds noise before anything leaves.
+
+What one user adds must not depend on who else is there, to the last bit: else adding a user would
+move the sum by more than her own clip norm. Floating-point results depend on a batch's shape and on
+a row's place in it (libraries treat the rest of a loop differently), so both are fixed: every batch
+of a step has the same shape, from declared bounds, and a user's place in it follows from her own
+key. Places that nobody takes are computed for an empty user and thrown away.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -18,8 +24,14 @@ from policies.graph import NEGATIVES, Graph
 from policies.mechanism import clip, quantise, zero_nonfinite
 from policies.plan import Step
 
-CHUNK_BYTES = 2**26
-"""Per-user dense outputs of one chunk of users take at most this many bytes."""
+CHUNK_BYTES = 2**21
+"""Per-user dense outputs of one batch take at most this many bytes: they stay in the cache."""
+LARGEST_BATCH = 64
+
+EMPTY = -1
+"""Stands for no user: no interactions, no target."""
+
+_CANDIDATES = 2 * NEGATIVES
 
 
 class UserTensors:
@@ -29,52 +41,108 @@ class UserTensors:
         interactions: the data set.
         items: size of the catalogue, N.
         width: declared maximum of interactions per user, M.
-        seed: of the sampled negatives; public, fixed by the plan.
+        seed: of the sampled negatives; public, fixed by the plan; below 2^64.
     """
 
     def __init__(self, interactions: Interactions, items: int, width: int, seed: int) -> None:
         self._data = interactions
         self._items = items
         self._width = width
-        self._seed = seed
+        self._seed = np.uint64(seed)
+
+    def batches(self, users: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:
+        """These users in batches of exactly `size` places, `EMPTY` where nobody is.
+
+        A user's place is her key modulo `size`, whoever the others are.
+        """
+        places = (self._data.keys[users, 0] % np.uint64(size)).astype(np.int64)
+        order = np.argsort(places, kind="stable")
+        counts = np.bincount(places, minlength=size)
+        turn = np.arange(len(users)) - np.repeat(np.cumsum(counts) - counts, counts)
+        grid = np.full((counts.max(initial=0), size), EMPTY)
+        grid[turn, places[order]] = users[order]
+        yield from grid
 
     def batch(self, users: NDArray[np.int64], names: tuple[str, ...]) -> dict[str, Tensor]:
-        """The named tensors of these users; the first dimension is the user."""
+        """The named tensors of these users or `EMPTY` places; the first dimension is the user."""
         found: dict[str, Tensor] = {}
-        if {"items", "mask", "values"} & set(names):
-            found |= self._padded(users)
-        targets = self._data.targets[users]
+        items, real = self._padded(users)
+        found["items"] = torch.from_numpy(items)
+        found["mask"] = torch.from_numpy(real.astype(np.float32))
+        if "values" in names:
+            found["values"] = torch.from_numpy(self._values(users, real))
+        targets = np.where(users == EMPTY, -1, self._data.targets[users])
         found["target"] = torch.from_numpy(np.maximum(targets, 0))
         found["has_target"] = torch.from_numpy((targets >= 0).astype(np.float32))
         if "negatives" in names:
-            found["negatives"] = torch.from_numpy(np.stack([self._negatives(u) for u in users]))
+            known = np.column_stack([np.where(real, items, -1), targets])
+            found["negatives"] = torch.from_numpy(self._negatives(users, known))
         return {name: found[name] for name in names}
 
-    def _padded(self, users: NDArray[np.int64]) -> dict[str, Tensor]:
-        starts, ends = self._data.indptr[users], self._data.indptr[users + 1]
-        offsets = np.arange(self._width)
-        index = starts[:, None] + offsets[None, :]
-        real = index < ends[:, None]
-        index = np.where(real, index, 0)
-        return {
-            "items": torch.from_numpy(np.where(real, self._data.items[index], 0)),
-            "mask": torch.from_numpy(real.astype(np.float32)),
-            "values": torch.from_numpy(
-                np.where(real, self._data.values[index], 0).astype(np.float32)
-            ),
-        }
+    def _index(self, users: NDArray[np.int64]) -> NDArray[np.int64]:
+        return self._data.indptr[users][:, None] + np.arange(self._width)[None, :]
 
-    def _negatives(self, user: np.int64) -> NDArray[np.int64]:
-        """99 items the user never interacted with (fewer unseen ones: with repetition)."""
-        begin, end = self._data.indptr[user], self._data.indptr[user + 1]
-        unseen = np.ones(self._items, dtype=bool)
-        unseen[self._data.items[begin:end]] = False
-        if self._data.targets[user] >= 0:
-            unseen[self._data.targets[user]] = False
-        pool = np.flatnonzero(unseen) if unseen.any() else np.arange(self._items)
-        random = np.random.default_rng([self._seed, int(user)])
-        chosen: NDArray[np.int64] = random.choice(pool, NEGATIVES, replace=len(pool) < NEGATIVES)
+    def _padded(self, users: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        index = self._index(users)
+        real = (index < self._data.indptr[users + 1][:, None]) & (users != EMPTY)[:, None]
+        return np.where(real, self._data.items[np.where(real, index, 0)], 0), real
+
+    def _values(self, users: NDArray[np.int64], real: NDArray[np.bool_]) -> NDArray[np.float32]:
+        index = np.where(real, self._index(users), 0)
+        return np.where(real, self._data.values[index], 0).astype(np.float32)
+
+    def _negatives(self, users: NDArray[np.int64], known: NDArray[np.int64]) -> NDArray[np.int64]:
+        """99 items that each user never interacted with (fewer unseen ones: with repetition).
+
+        They follow from the seed, her key and her own items (`known`, -1 for none) alone.
+        """
+        words = keyed_words(self._data.keys[users], self._seed, _CANDIDATES)
+        drawn = (words % np.uint64(self._items)).astype(np.int64)
+        fresh = _first_of_unknown(drawn, known)
+        rank = np.cumsum(fresh, axis=1)
+        enough = rank[:, -1] >= NEGATIVES
+        chosen = np.zeros((len(users), NEGATIVES), dtype=np.int64)
+        chosen[enough] = drawn[enough][(fresh & (rank <= NEGATIVES))[enough]].reshape(-1, NEGATIVES)
+        for row in np.flatnonzero(~enough & (users != EMPTY)):
+            chosen[row] = self._few_negatives(words[row], known[row])
         return chosen
+
+    def _few_negatives(
+        self, words: NDArray[np.uint64], known: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        """For a small catalogue or a heavy user: from all that is left, else from everything."""
+        left = np.setdiff1d(np.arange(self._items), known)
+        pool = left if len(left) else np.arange(self._items)
+        return np.resize(np.random.default_rng(words[:4]).permutation(pool), NEGATIVES)
+
+
+def keyed_words(keys: NDArray[np.uint64], seed: np.uint64, count: int) -> NDArray[np.uint64]:
+    """`count` pseudo-random words for each key: uint64 [users, count].
+
+    SplitMix64 (Steele, Lea and Flood 2014) from a start that mixes both halves of the key and the
+    seed. Not secret: they only have to differ between users and stay the same for a user.
+    """
+    start = _mixed(keys[:, 0] ^ _mixed(keys[:, 1] ^ _mixed(np.atleast_1d(seed))))
+    steps = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    return _mixed(start[:, None] + steps[None, :])
+
+
+def _mixed(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return words ^ (words >> np.uint64(31))
+
+
+def _first_of_unknown(drawn: NDArray[np.int64], known: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which of each row's draws are neither among its known items nor drawn before: bool."""
+    both = np.column_stack([known, drawn])
+    order = np.argsort(both, axis=1, kind="stable")
+    ordered = np.take_along_axis(both, order, axis=1)
+    first = np.ones(both.shape, dtype=bool)
+    first[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+    result = np.empty(both.shape, dtype=bool)
+    np.put_along_axis(result, order, first, axis=1)
+    return result[:, known.shape[1] :]
 
 
 def private_sum(
@@ -87,11 +155,11 @@ def private_sum(
     """
     total = torch.zeros(step.width, dtype=torch.int64)
     contribution = torch.func.vmap(_contribution(step, dict(state)))
-    for users in _chunks(selected, step.width):
+    for users in people.batches(selected, batch_size(step.width)):
         found = contribution(people.batch(users, step.graph.user))
         parts = [zero_nonfinite(found[spec.name]) for spec in step.outputs]
-        clipped = clip(parts, step.clip_norm)
-        total += quantise(clipped, step.clip_norm, step.scale).sum(0)
+        units = quantise(clip(parts, step.clip_norm), step.clip_norm, step.scale)
+        total += units[torch.from_numpy(users != EMPTY)].sum(0)
     summed: NDArray[np.int64] = total.numpy()
     return summed
 
@@ -101,9 +169,16 @@ def user_memories(
 ) -> NDArray[np.float32]:
     """Every user's private memory, float32 [users, d]; it stays on the node."""
     memory = torch.func.vmap(lambda user: graph.run({**state, **user})["memory"])
-    found = [memory(people.batch(index, graph.user)) for index in _chunks(users, 2**16)]
+    chunks = [users[begin : begin + 1024] for begin in range(0, len(users), 1024)]
+    found = [memory(people.batch(chunk, graph.user)) for chunk in chunks]
     memories: NDArray[np.float32] = torch.cat(found).numpy()
     return memories
+
+
+def batch_size(width: int) -> int:
+    """Users in every batch of a step that releases `width` numbers; a power of two."""
+    fitting = max(1, CHUNK_BYTES // (4 * width))
+    return min(LARGEST_BATCH, 1 << (fitting.bit_length() - 1))
 
 
 def _contribution(
@@ -122,9 +197,3 @@ def _contribution(
         return found
 
     return gradient
-
-
-def _chunks(users: NDArray[np.int64], width: int) -> Iterator[NDArray[np.int64]]:
-    size = max(1, CHUNK_BYTES // (4 * width))
-    for begin in range(0, len(users), size):
-        yield users[begin : begin + size]
