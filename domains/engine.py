@@ -21,7 +21,7 @@ from torch import Tensor
 
 from domains.interactions import Interactions
 from policies.graph import NEGATIVES, Graph
-from policies.mechanism import clip, quantise, zero_nonfinite
+from policies.mechanism import clip, quantise, sum_users
 from policies.plan import Step
 
 CHUNK_BYTES = 2**21
@@ -157,9 +157,10 @@ def private_sum(
     contribution = torch.func.vmap(_contribution(step, dict(state)))
     for users in people.batches(selected, batch_size(step.width)):
         found = contribution(people.batch(users, step.graph.user))
-        parts = [zero_nonfinite(found[spec.name]) for spec in step.outputs]
-        units = quantise(clip(parts, step.clip_norm), step.clip_norm, step.scale)
-        total += units[torch.from_numpy(users != EMPTY)].sum(0)
+        clipped = clip([found[spec.name] for spec in step.outputs], step.clip_norm)
+        units = quantise(clipped, step.clip_norm, step.scale)
+        units.index_fill_(0, torch.from_numpy(np.flatnonzero(users == EMPTY)), 0)
+        total += sum_users(units, step.clip_norm, step.scale)
     summed: NDArray[np.int64] = total.numpy()
     return summed
 
