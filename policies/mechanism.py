@@ -105,13 +105,18 @@ def truncate(values: Tensor, scale: int) -> Tensor:
 
 
 def squared_units(units: Tensor) -> Tensor:
-    """sum q_i^2 along the last dimension of an int32 tensor: exact up to 2^53, in float64.
+    """sum q_i^2 of each row of int32 [B, P]: float64 [B], exact below 2^53.
 
-    Sums of integers below 2^53 are exact in float64, in any order; a rounded one is above 2^52, and
-    so is what it stands for.
+    Sums of integers below 2^53 are exact in float64, in any order. A sum that had to be rounded is
+    above 2^52, as is what it stands for, and so above any `unit_limit`.
     """
-    doubles = units.to(torch.float64)
-    return torch.linalg.vecdot(doubles, doubles)
+    # One row at a time through one small buffer, which stays in the cache.
+    row = np.empty(units.shape[1])
+    squares = torch.empty(len(units), dtype=torch.float64)
+    for user, its in enumerate(units.numpy()):
+        np.copyto(row, its)
+        squares[user] = np.dot(row, row)
+    return squares
 
 
 def sum_users(units: Tensor, clip_norm: float, scale: int) -> Tensor:
