@@ -31,7 +31,7 @@ from policies.mechanism import clip, quantise, sum_users
 from policies.plan import Step
 from policies.trace import Bounds
 
-CACHED_BYTES = 2**21
+CACHED_BYTES = 2**22
 """What the users of one batch contribute takes at most this many bytes: it stays in the cache."""
 BATCH_BYTES = 2**30
 """A bound on all tensors of one batch."""
@@ -40,6 +40,7 @@ LARGEST_BATCH = 128
 EMPTY = -1
 """Stands for no user: no interactions, no target."""
 
+_ROWS = 4096
 _CANDIDATES = 2 * NEGATIVES
 
 
@@ -234,7 +235,9 @@ class Total:
         if part.real is not None:
             rows, ids = rows.index_select(0, part.real), ids.index_select(0, part.real)
         doubles = self._sums[self._places[output]].view(torch.float64)
-        doubles.view(-1, rows.shape[1]).index_add_(0, ids, rows.to(torch.float64))
+        table = doubles.view(-1, rows.shape[1])
+        for some, their_ids in zip(rows.split(_ROWS), ids.split(_ROWS), strict=True):
+            table.index_add_(0, their_ids, some.to(torch.float64))
 
     def integers(self) -> NDArray[np.int64]:
         """The sums; nothing may be added afterwards."""
@@ -293,7 +296,7 @@ def contributions(step: Step, state: Mapping[str, Tensor], people: UserTensors) 
     example = {**state, **{name: tensor[0] for name, tensor in nobody.items()}}
     gathering = gather_rows(step.graph, parameters, example)
     if gathering is None:
-        return Contributions(_gradients(step, dict(state), step.graph), step.width)
+        return Contributions(dense_contributions(step, state), step.width)
     gathered = {spec.name: spec.count for spec in gathering.graph.inputs}
     dense = [spec.count for spec in step.outputs if spec.name not in gathering.tables]
     width = sum(dense) + sum(gathered.get(name, 0) for name in gathering.rows)
@@ -315,10 +318,11 @@ def _sums(step: Step, state: dict[str, Tensor]) -> _Mapped:
     return sums
 
 
-def _gradients(step: Step, state: dict[str, Tensor], graph: Graph) -> _Mapped:
+def dense_contributions(step: Step, state: Mapping[str, Tensor]) -> _Mapped:
+    """Of a gradient step: each user's whole gradient, tables and all."""
     parameters = {spec.name: state[spec.name] for spec in step.outputs}
     fixed = {name: tensor for name, tensor in state.items() if name not in parameters}
-    mapped = _mapped_gradient(*hoist(graph, fixed), fixed)
+    mapped = _mapped_gradient(*hoist(step.graph, fixed), fixed)
 
     def gradients(users: dict[str, Tensor]) -> list[Part]:
         found = mapped(parameters, {}, users)

@@ -45,10 +45,10 @@ def clip(contributions: Sequence[Tensor], clip_norm: float) -> Tensor:
     if not all(tensor.is_floating_point() for tensor in contributions):
         raise ValueError(f"clip needs float tensors; got {[t.dtype for t in contributions]}")
     flat = _side_by_side(contributions)
-    norms = _norms(flat)
+    norms = squared_norms(flat).sqrt()
     if not norms.isfinite().all():
         flat = zero_nonfinite(flat)
-        norms = _norms(flat)
+        norms = squared_norms(flat).sqrt()
     return flat * clip_factors(norms, clip_norm).to(flat.dtype).unsqueeze(1)
 
 
@@ -74,7 +74,7 @@ def quantise(clipped: Tensor, clip_norm: float, scale: int) -> Tensor:
     """
     limit = unit_limit(clip_norm, scale)
     units = truncate(clipped, scale)
-    within = squared_units(units) <= limit
+    within = squared_norms(units) <= limit
     return units if within.all() else torch.where(within.unsqueeze(1), units, 0)
 
 
@@ -104,19 +104,20 @@ def truncate(values: Tensor, scale: int) -> Tensor:
     return scaled.to(torch.int32)
 
 
-def squared_units(units: Tensor) -> Tensor:
-    """sum q_i^2 of each row of int32 [B, P]: float64 [B], exact below 2^53.
+def squared_norms(rows: Tensor) -> Tensor:
+    """sum x_i^2 of each row of [B, P]: float64 [B].
 
-    Sums of integers below 2^53 are exact in float64, in any order. A sum that had to be rounded is
-    above 2^52, as is what it stands for, and so above any `unit_limit`.
+    Of integers it is exact below 2^53: so are sums of integers in float64, in any order. A sum that
+    had to be rounded is above 2^52, as is what it stands for, and so above any `unit_limit`. Of
+    float32 it can't overflow.
     """
     # One row at a time through one small buffer, which stays in the cache.
-    row = np.empty(units.shape[1])
-    squares = torch.empty(len(units), dtype=torch.float64)
-    for user, its in enumerate(units.numpy()):
+    row = np.empty(rows.shape[1])
+    squares = np.empty(len(rows))
+    for user, its in enumerate(rows.detach().numpy()):
         np.copyto(row, its)
         squares[user] = np.dot(row, row)
-    return squares
+    return torch.from_numpy(squares)
 
 
 def sum_users(units: Tensor, clip_norm: float, scale: int) -> Tensor:
@@ -174,11 +175,6 @@ def _side_by_side(tensors: Sequence[Tensor]) -> Tensor:
     rows = [tensor.unsqueeze(-1).flatten(start_dim=1) for tensor in tensors]
     flat = rows[0].contiguous() if len(rows) == 1 else torch.cat(rows, dim=1)
     return flat if flat.dtype in (torch.float32, torch.float64) else flat.float()
-
-
-def _norms(rows: Tensor) -> Tensor:
-    # In float64 a sum of squared float32 can't overflow, nor lose what the headroom doesn't cover.
-    return torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64)
 
 
 def _check_positive(name: str, value: float) -> None:
