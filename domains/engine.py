@@ -335,7 +335,8 @@ def _sparse_gradients(step: Step, state: dict[str, Tensor], gathering: Gathering
     names = {spec.name for spec in step.outputs}
     dense = {name: state[name] for name in names - gathering.tables}
     fixed = {name: tensor for name, tensor in state.items() if name not in names}
-    mapped = _mapped_gradient(*hoist(gathering.graph, fixed), fixed)
+    graph, computed = hoist(gathering.graph, fixed)
+    mapped = (_mapped_gradient if dense else _rows_gradient)(graph, computed, fixed)
     indexed = torch.func.vmap(lambda user: gathering.ids.run({**fixed, **user}))
 
     def gradients(users: dict[str, Tensor]) -> list[Part]:
@@ -368,6 +369,31 @@ def _mapped_gradient(
         return found
 
     return torch.func.vmap(gradient, in_dims=(None, 0, 0))
+
+
+def _rows_gradient(
+    graph: Graph, computed: dict[str, Tensor], fixed: dict[str, Tensor]
+) -> Callable[..., dict[str, Tensor]]:
+    """The same where rows are all there is: one pass backwards, through the sum of all losses.
+
+    A user's loss hangs on her own rows alone, so the sum's gradient for them is hers.
+    """
+    public = {**fixed, **computed}
+    losses = torch.func.vmap(lambda rows, user: graph.run({**public, **rows, **user})["loss"])
+
+    def gradient(
+        _: dict[str, Tensor], rows: dict[str, Tensor], users: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
+        leaves = {name: row.detach().requires_grad_() for name, row in rows.items()}
+        total = losses(leaves, users).sum()
+        if not total.requires_grad:
+            return {name: torch.zeros_like(row) for name, row in rows.items()}
+        found = torch.autograd.grad(
+            total, list(leaves.values()), allow_unused=True, materialize_grads=True
+        )
+        return dict(zip(leaves, found, strict=True))
+
+    return gradient
 
 
 def _row_numbers(
