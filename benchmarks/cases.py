@@ -136,14 +136,12 @@ def quantised(case: Case) -> Callable[[], object]:
     A round makes room for its integers once, as `benchmarks.engine` times in whole rounds.
     """
     ours = contributions(case.step, case.state, case.people)
-
     total = Total(case.step, 10**6)
 
     def run() -> None:
-        for users in case.batch.reshape(-1, size):
-            parts = ours.of(case.people.batch(users, case.step.graph.user))
-            limited = clip([part.values for part in parts], CLIP_NORM)
-            total.add(quantise(limited, CLIP_NORM, case.step.scale), parts)
+        parts = ours.of(case.people.batch(case.batch, case.step.graph.user))
+        limited = clip([part.values for part in parts], CLIP_NORM)
+        total.add(quantise(limited, CLIP_NORM, case.step.scale), parts)
 
     return run
 
