@@ -27,6 +27,7 @@ MAX_FRAME = 2**31
 MEMORY_LIMIT = 8 * 2**30
 CPU_LIMIT_S = 24 * 3600
 _CLONE_NEWNET = 0x40000000
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 _ALLOWED_DTYPES = ("float32", "float64", "int64", "bool", "uint8")
 
 
@@ -182,6 +183,18 @@ def lock_down() -> dict[str, bool]:
     return done
 
 
+def keep_freed_memory() -> None:
+    """Let the C library reuse large blocks instead of returning each to the system at once.
+
+    A batch's tensors are of the same few sizes every time; mapping and zeroing their pages again
+    took a third of a round. Elsewhere than with glibc nothing changes.
+    """
+    set_option = getattr(ctypes.CDLL(None), "mallopt", None)
+    if set_option is not None:
+        set_option(_TRIM_THRESHOLD, 2**30)
+        set_option(_MMAP_THRESHOLD, 2**25)
+
+
 def _limit(kind: int, bound: int) -> bool:
     try:
         resource.setrlimit(kind, (bound, bound))
@@ -200,7 +213,7 @@ class _Child:
         self._store = store
         self._plan = Plan.from_json(opening["plan"])
         self._data = Interactions.load(store)
-        seed = int(self._plan.hash[:8], 16)
+        seed = int(self._plan.hash[:16], 16)
         self._people = UserTensors(self._data, opening["items"], opening["width"], seed)
 
     def answer(
@@ -272,6 +285,7 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(1)
+    keep_freed_memory()
     opening, _ = read_frame(source)
     protections = lock_down()
     child = _Child(Path(sys.argv[1]), opening)

@@ -4,9 +4,19 @@
 
 The engine applies `vmap` and `grad` itself, so a graph can't mix users. What it returns is exact
 integers without noise; they go to the node's own process, which adds noise before anything leaves.
+
+What one user adds must not depend on who else is there, to the last bit: else adding a user would
+move the sum by more than her own clip norm. Floating-point results depend on a batch's shape and on
+a row's place in it (libraries treat the rest of a loop differently), so both are fixed: every batch
+of a step has the same shape, from declared bounds, and a user's place in it follows from her own
+key. Places that nobody takes are computed for an empty user and thrown away.
+
+A table of which a user only gathers rows stays sparse: her gradient is one merged row for each of
+her ids, clipped and quantised like any other numbers, and added up where the ids say.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -14,12 +24,24 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from domains.interactions import Interactions
+from domains.lowering import Gathering, gather_rows, hoist
+from policies.admission import inspect
 from policies.graph import NEGATIVES, Graph
-from policies.mechanism import clip, quantise, zero_nonfinite
+from policies.mechanism import clip, quantise, sum_users
 from policies.plan import Step
+from policies.trace import Bounds
 
-CHUNK_BYTES = 2**26
-"""Per-user dense outputs of one chunk of users take at most this many bytes."""
+CACHED_BYTES = 2**22
+"""What the users of one batch contribute takes at most this many bytes: it stays in the cache."""
+BATCH_BYTES = 2**30
+"""A bound on all tensors of one batch."""
+LARGEST_BATCH = 128
+
+EMPTY = -1
+"""Stands for no user: no interactions, no target."""
+
+_ROWS = 4096
+_CANDIDATES = 2 * NEGATIVES
 
 
 class UserTensors:
@@ -29,71 +51,201 @@ class UserTensors:
         interactions: the data set.
         items: size of the catalogue, N.
         width: declared maximum of interactions per user, M.
-        seed: of the sampled negatives; public, fixed by the plan.
+        seed: of the sampled negatives; public, fixed by the plan; below 2^64.
     """
 
     def __init__(self, interactions: Interactions, items: int, width: int, seed: int) -> None:
         self._data = interactions
         self._items = items
         self._width = width
-        self._seed = seed
+        self.bounds = Bounds(items, width)
+        self._seed = np.uint64(seed)
+
+    def batches(self, users: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:
+        """These users in batches of exactly `size` places, `EMPTY` where nobody is.
+
+        A user's place is her key modulo `size`, whoever the others are.
+        """
+        places = (self._data.keys[users, 0] % np.uint64(size)).astype(np.int64)
+        order = np.argsort(places, kind="stable")
+        counts = np.bincount(places, minlength=size)
+        turn = np.arange(len(users)) - np.repeat(np.cumsum(counts) - counts, counts)
+        grid = np.full((counts.max(initial=0), size), EMPTY)
+        grid[turn, places[order]] = users[order]
+        yield from grid
 
     def batch(self, users: NDArray[np.int64], names: tuple[str, ...]) -> dict[str, Tensor]:
-        """The named tensors of these users; the first dimension is the user."""
+        """The named tensors of these users or `EMPTY` places; the first dimension is the user."""
         found: dict[str, Tensor] = {}
-        if {"items", "mask", "values"} & set(names):
-            found |= self._padded(users)
-        targets = self._data.targets[users]
+        items, real = self._padded(users)
+        found["items"] = torch.from_numpy(items)
+        found["mask"] = torch.from_numpy(real.astype(np.float32))
+        if "values" in names:
+            found["values"] = torch.from_numpy(self._values(users, real))
+        targets = np.where(users == EMPTY, -1, self._data.targets[users])
         found["target"] = torch.from_numpy(np.maximum(targets, 0))
         found["has_target"] = torch.from_numpy((targets >= 0).astype(np.float32))
         if "negatives" in names:
-            found["negatives"] = torch.from_numpy(np.stack([self._negatives(u) for u in users]))
+            known = np.column_stack([np.where(real, items, -1), targets])
+            found["negatives"] = torch.from_numpy(self._negatives(users, known))
         return {name: found[name] for name in names}
 
-    def _padded(self, users: NDArray[np.int64]) -> dict[str, Tensor]:
-        starts, ends = self._data.indptr[users], self._data.indptr[users + 1]
-        offsets = np.arange(self._width)
-        index = starts[:, None] + offsets[None, :]
-        real = index < ends[:, None]
-        index = np.where(real, index, 0)
-        return {
-            "items": torch.from_numpy(np.where(real, self._data.items[index], 0)),
-            "mask": torch.from_numpy(real.astype(np.float32)),
-            "values": torch.from_numpy(
-                np.where(real, self._data.values[index], 0).astype(np.float32)
-            ),
-        }
+    def _index(self, users: NDArray[np.int64]) -> NDArray[np.int64]:
+        return self._data.indptr[users][:, None] + np.arange(self._width)[None, :]
 
-    def _negatives(self, user: np.int64) -> NDArray[np.int64]:
-        """99 items the user never interacted with (fewer unseen ones: with repetition)."""
-        begin, end = self._data.indptr[user], self._data.indptr[user + 1]
-        unseen = np.ones(self._items, dtype=bool)
-        unseen[self._data.items[begin:end]] = False
-        if self._data.targets[user] >= 0:
-            unseen[self._data.targets[user]] = False
-        pool = np.flatnonzero(unseen) if unseen.any() else np.arange(self._items)
-        random = np.random.default_rng([self._seed, int(user)])
-        chosen: NDArray[np.int64] = random.choice(pool, NEGATIVES, replace=len(pool) < NEGATIVES)
+    def _padded(self, users: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        index = self._index(users)
+        real = (index < self._data.indptr[users + 1][:, None]) & (users != EMPTY)[:, None]
+        return np.where(real, self._data.items[np.where(real, index, 0)], 0), real
+
+    def _values(self, users: NDArray[np.int64], real: NDArray[np.bool_]) -> NDArray[np.float32]:
+        index = np.where(real, self._index(users), 0)
+        return np.where(real, self._data.values[index], 0).astype(np.float32)
+
+    def _negatives(self, users: NDArray[np.int64], known: NDArray[np.int64]) -> NDArray[np.int64]:
+        """99 items that each user never interacted with (fewer unseen ones: with repetition).
+
+        They follow from the seed, her key and her own items (`known`, -1 for none) alone.
+        """
+        words = keyed_words(self._data.keys[users], self._seed, _CANDIDATES)
+        drawn = (words % np.uint64(self._items)).astype(np.int64)
+        fresh = _first_of_unknown(drawn, known)
+        rank = np.cumsum(fresh, axis=1)
+        enough = rank[:, -1] >= NEGATIVES
+        chosen = np.zeros((len(users), NEGATIVES), dtype=np.int64)
+        chosen[enough] = drawn[enough][(fresh & (rank <= NEGATIVES))[enough]].reshape(-1, NEGATIVES)
+        for row in np.flatnonzero(~enough & (users != EMPTY)):
+            chosen[row] = self._few_negatives(words[row], known[row])
         return chosen
+
+    def _few_negatives(
+        self, words: NDArray[np.uint64], known: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        """For a small catalogue or a heavy user: from all that is left, else from everything."""
+        left = np.setdiff1d(np.arange(self._items), known)
+        pool = left if len(left) else np.arange(self._items)
+        return np.resize(np.random.default_rng(words[:4]).permutation(pool), NEGATIVES)
+
+
+def keyed_words(keys: NDArray[np.uint64], seed: np.uint64, count: int) -> NDArray[np.uint64]:
+    """`count` pseudo-random words for each key: uint64 [users, count].
+
+    SplitMix64 (Steele, Lea and Flood 2014) from a start that mixes both halves of the key and the
+    seed. Not secret: they only have to differ between users and stay the same for a user.
+    """
+    start = _mixed(keys[:, 0] ^ _mixed(keys[:, 1] ^ _mixed(np.atleast_1d(seed))))
+    steps = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    return _mixed(start[:, None] + steps[None, :])
+
+
+def _mixed(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return words ^ (words >> np.uint64(31))
+
+
+def _first_of_unknown(drawn: NDArray[np.int64], known: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which of each row's draws are neither among its known items nor drawn before: bool."""
+    both = np.column_stack([known, drawn])
+    order = np.argsort(both, axis=1, kind="stable")
+    ordered = np.take_along_axis(both, order, axis=1)
+    first = np.ones(both.shape, dtype=bool)
+    first[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+    result = np.empty(both.shape, dtype=bool)
+    np.put_along_axis(result, order, first, axis=1)
+    return result[:, known.shape[1] :]
 
 
 def private_sum(
-    step: Step, state: Mapping[str, Tensor], people: UserTensors, selected: NDArray[np.int64]
+    step: Step,
+    state: Mapping[str, Tensor],
+    people: UserTensors,
+    selected: NDArray[np.int64],
 ) -> NDArray[np.int64]:
     """The clipped, quantised sum of a step over the selected users: int64 of shape [P].
 
     Raises:
         GraphFailed: an operation failed; says which node, never a value.
     """
-    total = torch.zeros(step.width, dtype=torch.int64)
-    contribution = torch.func.vmap(_contribution(step, dict(state)))
-    for users in _chunks(selected, step.width):
-        found = contribution(people.batch(users, step.graph.user))
-        parts = [zero_nonfinite(found[spec.name]) for spec in step.outputs]
-        clipped = clip(parts, step.clip_norm)
-        total += quantise(clipped, step.clip_norm, step.scale).sum(0)
-    summed: NDArray[np.int64] = total.numpy()
-    return summed
+    contribution = contributions(step, state, people)
+    total = Total(step, len(selected))
+    for users in people.batches(selected, batch_size(step, people.bounds, contribution.width)):
+        parts = contribution.of(people.batch(users, step.graph.user))
+        clipped = clip([part.values for part in parts], step.clip_norm)
+        units = quantise(clipped, step.clip_norm, step.scale)
+        units.index_fill_(0, torch.from_numpy(np.flatnonzero(users == EMPTY)), 0)
+        total.add(units, parts)
+    return total.integers()
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a batch of users adds to one output.
+
+    Attributes:
+        values: [B, ...], everything; or [B, L, w], rows of a table with ids.
+        ids: int64 [B, L], the rows' numbers, of which the non-zero rows' differ for each user; None
+            for everything.
+        real: int64, positions among the B * L rows outside which all rows are zero; None for all.
+    """
+
+    values: Tensor
+    ids: Tensor | None = None
+    real: Tensor | None = None
+
+
+class Total:
+    """The integers of all users so far: int64 [P], in the order of the step's outputs.
+
+    Rows are added in float64, which is faster and just as exact while no sum passes 2^53.
+
+    Args:
+        users: at most so many will be added.
+
+    Raises:
+        ValueError: the sum of so many users could pass 2^53.
+    """
+
+    def __init__(self, step: Step, users: int) -> None:
+        if users * step.clip_norm * step.scale >= 2**53:
+            raise ValueError("The sum of so many users could pass 2^53; lower the step's scale.")
+        self._step = step
+        self._sums = torch.zeros(step.width, dtype=torch.int64)
+        ends = np.cumsum([spec.count for spec in step.outputs]).tolist()
+        self._places = [
+            slice(end - s.count, end) for end, s in zip(ends, step.outputs, strict=True)
+        ]
+        self._in_doubles: set[int] = set()
+
+    def add(self, units: Tensor, parts: Sequence[Part]) -> None:
+        """Add a batch: int32 [B, ...], the parts' units side by side."""
+        widths = [part.values[0].numel() for part in parts]
+        columns = units.split(widths, dim=1)
+        for output, (part, mine) in enumerate(zip(parts, columns, strict=True)):
+            if part.ids is None:
+                total = self._sums[self._places[output]]
+                total += sum_users(mine, self._step.clip_norm, self._step.scale)
+            else:
+                self._scatter(output, part, mine)
+
+    def _scatter(self, output: int, part: Part, units: Tensor) -> None:
+        assert part.ids is not None
+        self._in_doubles.add(output)
+        rows, ids = units.reshape(*part.ids.shape, -1).flatten(0, 1), part.ids.flatten()
+        if part.real is not None:
+            rows, ids = rows.index_select(0, part.real), ids.index_select(0, part.real)
+        doubles = self._sums[self._places[output]].view(torch.float64)
+        table = doubles.view(-1, rows.shape[1])
+        for some, their_ids in zip(rows.split(_ROWS), ids.split(_ROWS), strict=True):
+            table.index_add_(0, their_ids, some.to(torch.float64))
+
+    def integers(self) -> NDArray[np.int64]:
+        """The sums; nothing may be added afterwards."""
+        for output in self._in_doubles:
+            for block in self._sums[self._places[output]].split(2**20):
+                block.copy_(block.view(torch.float64).to(torch.int64))
+        summed: NDArray[np.int64] = self._sums.numpy()
+        return summed
 
 
 def user_memories(
@@ -101,30 +253,207 @@ def user_memories(
 ) -> NDArray[np.float32]:
     """Every user's private memory, float32 [users, d]; it stays on the node."""
     memory = torch.func.vmap(lambda user: graph.run({**state, **user})["memory"])
-    found = [memory(people.batch(index, graph.user)) for index in _chunks(users, 2**16)]
+    chunks = [users[begin : begin + 1024] for begin in range(0, len(users), 1024)]
+    found = [memory(people.batch(chunk, graph.user)) for chunk in chunks]
     memories: NDArray[np.float32] = torch.cat(found).numpy()
     return memories
 
 
-def _contribution(
-    step: Step, state: dict[str, Tensor]
-) -> Callable[[dict[str, Tensor]], dict[str, Tensor]]:
+def batch_size(step: Step, bounds: Bounds, width: int) -> int:
+    """Users in every batch of a step, from declared bounds alone: a power of two.
+
+    Args:
+        width: how many numbers one user contributes.
+
+    Raises:
+        PlanRefused: the step wouldn't be admitted.
+    """
+    # Going backwards keeps every intermediate and makes about as many again.
+    each = 3 * inspect(step.graph, bounds).bytes + 32 * width
+    fitting = min(LARGEST_BATCH, BATCH_BYTES // each, CACHED_BYTES // (4 * width))
+    return 1 << max(0, fitting.bit_length() - 1)
+
+
+@dataclass(frozen=True)
+class Contributions:
+    """How a step's users contribute.
+
+    Attributes:
+        of: a batch of user tensors -> what each user adds to every output, before clipping.
+        width: how many numbers one user contributes, rows of zeros among them.
+    """
+
+    of: Callable[[dict[str, Tensor]], list[Part]]
+    width: int
+
+
+def contributions(step: Step, state: Mapping[str, Tensor], people: UserTensors) -> Contributions:
+    """Prepare a step for this state: what hangs on the state alone is computed here, once."""
     if step.kind == "sum":
-        return lambda user: step.graph.run({**state, **user})
-    names = [spec.name for spec in step.outputs]
+        return Contributions(_sums(step, dict(state)), step.width)
+    parameters = [spec.name for spec in step.outputs]
+    nobody = people.batch(np.array([EMPTY]), step.graph.user)
+    example = {**state, **{name: tensor[0] for name, tensor in nobody.items()}}
+    gathering = gather_rows(step.graph, parameters, example)
+    if gathering is None:
+        return Contributions(dense_contributions(step, state), step.width)
+    gathered = {spec.name: spec.count for spec in gathering.graph.inputs}
+    dense = [spec.count for spec in step.outputs if spec.name not in gathering.tables]
+    width = sum(dense) + sum(gathered.get(name, 0) for name in gathering.rows)
+    return Contributions(_sparse_gradients(step, dict(state), gathering), width)
+
+
+_Mapped = Callable[[dict[str, Tensor]], list[Part]]
+
+
+def _sums(step: Step, state: dict[str, Tensor]) -> _Mapped:
+    graph, computed = hoist(step.graph, state)
+    public = {**state, **computed}
+    mapped = torch.func.vmap(lambda user: graph.run({**public, **user}))
+
+    def sums(users: dict[str, Tensor]) -> list[Part]:
+        found = mapped(users)
+        return [Part(found[spec.name]) for spec in step.outputs]
+
+    return sums
+
+
+def dense_contributions(step: Step, state: Mapping[str, Tensor]) -> _Mapped:
+    """Of a gradient step: each user's whole gradient, tables and all."""
+    parameters = {spec.name: state[spec.name] for spec in step.outputs}
+    fixed = {name: tensor for name, tensor in state.items() if name not in parameters}
+    mapped = _mapped_gradient(*hoist(step.graph, fixed), fixed)
+
+    def gradients(users: dict[str, Tensor]) -> list[Part]:
+        found = mapped(parameters, {}, users)
+        return [Part(found[spec.name]) for spec in step.outputs]
+
+    return gradients
+
+
+def _sparse_gradients(step: Step, state: dict[str, Tensor], gathering: Gathering) -> _Mapped:
+    names = {spec.name for spec in step.outputs}
+    dense = {name: state[name] for name in names - gathering.tables}
     fixed = {name: tensor for name, tensor in state.items() if name not in names}
+    graph, computed = hoist(gathering.graph, fixed)
+    mapped = (_mapped_gradient if dense else _rows_gradient)(graph, computed, fixed)
+    indexed = torch.func.vmap(lambda user: gathering.ids.run({**fixed, **user}))
 
-    def gradient(user: dict[str, Tensor]) -> dict[str, Tensor]:
-        def loss(parameters: dict[str, Tensor]) -> Tensor:
-            return step.graph.run({**fixed, **parameters, **user})["loss"]
+    def gradients(users: dict[str, Tensor]) -> list[Part]:
+        ids = _row_numbers(indexed(users), gathering, state)
+        rows = {n: _taken(state[g.table], ids[n]) for n, g in gathering.rows.items()}
+        found = mapped(dense, rows, users)
+        return [
+            _merged(spec.name, state[spec.name], gathering, ids, found)
+            if spec.name in gathering.tables
+            else Part(found[spec.name])
+            for spec in step.outputs
+        ]
 
-        found: dict[str, Tensor] = torch.func.grad(loss)({n: state[n] for n in names})
+    return gradients
+
+
+def _mapped_gradient(
+    graph: Graph, computed: dict[str, Tensor], fixed: dict[str, Tensor]
+) -> Callable[..., dict[str, Tensor]]:
+    """(parameters, rows of each user, users) -> the loss's gradient for each user alone."""
+    public = {**fixed, **computed}
+
+    def loss(variables: dict[str, Tensor], user: dict[str, Tensor]) -> Tensor:
+        return graph.run({**public, **variables, **user})["loss"]
+
+    def gradient(
+        parameters: dict[str, Tensor], rows: dict[str, Tensor], user: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
+        found: dict[str, Tensor] = torch.func.grad(loss)({**parameters, **rows}, user)
         return found
+
+    return torch.func.vmap(gradient, in_dims=(None, 0, 0))
+
+
+def _rows_gradient(
+    graph: Graph, computed: dict[str, Tensor], fixed: dict[str, Tensor]
+) -> Callable[..., dict[str, Tensor]]:
+    """The same where rows are all there is: one pass backwards, through the sum of all losses.
+
+    A user's loss hangs on her own rows alone, so the sum's gradient for them is hers.
+    """
+    public = {**fixed, **computed}
+    losses = torch.func.vmap(lambda rows, user: graph.run({**public, **rows, **user})["loss"])
+
+    def gradient(
+        _: dict[str, Tensor], rows: dict[str, Tensor], users: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
+        leaves = {name: row.detach().requires_grad_() for name, row in rows.items()}
+        total = losses(leaves, users).sum()
+        if not total.requires_grad:
+            return {name: torch.zeros_like(row) for name, row in rows.items()}
+        found = torch.autograd.grad(
+            total, list(leaves.values()), allow_unused=True, materialize_grads=True
+        )
+        return dict(zip(leaves, found, strict=True))
 
     return gradient
 
 
-def _chunks(users: NDArray[np.int64], width: int) -> Iterator[NDArray[np.int64]]:
-    size = max(1, CHUNK_BYTES // (4 * width))
-    for begin in range(0, len(users), size):
-        yield users[begin : begin + size]
+def _row_numbers(
+    ids: dict[str, Tensor], gathering: Gathering, state: dict[str, Tensor]
+) -> dict[str, Tensor]:
+    """The ids as numbers from 0; -1 is the last row, as everywhere in PyTorch."""
+    lengths = {name: len(state[gather.table]) for name, gather in gathering.rows.items()}
+    return {n: torch.where(i < 0, i + lengths[n], i) if i.numel() else i for n, i in ids.items()}
+
+
+def _taken(table: Tensor, ids: Tensor) -> Tensor:
+    """table[ids], by the operator that is quick at it."""
+    flat = table.reshape(len(table), -1)
+    return torch.embedding(flat, ids).reshape(*ids.shape, *table.shape[1:])
+
+
+def _merged(
+    table: str,
+    like: Tensor,
+    gathering: Gathering,
+    ids: dict[str, Tensor],
+    found: dict[str, Tensor],
+) -> Part:
+    """A table's gradient rows from all its gathers, with one row for each id of a user."""
+    names = [name for name, gather in gathering.rows.items() if gather.table == table]
+    users = len(found[names[0]])
+    width = like[0].numel()
+    rows = [_passed_on(found[n], ids[n], gathering.rows[n].padding) for n in names]
+    values = _beside([row.reshape(users, -1, width) for row in rows])
+    numbers = _beside([ids[name].reshape(users, -1) for name in names])
+    return merge_rows(values, numbers, len(like))
+
+
+def _beside(tensors: list[Tensor]) -> Tensor:
+    return tensors[0] if len(tensors) == 1 else torch.cat(tensors, dim=1)
+
+
+def _passed_on(gradient: Tensor, ids: Tensor, padding: int | None) -> Tensor:
+    if padding is None:
+        return gradient
+    return gradient * (ids != padding).reshape(*ids.shape, *[1] * (gradient.dim() - ids.dim()))
+
+
+def merge_rows(values: Tensor, ids: Tensor, length: int) -> Part:
+    """Add up each user's rows of the same id, so that the norm is that of the dense gradient.
+
+    Args:
+        values: float [B, L, w]; ids: int64 [B, L], in [0, length).
+    """
+    users, each, width = values.shape
+    codes = (ids + torch.arange(users).unsqueeze(1) * length).flatten()
+    ordered, order = torch.sort(codes, stable=True)
+    first = torch.ones(len(codes), dtype=torch.bool)
+    torch.ne(ordered[1:], ordered[:-1], out=first[1:])
+    if first.all():
+        return Part(values, ids)
+    kept = order[first]
+    target = torch.empty_like(order)
+    target[order] = kept[torch.cumsum(first, 0) - 1]
+    # All rows always, whoever has duplicates: what is added in which order is then fixed.
+    merged = torch.zeros(users * each, width, dtype=values.dtype)
+    merged.index_add_(0, target, values.reshape(users * each, width))
+    return Part(merged.reshape(values.shape), ids, kept)

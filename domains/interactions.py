@@ -5,8 +5,10 @@ names, so that a later month is appended by adding a file) and at most one `hold
 held out for each user, which evaluation steps see and training steps don't.
 """
 
+import hashlib
 import json
 import os
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO, Self
@@ -18,7 +20,7 @@ from numpy.typing import NDArray
 from domains.declaration import Declaration
 
 _ALIASES = {"rating": "value", "timestamp": "time", "position": "time"}
-_ARRAYS = ("indptr", "items", "values", "targets")
+_ARRAYS = ("indptr", "items", "values", "targets", "keys")
 
 
 class InteractionsError(ValueError):
@@ -59,6 +61,8 @@ class Interactions:
         items: int64 [interactions], catalogue positions, oldest first for each user.
         values: float32 [interactions].
         targets: int64 [users], held-out catalogue position, -1 for none.
+        keys: uint64 [users, 2], from each user's id alone (`user_keys`): whatever the engine picks
+            for a user hangs on her key, never on her place in the list.
     """
 
     names: tuple[str, ...]
@@ -66,6 +70,7 @@ class Interactions:
     items: NDArray[np.int64]
     values: NDArray[np.float32]
     targets: NDArray[np.int64]
+    keys: NDArray[np.uint64]
 
     @property
     def users(self) -> int:
@@ -88,6 +93,12 @@ class Interactions:
             for name in _ARRAYS
         }
         return cls(tuple(json.loads((store / "users.json").read_text())), **arrays)
+
+
+def user_keys(names: Iterable[str]) -> NDArray[np.uint64]:
+    """The first 128 bits of each id's SHA-256: uint64 [users, 2]."""
+    digests = b"".join(hashlib.sha256(name.encode()).digest()[:16] for name in names)
+    return np.frombuffer(digests, dtype="<u8").reshape(-1, 2).astype(np.uint64)
 
 
 def private_file(path: Path) -> BinaryIO:
@@ -133,6 +144,7 @@ def load_interactions(folder: Path, declaration: Declaration) -> tuple[Interacti
         items=table["position"].to_numpy(dtype=np.int64),
         values=values.to_numpy(dtype=np.float32),
         targets=_targets(folder, names, position),
+        keys=user_keys(str(name) for name in names),
     )
     report = LoadReport(
         duplicates, unknown, out_of_range, shortened, interactions.users, len(table)

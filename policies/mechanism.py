@@ -19,8 +19,8 @@ from torch import Tensor
 
 from policies.noise import SecureRandom
 
-MAX_UNITS = 2**30
-"""Largest clip_norm * scale: squared norms then fit int64."""
+MAX_UNITS = 2**26
+"""Largest clip_norm * scale: finer than float32, and squared norms stay exact in float64."""
 
 # Clipping aims this much lower, so that float32 rounding (2^-24) can't carry a user over the norm.
 _HEADROOM = 1e-6
@@ -40,24 +40,30 @@ def clip(contributions: Sequence[Tensor], clip_norm: float) -> Tensor:
     Raises:
         ValueError: no tensors, unequal B, tensors that aren't floats, or clip_norm not positive.
     """
-    _check_positive("clip_norm", clip_norm)
     if len({len(tensor) for tensor in contributions}) != 1:
         raise ValueError("clip needs at least one tensor, and the same number of users in each")
     if not all(tensor.is_floating_point() for tensor in contributions):
         raise ValueError(f"clip needs float tensors; got {[t.dtype for t in contributions]}")
-    flat = zero_nonfinite(
-        torch.cat([tensor.unsqueeze(-1).flatten(start_dim=1) for tensor in contributions], dim=1)
-    )
-    if flat.dtype not in (torch.float32, torch.float64):
-        flat = flat.float()
-    # In float64 a sum of squared float32 can't overflow; a float64 norm that does gives factor 0.
-    norms = torch.linalg.vector_norm(flat, dim=1, dtype=torch.float64)
-    factors = (clip_norm * (1 - _HEADROOM) / norms).clamp(max=1.0)
-    return flat * factors.to(flat.dtype).unsqueeze(1)
+    flat = _side_by_side(contributions)
+    norms = squared_norms(flat).sqrt()
+    if not norms.isfinite().all():
+        flat = zero_nonfinite(flat)
+        norms = squared_norms(flat).sqrt()
+    return flat * clip_factors(norms, clip_norm).to(flat.dtype).unsqueeze(1)
+
+
+def clip_factors(norms: Tensor, clip_norm: float) -> Tensor:
+    """What each user's contribution is multiplied with: min(1, C / ||g||), float64 [B].
+
+    Args:
+        norms: float64 [B], L2 norms; an infinite one gives 0.
+    """
+    _check_positive("clip_norm", clip_norm)
+    return (clip_norm * (1 - _HEADROOM) / norms).clamp(max=1.0)
 
 
 def quantise(clipped: Tensor, clip_norm: float, scale: int) -> Tensor:
-    """The same in integer units, 1.0 = `scale` units, truncated toward zero: int64 [B, P].
+    """The same in integer units, 1.0 = `scale` units, truncated toward zero: int32 [B, P].
 
     Truncation only shortens a vector. Then the bound is checked exactly, in integers:
     sum q_i^2 <= (clip_norm * scale)^2. A user above it is zeroed altogether: never after `clip`,
@@ -66,18 +72,62 @@ def quantise(clipped: Tensor, clip_norm: float, scale: int) -> Tensor:
     Raises:
         ValueError: `scale` isn't a power of two, or clip_norm * scale is above `MAX_UNITS`.
     """
+    limit = unit_limit(clip_norm, scale)
+    units = truncate(clipped, scale)
+    within = squared_norms(units) <= limit
+    return units if within.all() else torch.where(within.unsqueeze(1), units, 0)
+
+
+def unit_limit(clip_norm: float, scale: int) -> int:
+    """floor((clip_norm * scale)^2): no user's squared integer norm may be above it.
+
+    Raises:
+        ValueError: `scale` isn't a power of two, or clip_norm * scale is above `MAX_UNITS`.
+    """
     _check_positive("clip_norm", clip_norm)
     if scale < 1 or scale & (scale - 1):
         raise ValueError(f"scale is {scale}; expected a power of two")
     if clip_norm * scale > MAX_UNITS:
-        raise ValueError(f"clip_norm * scale is {clip_norm * scale:g}; expected at most 2^30")
-    limit = math.floor((Fraction(clip_norm) * scale) ** 2)
-    scaled = zero_nonfinite(clipped.detach()).to(torch.float64) * scale
-    # Far above the bound int64 could wrap and hide it; there, doubles see it well enough.
-    squares = scaled.square().sum(dim=1)
-    units = torch.where((squares <= 2 * limit).unsqueeze(1), scaled, 0.0).trunc().to(torch.int64)
-    within = units.square().sum(dim=1) <= limit
-    return torch.where(within.unsqueeze(1), units, 0)
+        raise ValueError(f"clip_norm * scale is {clip_norm * scale:g}; expected at most 2^26")
+    return math.floor((Fraction(clip_norm) * scale) ** 2)
+
+
+def truncate(values: Tensor, scale: int) -> Tensor:
+    """`values` * `scale`, truncated toward zero: int32, same shape.
+
+    Numbers beyond 2^30 either way, and NaN, become -2^30, which no `unit_limit` lets pass.
+    """
+    scaled = values.detach() * scale
+    low, high = torch.aminmax(scaled) if scaled.numel() else (0.0, 0.0)
+    if not (low >= -(2.0**30) and high <= 2.0**30):  # NaN fails both
+        scaled = torch.where(scaled.abs() <= 2.0**30, scaled, -(2.0**30))
+    return scaled.to(torch.int32)
+
+
+def squared_norms(rows: Tensor) -> Tensor:
+    """sum x_i^2 of each row of [B, P]: float64 [B].
+
+    Of integers it is exact below 2^53: so are sums of integers in float64, in any order. A sum that
+    had to be rounded is above 2^52, as is what it stands for, and so above any `unit_limit`. Of
+    float32 it can't overflow.
+    """
+    # One row at a time through one small buffer, which stays in the cache.
+    row = np.empty(rows.shape[1])
+    squares = np.empty(len(rows))
+    for user, its in enumerate(rows.detach().numpy()):
+        np.copyto(row, its)
+        squares[user] = np.dot(row, row)
+    return torch.from_numpy(squares)
+
+
+def sum_users(units: Tensor, clip_norm: float, scale: int) -> Tensor:
+    """The sum over users of int32 [B, P]: int64 [P], exact.
+
+    Nobody's |q| is above clip_norm * scale, so few users can't overflow the faster int32.
+    """
+    if len(units) * clip_norm * scale < 2**31:
+        return units.sum(0, dtype=torch.int32).to(torch.int64)
+    return units.sum(0, dtype=torch.int64)
 
 
 def noise_share_sigma(
@@ -119,6 +169,12 @@ def sample_users(count: int, rate: float, random: SecureRandom) -> NDArray[np.bo
     if rate == 1:
         return np.ones(count, dtype=bool)
     return random.words(count) < np.uint64(math.floor(Fraction(rate) * 2**64))
+
+
+def _side_by_side(tensors: Sequence[Tensor]) -> Tensor:
+    rows = [tensor.unsqueeze(-1).flatten(start_dim=1) for tensor in tensors]
+    flat = rows[0].contiguous() if len(rows) == 1 else torch.cat(rows, dim=1)
+    return flat if flat.dtype in (torch.float32, torch.float64) else flat.float()
 
 
 def _check_positive(name: str, value: float) -> None:

@@ -25,6 +25,9 @@ from numpy.typing import NDArray
 MARGIN = 2.0**-40
 """Doubles decide a coin only if U and exp(-x) are further apart than this."""
 
+_BLOCK = 2**15
+"""So many draws at a time stay in the cache."""
+
 MIN_SIGMA, MAX_SIGMA = 2.0**-20, 2.0**45
 """Wider noise could leave int64; narrower is none, and only strains the doubles."""
 
@@ -80,12 +83,16 @@ def discrete_gaussian(
         return np.zeros(size, dtype=np.int64)
     if not MIN_SIGMA <= sigma <= MAX_SIGMA:
         raise ValueError(f"sigma is {sigma}; expected 0, or 2^-20 to 2^45 integer units")
-    kept = np.empty(0, dtype=np.int64)
-    while len(kept) < size:
+    drawn, done = np.empty(size, dtype=np.int64), 0
+    while done < size:
         # Keeps at least half of the proposals, for any sigma above 1.
-        proposal = _discrete_laplace(math.floor(sigma) + 1, 2 * (size - len(kept)) + 8, random)
-        kept = np.concatenate([kept, proposal[_accepts(proposal, Fraction(sigma), random)]])
-    return kept[:size]
+        proposal = _discrete_laplace(
+            math.floor(sigma) + 1, min(_BLOCK, 2 * (size - done) + 8), random
+        )
+        kept = proposal[_accepts(proposal, Fraction(sigma), random)][: size - done]
+        drawn[done : done + len(kept)] = kept
+        done += len(kept)
+    return drawn
 
 
 def _accepts(

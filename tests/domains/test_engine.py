@@ -2,6 +2,7 @@
 
 import os
 import signal
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from domains.enclosure import Enclosure, EnclosureFailed
 from domains.engine import UserTensors, private_sum
-from domains.interactions import Interactions
+from domains.interactions import Interactions, user_keys
 from network.program import DataSet, Gradient, Plan, Sum
 from policies.plan import RosterEntry, Step
 
@@ -28,6 +29,21 @@ def people(users: int, seed: int = 0) -> Interactions:
         items=np.concatenate(lists).astype(np.int64),
         values=np.ones(sum(map(len, lists)), dtype=np.float32),
         targets=random.integers(0, ITEMS, users),
+        keys=user_keys(f"u{i}" for i in range(users)),
+    )
+
+
+def without(data: Interactions, removed: int) -> Interactions:
+    """The neighbouring data set: everybody but one user."""
+    lists = np.split(data.items, data.indptr[1:-1])
+    del lists[removed]
+    return Interactions(
+        names=data.names[:removed] + data.names[removed + 1 :],
+        indptr=np.concatenate([[0], np.cumsum([len(items) for items in lists])]),
+        items=np.concatenate(lists),
+        values=np.ones(sum(map(len, lists)), dtype=np.float32),
+        targets=np.delete(data.targets, removed),
+        keys=np.delete(data.keys, removed, axis=0),
     )
 
 
@@ -41,9 +57,21 @@ def plan(kind: str = "sum", clip_norm: float = 1.0) -> Plan:
     def count(state, user):  # type: ignore[no-untyped-def]
         return {"counts": torch.zeros(ITEMS).scatter_add(0, user.items, user.mask * 100)}
 
-    step: Sum | Gradient = (
-        Sum("s", count, clip_norm) if kind == "sum" else Gradient("s", loss, ["v"], clip_norm)
-    )
+    def compare(state, user):  # type: ignore[no-untyped-def]
+        mine = torch.tanh(state["v"][user.items]).sum(0)
+        unseen = torch.sigmoid(state["v"][user.negatives] @ mine)
+        # A last bit that hangs on the row's place in the batch (it does, here) becomes all of it.
+        hers = (user.mask * mine.sum()).double()
+        product = torch.cat([state["v"]] * 2, dim=1).double() @ hers
+        last_bits = torch.sin(1e15 * product).float()
+        return {"all": last_bits, "one": unseen.sum() + mine @ state["v"][user.target]}
+
+    steps: dict[str, Sum | Gradient] = {
+        "sum": Sum("s", count, clip_norm),
+        "gradient": Gradient("s", loss, ["v"], clip_norm),
+        "compare": Sum("s", compare, clip_norm),
+    }
+    step = steps[kind]
     state = {"v": torch.randn(ITEMS, SIZE, generator=torch.Generator().manual_seed(0))}
     return Plan(
         "test", "test", data, [step], state,
@@ -58,6 +86,14 @@ def bound(written: Plan):  # type: ignore[no-untyped-def]
         for n, k in (("a", "1"), ("b", "2"), ("c", "3"))
     ]
     return written.bind(roster, "0" * 64)
+
+
+@cache
+def traced(kind: str, clip_norm: float) -> tuple[Step, dict[str, torch.Tensor]]:
+    """A step and its state; traced once, since tracing takes most of a test's time."""
+    written = plan(kind, clip_norm)
+    step = bound(written).steps[0]
+    return step, {spec.name: written.state[spec.name] for spec in step.state}
 
 
 def total(step: Step, data: Interactions, state: dict[str, torch.Tensor]) -> np.ndarray:
@@ -81,20 +117,65 @@ def test_gradients_equal_autograd_on_each_user_alone() -> None:
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.integers(0, 10_000), st.integers(0, 4), st.floats(0.1, 5))
+@given(st.integers(0, 10_000), st.integers(0, 4), st.sampled_from([0.1, 0.37, 1.0, 5.0]))
 def test_removing_one_user_changes_the_sum_by_at_most_the_clip_norm(
     seed: int, removed: int, clip_norm: float
 ) -> None:
     for kind in ("sum", "gradient"):
-        written = plan(kind, clip_norm)
-        step, data = bound(written).steps[0], people(5, seed)
-        tensors = UserTensors(data, ITEMS, WIDTH, seed=1)
-        needed = {spec.name: written.state[spec.name] for spec in step.state}
-        everyone = np.arange(5)
-        with_her = private_sum(step, needed, tensors, everyone)
-        without = private_sum(step, needed, tensors, np.delete(everyone, removed))
-        change = sum(int(x) ** 2 for x in with_her - without)
+        (step, state), data = traced(kind, clip_norm), people(5, seed)
+        moved = total(step, data, state) - total(step, without(data, removed), state)
+        change = sum(int(x) ** 2 for x in moved)
         assert change <= int(clip_norm * step.scale) ** 2
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 90), st.data())
+def test_removing_a_user_takes_away_her_own_integers_and_nothing_else(
+    seed: int, users: int, drawn: st.DataObject
+) -> None:
+    data, removed = people(users + 1, seed), drawn.draw(st.integers(0, users))
+    for kind in ("sum", "gradient", "compare"):
+        step, state = traced(kind, 1.0)
+        tensors = UserTensors(data, ITEMS, WIDTH, seed=1)
+        hers = private_sum(step, state, tensors, np.array([removed]))
+        change = total(step, data, state) - total(step, without(data, removed), state)
+        assert np.array_equal(change, hers)
+        assert sum(int(x) ** 2 for x in hers) <= step.scale**2
+
+
+def test_a_user_s_negatives_are_hers_whoever_else_is_there() -> None:
+    for items in (ITEMS, 150, 100_000):  # all of a small catalogue; most of one; few of a large
+        data = people(9)
+        before = UserTensors(data, items, WIDTH, seed=1).batch(np.arange(9), ("negatives",))
+        after = UserTensors(without(data, 3), items, WIDTH, seed=1)
+        kept = after.batch(np.arange(8), ("negatives",))
+        rest = np.delete(before["negatives"].numpy(), 3, axis=0)
+        assert np.array_equal(kept["negatives"].numpy(), rest)
+        assert len({tuple(row) for row in rest.tolist()}) == 8, "no two users share theirs"
+        for user, row in enumerate(before["negatives"].tolist()):
+            known = set(data.items[data.indptr[user] : data.indptr[user + 1]].tolist())
+            assert not set(row) & (known | {int(data.targets[user])})
+            assert len(set(row)) == min(99, items - len(known | {int(data.targets[user])}))
+
+
+def test_another_plan_draws_other_negatives() -> None:
+    data = people(3)
+    one, two = (
+        UserTensors(data, 100_000, WIDTH, seed).batch(np.arange(3), ("negatives",))["negatives"]
+        for seed in (1, 2)
+    )
+    assert not torch.equal(one, two)
+
+
+def test_a_user_who_knows_the_whole_catalogue_has_negatives_all_the_same() -> None:
+    data = people(1)
+    everything = Interactions(
+        data.names, np.array([0, ITEMS]), np.arange(ITEMS), np.ones(ITEMS, np.float32),
+        np.array([-1]), data.keys,
+    )  # fmt: skip
+    found = UserTensors(everything, ITEMS, ITEMS, 1).batch(np.arange(1), ("negatives",))
+    assert found["negatives"].shape == (1, 99)
+    assert set(found["negatives"][0].tolist()) == set(range(ITEMS))
 
 
 def test_poisoned_state_cannot_break_the_bound() -> None:

@@ -31,7 +31,7 @@ any_float32 = arrays(
     elements=st.floats(width=32, allow_nan=True, allow_infinity=True),
 )
 norms = st.floats(1e-3, 100)
-scales = st.integers(0, 20).map(lambda bits: 2**bits)
+scales = st.integers(0, 19).map(lambda bits: 2**bits)
 
 
 def exact_norms_squared(units: torch.Tensor) -> list[int]:
@@ -139,7 +139,7 @@ def test_a_norm_is_positive_and_finite(clip_norm: float) -> None:
         clip([torch.zeros(1, 1)], clip_norm)
 
 
-@pytest.mark.parametrize(("clip_norm", "scale"), [(1.0, 3), (1.0, 0), (1.0, 2**31), (3.0, 2**29)])
+@pytest.mark.parametrize(("clip_norm", "scale"), [(1.0, 3), (1.0, 0), (1.0, 2**27), (3.0, 2**25)])
 def test_quantise_refuses_scales_it_cannot_check(clip_norm: float, scale: int) -> None:
     with pytest.raises(ValueError, match="expected"):
         quantise(torch.zeros(1, 1), clip_norm, scale)

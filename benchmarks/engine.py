@@ -1,0 +1,157 @@
+"""`make bench`: the engine beside its peers, in one run, as ratios.
+
+    python -m benchmarks.engine [--items 3706 ...] [--repeat 5] [--json FILE] [--only batch ...]
+
+Everything runs on one thread. Times are medians; memory is the peak above what was there before.
+"""
+
+import argparse
+import ctypes
+import gc
+import json
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks import cases
+from benchmarks.cases import Case, TooLarge
+from domains.enclosure import keep_freed_memory
+from domains.engine import private_sum
+from policies.mechanism import noise_share_sigma
+from policies.noise import SecureRandom, discrete_gaussian
+
+WAYS: dict[str, cases.Way] = {
+    "a plain": cases.plain,
+    "b clipped": cases.clipped,
+    "c quantised": cases.quantised,
+    "d Opacus hooks": cases.hooks,
+    "e Opacus ghost": cases.ghost,
+    "f dense vmap(grad)": cases.dense,
+}
+BARS = {"b clipped": 1.5, "c quantised": 2.5}
+ROUNDS = ((6_040, 3_706), (50_000, 91_599))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--items", type=int, nargs="*", default=[3_706, 91_599, 1_000_000])
+    parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--only", nargs="*", default=["batch", "round", "noise"])
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    results: dict[str, Any] = {}
+    if "noise" in options.only:
+        results["noise"] = noise(options.repeat)
+    if "batch" in options.only:
+        results["batch"] = {str(items): batch(items, options.repeat) for items in options.items}
+    if "round" in options.only:
+        results["round"] = [whole_round(u, n, options.repeat) for u, n in ROUNDS]
+    if options.json:
+        options.json.write_text(json.dumps(results, indent=2) + "\n")
+
+
+def batch(items: int, repeat: int) -> dict[str, Any]:
+    """512 users with 100 interactions, d = 64: every way's seconds, and its ratio to (a)."""
+    print(f"\n512 users x 100 interactions, d = 64, {items:,} items")
+    found: dict[str, Any] = {}
+    for name, way in WAYS.items():
+        try:
+            found[name] = measured(way(Case(items)), repeat)
+        except TooLarge as reason:
+            print(f"  {name:20} skipped: {reason}")
+            continue
+        seconds, memory = found[name]["seconds"], found[name]["peak_bytes"]
+        ratio = seconds / found["a plain"]["seconds"]
+        found[name]["ratio"] = ratio
+        bar = f"  (bar: {BARS[name]})" if name in BARS else ""
+        print(f"  {name:20} {seconds * 1e3:10.1f} ms {ratio:8.2f} x (a){bar}"
+              f"   peak {memory / 2**20:8.0f} MiB")  # fmt: skip
+    for name in ("d Opacus hooks", "e Opacus ghost"):
+        if name in found:
+            print(
+                f"  ({name[0]}) / (b): {found[name]['seconds'] / found['b clipped']['seconds']:.1f}"
+            )
+    return found
+
+
+def whole_round(users: int, items: int, repeat: int) -> dict[str, float]:
+    """One node's round, clipped, quantised and noised, beside a plain pass over the same users."""
+    case = Case(items, users)
+    everyone = np.arange(users)
+    sigma = noise_share_sigma(1.0, cases.CLIP_NORM, case.step.scale, 3, 1)
+
+    def ours() -> None:
+        total = private_sum(case.step, case.state, case.people, everyone)
+        total += discrete_gaussian(sigma, total.size, SecureRandom())
+
+    def plain() -> None:
+        case.model.zero_grad()
+        for begin in range(0, users, cases.BATCH):
+            batch = case.people.batch(everyone[begin : begin + cases.BATCH], ("items",))
+            case.model(batch["items"]).sum().backward()
+
+    theirs, mine = measured(plain, repeat)["seconds"], measured(ours, repeat)["seconds"]
+    noise_s = measured(lambda: discrete_gaussian(sigma, case.step.width, SecureRandom()), repeat)
+    print(f"\nA round of {users:,} users, {items:,} items")
+    print(f"  plain pass {theirs:.2f} s; clipped, quantised, noised {mine:.2f} s: "
+          f"{mine / theirs:.2f} x (bar: 3); of it noise {noise_s['seconds']:.2f} s")  # fmt: skip
+    return {"users": users, "items": items, "plain": theirs, "ours": mine, "ratio": mine / theirs}
+
+
+def noise(repeat: int) -> dict[str, float]:
+    """Exact discrete Gaussian samples a second on one core, by standard deviation."""
+    print("Exact discrete Gaussian noise, million samples a second and core (bar: 5)")
+    found = {}
+    for sigma in (10.0, 1e3, 2.0**22):
+        run = measured(partial(discrete_gaussian, sigma, 10**6, SecureRandom()), repeat)
+        found[str(sigma)] = 1 / run["seconds"]
+        print(f"  sigma {sigma:12,.0f}  {1 / run['seconds']:6.1f}")
+    return found
+
+
+def measured(run: Callable[[], object], repeat: int) -> dict[str, float]:
+    """Median seconds of CPU time and of the clock, and peak memory above the start, in bytes.
+
+    Ratios are of CPU time: with one thread it is the clock's, less what other processes took.
+    """
+    gc.collect()
+    _reset_peak()
+    before = _memory("VmRSS")
+    run()
+    peak = _memory("VmHWM") - before
+    seconds, clock = [], []
+    for _ in range(repeat):
+        begin, began = time.process_time(), time.perf_counter()
+        run()
+        seconds.append(time.process_time() - begin)
+        clock.append(time.perf_counter() - began)
+    return {
+        "seconds": statistics.median(seconds),
+        "clock": statistics.median(clock),
+        "peak_bytes": peak,
+    }
+
+
+def _memory(name: str) -> int:
+    """A figure of /proc/self/status, in bytes."""
+    with open("/proc/self/status") as file:
+        facts = dict(line.split(":", 1) for line in file)
+    return int(facts[name].split()[0]) * 1024
+
+
+def _reset_peak() -> None:
+    ctypes.CDLL(None).malloc_trim(0)
+    with open("/proc/self/clear_refs", "w") as file:
+        file.write("5")
+
+
+if __name__ == "__main__":
+    main()
