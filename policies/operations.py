@@ -70,7 +70,7 @@ _REASONS: tuple[tuple[str, str], ...] = (
     (
         "reads or adds at indices that admission proves to be in range",
         """index.Tensor gather.default index_select.default embedding.default
-        scatter_add.default scatter.value index_add.default""",
+        scatter_add.default scatter.value index_add.default index_put.default""",
     ),
     (
         "creates a tensor whose size and content the graph fixes, within the memory bound",
