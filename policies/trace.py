@@ -92,6 +92,8 @@ _RENAMED = {
     "aten.view.default": "aten.reshape.default",
     "aten._unsafe_view.default": "aten.reshape.default",
     "aten._reshape_alias.default": "aten.reshape.default",
+    # PyTorch's own gradients fill it at once; a graph may never read what wasn't written.
+    "aten.empty_like.default": "aten.zeros_like.default",
 }
 # These give their first argument back: names, not operations.
 _TRANSPARENT = {
