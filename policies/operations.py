@@ -39,7 +39,8 @@ _REASONS: tuple[tuple[str, str], ...] = (
         gt.Tensor gt.Scalar ge.Tensor ge.Scalar logical_and.default logical_or.default
         logical_not.default logical_xor.default bitwise_and.Tensor bitwise_or.Tensor
         bitwise_not.default where.self where.ScalarOther where.ScalarSelf where.Scalar
-        masked_fill.Scalar masked_fill.Tensor fill.Scalar""",
+        masked_fill.Scalar masked_fill.Tensor fill.Scalar
+        fill.Tensor""",
     ),
     (
         "reduces over dimensions that the graph fixes; users aren't a dimension of the graph",
