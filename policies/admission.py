@@ -388,6 +388,7 @@ class _Inspection:
             self._define_inputs()
             for node in self._graph.nodes:
                 self._visit_safely(node)
+        self._check_used()
         outputs = [_spec(name, self._tensors[ref]) for name, ref in self._graph.outputs]
         return Usage(self._bytes, self._work, tuple(outputs))
 
@@ -404,17 +405,20 @@ class _Inspection:
             )
 
     def _check_names(self) -> None:
-        """One graph has one text: names follow from positions, and nothing is written in vain."""
+        """A name that says nothing can't mislead, and equal graphs have equal text."""
         graph = self._graph
         written = [constant.spec.name for constant in graph.constants]
         if written != [f"c{index}" for index in range(len(written))]:
             raise PlanRefused("names", "constants must be named c0, c1, ... in their order.")
         if any(node.name != f"n{index}" for index, node in enumerate(graph.nodes)):
             raise PlanRefused("names", "operations must be named n0, n1, ... in their order.")
+
+    def _check_used(self) -> None:
+        """No decoys: everything that is written matters for what leaves."""
+        graph = self._graph
         used = {ref for _, ref in graph.outputs}
         used.update(name for node in graph.nodes for name in node.references())
-        everything = [*(spec.name for spec in graph.inputs), *written]
-        for name in [*everything, *(node.name for node in graph.nodes)]:
+        for name in [spec.name for spec in graph.inputs] + list(self._tensors):
             if name not in used:
                 raise PlanRefused("unused", f"{name} is used by nothing: leave it out.")
 

@@ -47,8 +47,9 @@ reshape.default x [3,2] | permute.default x [1,0] | transpose.int x 0 1 | t.defa
 unsqueeze.default x -1 | squeeze.default x | squeeze.dim x 0 | squeeze.dims x [0,1]
 expand.default v [2,3] | slice.Tensor x 1 1 3 | select.int x 0 -1 | cat.default [x,y] 1
 stack.default [x,y] | flip.default x [1] | split.Tensor x 1 | unbind.int x 1
-repeat.default x [2,1] | diagonal.default q | diag_embed.default v | constant_pad_nd.default x [1,1] 0.5
-select_scatter.default x v 0 1 | slice_scatter.default x y 1 | copy.default x y | alias.default x
+repeat.default x [2,1] | diagonal.default q | diag_embed.default v
+constant_pad_nd.default x [1,1] 0.5 | select_scatter.default x v 0 1
+slice_scatter.default x y 1 | copy.default x y | alias.default x
 clone.default x | detach.default x | _to_copy.default x dtype=int64
 index.Tensor x [i] | gather.default x 0 i | index_select.default x 0 j | embedding.default x i
 scatter_add.default x 0 i y | scatter.value x 0 i 1 | index_add.default x 0 j y
