@@ -179,6 +179,12 @@ class Plan(_Value):
                 return step
         raise KeyError(f"The plan has no step {name!r}; it has {[s.name for s in self.steps]}.")
 
+    def explain(self, since: "Plan | None" = None) -> str:
+        """What an owner is shown (`policies.explanation`), with the changes since another plan."""
+        from policies.explanation import explain
+
+        return explain(self, since=since)
+
     def events(self) -> tuple[Event, ...]:
         """Everything the plan may cost: all releases, and the spare attempts at the dearest."""
         releases = tuple(step.event(step.releases) for step in self.steps)
