@@ -7,6 +7,7 @@ A hostile author writes the text of a plan herself, without Coterie's tracer. `a
 import copy
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from policies.admission import Bounds, PlanRefused, admit
 from policies.canonical import canonical
 from policies.plan import Plan as ApprovablePlan
 from policies.plan import PlanUnreadable, RosterEntry, Step
+from tests.domains.test_engine import people as drawn_people
 
 ITEMS, WIDTH, SIZE = 12, 6, 3
 BOUNDS = Bounds(ITEMS, WIDTH, 100)
@@ -687,15 +689,9 @@ def test_the_same_graph_in_another_admitted_order_is_another_plan() -> None:
 
 
 def people(users: int, seed: int = 0) -> Interactions:
-    random = np.random.default_rng(seed)
-    lists = [random.choice(ITEMS, random.integers(1, WIDTH + 1), False) for _ in range(users)]
-    return Interactions(
-        names=tuple(f"u{i}" for i in range(users)),
-        indptr=np.concatenate([[0], np.cumsum([len(items) for items in lists])]),
-        items=np.concatenate(lists).astype(np.int64),
-        values=random.normal(size=sum(map(len, lists))).astype(np.float32),
-        targets=random.integers(-1, ITEMS, users),
-    )
+    found = drawn_people(users, seed)
+    values = np.random.default_rng(seed).normal(size=len(found.items))
+    return replace(found, values=values.astype(np.float32))
 
 
 def largest_change(step: Step, state: dict[str, torch.Tensor], data: Interactions) -> int:
@@ -861,8 +857,8 @@ def with_another_user(data: Interactions, other: Interactions, index: int) -> In
     sources = [other if user == index else data for user in range(data.users)]
     parts = [slice(s.indptr[u], s.indptr[u + 1]) for u, s in enumerate(sources)]
     pairs = list(zip(sources, parts, strict=True))
-    return Interactions(
-        names=data.names,
+    return replace(
+        data,
         indptr=np.concatenate([[0], np.cumsum([len(s.items[part]) for s, part in pairs])]),
         items=np.concatenate([s.items[part] for s, part in pairs]),
         values=np.concatenate([s.values[part] for s, part in pairs]),
