@@ -6,7 +6,7 @@ A contribution or loss is plain PyTorch about one user; it is traced, and only i
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -117,7 +117,8 @@ class Plan:
         collusion: t, how many partners may collude; default max(1, (N - 1) // 2).
         spare_attempts: how many failed attempts may be repeated.
         memory: (state, user) -> the user's private vector; never leaves her node. Steps find it
-            as `user.memory`, computed anew at each release from that release's state.
+            as `user.memory`, computed anew at each release from that release's state, and don't
+            differentiate it.
         memory_size: length of a memory that is kept from release to release: `memory` then finds
             the last one as `user.memory`, zeros at first. None: it depends on nothing kept.
         scores: (state, memory) -> a score per item; never leaves the node.
@@ -206,7 +207,10 @@ class Plan:
 
     def _step(self, step: Sum | Gradient, noise: float, bounds: Bounds, memory: int | None) -> Step:
         function = step.contribution if isinstance(step, Sum) else step.loss
-        graph = self._trace(function, bounds, memory)
+        if self.memory is not None and self.memory_size is None:
+            graph = self._trace(_remembering(function, self.memory), bounds, None)
+        else:
+            graph = self._trace(function, bounds, memory)
         return Step(
             name=step.name,
             kind="sum" if isinstance(step, Sum) else "gradient",
@@ -287,6 +291,11 @@ def noise_std(approved: ApprovablePlan, step: Step) -> float:
 
 def _named(name: str, function: Callable[[Any, Any], Tensor]) -> Callable:
     return lambda state, user: {name: function(state, user)}
+
+
+def _remembering(function: Callable, memory: Callable[[Any, Any], Tensor]) -> Callable:
+    """`function` with the user's memory computed inside: a given, not differentiated."""
+    return lambda state, user: function(state, replace(user, memory=memory(state, user).detach()))
 
 
 def _rounded_up(noise: float) -> float:
