@@ -4,26 +4,29 @@ A contribution or loss is plain PyTorch about one user; it is traced, and only i
 `update` and `metrics` run on the author's side, on noised totals: post-processing, any code at all.
 """
 
-import inspect
 import math
-import textwrap
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from policies.accounting import Part, calibrate
 from policies.admission import Bounds
 from policies.graph import Graph, TensorSpec
+from policies.modules import aliases, of_state, source_of, state_of, trainable
 from policies.plan import Plan as ApprovablePlan
 from policies.plan import RosterEntry, Step
-from policies.trace import trace
+from policies.trace import TraceError, trace
 
 State = Mapping[str, Tensor]
 _CLIPPED_BITS = 22
 """A clipped contribution has an integer norm near 2^22: fine steps, and exact in float32."""
+_NOISE_DIGITS = 9
+"""Noise multipliers are rounded up to this many digits: the last bits of a bisection differ
+between machines, and a plan's hash must not."""
+_SOURCE_LENGTH = 20_000
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ class Sum:
     """A step that releases noised sums of what each user contributes.
 
     Attributes:
-        contribution: (state, user) -> tensors by name.
+        contribution: (state, user) -> tensors by name; (model, user) in a plan with a model.
         clip_norm: bound on the joint L2 norm of one user's contribution.
         releases: how many totals are released.
         weight: this step's part of the privacy budget, relative to the other steps' weights.
@@ -63,7 +66,7 @@ class Sum:
     """
 
     name: str
-    contribution: Callable[[State, Any], Mapping[str, Tensor]]
+    contribution: Callable[[Any, Any], Mapping[str, Tensor]]
     clip_norm: float
     releases: int = 1
     weight: float = 1.0
@@ -79,15 +82,18 @@ class Gradient:
     """A step that releases noised sums of the gradients of a per-user loss.
 
     Attributes:
-        loss: (state, user) -> scalar; differentiated by the node, for each user alone.
-        parameters: names of the state tensors to differentiate with respect to.
+        loss: (state, user) -> scalar, or (model, user) in a plan with a model; differentiated by
+            the node, for each user alone.
+        parameters: names of the state tensors to differentiate with respect to, and the only ones
+            that are released; None: all of the model's that require a gradient and that the loss
+            uses (freeze the others with `requires_grad_(False)`).
         clip_norm, releases, weight, sampling_rate, after, every, update, metrics: as for `Sum`.
     """
 
     name: str
-    loss: Callable[[State, Any], Tensor]
-    parameters: Sequence[str]
-    clip_norm: float
+    loss: Callable[[Any, Any], Tensor]
+    parameters: Sequence[str] | None = None
+    clip_norm: float = 1.0
     releases: int = 1
     weight: float = 1.0
     sampling_rate: float = 1.0
@@ -103,12 +109,18 @@ class Plan:
 
     Attributes:
         state: public tensors that the steps read and the updates replace.
+        model: instead of `state`, a module whose parameters and float buffers are the state, by
+            their names; contributions, losses, `memory` and `scores` then get the module itself.
         epsilon: of the whole plan, spare attempts included; None: without noise, NOT PRIVATE,
             accepted only where the owner declared the data set public.
         delta: of the differential privacy statement.
         collusion: t, how many partners may collude; default max(1, (N - 1) // 2).
         spare_attempts: how many failed attempts may be repeated.
-        memory: (state, user) -> the user's private vector; never leaves her node.
+        memory: (state, user) -> the user's private vector; never leaves her node. Steps find it
+            as `user.memory`, computed anew at each release from that release's state, and don't
+            differentiate it.
+        memory_size: length of a memory that is kept from release to release: `memory` then finds
+            the last one as `user.memory`, zeros at first. None: it depends on nothing kept.
         scores: (state, memory) -> a score per item; never leaves the node.
     """
 
@@ -116,14 +128,22 @@ class Plan:
     purpose: str
     data: DataSet
     steps: Sequence[Sum | Gradient]
-    state: State
+    state: State = field(default_factory=dict)
     epsilon: float | None = 8.0
     delta: float = 1e-5
     collusion: int | None = None
     spare_attempts: int = 2
-    memory: Callable[[State, Any], Tensor] | None = None
-    scores: Callable[[State, Tensor], Tensor] | None = None
+    memory: Callable[[Any, Any], Tensor] | None = None
+    scores: Callable[[Any, Tensor], Tensor] | None = None
+    model: nn.Module | None = None
+    memory_size: int | None = None
     _bound: dict[str, ApprovablePlan] = field(default_factory=dict, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.model is not None:
+            if self.state:
+                raise ValueError("Give a plan a state or a model (whose tensors are its state).")
+            object.__setattr__(self, "state", state_of(self.model))
 
     def step(self, name: str) -> Sum | Gradient:
         return next(step for step in self.steps if step.name == name)
@@ -146,7 +166,8 @@ class Plan:
     def _bind(self, roster: Sequence[RosterEntry], scientist: str) -> ApprovablePlan:
         bounds = Bounds(self.data.items, self.data.interactions)
         multipliers = self._noise_multipliers()
-        memory = self.memory and trace(_named("memory", self.memory), dict(self.state), bounds)
+        memory = self._trace_memory(bounds)
+        length = memory.output_specs()[0].count if memory else None
         return ApprovablePlan(
             name=self.name,
             purpose=self.purpose,
@@ -159,11 +180,11 @@ class Plan:
             delta=self.delta,
             spare_attempts=self.spare_attempts,
             steps=tuple(
-                self._step(step, noise, bounds)
+                self._step(step, noise, bounds, length)
                 for step, noise in zip(self.steps, multipliers, strict=True)
             ),
             memory=memory,
-            scores=self._trace_scores(memory, bounds),
+            scores=self._trace_scores(length, bounds),
             public=self.epsilon is None,
         )
 
@@ -174,16 +195,27 @@ class Plan:
         if self.epsilon is None:
             return (0.0,) * len(self.steps)
         parts = [Part(step.weight, step.sampling_rate, step.releases) for step in self.steps]
-        return calibrate(parts, self.epsilon, self.delta, self.spare_attempts)
+        found = calibrate(parts, self.epsilon, self.delta, self.spare_attempts)
+        return tuple(_rounded_up(noise) for noise in found)
 
-    def _step(self, step: Sum | Gradient, noise: float, bounds: Bounds) -> Step:
+    def _trace(self, function: Callable, bounds: Bounds, memory: int | None) -> Graph:
+        state = dict(self.state)
+        if memory is not None:
+            state["memory"] = torch.zeros(memory)
+        called = function if self.model is None else of_state(self.model, function)
+        return trace(called, state, bounds)
+
+    def _step(self, step: Sum | Gradient, noise: float, bounds: Bounds, memory: int | None) -> Step:
         function = step.contribution if isinstance(step, Sum) else step.loss
-        graph = trace(function, dict(self.state), bounds)
+        if self.memory is not None and self.memory_size is None:
+            graph = self._trace(_remembering(function, self.memory), bounds, None)
+        else:
+            graph = self._trace(function, bounds, memory)
         return Step(
             name=step.name,
             kind="sum" if isinstance(step, Sum) else "gradient",
             graph=graph,
-            source=_source(function),
+            source=source_of(function, self.model)[:_SOURCE_LENGTH],
             state=graph.state,
             outputs=self._outputs(step, graph),
             clip_norm=float(step.clip_norm),
@@ -192,24 +224,59 @@ class Plan:
             releases=step.releases,
             after=step.after,
             every=step.every,
-            scale=2 ** max(0, _CLIPPED_BITS - math.ceil(math.log2(step.clip_norm))),
+            scale=_scale(step.clip_norm),
         )
 
     def _outputs(self, step: Sum | Gradient, graph: Graph) -> tuple[TensorSpec, ...]:
-        if isinstance(step, Gradient):
-            return tuple(TensorSpec.of(name, self.state[name]) for name in step.parameters)
-        return graph.output_specs()
+        if isinstance(step, Sum):
+            return graph.output_specs()
+        return tuple(
+            TensorSpec.of(name, self.state[name]) for name in self._parameters(step, graph)
+        )
 
-    def _trace_scores(self, memory: Graph | None, bounds: Bounds) -> Graph | None:
+    def _parameters(self, step: Gradient, graph: Graph) -> list[str]:
+        """The state tensors that a gradient step trains.
+
+        Raises:
+            TraceError: a name that isn't a float tensor of the state which the loss uses, or none.
+        """
+        used = {spec.name for spec in graph.state}
+        if step.parameters is None:
+            found = [name for name in trainable(self.model or nn.Module()) if name in used]
+            if not found:
+                raise TraceError(
+                    f"Step {step.name!r} trains nothing: name its parameters, or give the plan a "
+                    "model with parameters that require a gradient and that the loss uses."
+                )
+            return found
+        tied = aliases(self.model) if self.model is not None else {}
+        for name in step.parameters:
+            if name in tied:
+                raise TraceError(
+                    f"Step {step.name!r}: {name!r} is tied to {tied[name]!r}, one tensor: write "
+                    f"{tied[name]!r}."
+                )
+            if name not in used or not self.state[name].is_floating_point():
+                raise TraceError(
+                    f"Step {step.name!r} can't train {name!r}: its loss uses no float tensor of "
+                    f"that name. It uses {', '.join(sorted(used)) or 'none'}."
+                )
+        return list(step.parameters)
+
+    def _trace_memory(self, bounds: Bounds) -> Graph | None:
+        if self.memory is None:
+            return None
+        return self._trace(_named("memory", self.memory), bounds, self.memory_size)
+
+    def _trace_scores(self, memory: int | None, bounds: Bounds) -> Graph | None:
         if self.scores is None or memory is None:
             return None
-        (spec,) = memory.output_specs()
         scores = self.scores
-        return trace(
-            lambda state, user: {"scores": scores(state, user.memory)},
-            {**self.state, "memory": torch.zeros(spec.count)},
-            bounds,
-        )
+
+        def of_user(state: Any, user: Any) -> dict[str, Tensor]:
+            return {"scores": scores(state, user.memory)}
+
+        return self._trace(of_user, bounds, memory)
 
 
 def noise_std(approved: ApprovablePlan, step: Step) -> float:
@@ -222,12 +289,25 @@ def noise_std(approved: ApprovablePlan, step: Step) -> float:
     return step.noise_multiplier * step.clip_norm * math.sqrt(shares)
 
 
-def _named(name: str, function: Callable[[State, Any], Tensor]) -> Callable:
+def _named(name: str, function: Callable[[Any, Any], Tensor]) -> Callable:
     return lambda state, user: {name: function(state, user)}
 
 
-def _source(function: Callable) -> str:
-    try:
-        return textwrap.dedent(inspect.getsource(function))
-    except (OSError, TypeError):
-        return "(source not available)"
+def _remembering(function: Callable, memory: Callable[[Any, Any], Tensor]) -> Callable:
+    """`function` with the user's memory computed inside: a given, not differentiated."""
+    return lambda state, user: function(state, replace(user, memory=memory(state, user).detach()))
+
+
+def _rounded_up(noise: float) -> float:
+    """`noise` at `_NOISE_DIGITS` significant digits, never less."""
+    if noise == 0:
+        return 0.0
+    places = _NOISE_DIGITS - 1 - math.floor(math.log10(noise))
+    return math.ceil(noise * 10.0**places) / 10.0**places
+
+
+def _scale(clip_norm: float) -> int:
+    """The power of two for which clip_norm * scale is in (2^21, 2^22]."""
+    mantissa, exponent = math.frexp(clip_norm)
+    above = exponent - 1 if mantissa == 0.5 else exponent
+    return 2 ** max(0, _CLIPPED_BITS - above)

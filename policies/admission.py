@@ -7,6 +7,8 @@ and that the noise is wide enough to count as Gaussian. A refusal names its rule
 """
 
 import math
+import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +41,9 @@ _KEYWORDS = frozenset(
         "approximate",
     ]
 )
+# Characters that can hide or reorder what an owner reads: control, format (bidirectional
+# overrides, zero width), surrogates, private use, unassigned, line separators.
+_HIDDEN_CATEGORIES = frozenset(["Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"])
 _MINIMUM_NOISE = 8.0
 _WRAP_BITS = 64
 
@@ -63,6 +68,7 @@ class Limits:
 
     Attributes:
         nodes: operations in one graph.
+        plan_nodes: operations in all graphs of a plan.
         constants: numbers written out in one graph.
         parts: results or arguments of one operation.
         user_bytes: all intermediate tensors of one user together.
@@ -72,6 +78,7 @@ class Limits:
     """
 
     nodes: int = 5_000
+    plan_nodes: int = 20_000
     constants: int = 16_384
     parts: int = 1_024
     user_bytes: int = 512 * 2**20
@@ -112,14 +119,18 @@ def admit(plan: Plan, bounds: Bounds, public: bool, limits: Limits | None = None
         raise ValueError("Admission needs the declared bound on users.")
     _check_public(plan, public)
     _check_roster(plan)
-    work = 0.0
+    _check_text(plan)
+    _check_nodes(plan, limits)
+    length, per_user = _check_memory(plan, bounds, limits)
+    work = per_user * bounds.users
     for step in plan.steps:
-        usage = _check_step(step, bounds, limits)
+        usage = _check_step(step, bounds, limits, length)
         # Differentiating costs about twice the forward pass again.
-        work += 3 * usage.work * bounds.users * step.releases
+        forward = 3 * usage.work if step.kind == "gradient" else usage.work
+        remembered = per_user if "memory" in step.graph.user else 0.0
+        work += (forward + remembered) * bounds.users * step.releases
         _check_noise(plan, step)
         _check_ring(plan, step, bounds.users)
-    _check_memory(plan, bounds, limits)
     if work > limits.work:
         raise PlanRefused(
             "compute",
@@ -165,7 +176,29 @@ def _check_roster(plan: Plan) -> None:
         )
 
 
-def _check_step(step: Step, bounds: Bounds, limits: Limits) -> Usage:
+def _check_text(plan: Plan) -> None:
+    """What an owner reads must be what is written."""
+    texts = {"purpose": plan.purpose, "population note": plan.population_note}
+    texts |= {f"source of step {step.name!r}": step.source for step in plan.steps}
+    for what, text in texts.items():
+        for character in text:
+            if character not in "\n\t" and unicodedata.category(character) in _HIDDEN_CATEGORIES:
+                raise PlanRefused(
+                    "text",
+                    f"The {what} has the character U+{ord(character):04X}, which can hide or "
+                    "reorder text: remove it.",
+                )
+
+
+def _check_nodes(plan: Plan, limits: Limits) -> None:
+    graphs = [step.graph for step in plan.steps]
+    graphs += [graph for graph in (plan.memory, plan.scores) if graph is not None]
+    total = sum(len(graph.nodes) for graph in graphs)
+    if total > limits.plan_nodes:
+        raise PlanRefused("size", f"{total} operations in the plan, at most {limits.plan_nodes}.")
+
+
+def _check_step(step: Step, bounds: Bounds, limits: Limits, memory: int | None) -> Usage:
     where = f"Step {step.name!r}"
     if step.graph.state != step.state:
         raise PlanRefused("state", f"{where}: the graph reads another state than the step lists.")
@@ -178,9 +211,10 @@ def _check_step(step: Step, bounds: Bounds, limits: Limits) -> Usage:
         raise PlanRefused(
             "outputs", f"{where}: {step.width} numbers leave, at most {limits.width}."
         )
-    usage = _inspected(where, step.graph, bounds, limits)
+    usage = _inspected(where, step.graph, bounds, limits, memory)
     _check_outputs(step, usage)
-    _check_mapped(where, step.graph, bounds, step.kind == "gradient", step.outputs)
+    trained = step.outputs if step.kind == "gradient" else None
+    _check_mapped(where, step.graph, bounds, trained, memory)
     return usage
 
 
@@ -252,24 +286,42 @@ def _noise_share(plan: Plan, step: Step) -> float:
     )
 
 
-def _check_memory(plan: Plan, bounds: Bounds, limits: Limits) -> None:
-    length = None
+def _check_memory(plan: Plan, bounds: Bounds, limits: Limits) -> tuple[int | None, float]:
+    """The length of a user's memory, and the multiply-adds of computing one."""
+    length, work = None, 0.0
     if plan.memory is not None:
-        [*outputs] = _inspected("The memory graph", plan.memory, bounds, limits).outputs
-        if len(outputs) != 1 or outputs[0].name != "memory" or len(outputs[0].shape) != 1:
-            raise PlanRefused("memory", f"The memory graph gives {_shown(outputs)}.")
-        if outputs[0].dtype != "float32":
-            raise PlanRefused("memory", "The memory must be float32.")
-        [length] = outputs[0].shape
-        _check_mapped("The memory graph", plan.memory, bounds, False, ())
+        kept = [spec.count for spec in plan.memory.inputs if spec.name == "memory"]
+        length = kept[0] if kept else None
+        usage = _inspected("The memory graph", plan.memory, bounds, limits, length)
+        work = usage.work
+        length = _memory_length(usage.outputs, length)
+        _check_mapped("The memory graph", plan.memory, bounds, None, length)
     if plan.scores is not None:
         usage = _inspected("The scores graph", plan.scores, bounds, limits, length)
         expected = TensorSpec(name="scores", shape=(bounds.items,), dtype="float32")
-        if usage.outputs != (expected,):
+        if usage.outputs != (expected,) or plan.scores.user != ("memory",):
             raise PlanRefused(
                 "scores",
-                f"The scores graph gives {_shown(usage.outputs)}, expected {_shown([expected])}.",
+                f"The scores graph reads {', '.join(plan.scores.user) or 'nothing'} of a user and "
+                f"gives {_shown(usage.outputs)}; expected: reads memory, gives "
+                f"{_shown([expected])}.",
             )
+    return length, work
+
+
+def _memory_length(outputs: tuple[TensorSpec, ...], kept: int | None) -> int:
+    """The length of the one vector a memory graph gives, which the kept one must have too."""
+    fits = len(outputs) == 1 and outputs[0].name == "memory" and len(outputs[0].shape) == 1
+    if not fits or outputs[0].dtype != "float32":
+        raise PlanRefused(
+            "memory", f"The memory graph gives {_shown(outputs)}, expected one vector 'memory'."
+        )
+    if kept not in (None, outputs[0].count):
+        raise PlanRefused(
+            "memory",
+            f"The memory graph reads a memory of {kept} numbers and gives {outputs[0].count}.",
+        )
+    return outputs[0].count
 
 
 def _inspected(
@@ -282,17 +334,24 @@ def _inspected(
 
 
 def _check_mapped(
-    where: str, graph: Graph, bounds: Bounds, differentiate: bool, wanted: tuple[TensorSpec, ...]
+    where: str,
+    graph: Graph,
+    bounds: Bounds,
+    trained: tuple[TensorSpec, ...] | None,
+    memory: int | None,
 ) -> None:
-    """Map the graph over two fake users, as the engine will: it must not fail then."""
+    """Map the graph (or, with `trained`, its gradient) over two fake users, as the engine will.
+
+    What fails then would fail for every user, whatever her data; what doesn't, never fails.
+    """
 
     def contribution(state: dict[str, Tensor], user: dict[str, Tensor]) -> dict[str, Tensor]:
-        if not differentiate:
+        if trained is None:
             return graph.run(state | user)
-        chosen = {spec.name: state[spec.name] for spec in wanted}
+        chosen = {spec.name: state[spec.name] for spec in trained}
         return grad(lambda part: graph.run(state | part | user)["loss"])(chosen)
 
-    specs = user_specs(bounds)
+    specs = user_specs(bounds, memory)
     try:
         with FakeTensorMode(allow_non_fake_inputs=True):
             state = {spec.name: spec.empty() for spec in graph.state}
@@ -324,10 +383,12 @@ class _Inspection:
 
     def run(self) -> Usage:
         self._check_size()
+        self._check_names()
         with FakeTensorMode(allow_non_fake_inputs=True):
             self._define_inputs()
             for node in self._graph.nodes:
-                self._visit(node)
+                self._visit_safely(node)
+        self._check_used()
         outputs = [_spec(name, self._tensors[ref]) for name, ref in self._graph.outputs]
         return Usage(self._bytes, self._work, tuple(outputs))
 
@@ -342,6 +403,24 @@ class _Inspection:
                 f"{constants} constant numbers, at most {limits.constants}: pass large tensors as "
                 "state.",
             )
+
+    def _check_names(self) -> None:
+        """A name that says nothing can't mislead, and equal graphs have equal text."""
+        graph = self._graph
+        written = [constant.spec.name for constant in graph.constants]
+        if written != [f"c{index}" for index in range(len(written))]:
+            raise PlanRefused("names", "constants must be named c0, c1, ... in their order.")
+        if any(node.name != f"n{index}" for index, node in enumerate(graph.nodes)):
+            raise PlanRefused("names", "operations must be named n0, n1, ... in their order.")
+
+    def _check_used(self) -> None:
+        """No decoys: everything that is written matters for what leaves."""
+        graph = self._graph
+        used = {ref for _, ref in graph.outputs}
+        used.update(name for node in graph.nodes for name in node.references())
+        for name in [spec.name for spec in graph.inputs] + list(self._tensors):
+            if name not in used:
+                raise PlanRefused("unused", f"{name} is used by nothing: leave it out.")
 
     def _define_inputs(self) -> None:
         for spec in self._graph.inputs:
@@ -359,6 +438,17 @@ class _Inspection:
             if constant.spec.dtype == "int64":
                 numbers = [int(value) for value in constant.data]
                 self._ranges[constant.spec.name] = (min(numbers), max(numbers))
+
+    def _visit_safely(self, node: Node) -> None:
+        """A check that can't be made is a refusal: hostile arguments may fit no check at all."""
+        try:
+            self._visit(node)
+        except PlanRefused:
+            raise
+        except Exception as error:
+            raise PlanRefused(
+                "shape", f"{node.name} = {node.op} can't be checked: {type(error).__name__}."
+            ) from None
 
     def _visit(self, node: Node) -> None:
         self._check_arguments(node)
@@ -424,7 +514,11 @@ class _Inspection:
     def _check_index(self, node: Node, name: str, args: list[Any]) -> None:
         """Every index must be provably inside the dimension it indexes."""
         source = args[0]
-        if name == "index":
+        if name == "index_put" and not (len(args) == 4 and args[3] is True):
+            raise PlanRefused(
+                "operation", f"{node.name}: index_put must accumulate, or equal indices compete."
+            )
+        if name in ("index", "index_put"):
             for axis, (part, value) in enumerate(zip(node.args[1], args[1], strict=True)):
                 if value is not None:
                     self._require_inside(node, part, value, source, axis, negative=True)
@@ -456,16 +550,16 @@ class _Inspection:
             )
 
     def _check_divisor(self, node: Node, args: list[Any]) -> None:
-        """Dividing integers by zero is an error, and an error would tell something of the data."""
+        """A crash would tell something of the data: x / 0 is an error, -2^63 / -1 a fatal one."""
         if any(_is_tensor(value) and value.is_floating_point() for value in args[:2]):
             return
         if len(args) > 1 and isinstance(args[1], float):
             return
-        low, high = self._range_of(node.args[1]) if len(node.args) > 1 else _INT64
-        if low <= 0 <= high:
+        low, _ = self._range_of(node.args[1]) if len(node.args) > 1 else _INT64
+        if low < 1:
             raise PlanRefused(
                 "division",
-                f"{node.name} = {node.op}: the divisor may be 0: clamp it to at least 1.",
+                f"{node.name} = {node.op}: the divisor may be below 1: clamp it to at least 1.",
             )
 
     def _count(self, node: Node, args: list[Any], result: Any) -> None:
@@ -635,6 +729,7 @@ def _whole(value: Any) -> int:
 # Position of the index among the arguments, and its dimension (None: the second argument).
 _INDEXED: dict[str, tuple[int, int | None]] = {
     "index": (1, None),
+    "index_put": (1, None),
     "gather": (2, None),
     "index_select": (2, None),
     "embedding": (1, 0),
@@ -653,6 +748,7 @@ _RANGES: dict[str, Any] = dict.fromkeys(_KEEPS_RANGE.split(), _first) | {
     "diag_embed": _with_zero,
     "constant_pad_nd": _padded,
     "copy": _either(1),
+    "fill": _either(1),
     "select_scatter": _either(0, 1),
     "slice_scatter": _either(0, 1),
     "scatter": _either(0, 3),
@@ -724,7 +820,7 @@ def _bytes(spec: TensorSpec) -> int:
     return spec.count * DTYPES[spec.dtype].itemsize
 
 
-def _shown(specs: Any) -> str:
+def _shown(specs: Iterable[TensorSpec]) -> str:
     return ", ".join(f"{spec.name} {spec.dtype}{list(spec.shape)}" for spec in specs) or "nothing"
 
 

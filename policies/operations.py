@@ -30,7 +30,7 @@ _REASONS: tuple[tuple[str, str], ...] = (
         round.default trunc.default""",
     ),
     (
-        "elementwise; an integer divisor must be provably other than zero",
+        "elementwise; an integer divisor must be provably at least one",
         "div.Tensor_mode div.Scalar_mode floor_divide.default remainder.Scalar remainder.Tensor",
     ),
     (
@@ -39,7 +39,8 @@ _REASONS: tuple[tuple[str, str], ...] = (
         gt.Tensor gt.Scalar ge.Tensor ge.Scalar logical_and.default logical_or.default
         logical_not.default logical_xor.default bitwise_and.Tensor bitwise_or.Tensor
         bitwise_not.default where.self where.ScalarOther where.ScalarSelf where.Scalar
-        masked_fill.Scalar masked_fill.Tensor""",
+        masked_fill.Scalar masked_fill.Tensor fill.Scalar
+        fill.Tensor""",
     ),
     (
         "reduces over dimensions that the graph fixes; users aren't a dimension of the graph",
@@ -70,7 +71,7 @@ _REASONS: tuple[tuple[str, str], ...] = (
     (
         "reads or adds at indices that admission proves to be in range",
         """index.Tensor gather.default index_select.default embedding.default
-        scatter_add.default scatter.value index_add.default""",
+        scatter_add.default scatter.value index_add.default index_put.default""",
     ),
     (
         "creates a tensor whose size and content the graph fixes, within the memory bound",

@@ -18,7 +18,7 @@ from policies.graph import Graph, TensorSpec
 MAXIMUM_TEXT = 64 * 2**20
 
 HexKey = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_. -]{0,63}$")]
+Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9_. -]{0,62}[A-Za-z0-9_.-])?$")]
 Text = Annotated[str, Field(max_length=20_000)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -107,7 +107,10 @@ class Plan(_Value):
         threshold: tau, how many domains must survive a round.
         delta: of the differential privacy statement.
         spare_attempts: how many failed attempts may be repeated, each charged.
-        memory: (state, user tensors) -> {"memory": float32[d]}; run on the node, never released.
+        memory: (state, user tensors[, memory]) -> {"memory": float32[d]}; run on the node, never
+            released. Before a step that reads `memory` runs on a user, her memory becomes what this
+            graph gives for that release's state; a graph that reads `memory` itself finds the last
+            one, zeros at first.
         scores: (state, memory) -> {"scores": float32[items]}; run on the node, never released.
         public: the owners declared the data set public: noise may be 0. NOT PRIVATE.
     """
@@ -175,6 +178,12 @@ class Plan(_Value):
             if step.name == name:
                 return step
         raise KeyError(f"The plan has no step {name!r}; it has {[s.name for s in self.steps]}.")
+
+    def explain(self, since: "Plan | None" = None) -> str:
+        """What an owner is shown (`policies.explanation`), with the changes since another plan."""
+        from policies.explanation import explain
+
+        return explain(self, since=since)
 
     def events(self) -> tuple[Event, ...]:
         """Everything the plan may cost: all releases, and the spare attempts at the dearest."""

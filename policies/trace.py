@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._ops import OpOverload
 from torch.func import functionalize
 from torch.fx import GraphModule
 from torch.fx import Node as FxNode
@@ -24,7 +25,16 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from policies.graph import NEGATIVES, USER_TENSORS, Constant, Graph, Node, TensorSpec, reference
+from policies.graph import (
+    DTYPES,
+    NEGATIVES,
+    USER_TENSORS,
+    Constant,
+    Graph,
+    Node,
+    TensorSpec,
+    reference,
+)
 from policies.operations import ALLOWED
 
 _ATEN = torch.ops.aten
@@ -38,11 +48,52 @@ _DECOMPOSED = (
     _ATEN.smooth_l1_loss,
     _ATEN.huber_loss,
     _ATEN.soft_margin_loss,
+    _ATEN._safe_softmax,
+    # Gradients inside a contribution: local training steps.
+    _ATEN._log_softmax_backward_data,
+    _ATEN._softmax_backward_data,
+    _ATEN.binary_cross_entropy_backward,
+    _ATEN.elu_backward,
+    _ATEN.gelu_backward,
+    _ATEN.hardtanh_backward,
+    _ATEN.huber_loss_backward,
+    _ATEN.leaky_relu_backward,
+    _ATEN.log_sigmoid_backward,
+    _ATEN.logit_backward,
+    _ATEN.mse_loss_backward,
+    _ATEN.native_layer_norm_backward,
+    _ATEN.nll_loss_backward,
+    _ATEN.select_backward,
+    _ATEN.sigmoid_backward,
+    _ATEN.silu_backward,
+    _ATEN.slice_backward,
+    _ATEN.smooth_l1_loss_backward,
+    _ATEN.softplus_backward,
+    _ATEN.tanh_backward,
+    _ATEN.threshold_backward,
 )
+
+
+def _embedding_gradient(
+    gradient: Tensor, index: Tensor, rows: int, padding: int, scaled: bool
+) -> Tensor:
+    """PyTorch's own expansion indexes with a mask, which admission couldn't follow."""
+    if scaled:
+        raise TraceError("An embedding with scale_grad_by_freq can't be differentiated here.")
+    width = gradient.shape[-1]
+    each, index = gradient.reshape(-1, width), index.reshape(-1)
+    if padding >= 0:
+        each = torch.where((index != padding).unsqueeze(1), each, 0.0)
+    return gradient.new_zeros((rows, width)).index_add(0, index, each)
+
+
 _RENAMED = {
+    "aten.unsafe_split.Tensor": "aten.split.Tensor",
     "aten.view.default": "aten.reshape.default",
     "aten._unsafe_view.default": "aten.reshape.default",
     "aten._reshape_alias.default": "aten.reshape.default",
+    # PyTorch's own gradients fill it at once; a graph may never read what wasn't written.
+    "aten.empty_like.default": "aten.zeros_like.default",
 }
 # These give their first argument back: names, not operations.
 _TRANSPARENT = {
@@ -87,16 +138,64 @@ _NEEDS_A_VALUE = {
     "one_hot": "one_hot looks at values; write (torch.arange(N) == index[:, None]).float()",
 }
 _UNSUPPORTED = {
-    "batch_norm": "BatchNorm mixes users; use LayerNorm",
-    "gru": "a GRU doesn't become a graph; use attention, or unroll a short loop of Linear layers",
-    "lstm": "an LSTM doesn't become a graph; use attention, or unroll a loop of Linear layers",
-    "rnn_tanh": "an RNN doesn't become a graph; unroll a short loop of Linear layers",
-    "rnn_relu": "an RNN doesn't become a graph; unroll a short loop of Linear layers",
+    "batch_norm": "BatchNorm mixes users, and its running statistics are hidden state; use "
+    "LayerNorm, or fold a frozen BatchNorm into the layer before it",
+    "gru": "a fused GRU doesn't become a graph; loop over the interactions with nn.GRUCell",
+    "lstm": "a fused LSTM doesn't become a graph; loop over the interactions with nn.LSTMCell",
+    "rnn_tanh": "a fused RNN doesn't become a graph; loop over the interactions with nn.RNNCell",
+    "rnn_relu": "a fused RNN doesn't become a graph; loop over the interactions with nn.RNNCell",
 }
+_VIEWS = frozenset(
+    [
+        "__getitem__",
+        "view",
+        "reshape",
+        "view_as",
+        "reshape_as",
+        "transpose",
+        "permute",
+        "movedim",
+        "t",
+        "squeeze",
+        "unsqueeze",
+        "expand",
+        "expand_as",
+        "narrow",
+        "select",
+        "flatten",
+        "unflatten",
+        "ravel",
+        "diagonal",
+        "unbind",
+        "split",
+        "chunk",
+        "swapaxes",
+        "detach",
+        "__get__",
+        "alias",
+    ]
+)
+_IN_PLACE = frozenset(
+    [
+        "__iadd__",
+        "__isub__",
+        "__imul__",
+        "__itruediv__",
+        "__ifloordiv__",
+        "__imod__",
+        "__ipow__",
+        "__iand__",
+        "__ior__",
+        "__ixor__",
+    ]
+)
 _RANDOM = (
     "it draws random numbers, which a graph doesn't have. Dropout: call model.eval() before "
     "tracing; other randomness: draw it in public and pass it as state"
 )
+
+
+_LIBRARIES = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
 
 
 class TraceError(ValueError):
@@ -199,13 +298,28 @@ def trace(
     reserved = sorted(set(public) & set(USER_TENSORS))
     if reserved:
         raise TraceError(f"A state tensor can't be named {reserved[0]!r}: users have one of it.")
+    _refuse_tied(public)
     memory = state["memory"].numel() if "memory" in state else None
     user = mock_user(bounds, memory)
     specs = user_specs(bounds, memory)
     tensors = [*public.values(), *(getattr(user, name) for name in specs)]
     inputs = [*(_state_spec(name, t) for name, t in public.items()), *specs.values()]
-    captured, names = _capture(function, tensors, list(public), list(specs))
-    return _Writer(captured, inputs, names).graph()
+    captured, names, constants = _capture(function, tensors, list(public), list(specs))
+    return _Writer(captured, inputs, names, constants).graph()
+
+
+def _refuse_tied(state: Mapping[str, Tensor]) -> None:
+    """One tensor under two names would become two, and each would get half of the gradient."""
+    first: dict[tuple[Any, ...], str] = {}
+    for name, tensor in state.items():
+        key = (tensor.data_ptr(), tuple(tensor.shape), tensor.stride())
+        if tensor.numel() and first.setdefault(key, name) != name:
+            raise TraceError(
+                f"The state tensors {first[key]!r} and {name!r} are one tensor (tied weights), "
+                f"which a plan would train as two: keep {first[key]!r} alone and use it in both "
+                "places, or clone() one of them. A model passed as ct.Plan(model=...) is tied "
+                "correctly."
+            )
 
 
 def _state_spec(name: str, tensor: Tensor) -> TensorSpec:
@@ -217,12 +331,13 @@ def _state_spec(name: str, tensor: Tensor) -> TensorSpec:
 
 def _capture(
     function: Callable[..., Any], tensors: list[Tensor], state: list[str], user: list[str]
-) -> tuple[GraphModule, list[str]]:
+) -> tuple[GraphModule, list[str], list[Tensor]]:
+    """The FX graph, the names of its outputs, and the constants that are its last inputs."""
     names: list[str] = []
     author = _Author()
 
     def flat(*values: Tensor) -> list[Tensor]:
-        author.inputs = values
+        author.inputs = list(values)
         given = dict(zip(user, values[len(state) :], strict=True))
         with _Operators(author), author:
             known = dict(zip(state, values, strict=False))
@@ -233,17 +348,48 @@ def _capture(
         names[:] = outputs
         return list(outputs.values())
 
-    decompositions = torch._decomp.get_decompositions(_DECOMPOSED)
     try:
         with sdpa_kernel(SDPBackend.MATH):
-            captured = make_fx(
-                functionalize(flat, remove="mutations"), decomposition_table=decompositions
-            )(*tensors)
+            captured = _functional(flat, tensors)
+            constants = _lift_constants(captured)
+            if any(_mutates(node.target) for node in captured.graph.nodes):
+                # PyTorch's own composite operators (gru_cell, attention) write in place inside.
+                captured = _functional(captured, [*tensors, *constants])
     except TraceError:
         raise
     except Exception as error:
         raise TraceError(f"{_author_line(error)}: {type(error).__name__}: {error}") from error
-    return captured, names
+    return captured, names, constants
+
+
+def _lift_constants(captured: GraphModule) -> list[Tensor]:
+    """Turn the tensors a graph holds into further inputs of it; returns them in order."""
+    graph = captured.graph
+    last = [node for node in graph.nodes if node.op == "placeholder"][-1]
+    lifted: dict[str, FxNode] = {}
+    for node in [node for node in graph.nodes if node.op == "get_attr"]:
+        name = str(node.target)
+        if name not in lifted:
+            with graph.inserting_after(last):
+                last = lifted[name] = graph.placeholder(f"constant{len(lifted)}")
+            last.meta.update(node.meta)
+        node.replace_all_uses_with(lifted[name])
+        graph.erase_node(node)
+    captured.recompile()
+    return [getattr(captured, name).detach() for name in lifted]
+
+
+def _functional(function: Callable[..., Any], tensors: list[Tensor]) -> GraphModule:
+    decompositions = dict(torch._decomp.get_decompositions(_DECOMPOSED))
+    decompositions[_ATEN.embedding_dense_backward.default] = _embedding_gradient
+    capture = make_fx(
+        functionalize(function, remove="mutations"), decomposition_table=decompositions
+    )
+    return capture(*tensors)
+
+
+def _mutates(target: Any) -> bool:
+    return isinstance(target, OpOverload) and target._schema.is_mutable
 
 
 def _outputs(result: Any) -> dict[str, Tensor]:
@@ -268,8 +414,7 @@ class _Author(TorchFunctionMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.inputs: tuple[Tensor, ...] = ()
-        self.called = ""
+        self.inputs: list[Tensor] = []
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -281,17 +426,24 @@ class _Author(TorchFunctionMode):
             raise TraceError(f"{_calling_line()}: {name}: {_UNSUPPORTED[name]}.")
         if "dropout" in name and (True in args[2:] or True in (kwargs or {}).values()):
             raise TraceError(f"{_calling_line()}: {name}: {_RANDOM}.")
-        if self._writes(name) and any(args[0] is value for value in self.inputs):
+        of_input = bool(args) and any(args[0] is value for value in self.inputs)
+        if of_input and _writes(name):
             raise TraceError(
                 f"{_calling_line()}: {name} writes into an input; state and user tensors are "
                 f"read-only. {_out_of_place(name)}."
             )
         if name == "__getitem__" and _is_scalar_index(args[1]):
             return _ATEN.index.Tensor(args[0], _index_list(args[1]))
-        return func(*args, **(kwargs or {}))
+        result = func(*args, **(kwargs or {}))
+        if of_input and name in _VIEWS:
+            views = result if isinstance(result, list | tuple) else [result]
+            self.inputs += [view for view in views if isinstance(view, Tensor)]
+        return result
 
-    def _writes(self, name: str) -> bool:
-        return name == "__setitem__" or (name.endswith("_") and not name.endswith("__"))
+
+def _writes(name: str) -> bool:
+    in_place = name.endswith("_") and not name.endswith("__")
+    return name == "__setitem__" or in_place or name in _IN_PLACE
 
 
 class _Operators(TorchDispatchMode):
@@ -307,10 +459,21 @@ class _Operators(TorchDispatchMode):
         name = str(func)
         if not _traceable(func):
             raise TraceError(f"{_calling_line()}: {_refusal(func, name)}.")
+        dtype = (kwargs or {}).get("dtype")
+        if dtype is not None and dtype not in DTYPES.values():
+            raise TraceError(
+                f"{_calling_line()}: {name} makes {dtype}; graphs have {', '.join(DTYPES)}: use "
+                "one of these."
+            )
         if name == "aten.index.Tensor" and any(_is_mask(index) for index in args[1]):
             raise TraceError(
                 f"{_calling_line()}: x[condition] has a size that depends on the data. "
                 "Multiply by the condition, or write torch.where(condition, x, 0)."
+            )
+        if name.startswith("aten.index_put") and not (len(args) > 3 and args[3]):
+            raise TraceError(
+                f"{_calling_line()}: {name}: x[index] = values depends on the order of equal "
+                f"indices: {_ADVICE['aten.index_put']}."
             )
         return func(*args, **(kwargs or {}))
 
@@ -335,7 +498,11 @@ def _index_list(index: Any) -> list[Tensor | None]:
 def _traceable(func: Any) -> bool:
     name = str(func)
     known = name in _RENAMED or name in _TRANSPARENT or name in _DROPPED
-    return known or name in ALLOWED or getattr(func, "overloadpacket", None) in _DECOMPOSED
+    if _mutates(func) and torch.Tag.nondeterministic_seeded not in func.tags:
+        return True  # functionalised afterwards
+    packet = getattr(func, "overloadpacket", None)
+    expanded = packet in _DECOMPOSED or packet == _ATEN.embedding_dense_backward
+    return known or name in ALLOWED or expanded
 
 
 def _refusal(func: Any, name: str) -> str:
@@ -351,6 +518,8 @@ def _refusal(func: Any, name: str) -> str:
 
 
 def _out_of_place(name: str) -> str:
+    if name in _IN_PLACE:
+        return "Write x = x + y instead of x += y"
     if name == "__setitem__":
         return "Write torch.where(condition, new, old), or clone() it first"
     return f"Write {name.rstrip('_')} (a new tensor), or clone() it first"
@@ -377,8 +546,7 @@ def _author_line(error: BaseException) -> str:
 
 
 def _is_authors(file: str) -> bool:
-    libraries = (str(Path(torch.__file__).parent), __file__)
-    return not file.startswith((*libraries, "<frozen", "<string>", "<eval_with_key>"))
+    return not file.startswith((*_LIBRARIES, "<frozen", "<string>", "<eval_with_key>"))
 
 
 def _line(file: str, number: int) -> str:
@@ -389,10 +557,17 @@ def _line(file: str, number: int) -> str:
 class _Writer:
     """Writes a captured FX graph in canonical form."""
 
-    def __init__(self, captured: GraphModule, inputs: list[TensorSpec], names: list[str]) -> None:
+    def __init__(
+        self,
+        captured: GraphModule,
+        inputs: list[TensorSpec],
+        names: list[str],
+        constants: list[Tensor],
+    ) -> None:
         self._captured = captured
         self._inputs = inputs
         self._names = names
+        self._values = constants
         self._constants: list[Constant] = []
         self._nodes: list[Node] = []
         self._written: dict[FxNode, str] = {}
@@ -401,13 +576,15 @@ class _Writer:
         nodes = list(self._captured.graph.nodes)
         placeholders = [node for node in nodes if node.op == "placeholder"]
         used = self._used(nodes)
-        inputs = [
-            spec for spec, node in zip(self._inputs, placeholders, strict=True) if node in used
-        ]
-        for spec, node in zip(self._inputs, placeholders, strict=True):
+        given = list(zip(self._inputs, placeholders, strict=False))
+        inputs = [spec for spec, node in given if node in used]
+        for spec, node in given:
             self._written[node] = spec.name
+        for value, node in zip(self._values, placeholders[len(given) :], strict=True):
+            if node in used:
+                self._written[node] = self._constant(value)
         for node in nodes:
-            if node in used and node.op in ("get_attr", "call_function"):
+            if node in used and node.op == "call_function":
                 self._write(node)
         [returned] = nodes[-1].args
         outputs = tuple(
@@ -427,8 +604,8 @@ class _Writer:
         for node in nodes:
             if str(node.target).startswith("aten.copy_."):
                 raise TraceError(
-                    "Your function writes into one of its inputs (through a view); state and user "
-                    "tensors are read-only. clone() it first."
+                    "Your function writes into one of its inputs, or into a tensor from outside of "
+                    "it; both are read-only. clone() it first."
                 )
         used = {nodes[-1]}
         for node in reversed(nodes):
@@ -438,9 +615,7 @@ class _Writer:
 
     def _write(self, node: FxNode) -> None:
         name = str(node.target)
-        if node.op == "get_attr":
-            self._written[node] = self._constant(getattr(self._captured, name))
-        elif name in _TRANSPARENT:
+        if name in _TRANSPARENT:
             self._written[node] = self._written[node.all_input_nodes[0]]
         else:
             self._written[node] = self._operation(node, name)
