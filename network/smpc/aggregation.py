@@ -100,17 +100,18 @@ class Party:
     def advertise(self) -> Advert:
         """Begin: two fresh public keys and a commitment, signed for this attempt alone.
 
+        Keys that died in a crash are simply replaced: nothing was masked with them, and what peers
+        dealt to them belongs to other adverts, so to another transcript.
+
         Raises:
-            OutOfTurn: the attempt was begun before and its keys are gone; take the next one.
+            OutOfTurn: this domain has masked its input in this attempt already.
         """
         if self._secrets is not None:
             return self._secrets.advert
-        if self._store.read("advert") is not None:
+        if self._store.read("receipt") is not None:
             raise OutOfTurn(f"{self.me}: this attempt was used; take the next one.")
-        secrets = _Secrets(self.me, self.agreement, self._signing_key)
-        self._store.write("advert", _json(secrets.advert.to_dict()))
-        self._secrets = secrets
-        return secrets.advert
+        self._secrets = _Secrets(self.me, self.agreement, self._signing_key)
+        return self._secrets.advert
 
     def share(self, adverts: Sequence[Advert]) -> list[SealedShares]:
         """Share this domain's two secrets among the domains that advertised.

@@ -63,6 +63,37 @@ class Opened:
     masked: Mapping[str, ring.Elements]
 
 
+@dataclass(frozen=True)
+class Begun:
+    """What was said before any input was masked.
+
+    Attributes:
+        sealed: what `members` dealt.
+        members: who dealt shares, sorted.
+    """
+
+    adverts: tuple[Advert, ...]
+    sealed: tuple[SealedShares, ...]
+    members: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON-able values."""
+        return {
+            "adverts": [advert.to_dict() for advert in self.adverts],
+            "sealed": [sealed.to_dict() for sealed in self.sealed],
+            "members": list(self.members),
+        }
+
+    @classmethod
+    def from_dict(cls, kept: Mapping[str, Any]) -> "Begun":
+        """Read what `to_dict` wrote."""
+        return cls(
+            tuple(Advert.from_dict(advert) for advert in kept["adverts"]),
+            tuple(SealedShares.from_dict(sealed) for sealed in kept["sealed"]),
+            tuple(kept["members"]),
+        )
+
+
 class Coordinator:
     """Carries one attempt through.
 
@@ -80,15 +111,16 @@ class Coordinator:
         self.left_out: dict[str, str] = {} if left_out is None else left_out
         self._exchange = exchange
 
-    def run(self) -> Opened:
-        """All five steps.
+    def begin(self) -> Begun:
+        """The steps before any input is masked. Keep what it gives: `finish` can be repeated.
 
         Raises:
-            SumAborted: fewer than tau domains are left, or the answers don't open.
+            SumAborted: fewer than tau domains are left.
         """
         adverts = self._adverts()
         sealed = self._shares(adverts)
-        return self._open(adverts, sealed)
+        dealt = [each for name in sorted(sealed) for each in sealed[name]]
+        return Begun(tuple(adverts.values()), tuple(dealt), tuple(sorted(sealed)))
 
     def _adverts(self) -> dict[str, Advert]:
         answers = self._ask("advertise", dict.fromkeys(self.agreement.names))
@@ -113,13 +145,15 @@ class Coordinator:
 
         return self._usable("share", answers, check)
 
-    def _open(
-        self, adverts: Mapping[str, Advert], sealed: Mapping[str, list[SealedShares]]
-    ) -> Opened:
-        members = tuple(sorted(sealed))
-        dealt = [each for name in members for each in sealed[name]]
-        asked = {name: [s for s in dealt if s.receiver == name] for name in members}
-        heard = transcript_hash(self.agreement, adverts)
+    def finish(self, begun: Begun) -> Opened:
+        """Collect masked inputs, have one set of them confirmed, unmask and open their sum.
+
+        Raises:
+            SumAborted: fewer than tau domains are left, or the answers don't open.
+        """
+        members = begun.members
+        asked = {name: [s for s in begun.sealed if s.receiver == name] for name in members}
+        heard = transcript_hash(self.agreement, {a.domain: a for a in begun.adverts})
 
         def check(name: str, answer: tuple[Receipt, ring.Elements]) -> None:
             receipt = answer[0]
@@ -135,7 +169,7 @@ class Coordinator:
         confirmations: list[Confirmation] = [confirmed[name] for name in sorted(confirmed)]
         unmasked = self._ask("unmask", dict.fromkeys(confirmed, confirmations))
         unmaskings: list[Unmasking] = [unmasked[name] for name in sorted(unmasked)]
-        transcript = Transcript(list(adverts.values()), dealt, receipts, confirmations, unmaskings)
+        transcript = Transcript(begun.adverts, begun.sealed, receipts, confirmations, unmaskings)
         masked = {name: answer[1] for name, answer in inputs.items()}
         try:
             total = open_total(self.agreement, transcript, masked)

@@ -6,14 +6,17 @@ be used in another. Ed25519: RFC 8032.
 """
 
 import hashlib
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any, Self
 
+import numpy as np
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from numpy.typing import NDArray
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -34,6 +37,7 @@ SEALED_BYTES = 24 + 16 + 2 * SHARE_BYTES
 
 _NAME_BYTES = 64
 _COUNTER_LIMIT = 2**32
+_RECEIPT_BYTES = 2**16
 
 
 class SharingRefused(Exception):
@@ -367,3 +371,37 @@ def is_signed(message: bytes, signature: bytes, node_key: str) -> bool:
 def framed(label: bytes, *parts: bytes) -> bytes:
     """Label and parts, each after its length: no two lists of parts give the same bytes."""
     return b"".join(len(part).to_bytes(4, "big") + part for part in (label, *parts))
+
+
+def pack_masked(receipt: Receipt, elements: ring.Elements) -> NDArray[np.uint8]:
+    """A receipt and its masked elements as one array of bytes, for the wire.
+
+    The receipt's length (u32), the receipt as JSON, a frame of ring elements.
+    """
+    said = json.dumps(receipt.to_dict()).encode()
+    parts = (len(said).to_bytes(4, "little"), said, ring.pack(elements))
+    return np.frombuffer(b"".join(parts), dtype=np.uint8)
+
+
+def unpack_masked(
+    agreement: Agreement, received: NDArray[np.uint8]
+) -> tuple[Receipt, ring.Elements]:
+    """Read what `pack_masked` wrote.
+
+    Raises:
+        MalformedMessage: it isn't a receipt and exactly the agreed number of elements.
+    """
+    if not isinstance(received, np.ndarray) or received.dtype != np.uint8 or received.ndim != 1:
+        raise MalformedMessage("a masked input travels as a one-dimensional uint8 array")
+    content = np.ascontiguousarray(received).data
+    size = int.from_bytes(content[:4], "little")
+    if size > _RECEIPT_BYTES:
+        raise MalformedMessage(f"a receipt has at most {_RECEIPT_BYTES} bytes")
+    try:
+        receipt = Receipt.from_dict(json.loads(bytes(content[4 : 4 + size])))
+        elements = ring.unpack(content[4 + size :], agreement.length, agreement.bits)
+    except MalformedMessage:
+        raise
+    except ValueError as error:
+        raise MalformedMessage(f"not a masked input: {error}") from None
+    return receipt, elements

@@ -18,8 +18,6 @@ Elements = NDArray[Any]
 WORDS: Mapping[int, np.dtype] = {32: np.dtype("<u4"), 64: np.dtype("<u8")}
 """Elements travel as little-endian words on every machine; by width in bits."""
 
-WORD = WORDS[64]
-
 _MAGIC = {32: b"Z32\x01", 64: b"Z64\x01"}
 _HEADER = struct.Struct("<4sQ")
 MAX_LENGTH = 2**28
@@ -33,13 +31,9 @@ class RingError(ValueError):
 def smallest_width(bound: float) -> int:
     """The narrowest ring in which a total of magnitude at most `bound` can't wrap: 32 or 64.
 
-    Raises:
-        RingError: it may reach 2^63.
+    Totals beyond 2^63 fit neither; admission refuses their plans.
     """
-    for bits in sorted(WORDS):
-        if bound < 2.0 ** (bits - 1):
-            return bits
-    raise RingError(f"a total of {bound:.1e} doesn't fit any ring; at most 2^63 does")
+    return 32 if bound < 2.0**31 else 64
 
 
 def to_ring(values: NDArray[np.int64], bits: int = 64) -> Elements:
@@ -76,19 +70,6 @@ def from_ring(elements: Elements) -> NDArray[np.int64]:
     return elements.view(signed).astype(np.int64)
 
 
-def add(left: Elements, right: Elements) -> Elements:
-    """Sum of two arrays of the same ring and shape [P], modulo its size.
-
-    Raises:
-        RingError: a wrong dtype, or shapes that differ (nothing is broadcast).
-    """
-    _check_array(left, list(WORDS.values()))
-    _check_array(right, [left.dtype])
-    if left.shape != right.shape:
-        raise RingError(f"shapes differ: {left.shape} and {right.shape}")
-    return np.add(left, right)
-
-
 def pack(elements: Elements) -> bytes:
     """Frame an array of shape [P]: magic with the width, count (u64), then P little-endian words.
 
@@ -103,7 +84,7 @@ def pack(elements: Elements) -> bytes:
     return b"".join((_HEADER.pack(_MAGIC[bits], elements.size), elements.data))
 
 
-def unpack(frame: bytes, length: int, bits: int = 64) -> Elements:
+def unpack(frame: bytes | memoryview, length: int, bits: int = 64) -> Elements:
     """Read a frame that must hold exactly `length` elements of `bits` bits.
 
     Both come from the plan, never from the sender, and are compared with the header and with the

@@ -38,6 +38,7 @@ class Domains:
     length: int = 16
     bits: int = 64
     context: Context = CONTEXT
+    agreement: Agreement = field(init=False)
     keys: dict[str, Ed25519PrivateKey] = field(default_factory=dict)
     parties: dict[str, Party] = field(default_factory=dict)
     disks: dict[str, Disk] = field(default_factory=dict)
@@ -52,20 +53,20 @@ class Domains:
 
     def attempt(self, number: int) -> "Domains":
         random = np.random.default_rng(number)
-        self.context = replace(self.context, attempt=number)
+        self.agreement = Agreement(
+            replace(self.context, attempt=number),
+            {n: key.public_key().public_bytes_raw().hex() for n, key in self.keys.items()},
+            self.threshold,
+            self.collusion,
+            self.length,
+            self.bits,
+        )
         self.disks = {name: Disk() for name in self.keys}
         self.parties = {name: self.restarted(name) for name in self.keys}
         # Fresh vectors for every attempt, as with fresh noise.
         self.values = {n: random.integers(-(2**20), 2**20, self.length) for n in self.keys}
         self.refusals, self.said = [], []
         return self
-
-    @property
-    def agreement(self) -> Agreement:
-        roster = {n: key.public_key().public_bytes_raw().hex() for n, key in self.keys.items()}
-        return Agreement(
-            self.context, roster, self.threshold, self.collusion, self.length, self.bits
-        )
 
     def restarted(self, name: str) -> Party:
         return Party(name, self.agreement, self.keys[name], self.disks[name])
@@ -92,7 +93,8 @@ class Domains:
         return answers
 
     def run(self, exchange: Callable[..., Any] | None = None) -> Opened:
-        return Coordinator(self.agreement, exchange or self.exchange).run()
+        coordinator = Coordinator(self.agreement, exchange or self.exchange)
+        return coordinator.finish(coordinator.begin())
 
     def sum_of(self, names: tuple[str, ...]) -> np.ndarray:
         return np.sum([self.values[name] for name in names], axis=0)

@@ -4,7 +4,7 @@ Each cell ends with the right sum over at least tau survivors, or with no sum at
 attempt succeeds, and over both no domain masked two vectors with the same piece of keystream.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -113,10 +113,10 @@ class Recorder:
 
 
 @pytest.fixture
-def recorder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Recorder]:
+def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
     recorder = Recorder()
     monkeypatch.setattr(aggregation, "apply", recorder.apply)
-    yield recorder
+    return recorder
 
 
 @pytest.mark.parametrize("count", ROSTERS)
@@ -136,8 +136,8 @@ def test_no_fault_of_one_domain_gives_a_wrong_sum(
             assert expected == "sum"
             np.testing.assert_array_equal(opened.total, domains.sum_of(opened.survivors))
             assert len(opened.survivors) >= domains.threshold
-        again = domains.attempt(1).run()
-        np.testing.assert_array_equal(again.total, domains.sum_of(tuple(sorted(domains.keys))))
+    again = domains.attempt(1).run()
+    np.testing.assert_array_equal(again.total, domains.sum_of(tuple(sorted(domains.keys))))
     assert recorder.used
 
 
@@ -167,16 +167,15 @@ def expectation(count: int, phase: str, fault: str) -> str:
     """At three domains with tau = 3 every silence aborts; at eight with tau = 6 none does."""
     silent = fault in SILENT
     if fault == "killed after, asked again":
-        # Until the masked input is stored the keys are only in memory.
-        silent = phase in ("advertise", "share")
+        # The keys are only in memory: what was dealt dies with them, a new advert can be made.
+        silent = phase == "share"
     return "abort" if silent and count == 3 else "sum"
 
 
 def outcome(domains: Domains, wire: FaultyWire) -> Opened | None:
     try:
         return domains.run(wire.exchange)
-    except SumAborted as aborted:
-        assert aborted.domain in domains.keys
+    except SumAborted:
         return None
 
 
