@@ -75,7 +75,7 @@ class _AttemptFiles:
         path = self._path(name)
         return path.read_bytes() if path.exists() else None
 
-    def write(self, name: str, content: bytes) -> None:
+    def write(self, name: str, content: bytes | memoryview) -> None:
         _write_durably(self._path(name), content)
 
     def erase(self, name: str) -> None:
@@ -245,7 +245,6 @@ class Participation:
                 raise RoundRefused(f"{self._name}: nothing was shared in this attempt yet.")
             receipt, elements = current.party.mask(current.value, sealed)
             self._ledger.charge(plan_hash, step, release, attempt, receipt.digest.hex())
-            current.value[:] = 0
             run.attempt = None
             return receipt, elements
 
@@ -437,7 +436,7 @@ def _unshared(run: _OpenRun) -> bool:
     return run.attempt is not None and run.attempt.value is None
 
 
-def _write_durably(path: Path, content: bytes) -> None:
+def _write_durably(path: Path, content: bytes | memoryview) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(content)

@@ -69,7 +69,7 @@ class Store(Protocol):
     def read(self, name: str) -> bytes | None:
         """What was written under this name, or None."""
 
-    def write(self, name: str, content: bytes) -> None:
+    def write(self, name: str, content: bytes | memoryview) -> None:
         """Keep the content; on the disk, durably, when this returns."""
 
     def erase(self, name: str) -> None:
@@ -143,9 +143,10 @@ class Party:
         """This domain's masked input, and its signature over it. Charge the ledger before sending.
 
         The masked input and the shares held for others are stored, and this attempt's keys erased.
+        Whatever fails from the masking on ends the attempt here.
 
         Args:
-            value: int64 [P]: clipped, quantised and noised already.
+            value: int64 [P]: clipped, quantised and noised already. It is overwritten.
             sealed: what the other members dealt to this domain; who dealt is a member.
 
         Returns:
@@ -166,8 +167,11 @@ class Party:
             raise ValueError(f"the agreement is on {self.agreement.length} elements")
         held = secrets.receive(sealed)
         members = tuple(sorted(held))
+        masks = secrets.masks(members)
+        self._secrets = None
+        secrets.erase()
         elements = ring.to_ring(value, self.agreement.bits)
-        digest = apply(elements, secrets.masks(members))
+        digest = apply(elements, masks)
         message = receipt_message(secrets.transcript, self.me, members, digest)
         receipt = Receipt(
             domain=self.me,
@@ -176,20 +180,18 @@ class Party:
             signature=self._signing_key.sign(message),
         )
         self._store.write("held", _json({n: [s.hex() for s in pair] for n, pair in held.items()}))
-        self._store.write("masked", ring.pack(elements))
+        self._store.write("masked", elements.data)
         # The receipt comes last: where it is, everything is.
         record = {"receipt": receipt.to_dict(), "transcript": secrets.transcript.hex()}
         self._store.write("receipt", _json(record))
-        secrets.erase()
-        self._secrets = None
         return receipt, elements
 
     def masked(self) -> tuple[Receipt, ring.Elements] | None:
         """What `mask` answered in this attempt, or None."""
-        record, frame = self._read("receipt"), self._store.read("masked")
-        if record is None or frame is None:
+        record, kept = self._read("receipt"), self._store.read("masked")
+        if record is None or kept is None:
             return None
-        elements = ring.unpack(frame, self.agreement.length, self.agreement.bits)
+        elements = np.frombuffer(kept, dtype=ring.word(self.agreement.bits))
         return Receipt.from_dict(record["receipt"]), elements
 
     def confirm(self, receipts: Sequence[Receipt]) -> Confirmation:

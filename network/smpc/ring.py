@@ -44,13 +44,14 @@ def to_ring(values: NDArray[np.int64], bits: int = 64) -> Elements:
         bits: width of the ring, 32 or 64.
 
     Returns:
-        A new array of shape [P]: each value modulo 2^bits.
+        Array of shape [P]: each value modulo 2^bits. In the 64-bit ring these are the same bytes:
+        changing the one changes the other.
 
     Raises:
         RingError: the array isn't one-dimensional int64, or there is no ring of that width.
     """
     _check_array(values, [np.dtype(np.int64)])
-    return values.astype(word(bits))
+    return values.view(word(bits)) if bits == 64 else values.astype(word(bits))
 
 
 def from_ring(elements: Elements) -> NDArray[np.int64]:

@@ -14,8 +14,11 @@ import pytest
 import syft as sy
 from dp_accounting import GaussianDpEvent, SelfComposedDpEvent
 from dp_accounting.pld import PLDAccountant
+from typer.testing import CliRunner
 
 import coterie as ct
+from coterie.cli import app
+from coterie.exit_codes import ExitCode
 from coterie.owner import Owner
 from coterie.partners import add_data, create_domain, open_owner, start_domain
 from coterie.processes import AlreadyRunning, ProcessError, running
@@ -76,6 +79,9 @@ def test_only_masked_inputs_leave_a_node(network: Network, tmp_path: Path) -> No
         assert np.abs(alone).max() > 120, "a masked input must look uniform over the ring"
     assert np.allclose(run.state["sum"].numpy(), clipped_counts(), atol=1e-3)
     assert verify_rounds(bound, tmp_path) == [("count", 0, 0)]
+    verified = CliRunner().invoke(app, ["run", "verify", str(tmp_path)])
+    assert verified.exit_code == ExitCode.OK
+    assert bound.hash in verified.output.replace("\n", "")
 
 
 def test_a_total_that_was_changed_afterwards_is_noticed(network: Network, tmp_path: Path) -> None:
@@ -86,6 +92,8 @@ def test_a_total_that_was_changed_afterwards_is_noticed(network: Network, tmp_pa
     total.write_bytes(total.read_bytes()[:-1] + b"\x01")
     with pytest.raises(SharingRefused, match="the coordinator: the total it published"):
         verify_rounds(network.federation.bind(plan), tmp_path)
+    verified = CliRunner().invoke(app, ["run", "verify", str(tmp_path)])
+    assert verified.exit_code == ExitCode.NOT_VERIFIED
 
 
 def test_a_denied_plan_never_runs_and_costs_nothing(network: Network, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ class Disk(dict[str, bytes]):
     def read(self, name: str) -> bytes | None:
         return self.get(name)
 
-    def write(self, name: str, content: bytes) -> None:
+    def write(self, name: str, content: bytes | memoryview) -> None:
         self[name] = bytes(content)
 
     def erase(self, name: str) -> None:
@@ -109,7 +109,7 @@ class Domains:
 _STEPS: dict[str, Callable[[Party, np.ndarray, Any], Any]] = {
     "advertise": lambda party, value, _: party.advertise(),
     "share": lambda party, value, adverts: party.share(adverts),
-    "reveal": lambda party, value, sealed: party.mask(value, sealed),
+    "reveal": lambda party, value, sealed: party.mask(value.copy(), sealed),
     "confirm": lambda party, value, receipts: party.confirm(receipts),
     "unmask": lambda party, value, confirmations: party.unmask(confirmations),
 }
