@@ -244,7 +244,8 @@ class Participation:
             if current.value is None:
                 raise RoundRefused(f"{self._name}: nothing was shared in this attempt yet.")
             receipt, elements = current.party.mask(current.value, sealed)
-            self._ledger.charge(plan_hash, step, release, attempt, receipt.digest.hex())
+            digest = hashlib.sha256(receipt.digest).hexdigest()
+            self._ledger.charge(plan_hash, step, release, attempt, digest)
             run.attempt = None
             return receipt, elements
 

@@ -14,8 +14,8 @@ from functools import cached_property
 from typing import Annotated, Any, Self
 
 import numpy as np
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from nacl.exceptions import BadSignatureError
+from nacl.signing import VerifyKey
 from numpy.typing import NDArray
 from pydantic import (
     AfterValidator,
@@ -241,7 +241,7 @@ class Receipt(_Message):
 
     Attributes:
         members: the domains whose pairwise masks are in it, sorted.
-        digest: SHA-256 of the masked elements' little-endian words.
+        digest: BLAKE3 of the masked elements' little-endian words.
     """
 
     domain: Name
@@ -362,8 +362,8 @@ def self_info(transcript: bytes, domain: str) -> bytes:
 def is_signed(message: bytes, signature: bytes, node_key: str) -> bool:
     """Whether the node of that key (hex) signed the message."""
     try:
-        Ed25519PublicKey.from_public_bytes(bytes.fromhex(node_key)).verify(signature, message)
-    except (InvalidSignature, ValueError):
+        VerifyKey(bytes.fromhex(node_key)).verify(message, signature)
+    except (BadSignatureError, TypeError, ValueError):
         return False
     return True
 

@@ -5,7 +5,6 @@ messages contradict each other, say who signed what. It holds nothing that the o
 tell already: masked inputs, seeds of survivors' self-masks, mask keys of those dropped.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from network.smpc.aggregation import (
     verify_sealed,
 )
 from network.smpc.keys import EphemeralKey
-from network.smpc.masks import Mask, apply, mask_key
+from network.smpc.masks import Mask, apply, digest_of, mask_key
 from network.smpc.messages import (
     Advert,
     Agreement,
@@ -180,7 +179,7 @@ def _sum_of(
         elements = masked.get(name)
         if elements is None or elements.shape != total.shape or elements.dtype != total.dtype:
             raise SharingRefused(name, "its masked input is missing or of another shape or ring")
-        if hashlib.sha256(np.ascontiguousarray(elements).data).digest() != receipt.digest:
+        if digest_of(elements) != receipt.digest:
             raise SharingRefused(name, "its masked input isn't the one it signed")
         total += elements
     return total

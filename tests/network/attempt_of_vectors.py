@@ -52,7 +52,7 @@ def primitives() -> dict[str, Any]:
         "secret": secret.hex(),
         "shamir": {"threshold": 3, "shares": [share.hex() for share in shares]},
         "hkdf": {"info": b"info".hex(), "key": key.hex()},
-        "keystream": {"words": [str(word) for word in words], "sha256": digest.hex()},
+        "keystream": {"words": [str(word) for word in words], "blake3": digest.hex()},
         "x25519": {
             "other_secret": other.hex(),
             "public": EphemeralKey(secret).public_key.hex(),
