@@ -333,7 +333,9 @@ def assert_nothing_learned(domains: Domains, colluding: int = 2) -> None:
 def test_a_lying_hub_learns_nothing(phase: str, change: Tamper, culprit: str | None) -> None:
     attack, result = attacked(phase, change, HONEST, answers=False)
     check(attack, result, culprit)
-    assert any(name == HONEST for name, _ in attack.domains.refusals) or isinstance(result, Opened)
+    refused = any(name == HONEST for name, _ in attack.domains.refusals)
+    # Told of fewer peers, an honest domain answers for another transcript, which fits nobody's.
+    assert refused or HONEST in attack.earlier["left out"], "the lie was taken"
 
 
 @pytest.mark.parametrize(("phase", "change", "culprit"), PEER, ids=[c.__name__ for _, c, _ in PEER])
