@@ -66,7 +66,7 @@ def evaluate(model: SASRec, user: object) -> dict[str, Tensor]:
 def written() -> Plan:
     """The plan as its author has it."""
     data = DataSet("clicks", ITEMS, WIDTH, 30_000, "0" * 64, False)
-    steps = [
+    steps: list[Sum | Gradient] = [
         Gradient("train", loss, releases=30, weight=0.9),
         Sum("evaluate", evaluate, 1.5, 6, 0.1, after="train", every=5),
     ]

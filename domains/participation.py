@@ -1,18 +1,20 @@
 """One domain's part in the rounds of an approved plan, as a state machine.
 
-    open -> (advertise -> share -> reveal) per attempt -> finish
+    open -> (advertise -> share -> reveal -> confirm -> unmask) per attempt -> finish
 
-An attempt moves forward only. `share` reserves the release in the ledger before anything is split;
-`reveal` charges it, durably, before the share of the sum can leave; and the share is kept, so that
-asking again gives the same bytes and nothing new. What a crash leaves reserved but not charged was
-never sent: it is voided when the node starts again, and that attempt is never continued.
+An attempt moves forward only. `share` reserves the release in the ledger before anything is
+computed; `reveal` charges it, durably, before the masked input can leave. What was answered is
+kept, so that asking again gives the same bytes and nothing new. What a crash leaves reserved but
+not charged was never sent: it is voided when the node starts again, and that attempt is never
+continued. What was charged can still be confirmed and unmasked after a crash. The protocol itself
+is `network.smpc.aggregation`.
 """
 
 import hashlib
 import os
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,16 +24,17 @@ from numpy.typing import NDArray
 
 from domains.dataset import PrivateDataset
 from domains.enclosure import Enclosure, EnclosureFailed
-from network.smpc import ring
-from network.smpc.sharing import (
+from network.smpc.aggregation import Party
+from network.smpc.agreement import agreement_of
+from network.smpc.messages import (
     Advert,
+    Confirmation,
     Context,
-    EphemeralKey,
-    SealedSeed,
-    combine,
-    split,
-    verify_adverts,
+    Receipt,
+    SealedShares,
+    Unmasking,
 )
+from network.smpc.ring import Elements
 from policies.accounting import Event
 from policies.approvals import verify_approval
 from policies.ledger import Ledger
@@ -48,18 +51,42 @@ class RoundRefused(Exception):
 
 @dataclass
 class _Attempt:
-    """Secrets of one attempt, in memory only: they die with the attempt or the process."""
+    """The live attempt: its keys and vector are in memory only and die with it."""
 
     context: Context
-    ephemeral: EphemeralKey
-    adverts: list[Advert] = field(default_factory=list)
-    own: NDArray[np.uint64] | None = field(default=None, repr=False)
+    party: Party
+    value: NDArray[np.int64] | None = None
 
     def erase(self) -> None:
-        self.ephemeral.erase()
-        if self.own is not None:
-            self.own[:] = 0
-            self.own = None
+        self.party.abandon()
+        if self.value is not None:
+            self.value[:] = 0
+            self.value = None
+
+
+class _AttemptFiles:
+    """What this domain answered in one attempt, as files; see `network.smpc.aggregation.Store`."""
+
+    def __init__(self, folder: Path, context: Context) -> None:
+        self._folder = folder
+        self._digest = hashlib.sha256(context.bytes).hexdigest()
+
+    def read(self, name: str) -> bytes | None:
+        path = self._path(name)
+        return path.read_bytes() if path.exists() else None
+
+    def write(self, name: str, content: bytes | memoryview) -> None:
+        _write_durably(self._path(name), content)
+
+    def erase(self, name: str) -> None:
+        path = self._path(name)
+        if path.exists():
+            # What was written may have been copied by the file system; that is the owner's disk.
+            path.write_bytes(bytes(path.stat().st_size))
+            path.unlink()
+
+    def _path(self, name: str) -> Path:
+        return self._folder / f"{self._digest}.{name}"
 
 
 class _OpenRun:
@@ -71,10 +98,6 @@ class _OpenRun:
         self.lock = threading.Lock()
         self.attempt: _Attempt | None = None
         self._enclosure: Enclosure | None = None
-
-    @property
-    def roster(self) -> dict[str, str]:
-        return {entry.name: entry.node_key for entry in self.plan.roster}
 
     def enclosure(self) -> Enclosure:
         if self._enclosure is None:
@@ -94,7 +117,7 @@ class Participation:
         name: this domain's name on rosters.
         signing_key: the node's Ed25519 key.
         ledger: this domain's ledger; decides every release.
-        folder: where revealed shares and released models are kept (0700).
+        folder: where the answers of attempts and released models are kept (0700).
     """
 
     def __init__(
@@ -143,20 +166,23 @@ class Participation:
                 )
 
     def advertise(self, plan_hash: str, step: str, release: int, attempt: int) -> Advert:
-        """Start an attempt: a fresh ephemeral key, signed for this attempt alone.
+        """Start an attempt: fresh ephemeral keys, signed for this attempt alone.
 
-        An earlier attempt that never revealed is voided: its share can't be sent any more.
+        An earlier attempt that never revealed is voided: its masked input can't be sent any more.
+        One that revealed but was never unmasked stays charged, and can't be unmasked any more.
         """
         run = self._run(plan_hash)
         with run.lock:
             self._require_release(run.plan, step, release)
             context = Context(plan_hash, step, release, attempt)
-            known = {(s, r, a) for s, r, a, _ in self._ledger.attempts(plan_hash)}
-            if (step, release, attempt) in known:
+            if run.attempt is not None and run.attempt.context == context and _unshared(run):
+                return run.attempt.party.advertise()
+            if self._state_of(context) is not None:
                 raise RoundRefused(f"{self._name}: attempt {attempt} was used; take the next one.")
             self._drop_attempt(run, "superseded by a new attempt")
-            run.attempt = _Attempt(context, EphemeralKey.generate())
-            return run.attempt.ephemeral.advert(self._name, context, self._signing_key)
+            self._give_up_charged(plan_hash)
+            run.attempt = _Attempt(context, self._party(run.plan, context))
+            return run.attempt.party.advertise()
 
     def share(
         self,
@@ -166,72 +192,86 @@ class Participation:
         attempt: int,
         adverts: Sequence[Advert],
         state: bytes,
-    ) -> dict[str, SealedSeed]:
-        """Compute this domain's noised private sum and split it among the roster.
+    ) -> list[SealedShares]:
+        """Compute this domain's noised private sum and share this attempt's secrets.
 
-        The charge is reserved durably first. Only sealed seeds are returned; they are independent
+        The charge is reserved durably first. Only sealed shares are returned; they are independent
         of the data.
 
         Args:
-            adverts: the attempt's adverts of the whole roster.
+            adverts: the attempt's adverts, of at least tau domains.
             state: the public state as safetensors, exactly the step's tensors.
         """
         run = self._run(plan_hash)
         with run.lock:
             current = self._current(run, Context(plan_hash, step, release, attempt))
-            if current.own is not None:
+            if current.value is not None:
                 raise RoundRefused(f"{self._name}: this attempt was shared already.")
-            verify_adverts(adverts, run.roster, current.context)
+            sealed = current.party.share(adverts)
             definition = run.plan.step(step)
             tensors = read_state(definition, state)
             self._ledger.reserve(plan_hash, step, release, attempt, _event(definition))
             try:
-                value = self._noised_sum(run, definition, tensors)
+                current.value = self._noised_sum(run, definition, tensors)
             except EnclosureFailed as error:
                 run.close_enclosure()
                 self._drop_attempt(run, "the engine failed before anything was shared")
                 raise RoundRefused(f"{self._name}: {error}") from None
-            current.adverts = list(adverts)
-            current.own, sealed = split(
-                value,
-                me=self._name,
-                roster=run.roster,
-                adverts=adverts,
-                ephemeral=current.ephemeral,
-                context=current.context,
-                signing_key=self._signing_key,
-            )
             return sealed
 
     def reveal(
-        self, plan_hash: str, step: str, release: int, attempt: int, seeds: Sequence[SealedSeed]
-    ) -> NDArray[np.uint64]:
-        """This domain's share of the sum, uint64 of shape [P]; charged before it is returned."""
+        self,
+        plan_hash: str,
+        step: str,
+        release: int,
+        attempt: int,
+        sealed: Sequence[SealedShares],
+    ) -> tuple[Receipt, Elements]:
+        """This domain's masked input, signed; charged before it is returned.
+
+        Args:
+            sealed: what the other members dealt to this domain.
+        """
         run = self._run(plan_hash)
         context = Context(plan_hash, step, release, attempt)
         with run.lock:
-            kept = self._share_file(context)
             if self._state_of(context) == "charged":
-                return ring.unpack(kept.read_bytes(), _length(run.plan.step(step)))
+                kept = self._party(run.plan, context).masked()
+                if kept is None:
+                    raise RoundRefused(f"{self._name}: this attempt's masked input is gone.")
+                return kept
             current = self._current(run, context)
-            if current.own is None:
+            if current.value is None:
                 raise RoundRefused(f"{self._name}: nothing was shared in this attempt yet.")
-            share = combine(
-                current.own,
-                seeds,
-                me=self._name,
-                roster=run.roster,
-                adverts=current.adverts,
-                ephemeral=current.ephemeral,
-                context=context,
-            )
-            packed = ring.pack(share)
-            _write_durably(kept, packed)
-            digest = hashlib.sha256(packed).hexdigest()
+            receipt, elements = current.party.mask(current.value, sealed)
+            digest = hashlib.sha256(receipt.digest).hexdigest()
             self._ledger.charge(plan_hash, step, release, attempt, digest)
-            current.erase()
             run.attempt = None
-            return share
+            return receipt, elements
+
+    def confirm(
+        self,
+        plan_hash: str,
+        step: str,
+        release: int,
+        attempt: int,
+        receipts: Sequence[Receipt],
+    ) -> Confirmation:
+        """Sign the one set of masked inputs that this domain will help to open."""
+        with self._run(plan_hash).lock:
+            return self._charged(plan_hash, step, release, attempt).confirm(receipts)
+
+    def unmask(
+        self,
+        plan_hash: str,
+        step: str,
+        release: int,
+        attempt: int,
+        confirmations: Sequence[Confirmation],
+    ) -> Unmasking:
+        """This domain's shares of what masks the confirmed total; erased here once answered."""
+        with self._run(plan_hash).lock:
+            return self._charged(plan_hash, step, release, attempt).unmask(confirmations)
 
     def finish(self, plan_hash: str, state: bytes) -> None:
         """End the run: every user's memory is computed and stays here; the model is kept.
@@ -306,6 +346,25 @@ class Participation:
             )
         return run.attempt
 
+    def _party(self, plan: Plan, context: Context) -> Party:
+        agreement = agreement_of(plan, context.step, context.release, context.attempt)
+        files = _AttemptFiles(self._folder, context)
+        return Party(self._name, agreement, self._signing_key, files)
+
+    def _charged(self, plan_hash: str, step: str, release: int, attempt: int) -> Party:
+        run = self._run(plan_hash)
+        context = Context(plan_hash, step, release, attempt)
+        if self._state_of(context) != "charged":
+            raise RoundRefused(f"{self._name}: nothing was revealed in this attempt yet.")
+        return self._party(run.plan, context)
+
+    def _give_up_charged(self, plan_hash: str) -> None:
+        """Erase the shares held for charged attempts that were never unmasked."""
+        for step, release, attempt, state in self._ledger.attempts(plan_hash):
+            if state == "charged":
+                context = Context(plan_hash, step, release, attempt)
+                _AttemptFiles(self._folder, context).erase("held")
+
     def _state_of(self, context: Context) -> str | None:
         asked = (context.step, context.release, context.attempt)
         for step, release, attempt, state in self._ledger.attempts(context.plan_hash):
@@ -320,7 +379,7 @@ class Participation:
         run.attempt.erase()
         run.attempt = None
         if self._state_of(context) == "reserved":
-            self._share_file(context).unlink(missing_ok=True)
+            self._erase(context)
             self._ledger.void(
                 context.plan_hash, context.step, context.release, context.attempt, reason
             )
@@ -330,14 +389,14 @@ class Participation:
             for step, release, attempt, state in self._ledger.attempts(plan.plan_hash):
                 if state == "reserved":
                     context = Context(plan.plan_hash, step, release, attempt)
-                    self._share_file(context).unlink(missing_ok=True)
+                    self._erase(context)
                     self._ledger.void(
                         plan.plan_hash, step, release, attempt, "the node stopped before revealing"
                     )
 
-    def _share_file(self, context: Context) -> Path:
-        digest = hashlib.sha256(context.bytes).hexdigest()
-        return self._folder / f"{digest}.share"
+    def _erase(self, context: Context) -> None:
+        for name in ("held", "masked", "receipt"):
+            _AttemptFiles(self._folder, context).erase(name)
 
 
 def read_state(step: Step, state: bytes) -> dict[str, NDArray]:
@@ -374,11 +433,11 @@ def _event(step: Step) -> Event:
     return Event(step.noise_multiplier, step.sampling_rate, 1)
 
 
-def _length(step: Step) -> int:
-    return sum(int(np.prod(spec.shape, dtype=np.int64)) for spec in step.outputs)
+def _unshared(run: _OpenRun) -> bool:
+    return run.attempt is not None and run.attempt.value is None
 
 
-def _write_durably(path: Path, content: bytes) -> None:
+def _write_durably(path: Path, content: bytes | memoryview) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(content)

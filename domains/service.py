@@ -31,8 +31,17 @@ from domains.enclosure import EnclosureFailed
 from domains.interactions import InteractionsError
 from domains.participation import Participation, RoundRefused
 from domains.request import PlanChange
+from network.smpc.aggregation import OutOfTurn
+from network.smpc.messages import (
+    Advert,
+    Confirmation,
+    MalformedMessage,
+    Receipt,
+    SealedShares,
+    SharingRefused,
+    pack_masked,
+)
 from network.smpc.ring import RingError
-from network.smpc.sharing import Advert, MalformedMessage, SealedSeed, SharingRefused
 from policies.ledger import LedgerError
 from policies.plan import Plan, PlanUnreadable
 
@@ -43,6 +52,7 @@ _REFUSALS = (
     InteractionsError,
     LedgerError,
     MalformedMessage,
+    OutOfTurn,
     PlanUnreadable,
     RingError,
     RoundRefused,
@@ -153,7 +163,7 @@ class CoterieService(AbstractService):
     def advertise(
         self, context: AuthedServiceContext, plan_hash: str, step: str, release: int, attempt: int
     ) -> str:
-        """A fresh ephemeral key for one attempt, signed by this node."""
+        """Fresh ephemeral keys for one attempt, signed by this node."""
         self._own_plan(context, plan_hash)
         advert = self.participation.advertise(plan_hash, step, release, attempt)
         return json.dumps(advert.to_dict())
@@ -170,13 +180,13 @@ class CoterieService(AbstractService):
         adverts: str,
         state: np.ndarray,
     ) -> str:
-        """Compute the noised private sum, split it, and answer the seeds sealed for the peers."""
+        """Compute the noised private sum, and answer the shares sealed for the peers."""
         self._own_plan(context, plan_hash)
         parsed = [Advert.from_dict(advert) for advert in _json_list(adverts)]
         sealed = self.participation.share(
             plan_hash, step, release, attempt, parsed, _bytes_of(state)
         )
-        return json.dumps([seed.to_dict() for seed in sealed.values()])
+        return json.dumps([shares.to_dict() for shares in sealed])
 
     @service_method(path="coterie.reveal", name="reveal", roles=DATA_SCIENTIST_ROLE_LEVEL)
     @_answering
@@ -189,11 +199,44 @@ class CoterieService(AbstractService):
         attempt: int,
         seeds: str,
     ) -> np.ndarray:
-        """This domain's share of the sum (int64 view of Z_2^64), charged before it leaves."""
+        """This domain's masked input and its receipt, as bytes; charged before it leaves."""
         self._own_plan(context, plan_hash)
-        parsed = [SealedSeed.from_dict(seed) for seed in _json_list(seeds)]
-        share = self.participation.reveal(plan_hash, step, release, attempt, parsed)
-        return share.view(np.int64)
+        parsed = [SealedShares.from_dict(seed) for seed in _json_list(seeds)]
+        return pack_masked(*self.participation.reveal(plan_hash, step, release, attempt, parsed))
+
+    @service_method(path="coterie.confirm", name="confirm", roles=DATA_SCIENTIST_ROLE_LEVEL)
+    @_answering
+    def confirm(
+        self,
+        context: AuthedServiceContext,
+        plan_hash: str,
+        step: str,
+        release: int,
+        attempt: int,
+        receipts: str,
+    ) -> str:
+        """Sign the one set of masked inputs that this domain will help to open."""
+        self._own_plan(context, plan_hash)
+        parsed = [Receipt.from_dict(receipt) for receipt in _json_list(receipts)]
+        answer = self.participation.confirm(plan_hash, step, release, attempt, parsed)
+        return json.dumps(answer.to_dict())
+
+    @service_method(path="coterie.unmask", name="unmask", roles=DATA_SCIENTIST_ROLE_LEVEL)
+    @_answering
+    def unmask(
+        self,
+        context: AuthedServiceContext,
+        plan_hash: str,
+        step: str,
+        release: int,
+        attempt: int,
+        confirmations: str,
+    ) -> str:
+        """This domain's shares of what masks the total that at least tau domains confirmed."""
+        self._own_plan(context, plan_hash)
+        parsed = [Confirmation.from_dict(each) for each in _json_list(confirmations)]
+        answer = self.participation.unmask(plan_hash, step, release, attempt, parsed)
+        return json.dumps(answer.to_dict())
 
     @service_method(path="coterie.finish", name="finish", roles=DATA_SCIENTIST_ROLE_LEVEL)
     @_answering
@@ -268,7 +311,7 @@ PATHS = {
         f"coterie.{m}"
         for m in (
             "describe", "quote", "submit", "plans", "plan", "budgets", "open", "progress",
-            "advertise", "share", "reveal", "finish", "verify",
+            "advertise", "share", "reveal", "confirm", "unmask", "finish", "verify",
         )
     )
     | {

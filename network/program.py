@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from network.smpc.ring import smallest_width
 from policies.accounting import Part, calibrate
-from policies.admission import Bounds
+from policies.admission import Bounds, largest_total
 from policies.graph import Graph, TensorSpec
 from policies.modules import aliases, of_state, source_of, state_of, trainable
 from policies.plan import Plan as ApprovablePlan
@@ -115,6 +116,8 @@ class Plan:
             accepted only where the owner declared the data set public.
         delta: of the differential privacy statement.
         collusion: t, how many partners may collude; default max(1, (N - 1) // 2).
+        threshold: tau, how many partners must survive a round; default all of them. Fewer need
+            more noise: every domain adds variance sigma^2 / (tau - t).
         spare_attempts: how many failed attempts may be repeated.
         memory: (state, user) -> the user's private vector; never leaves her node. Steps find it
             as `user.memory`, computed anew at each release from that release's state, and don't
@@ -132,6 +135,7 @@ class Plan:
     epsilon: float | None = 8.0
     delta: float = 1e-5
     collusion: int | None = None
+    threshold: int | None = None
     spare_attempts: int = 2
     memory: Callable[[Any, Any], Tensor] | None = None
     scores: Callable[[Any, Tensor], Tensor] | None = None
@@ -168,7 +172,7 @@ class Plan:
         multipliers = self._noise_multipliers()
         memory = self._trace_memory(bounds)
         length = memory.output_specs()[0].count if memory else None
-        return ApprovablePlan(
+        plan = ApprovablePlan(
             name=self.name,
             purpose=self.purpose,
             scientist=scientist,
@@ -176,7 +180,7 @@ class Plan:
             catalogue=self.data.catalogue,
             roster=tuple(sorted(roster, key=lambda entry: entry.name)),
             collusion=self._collusion(len(roster)),
-            threshold=len(roster),
+            threshold=len(roster) if self.threshold is None else self.threshold,
             delta=self.delta,
             spare_attempts=self.spare_attempts,
             steps=tuple(
@@ -187,6 +191,13 @@ class Plan:
             scores=self._trace_scores(length, bounds),
             public=self.epsilon is None,
         )
+        # No domain has more users than all together, so admission will find no larger total.
+        rings = [smallest_width(largest_total(plan, step, self.data.users)) for step in plan.steps]
+        steps = (
+            step.model_copy(update={"ring": bits})
+            for step, bits in zip(plan.steps, rings, strict=True)
+        )
+        return plan.model_copy(update={"steps": tuple(steps)})
 
     def _collusion(self, domains: int) -> int:
         return self.collusion if self.collusion is not None else max(1, (domains - 1) // 2)

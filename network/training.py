@@ -21,7 +21,7 @@ from torch import Tensor
 
 from network.client import NodeClient, NodeRefused, NodeUnreachable
 from network.program import Plan, State, noise_std
-from network.rounds import RoundAborted, run_attempt
+from network.rounds import Release, RoundAborted, run_attempt, was_begun
 from policies.accounting import plan_epsilon
 from policies.plan import Plan as ApprovablePlan
 from policies.plan import Step
@@ -164,10 +164,8 @@ def _release(
 ) -> None:
     definition, author = approved.step(step_name), plan.step(step_name)
     before = {name: asdict(node.traffic) for name, node in nodes.items()}
-    attempts = {n: _attempts(node, approved.hash, step_name, release) for n, node in nodes.items()}
-    attempt, again = _next_attempt(attempts)
     payload = _pack(run.state, definition)
-    opened = run_attempt(nodes, approved.hash, step_name, release, attempt, payload, again)
+    attempt, opened = _open_release(nodes, approved, run, step_name, release, payload)
     totals = unflatten(opened.total, definition)
     if author.update is not None:
         noise = noise_std(approved, definition)
@@ -190,18 +188,46 @@ def _release(
     save_run(run)
 
 
-def _attempts(node: NodeClient, plan_hash: str, step: str, release: int) -> dict[int, str]:
-    progress = json.loads(node.call("progress", plan_hash=plan_hash))
-    return {a: state for s, r, a, state in progress["attempts"] if (s, r) == (step, release)}
+def _open_release(
+    nodes: Mapping[str, NodeClient],
+    approved: ApprovablePlan,
+    run: Run,
+    step: str,
+    release: int,
+    payload: bytes,
+) -> tuple[int, Release]:
+    """The total, from an attempt that enough domains charged already if it can still be opened."""
+    attempts: dict[int, list[str]] = {}
+    for progress in _progress(nodes, approved).values():
+        for s, r, number, state in progress["attempts"]:
+            if (s, r) == (step, release):
+                attempts.setdefault(number, []).append(state)
+    last = max(attempts, default=-1)
+    charged = attempts.get(last, []).count("charged")
+    if charged >= approved.threshold and was_begun(run.folder, step, release, last):
+        try:
+            return last, run_attempt(nodes, approved, step, release, last, payload, run.folder)
+        except RoundAborted as aborted:
+            if aborted.lost:
+                raise
+    number = last + 1
+    return number, run_attempt(nodes, approved, step, release, number, payload, run.folder)
 
 
-def _next_attempt(attempts: Mapping[str, Mapping[int, str]]) -> tuple[int, bool]:
-    """The attempt to run, and whether it is one that every domain has revealed already."""
-    known = {number for states in attempts.values() for number in states}
-    for number in sorted(known):
-        if all(states.get(number) == "charged" for states in attempts.values()):
-            return number, True
-    return max(known, default=-1) + 1, False
+def _progress(
+    nodes: Mapping[str, NodeClient], approved: ApprovablePlan
+) -> dict[str, Mapping[str, Any]]:
+    """What the domains have charged; up to N - tau of them may be down."""
+    found: dict[str, Mapping[str, Any]] = {}
+    down: list[NodeUnreachable] = []
+    for name, node in nodes.items():
+        try:
+            found[name] = json.loads(node.call("progress", plan_hash=approved.hash))
+        except NodeUnreachable as error:
+            down.append(error)
+    if len(found) < approved.threshold:
+        raise down[0]
+    return found
 
 
 def _epsilon_so_far(nodes: Mapping[str, NodeClient], approved: ApprovablePlan) -> float | None:
@@ -209,8 +235,7 @@ def _epsilon_so_far(nodes: Mapping[str, NodeClient], approved: ApprovablePlan) -
     if approved.public:
         return None
     spent = []
-    for node in nodes.values():
-        progress = json.loads(node.call("progress", plan_hash=approved.hash))
+    for progress in _progress(nodes, approved).values():
         charged = [s for s, _, _, state in progress["attempts"] if state == "charged"]
         events = [approved.step(name).event(charged.count(name)) for name in sorted(set(charged))]
         spent.append(plan_epsilon(events, approved.delta))

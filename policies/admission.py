@@ -257,20 +257,13 @@ def _check_noise(plan: Plan, step: Step) -> None:
 
 
 def _check_ring(plan: Plan, step: Step, users: int) -> None:
-    """The revealed sum must stay in the ring Z_2^64 but with probability 2^-64.
-
-    |sum| <= domains * users * clip_norm * scale, and the noise of standard deviation s exceeds
-    k s with probability below 2 exp(-k^2 / 2) in each of `width` coordinates.
-    """
-    domains = len(plan.roster)
-    signal = domains * users * math.floor(step.clip_norm * step.scale)
-    spread = math.sqrt(domains) * (_noise_share(plan, step) if step.noise_multiplier else 0.0)
-    k = math.sqrt(2 * (_WRAP_BITS * math.log(2) + math.log(2 * step.width)))
-    if signal + k * spread >= 2.0**63:
+    """The revealed sum must stay in the step's ring but with probability 2^-64."""
+    largest = largest_total(plan, step, users)
+    if largest >= 2.0 ** (step.ring - 1):
         raise PlanRefused(
             "ring",
-            f"Step {step.name!r}: the total may reach {signal + k * spread:.1e}, beyond 2^63: "
-            "use a smaller scale.",
+            f"Step {step.name!r}: the total may reach {largest:.1e}, beyond 2^{step.ring - 1}: "
+            "use a smaller scale" + (" or the 64-bit ring." if step.ring == 32 else "."),
         )
     if not 1 <= step.clip_norm * step.scale <= MAX_UNITS:
         raise PlanRefused(
@@ -278,6 +271,22 @@ def _check_ring(plan: Plan, step: Step, users: int) -> None:
             f"Step {step.name!r}: clip_norm * scale is {step.clip_norm * step.scale:g}, "
             f"expected 1 to {MAX_UNITS}.",
         )
+
+
+def largest_total(plan: Plan, step: Step, users: int) -> float:
+    """What no coordinate of a release exceeds, in integer units, but with probability 2^-64.
+
+    |sum| <= domains * users * clip_norm * scale, and the noise of standard deviation s exceeds
+    k s with probability below 2 exp(-k^2 / 2) in each of `width` coordinates.
+
+    Args:
+        users: declared maximum of users at one domain.
+    """
+    domains = len(plan.roster)
+    signal = domains * users * math.floor(step.clip_norm * step.scale)
+    spread = math.sqrt(domains) * (_noise_share(plan, step) if step.noise_multiplier else 0.0)
+    k = math.sqrt(2 * (_WRAP_BITS * math.log(2) + math.log(2 * step.width)))
+    return signal + k * spread
 
 
 def _noise_share(plan: Plan, step: Step) -> float:

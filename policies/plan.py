@@ -59,6 +59,7 @@ class Step(_Value):
         after, every: one release after every `every` releases of step `after`; None: this step
             runs when the steps before it in the list are done.
         scale: integer units per 1.0, a power of two.
+        ring: bits of the ring the sum is made in; admission proves that the total can't wrap.
     """
 
     name: Label
@@ -74,6 +75,7 @@ class Step(_Value):
     after: Label | None = None
     every: Count | None = None
     scale: Annotated[int, Field(ge=1, le=2**40)]
+    ring: Literal[32, 64] = 64
 
     @property
     def width(self) -> int:

@@ -11,6 +11,7 @@ from coterie.commands.output import (
     HomeOption,
     JsonOption,
     console,
+    fail,
     home_of,
     print_json,
     print_table,
@@ -24,13 +25,17 @@ from coterie.commands.plan import (
     federation_of,
     script_of,
 )
+from coterie.exit_codes import ExitCode
 from coterie.home import Home
 from coterie.scripts import Script
 from network.federation import Federation
+from network.rounds import verify_rounds
+from network.smpc.messages import SharingRefused
 from network.training import Progress as Release
 from network.training import Run
+from policies.plan import Plan
 
-app = typer.Typer(no_args_is_help=True, help="An approved plan's run: start, resume, show.")
+app = typer.Typer(no_args_is_help=True, help="An approved plan's run: start, resume, show, verify.")
 RunFolder = Annotated[Path, typer.Argument(help="The run's folder.")]
 
 
@@ -83,6 +88,35 @@ def show(run: RunFolder, json_: JsonOption = False) -> None:
         print_json(journal)
     else:
         print_history([Release(**line) for line in journal["history"]])
+
+
+@app.command()
+@told
+def verify(run: RunFolder) -> None:
+    """Recompute every total of a run from what its domains signed; name who lied, if anyone.
+
+    Needs no node. It takes the domains' keys from the run's plan; compare the plan's hash, which
+    it prints, with what the owners signed (`coterie ledger verify`).
+
+    Example: coterie run verify ~/.coterie/scientist/runs/3f9a12…
+    """
+    plan, journal = run / "plan.json", run / "journal.json"
+    if not plan.exists() or not journal.exists():
+        raise typer.BadParameter(f"{run} holds no run that released anything.")
+    approved = Plan.from_json(plan.read_text())
+    try:
+        checked = verify_rounds(approved, run)
+    except SharingRefused as error:
+        raise fail(f"Not verified. {error}", ExitCode.NOT_VERIFIED) from None
+    history = [Release(**line) for line in json.loads(journal.read_text())["history"]]
+    missing = [r for r in history if (r.step, r.release, r.attempt) not in checked]
+    if missing:
+        where = f"{missing[0].step} {missing[0].release}"
+        raise fail(f"Not verified. The transcript of {where} is missing.", ExitCode.NOT_VERIFIED)
+    console.print(
+        f"{len(history)} totals of plan {approved.hash} are the sums of what its domains signed.",
+        highlight=False,
+    )
 
 
 def train_with_bar(federation: Federation, script: Script, folder: Path) -> Run:

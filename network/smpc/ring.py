@@ -1,132 +1,133 @@
-"""Arithmetic in the ring Z_2^64, and the bytes its elements travel as.
+"""Arithmetic in the rings Z_2^32 and Z_2^64, and the bytes their elements travel as.
 
-Shares are one-dimensional numpy arrays of `uint64`. Numpy's unsigned overflow wraps, which is
-exactly addition modulo 2^64. Signed numbers are embedded by two's complement, so a sum decodes
-correctly as long as the true total lies in [-2^63, 2^63).
+Elements are one-dimensional numpy arrays of `uint32` or `uint64`. Numpy's unsigned overflow wraps,
+which is exactly addition modulo 2^32 or 2^64. Signed numbers are embedded by two's complement, so
+a sum decodes correctly as long as the true total lies in [-2^(bits-1), 2^(bits-1)).
 """
 
 import struct
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-WORD = np.dtype("<u8")
-"""Elements travel as little-endian 64-bit words on every machine."""
+Elements = NDArray[Any]
+"""uint32 or uint64, one-dimensional."""
 
-_MAGIC = b"Z64\x01"
+WORDS: Mapping[int, np.dtype] = {32: np.dtype("<u4"), 64: np.dtype("<u8")}
+"""Elements travel as little-endian words on every machine; by width in bits."""
+
+_MAGIC = {32: b"Z32\x01", 64: b"Z64\x01"}
 _HEADER = struct.Struct("<4sQ")
 MAX_LENGTH = 2**28
-"""Most elements one frame may announce (2 GiB of words)."""
+"""Most elements one frame may announce (2 GiB of 64-bit words)."""
 
 
 class RingError(ValueError):
     """An array or a frame isn't what the ring works on; the message says what was expected."""
 
 
-def to_ring(values: NDArray[np.int64]) -> NDArray[np.uint64]:
+def smallest_width(bound: float) -> int:
+    """The narrowest ring in which a total of magnitude at most `bound` can't wrap: 32 or 64.
+
+    Totals beyond 2^63 fit neither; admission refuses their plans.
+    """
+    return 32 if bound < 2.0**31 else 64
+
+
+def to_ring(values: NDArray[np.int64], bits: int = 64) -> Elements:
     """Embed signed integers.
 
     Args:
         values: int64 array of shape [P].
+        bits: width of the ring, 32 or 64.
 
     Returns:
-        A new uint64 array of shape [P]: each value modulo 2^64.
+        Array of shape [P]: each value modulo 2^bits. In the 64-bit ring these are the same bytes:
+        changing the one changes the other.
 
     Raises:
-        RingError: the array isn't one-dimensional int64.
+        RingError: the array isn't one-dimensional int64, or there is no ring of that width.
     """
-    _check(values, np.dtype(np.int64))
-    return values.astype(np.uint64)
+    _check_array(values, [np.dtype(np.int64)])
+    return values.view(word(bits)) if bits == 64 else values.astype(word(bits))
 
 
-def from_ring(elements: NDArray[np.uint64]) -> NDArray[np.int64]:
-    """Decode centred: elements of [2^63, 2^64) stand for negative numbers.
+def from_ring(elements: Elements) -> NDArray[np.int64]:
+    """Decode centred: elements of the upper half of the ring stand for negative numbers.
 
     Args:
-        elements: uint64 array of shape [P].
+        elements: uint32 or uint64 array of shape [P].
 
     Returns:
         A new int64 array of shape [P].
 
     Raises:
-        RingError: the array isn't one-dimensional uint64.
+        RingError: the array isn't one-dimensional uint32 or uint64.
     """
-    _check(elements, np.dtype(np.uint64))
-    return elements.astype(np.int64)
+    _check_array(elements, list(WORDS.values()))
+    signed = np.dtype(f"i{elements.dtype.itemsize}")
+    return elements.view(signed).astype(np.int64)
 
 
-def add(left: NDArray[np.uint64], right: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Sum modulo 2^64 of two uint64 arrays of the same shape [P].
+def pack(elements: Elements) -> bytes:
+    """Frame an array of shape [P]: magic with the width, count (u64), then P little-endian words.
 
     Raises:
-        RingError: a wrong dtype, or shapes that differ (nothing is broadcast).
+        RingError: the array isn't one-dimensional uint32 or uint64, or is longer than `MAX_LENGTH`.
     """
-    _check_pair(left, right)
-    return np.add(left, right)
-
-
-def subtract(left: NDArray[np.uint64], right: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Difference modulo 2^64 of two uint64 arrays of the same shape [P].
-
-    Raises:
-        RingError: a wrong dtype, or shapes that differ (nothing is broadcast).
-    """
-    _check_pair(left, right)
-    return np.subtract(left, right)
-
-
-def pack(elements: NDArray[np.uint64]) -> bytes:
-    """Frame a uint64 array of shape [P]: magic, count (u64), then P little-endian words.
-
-    Raises:
-        RingError: the array isn't one-dimensional uint64, or has more than `MAX_LENGTH` elements.
-    """
-    _check(elements, np.dtype(np.uint64))
+    _check_array(elements, list(WORDS.values()))
     if elements.size > MAX_LENGTH:
         raise RingError(f"{elements.size} elements are more than one frame's {MAX_LENGTH}")
-    body = elements.astype(WORD, copy=False).tobytes()
-    return _HEADER.pack(_MAGIC, elements.size) + body
+    bits = 8 * elements.dtype.itemsize
+    # One copy only: the words are joined to the head straight from the array.
+    return b"".join((_HEADER.pack(_MAGIC[bits], elements.size), elements.data))
 
 
-def unpack(frame: bytes, length: int) -> NDArray[np.uint64]:
-    """Read a frame that must hold exactly `length` elements.
+def unpack(frame: bytes | memoryview, length: int, bits: int = 64) -> Elements:
+    """Read a frame that must hold exactly `length` elements of `bits` bits.
 
-    The length comes from the plan, never from the sender, and is compared with the header and
-    with the bytes received before anything is allocated.
+    Both come from the plan, never from the sender, and are compared with the header and with the
+    bytes received before anything is allocated.
 
     Returns:
-        A new, writable uint64 array of shape [length].
+        A new, writable array of shape [length].
 
     Raises:
-        RingError: foreign magic, another count than expected, missing or surplus bytes.
+        RingError: foreign magic, another width or count than expected, missing or surplus bytes.
     """
+    dtype = word(bits)
     if not 0 <= length <= MAX_LENGTH:
         raise RingError(f"a frame holds 0 to {MAX_LENGTH} elements; asked for {length}")
     if len(frame) < _HEADER.size:
         raise RingError(f"frame of {len(frame)} bytes is shorter than its {_HEADER.size}-byte head")
     magic, count = _HEADER.unpack_from(frame)
-    if magic != _MAGIC:
-        raise RingError("frame doesn't start with the mark of ring elements")
+    if magic != _MAGIC[bits]:
+        raise RingError(f"frame doesn't start with the mark of {bits}-bit ring elements")
     if count != length:
         raise RingError(f"frame announces {count} elements; {length} expected")
-    if len(frame) - _HEADER.size != length * WORD.itemsize:
+    if len(frame) - _HEADER.size != length * dtype.itemsize:
         raise RingError(f"frame of {len(frame)} bytes doesn't hold exactly {length} elements")
-    words = np.frombuffer(frame, dtype=WORD, offset=_HEADER.size)
-    return words.astype(np.uint64)
+    return np.frombuffer(frame, dtype=dtype, offset=_HEADER.size).copy()
 
 
-def _check(array: NDArray, dtype: np.dtype) -> None:
+def word(bits: int) -> np.dtype:
+    """The dtype of a ring's elements.
+
+    Raises:
+        RingError: `bits` is neither 32 nor 64.
+    """
+    if bits not in WORDS:
+        raise RingError(f"rings are {sorted(WORDS)} bits wide; asked for {bits}")
+    return WORDS[bits]
+
+
+def _check_array(array: NDArray, dtypes: list[np.dtype]) -> None:
     if not isinstance(array, np.ndarray):
         raise RingError(f"expected a numpy array, got {type(array).__name__}")
-    if array.ndim != 1 or array.dtype != dtype:
+    if array.ndim != 1 or array.dtype not in dtypes:
+        wanted = " or ".join(str(dtype) for dtype in dtypes)
         raise RingError(
-            f"expected a one-dimensional {dtype} array, got {array.dtype} of shape {array.shape}"
+            f"expected a one-dimensional {wanted} array, got {array.dtype} of shape {array.shape}"
         )
-
-
-def _check_pair(left: NDArray[np.uint64], right: NDArray[np.uint64]) -> None:
-    word = np.dtype(np.uint64)
-    _check(left, word)
-    _check(right, word)
-    if left.shape != right.shape:
-        raise RingError(f"shapes differ: {left.shape} and {right.shape}")

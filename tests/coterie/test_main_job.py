@@ -14,8 +14,11 @@ import pytest
 import syft as sy
 from dp_accounting import GaussianDpEvent, SelfComposedDpEvent
 from dp_accounting.pld import PLDAccountant
+from typer.testing import CliRunner
 
 import coterie as ct
+from coterie.cli import app
+from coterie.exit_codes import ExitCode
 from coterie.owner import Owner
 from coterie.partners import add_data, create_domain, open_owner, start_domain
 from coterie.processes import AlreadyRunning, ProcessError, running
@@ -23,7 +26,9 @@ from domains.folder import FolderError
 from domains.interactions import InteractionsError
 from network.client import LoginFailed, NodeRefused, NodeUnreachable, log_in
 from network.program import noise_std
+from network.rounds import RoundAborted, attempt_folder, run_attempt, verify_rounds
 from network.smpc import ring
+from network.smpc.messages import SharingRefused
 from policies.verify import verify
 from tests.network_of_three import NAMES, Network, counting_plan, interactions
 
@@ -58,21 +63,37 @@ def test_a_private_run_is_noised_charged_and_verified(network: Network, tmp_path
     assert run.epsilon == pytest.approx(accountant.get_epsilon(bound.delta), abs=1e-6)
 
 
-def test_only_masked_shares_leave_a_node(network: Network) -> None:
+def test_only_masked_inputs_leave_a_node(network: Network, tmp_path: Path) -> None:
     """Neither a domain's answer alone nor any two together show its contribution."""
     plan = counting_plan(network.federation.data("open-data"), "transcript", None, releases=1)
-    plan_hash = network.submit_and_approve(plan)
-    nodes = network.federation.nodes
-    open_everywhere(network, plan_hash)
-    shares = round_by_hand(network, plan_hash, plan, attempt=0)
-    scale = network.federation.bind(plan).steps[0].scale
-    for name in nodes:
-        alone = ring.from_ring(shares[name]).astype(float) / scale
-        assert np.median(np.abs(alone)) > 1e6, "a share must look uniform over the ring"
-    pair = ring.from_ring(ring.add(shares["east"], shares["north"])).astype(float) / scale
-    assert np.median(np.abs(pair)) > 1e6
-    total = ring.add(ring.add(shares["east"], shares["north"]), shares["south"])
-    assert 0 <= (ring.from_ring(total) / scale).min() <= (ring.from_ring(total) / scale).max() < 120
+    network.submit_and_approve(plan)
+    run = network.federation.train(plan, tmp_path)
+    bound = network.federation.bind(plan)
+    bits, scale = bound.steps[0].ring, bound.steps[0].scale
+    kept = attempt_folder(tmp_path, "count", 0, 0)
+    shares = [ring.unpack(f.read_bytes(), 30, bits) for f in sorted(kept.glob("masked-*"))]
+    assert len(shares) == 3
+    # Counts are below 120 * scale; uniform elements of 30 stay there with chance below 1e-30.
+    for masked in (*shares, shares[0] + shares[1], shares[0] + shares[1] + shares[2]):
+        alone = ring.from_ring(masked).astype(float) / scale
+        assert np.abs(alone).max() > 120, "a masked input must look uniform over the ring"
+    assert np.allclose(run.state["sum"].numpy(), clipped_counts(), atol=1e-3)
+    assert verify_rounds(bound, tmp_path) == [("count", 0, 0)]
+    verified = CliRunner().invoke(app, ["run", "verify", str(tmp_path)])
+    assert verified.exit_code == ExitCode.OK
+    assert bound.hash in verified.output.replace("\n", "")
+
+
+def test_a_total_that_was_changed_afterwards_is_noticed(network: Network, tmp_path: Path) -> None:
+    plan = counting_plan(network.federation.data("open-data"), "a lying hub", None, releases=1)
+    network.submit_and_approve(plan)
+    network.federation.train(plan, tmp_path)
+    total = attempt_folder(tmp_path, "count", 0, 0) / "total.ring"
+    total.write_bytes(total.read_bytes()[:-1] + b"\x01")
+    with pytest.raises(SharingRefused, match="the coordinator: the total it published"):
+        verify_rounds(network.federation.bind(plan), tmp_path)
+    verified = CliRunner().invoke(app, ["run", "verify", str(tmp_path)])
+    assert verified.exit_code == ExitCode.NOT_VERIFIED
 
 
 def test_a_denied_plan_never_runs_and_costs_nothing(network: Network, tmp_path: Path) -> None:
@@ -152,18 +173,37 @@ def test_a_killed_node_aborts_the_attempt_and_the_run_resumes(
         assert verify(network.home.domain(name).ledger_file).ok
 
 
-def test_a_lost_scientist_fetches_what_was_revealed_again(network: Network, tmp_path: Path) -> None:
+def test_a_lost_scientist_opens_what_was_revealed_again(network: Network, tmp_path: Path) -> None:
     plan = counting_plan(network.federation.data("interactions"), "scientist lost", 1.0)
     plan_hash = network.submit_and_approve(plan)
     open_everywhere(network, plan_hash)
-    shares = round_by_hand(network, plan_hash, plan, attempt=0)
-    again = {
-        name: node.call("reveal", **round_arguments(plan_hash, 0), seeds="[]")
-        for name, node in network.federation.nodes.items()
-    }
-    assert all(np.array_equal(again[n].view(np.uint64), shares[n]) for n in NAMES)
+    bound, state = network.federation.bind(plan), packed_state(plan).tobytes()
+    nodes = network.federation.nodes
+    lost = run_attempt(nodes, bound, "count", 0, 0, state, tmp_path)
+    again = run_attempt(nodes, bound, "count", 0, 0, state, tmp_path)
+    assert np.array_equal(again.total, lost.total)
     run = network.federation.train(plan, tmp_path)
     assert run.history[0].attempt == 0
+    assert all(len(network.charged(n, plan_hash)) == 3 for n in NAMES)
+
+
+def test_a_node_killed_after_it_revealed_helps_to_open_all_the_same(
+    network: Network, tmp_path: Path
+) -> None:
+    plan = counting_plan(network.federation.data("interactions"), "killed late", 1.0)
+    plan_hash = network.submit_and_approve(plan)
+    open_everywhere(network, plan_hash)
+    bound, state = network.federation.bind(plan), packed_state(plan).tobytes()
+    nodes = dict(network.federation.nodes)
+    nodes["south"] = _DiesBefore(network, "south", "confirm")  # type: ignore[assignment]
+    with pytest.raises(RoundAborted) as aborted:
+        run_attempt(nodes, bound, "count", 0, 0, state, tmp_path)
+    assert (aborted.value.domain, aborted.value.phase) == ("south", "confirm")
+    assert aborted.value.lost
+    start_domain(network.home, "south", None)
+    network.connect()
+    run = network.federation.train(plan, tmp_path)
+    assert run.history[0].attempt == 0, "what was charged everywhere is opened, not repeated"
     assert all(len(network.charged(n, plan_hash)) == 3 for n in NAMES)
 
 
@@ -302,18 +342,14 @@ def packed_state(plan: ct.Plan) -> np.ndarray:
     return np.frombuffer(safetensors.torch.save(dict(plan.state)), dtype=np.uint8)
 
 
-def round_by_hand(
-    network: Network, plan_hash: str, plan: ct.Plan, attempt: int
-) -> dict[str, np.ndarray]:
-    nodes = network.federation.nodes
-    asked = round_arguments(plan_hash, attempt)
-    adverts = advertise_by_hand(network, plan_hash, attempt)
-    seeds = []
-    for node in nodes.values():
-        answer = node.call("share", **asked, adverts=adverts, state=packed_state(plan))
-        seeds += json.loads(answer)
-    shares = {}
-    for name, node in nodes.items():
-        mine = json.dumps([s for s in seeds if s["receiver"] == name])
-        shares[name] = node.call("reveal", **asked, seeds=mine).view(np.uint64)
-    return shares
+class _DiesBefore:
+    """A line to a node that is killed when a method is called."""
+
+    def __init__(self, network: Network, name: str, method: str) -> None:
+        self._network, self._name, self._method = network, name, method
+        self._line = network.federation.nodes[name]
+
+    def call(self, method: str, **arguments: object) -> object:
+        if method == self._method:
+            kill(self._network, self._name)
+        return self._line.call(method, **arguments)

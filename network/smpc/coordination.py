@@ -1,0 +1,208 @@
+"""The hub's side of one attempt: carry each step's messages, go on without those who fall silent.
+
+Whoever coordinates holds no key. A domain that doesn't answer, or answers with what can't be used,
+is left out from there on; with fewer than tau left, the attempt ends without a total.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from network.smpc import ring
+from network.smpc.aggregation import verify_advert, verify_adverts, verify_sealed
+from network.smpc.messages import (
+    Advert,
+    Agreement,
+    Confirmation,
+    Receipt,
+    SealedShares,
+    SharingRefused,
+    Unmasking,
+    is_signed,
+    receipt_message,
+    transcript_hash,
+)
+from network.smpc.transcript import Transcript, open_total
+
+Exchange = Callable[[str, Mapping[str, Any]], Mapping[str, Any]]
+"""(step, argument by domain) -> answers of those that answered, in time and readable."""
+
+
+class SumAborted(Exception):
+    """The attempt ended without a total; nothing of it can be opened.
+
+    Attributes:
+        domain: who fell silent or was refused.
+        phase: in which step too few were left.
+    """
+
+    def __init__(self, domain: str, phase: str, reason: str) -> None:
+        super().__init__(reason)
+        self.domain = domain
+        self.phase = phase
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What an attempt opened.
+
+    Attributes:
+        total: int64 [P], over `survivors`.
+        survivors: whose vectors are in the total, sorted.
+        left_out: what was wrong with the others, by name.
+        masked: the survivors' masked elements.
+    """
+
+    total: NDArray[np.int64]
+    survivors: tuple[str, ...]
+    left_out: Mapping[str, str]
+    transcript: Transcript
+    masked: Mapping[str, ring.Elements]
+
+
+@dataclass(frozen=True)
+class Begun:
+    """What was said before any input was masked.
+
+    Attributes:
+        sealed: what `members` dealt.
+        members: who dealt shares, sorted.
+    """
+
+    adverts: tuple[Advert, ...]
+    sealed: tuple[SealedShares, ...]
+    members: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON-able values."""
+        return {
+            "adverts": [advert.to_dict() for advert in self.adverts],
+            "sealed": [sealed.to_dict() for sealed in self.sealed],
+            "members": list(self.members),
+        }
+
+    @classmethod
+    def from_dict(cls, kept: Mapping[str, Any]) -> "Begun":
+        """Read what `to_dict` wrote."""
+        return cls(
+            tuple(Advert.from_dict(advert) for advert in kept["adverts"]),
+            tuple(SealedShares.from_dict(sealed) for sealed in kept["sealed"]),
+            tuple(kept["members"]),
+        )
+
+
+class Coordinator:
+    """Carries one attempt through.
+
+    Args:
+        agreement: what all domains know from the plan.
+        exchange: asks domains and gives back the answers it got; reasons for silence are put into
+            `left_out` by it.
+        left_out: filled with what was wrong with whom.
+    """
+
+    def __init__(
+        self, agreement: Agreement, exchange: Exchange, left_out: dict[str, str] | None = None
+    ) -> None:
+        self.agreement = agreement
+        self.left_out: dict[str, str] = {} if left_out is None else left_out
+        self._exchange = exchange
+
+    def begin(self) -> Begun:
+        """The steps before any input is masked. Keep what it gives: `finish` can be repeated.
+
+        Raises:
+            SumAborted: fewer than tau domains are left.
+        """
+        adverts = self._adverts()
+        sealed = self._shares(adverts)
+        dealt = [each for name in sorted(sealed) for each in sealed[name]]
+        return Begun(tuple(adverts.values()), tuple(dealt), tuple(sorted(sealed)))
+
+    def _adverts(self) -> dict[str, Advert]:
+        answers = self._ask("advertise", dict.fromkeys(self.agreement.names))
+        # Alone, each advert is checked for its signature and keys; together, for keys used twice.
+        good = self._usable("advertise", answers, self._check_advert)
+        try:
+            return verify_adverts(self.agreement, list(good.values()))
+        except SharingRefused as error:
+            raise SumAborted(error.culprit, "advertise", str(error)) from None
+
+    def _shares(self, adverts: Mapping[str, Advert]) -> dict[str, list[SealedShares]]:
+        answers = self._ask("share", {name: list(adverts.values()) for name in adverts})
+        heard = transcript_hash(self.agreement, adverts)
+
+        def check(name: str, dealt: list[SealedShares]) -> None:
+            if sorted(s.receiver for s in dealt) != sorted(set(adverts) - {name}):
+                raise SharingRefused(name, "dealt shares to others than those who advertised")
+            for each in dealt:
+                if each.sender != name:
+                    raise SharingRefused(name, "dealt shares under another name")
+                verify_sealed(self.agreement, heard, each)
+
+        return self._usable("share", answers, check)
+
+    def finish(self, begun: Begun) -> Opened:
+        """Collect masked inputs, have one set of them confirmed, unmask and open their sum.
+
+        Raises:
+            SumAborted: fewer than tau domains are left, or the answers don't open.
+        """
+        members = begun.members
+        asked = {name: [s for s in begun.sealed if s.receiver == name] for name in members}
+        heard = transcript_hash(self.agreement, {a.domain: a for a in begun.adverts})
+
+        def check(name: str, answer: tuple[Receipt, ring.Elements]) -> None:
+            receipt = answer[0]
+            if receipt.domain != name or receipt.members != members:
+                raise SharingRefused(name, "signed a masked input for others than the members")
+            message = receipt_message(heard, name, members, receipt.digest)
+            if not is_signed(message, receipt.signature, self.agreement.roster[name]):
+                raise SharingRefused(name, "its masked input isn't signed for this attempt")
+
+        inputs = self._usable("reveal", self._ask("reveal", asked), check)
+        receipts = [inputs[name][0] for name in sorted(inputs)]
+        confirmed = self._ask("confirm", dict.fromkeys(inputs, receipts))
+        confirmations: list[Confirmation] = [confirmed[name] for name in sorted(confirmed)]
+        unmasked = self._ask("unmask", dict.fromkeys(confirmed, confirmations))
+        unmaskings: list[Unmasking] = [unmasked[name] for name in sorted(unmasked)]
+        transcript = Transcript(begun.adverts, begun.sealed, receipts, confirmations, unmaskings)
+        masked = {name: answer[1] for name, answer in inputs.items()}
+        try:
+            total = open_total(self.agreement, transcript, masked)
+        except SharingRefused as error:
+            raise SumAborted(error.culprit, "unmask", str(error)) from None
+        return Opened(total, tuple(sorted(inputs)), dict(self.left_out), transcript, masked)
+
+    def _ask(self, phase: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        answers = dict(self._exchange(phase, arguments))
+        self._require_enough(phase, arguments, answers)
+        return answers
+
+    def _usable(
+        self, phase: str, answers: Mapping[str, Any], check: Callable[[str, Any], None]
+    ) -> dict[str, Any]:
+        good: dict[str, Any] = {}
+        for name, answer in answers.items():
+            try:
+                check(name, answer)
+                good[name] = answer
+            except SharingRefused as error:
+                self.left_out.setdefault(name, str(error))
+        self._require_enough(phase, answers, good)
+        return good
+
+    def _check_advert(self, name: str, advert: Advert) -> None:
+        if advert.domain != name:
+            raise SharingRefused(name, "sent an advert under another name")
+        verify_advert(self.agreement, advert)
+
+    def _require_enough(self, phase: str, asked: Iterable[str], left: Mapping[str, Any]) -> None:
+        if len(left) >= self.agreement.threshold:
+            return
+        missing = sorted(set(asked) - set(left))
+        reason = self.left_out.get(missing[0], f"{missing[0]} didn't answer")
+        raise SumAborted(missing[0], phase, reason)

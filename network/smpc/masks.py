@@ -1,0 +1,76 @@
+"""Masks: keystreams added to ring elements, chunk by chunk.
+
+A mask is the AES-256-CTR keystream (NIST SP 800-38A, section 6.5) under a key that HKDF-SHA256
+(RFC 5869) derives from a secret and from what the mask is good for. One key masks one vector of
+one attempt, so the counter starts at zero.
+
+What is masked is digested with BLAKE3 (O'Connor, Aumasson, Neves and Wilcox-O'Hearn 2020), a third
+of SHA-256's cost, which would be more than all the masks together.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from blake3 import blake3
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from network.smpc.ring import Elements
+
+CHUNK_BYTES = 2**18
+"""Worked on at a time: small enough to stay in a core's cache, so that each pass is cheap."""
+
+_ZEROS = bytes(CHUNK_BYTES)
+_BLOCK = 16
+
+
+@dataclass(frozen=True)
+class Mask:
+    """One keystream and whether it is added or subtracted.
+
+    Attributes:
+        key: 32 bytes, used for this one mask only.
+    """
+
+    key: bytes = field(repr=False)
+    subtract: bool = False
+
+
+def mask_key(secret: bytes | bytearray, info: bytes) -> bytes:
+    """The AES-256 key of the mask that `info` describes: HKDF-SHA256(secret, info), 32 bytes."""
+    return HKDF(hashes.SHA256(), length=32, salt=None, info=info).derive(bytes(secret))
+
+
+def apply(elements: Elements, masks: Sequence[Mask]) -> bytes:
+    """Add or subtract all masks, in place.
+
+    Args:
+        elements: uint32 or uint64 [P], contiguous; changed.
+
+    Returns:
+        `digest_of` the elements afterwards: taken in the same pass, while a chunk is cached.
+    """
+    streams = [(_stream(mask.key), mask.subtract) for mask in masks]
+    size = elements.dtype.itemsize
+    buffer = bytearray(CHUNK_BYTES + _BLOCK - 1)
+    digest = blake3()
+    for start in range(0, elements.size, CHUNK_BYTES // size):
+        part = elements[start : start + CHUNK_BYTES // size]
+        zeros = _ZEROS if part.nbytes == CHUNK_BYTES else _ZEROS[: part.nbytes]
+        keystream = np.frombuffer(buffer, dtype=elements.dtype, count=part.size)
+        for stream, subtract in streams:
+            stream.update_into(zeros, buffer)
+            (np.subtract if subtract else np.add)(part, keystream, out=part)
+        digest.update(part.view(np.uint8).data)
+    return digest.digest()
+
+
+def digest_of(elements: Elements) -> bytes:
+    """BLAKE3 of the elements' little-endian words, 32 bytes."""
+    return blake3(np.ascontiguousarray(elements).view(np.uint8).data).digest()
+
+
+def _stream(key: bytes):  # type: ignore[no-untyped-def]
+    return Cipher(algorithms.AES(key), modes.CTR(bytes(_BLOCK))).encryptor()

@@ -1,0 +1,407 @@
+"""What domains say to each other in one attempt of a sum, and what they agree on beforehand.
+
+Every message is a frozen value, read strictly and signed by its domain's node key. Signatures cover
+the whole agreement (plan, release, attempt, roster, ring), so that nothing said in one attempt can
+be used in another. Ed25519: RFC 8032.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Annotated, Any, Self
+
+import numpy as np
+from nacl.exceptions import BadSignatureError
+from nacl.signing import VerifyKey
+from numpy.typing import NDArray
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    PlainSerializer,
+    ValidationError,
+)
+
+from network.smpc import ring
+from network.smpc.shamir import MAX_SHARES, SHARE_BYTES
+
+KEY_BYTES = 32
+DIGEST_BYTES = 32
+SIGNATURE_BYTES = 64
+SEALED_BYTES = 24 + 16 + 2 * SHARE_BYTES
+"""Nonce, authenticator, and two shares."""
+
+_NAME_BYTES = 64
+_COUNTER_LIMIT = 2**32
+_RECEIPT_BYTES = 2**16
+
+
+class SharingRefused(Exception):
+    """The attempt ends here: what one domain sent can't be used.
+
+    Attributes:
+        culprit: name of the domain whose message was missing, surplus or wrong. Whoever carried
+            the message may have caused it, unless the text says that the domain signed it.
+    """
+
+    def __init__(self, culprit: str, reason: str) -> None:
+        super().__init__(f"{culprit}: {reason}")
+        self.culprit = culprit
+
+
+class MalformedMessage(ValueError):
+    """A message isn't well-formed; the text says which field and why."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """The one attempt that keys, shares and signatures are good for.
+
+    Attributes:
+        plan_hash: SHA-256 of the plan, 64 lower-case hex characters. It binds the roster.
+        step: name of the plan's step, 1 to 64 bytes of UTF-8.
+        release: index of the release within the step, from 0.
+        attempt: index of the attempt at that release, from 0.
+
+    Raises:
+        ValueError: a field is out of these bounds.
+    """
+
+    plan_hash: str
+    step: str
+    release: int
+    attempt: int
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.plan_hash, str) or not re.fullmatch("[0-9a-f]{64}", self.plan_hash):
+            raise ValueError("plan_hash must be 64 lower-case hex digits")
+        _check_name(self.step)
+        for name, value in (("release", self.release), ("attempt", self.attempt)):
+            if type(value) is not int or not 0 <= value < _COUNTER_LIMIT:
+                raise ValueError(f"{name} must be an integer from 0 to {_COUNTER_LIMIT - 1}")
+
+    @property
+    def bytes(self) -> bytes:
+        """Canonical bytes: two contexts have the same ones only if they are equal."""
+        return framed(
+            b"coterie-context-v1",
+            bytes.fromhex(self.plan_hash),
+            self.step.encode(),
+            self.release.to_bytes(4, "big"),
+            self.attempt.to_bytes(4, "big"),
+        )
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """What all domains know before an attempt, from the plan that their owners signed.
+
+    Attributes:
+        context: which attempt of what.
+        roster: every domain's name and its node's Ed25519 key (64 hex characters).
+        threshold: tau, how many domains must survive; also how many shares open a secret.
+        collusion: t, how many domains may be malicious.
+        length: number of ring elements, P.
+        bits: width of the ring, 32 or 64.
+
+    Raises:
+        ValueError: the numbers don't fit: 2 to 64 domains, t < tau <= N, 2 tau > N + t.
+    """
+
+    context: Context
+    roster: Mapping[str, str]
+    threshold: int
+    collusion: int
+    length: int
+    bits: int
+
+    def __post_init__(self) -> None:
+        size, tau, t = len(self.roster), self.threshold, self.collusion
+        if not 2 <= size <= MAX_SHARES:
+            raise ValueError(f"a sum is made among 2 to {MAX_SHARES} domains, not {size}")
+        if not 0 <= t < tau <= size or 2 * tau <= size + t:
+            raise ValueError(
+                f"threshold {tau} doesn't fit {size} domains of which {t} may collude: expected "
+                f"{(size + t) // 2 + 1} to {size} (2 tau > N + t)"
+            )
+        ring.word(self.bits)
+        if not 0 <= self.length <= ring.MAX_LENGTH:
+            raise ValueError(f"a sum has 0 to {ring.MAX_LENGTH} elements, not {self.length}")
+        for name in self.roster:
+            _check_name(name)
+
+    @cached_property
+    def bytes(self) -> bytes:
+        """Canonical bytes: two agreements have the same ones only if they are equal."""
+        numbers = (self.threshold, self.collusion, self.length, self.bits)
+        return framed(
+            b"coterie-agreement-v1",
+            self.context.bytes,
+            *(value.to_bytes(8, "big") for value in numbers),
+            *(part.encode() for name in self.names for part in (name, self.roster[name])),
+        )
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The roster's names, sorted."""
+        return tuple(sorted(self.roster))
+
+    def holder(self, name: str) -> int:
+        """The number of a domain's Shamir shares, from 1."""
+        return self.names.index(name) + 1
+
+
+def _unhexed(length: int) -> Any:
+    def read(value: object) -> object:
+        if isinstance(value, str):
+            # The length is compared first, so that a huge value costs nothing.
+            if len(value) != 2 * length or not re.fullmatch("[0-9a-f]+", value):
+                raise ValueError(f"must be {2 * length} lower-case hex digits")
+            return bytes.fromhex(value)
+        if not isinstance(value, bytes) or len(value) != length:
+            raise ValueError(f"must be {length} bytes")
+        return value
+
+    return BeforeValidator(read)
+
+
+def _check_name(value: str) -> str:
+    if not isinstance(value, str) or not value.isprintable() or not value:
+        raise ValueError("a name must be printable text")
+    if len(value) > _NAME_BYTES or len(value.encode()) > _NAME_BYTES:
+        raise ValueError(f"a name has at most {_NAME_BYTES} bytes")
+    return value
+
+
+_HEX = PlainSerializer(bytes.hex)
+Name = Annotated[str, AfterValidator(_check_name)]
+Key = Annotated[bytes, _unhexed(KEY_BYTES), _HEX]
+Digest = Annotated[bytes, _unhexed(DIGEST_BYTES), _HEX]
+Signature = Annotated[bytes, _unhexed(SIGNATURE_BYTES), _HEX]
+Sealed = Annotated[bytes, _unhexed(SEALED_BYTES), _HEX]
+Share = Annotated[bytes, _unhexed(SHARE_BYTES), _HEX]
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON-able values; bytes as lower-case hex."""
+        return self.model_dump()
+
+    @classmethod
+    def from_dict(cls, message: object) -> Self:
+        """Read what `to_dict` wrote.
+
+        Raises:
+            MalformedMessage: missing or surplus fields, wrong types or lengths.
+        """
+        try:
+            return cls.model_validate(message)
+        except ValidationError as error:
+            first = error.errors(include_input=False, include_url=False)[0]
+            where = ".".join(str(part)[:64] for part in first["loc"])
+            raise MalformedMessage(f"{cls.__name__} {where}: {first['msg']}") from None
+
+
+class Advert(_Message):
+    """A domain's two X25519 public keys for one attempt, and a commitment to its self-mask seed.
+
+    `cipher_key` seals shares between domains; `mask_key` agrees on pairwise masks.
+    """
+
+    domain: Name
+    cipher_key: Key
+    mask_key: Key
+    seed_digest: Digest
+    signature: Signature
+
+
+class SealedShares(_Message):
+    """One holder's shares of a dealer's two secrets: encrypted to one, signed by the other.
+
+    The digests commit the dealer to what is inside, so that a holder who later answers with
+    something else, or a dealer whose shares don't belong together, can be named.
+    """
+
+    sender: Name
+    receiver: Name
+    ciphertext: Sealed
+    seed_share_digest: Digest
+    key_share_digest: Digest
+    signature: Signature
+
+
+class Receipt(_Message):
+    """A domain's signature over its masked input.
+
+    Attributes:
+        members: the domains whose pairwise masks are in it, sorted.
+        digest: BLAKE3 of the masked elements' little-endian words.
+    """
+
+    domain: Name
+    members: tuple[Name, ...]
+    digest: Digest
+    signature: Signature
+
+    @classmethod
+    def from_dict(cls, message: object) -> Self:
+        """See `_Message.from_dict`; JSON has lists where this has tuples."""
+        if isinstance(message, Mapping) and isinstance(message.get("members"), list):
+            message = {**message, "members": tuple(message["members"])}
+        return super().from_dict(message)
+
+
+class Confirmation(_Message):
+    """A domain's signature over the set of masked inputs that the total will consist of."""
+
+    domain: Name
+    signature: Signature
+
+
+class Unmasking(_Message):
+    """A domain's shares: of every survivor's self-mask seed, of every dropped one's mask key."""
+
+    domain: Name
+    seed_shares: dict[Name, Share]
+    key_shares: dict[Name, Share]
+    signature: Signature
+
+
+def advert_message(agreement: Agreement, advert: Mapping[str, Any]) -> bytes:
+    """What an advert's signature covers."""
+    return framed(
+        b"coterie-advert-v2",
+        agreement.bytes,
+        advert["domain"].encode(),
+        advert["cipher_key"],
+        advert["mask_key"],
+        advert["seed_digest"],
+    )
+
+
+def transcript_hash(agreement: Agreement, adverts: Mapping[str, Advert]) -> bytes:
+    """SHA-256 over the agreement and all adverts, sorted by domain.
+
+    Shares and masks are bound to it: domains that were shown different adverts can't complete.
+    """
+    parts = [advert_message(agreement, dict(adverts[name])) for name in sorted(adverts)]
+    return hashlib.sha256(framed(b"coterie-transcript-v2", agreement.bytes, *parts)).digest()
+
+
+def sealed_message(transcript: bytes, sealed: Mapping[str, Any]) -> bytes:
+    """What a sealed pair of shares' signature covers."""
+    return framed(
+        b"coterie-shares-v1",
+        transcript,
+        sealed["sender"].encode(),
+        sealed["receiver"].encode(),
+        sealed["ciphertext"],
+        sealed["seed_share_digest"],
+        sealed["key_share_digest"],
+    )
+
+
+def share_digest(transcript: bytes, kind: bytes, dealer: str, holder: str, share: bytes) -> bytes:
+    """Commitment to one share. It hides it: any threshold - 1 shares are uniform in the field."""
+    parts = (transcript, kind, dealer.encode(), holder.encode(), share)
+    return hashlib.sha256(framed(b"coterie-share-digest-v1", *parts)).digest()
+
+
+def seed_digest(agreement: Agreement, domain: str, seed: bytes | bytearray) -> bytes:
+    """Commitment to a domain's uniform 32-byte self-mask seed."""
+    parts = (agreement.bytes, domain.encode(), bytes(seed))
+    return hashlib.sha256(framed(b"coterie-seed-digest-v1", *parts)).digest()
+
+
+def receipt_message(transcript: bytes, domain: str, members: Sequence[str], digest: bytes) -> bytes:
+    """What a receipt's signature covers."""
+    names = (name.encode() for name in members)
+    return framed(b"coterie-receipt-v1", transcript, domain.encode(), digest, *names)
+
+
+def confirmation_message(transcript: bytes, receipts: Mapping[str, Receipt]) -> bytes:
+    """What every survivor signs: all members, all survivors and all masked inputs of the total."""
+    members = next(iter(receipts.values())).members
+    parts = [len(members).to_bytes(4, "big"), *(name.encode() for name in members)]
+    for name in sorted(receipts):
+        parts += [name.encode(), receipts[name].digest]
+    return framed(b"coterie-confirmation-v1", transcript, *parts)
+
+
+def unmasking_message(
+    confirmation: bytes,
+    domain: str,
+    seed_shares: Mapping[str, bytes],
+    key_shares: Mapping[str, bytes],
+) -> bytes:
+    """What an unmasking's signature covers."""
+    parts = [confirmation, domain.encode(), len(seed_shares).to_bytes(4, "big")]
+    for shares in (seed_shares, key_shares):
+        for name in sorted(shares):
+            parts += [name.encode(), shares[name]]
+    return framed(b"coterie-unmasking-v1", *parts)
+
+
+def pair_info(transcript: bytes, one: str, other: str) -> bytes:
+    """What the pairwise mask of two domains is good for; the same for both."""
+    first, second = sorted((one, other))
+    return framed(b"coterie-pair-mask-v1", transcript, first.encode(), second.encode())
+
+
+def self_info(transcript: bytes, domain: str) -> bytes:
+    """What a domain's self-mask is good for."""
+    return framed(b"coterie-self-mask-v1", transcript, domain.encode())
+
+
+def is_signed(message: bytes, signature: bytes, node_key: str) -> bool:
+    """Whether the node of that key (hex) signed the message."""
+    try:
+        VerifyKey(bytes.fromhex(node_key)).verify(message, signature)
+    except (BadSignatureError, TypeError, ValueError):
+        return False
+    return True
+
+
+def framed(label: bytes, *parts: bytes) -> bytes:
+    """Label and parts, each after its length: no two lists of parts give the same bytes."""
+    return b"".join(len(part).to_bytes(4, "big") + part for part in (label, *parts))
+
+
+def pack_masked(receipt: Receipt, elements: ring.Elements) -> NDArray[np.uint8]:
+    """A receipt and its masked elements as one array of bytes, for the wire.
+
+    The receipt's length (u32), the receipt as JSON, a frame of ring elements.
+    """
+    said = json.dumps(receipt.to_dict()).encode()
+    parts = (len(said).to_bytes(4, "little"), said, ring.pack(elements))
+    return np.frombuffer(b"".join(parts), dtype=np.uint8)
+
+
+def unpack_masked(
+    agreement: Agreement, received: NDArray[np.uint8]
+) -> tuple[Receipt, ring.Elements]:
+    """Read what `pack_masked` wrote.
+
+    Raises:
+        MalformedMessage: it isn't a receipt and exactly the agreed number of elements.
+    """
+    if not isinstance(received, np.ndarray) or received.dtype != np.uint8 or received.ndim != 1:
+        raise MalformedMessage("a masked input travels as a one-dimensional uint8 array")
+    content = np.ascontiguousarray(received).data
+    size = int.from_bytes(content[:4], "little")
+    if size > _RECEIPT_BYTES:
+        raise MalformedMessage(f"a receipt has at most {_RECEIPT_BYTES} bytes")
+    try:
+        receipt = Receipt.from_dict(json.loads(bytes(content[4 : 4 + size])))
+        elements = ring.unpack(content[4 + size :], agreement.length, agreement.bits)
+    except MalformedMessage:
+        raise
+    except ValueError as error:
+        raise MalformedMessage(f"not a masked input: {error}") from None
+    return receipt, elements

@@ -1,0 +1,100 @@
+"""One whole attempt with fixed keys, seeds and nonces, as a JSON value.
+
+`python -m tests.network.attempt_of_vectors > tests/network/vectors/aggregation.json` writes it.
+Every random byte is drawn, in order, from SHA-256("coterie vectors" || counter).
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from network.smpc import ring, shamir
+from network.smpc.aggregation import Party
+from network.smpc.coordination import Coordinator
+from network.smpc.keys import EphemeralKey
+from network.smpc.masks import Mask, apply, mask_key
+from network.smpc.messages import Agreement, Context, pair_info, self_info, transcript_hash
+from tests.network.roster_of_domains import _STEPS, Disk
+
+NAMES = ("east", "north", "south")
+
+
+def entropy() -> Callable[[int], bytes]:
+    """Instead of `os.urandom`: the same bytes every time."""
+    counter = 0
+
+    def draw(size: int) -> bytes:
+        nonlocal counter
+        found = b""
+        while len(found) < size:
+            found += hashlib.sha256(b"coterie vectors" + counter.to_bytes(8, "big")).digest()
+            counter += 1
+        return found[:size]
+
+    return draw
+
+
+def primitives() -> dict[str, Any]:
+    """Each part alone."""
+    secret, other = (hashlib.sha256(text).digest() for text in (b"one", b"other"))
+    with patch.object(os, "urandom", entropy()):
+        shares = shamir.split(secret, 3, 5)
+    key = mask_key(secret, b"info")
+    words = np.zeros(6, dtype=np.uint64)
+    digest = apply(words, [Mask(key)])
+    return {
+        "secret": secret.hex(),
+        "shamir": {"threshold": 3, "shares": [share.hex() for share in shares]},
+        "hkdf": {"info": b"info".hex(), "key": key.hex()},
+        "keystream": {"words": [str(word) for word in words], "blake3": digest.hex()},
+        "x25519": {
+            "other_secret": other.hex(),
+            "public": EphemeralKey(secret).public_key.hex(),
+            "agreed": EphemeralKey(secret).agree(EphemeralKey(other).public_key).hex(),
+        },
+        "frames": {
+            str(bits): ring.pack(ring.to_ring(np.array([1, -2, 3]), bits)).hex()
+            for bits in (32, 64)
+        },
+    }
+
+
+def attempt() -> dict[str, Any]:
+    """Four elements, three domains, one attempt, from adverts to the total."""
+    keys = {n: hashlib.sha256(b"sign " + n.encode()).digest() for n in NAMES}
+    signing = {n: Ed25519PrivateKey.from_private_bytes(key) for n, key in keys.items()}
+    roster = {n: key.public_key().public_bytes_raw().hex() for n, key in signing.items()}
+    agreement = Agreement(Context("ab" * 32, "train", 7, 1), roster, 3, 1, 4, 32)
+    values = {n: np.array([1, -2, 3, 4]) * (i + 1) for i, n in enumerate(NAMES)}
+    with patch.object(os, "urandom", entropy()):
+        parties = {n: Party(n, agreement, signing[n], Disk()) for n in NAMES}
+        coordinator = Coordinator(
+            agreement,
+            lambda phase, told: {n: _STEPS[phase](parties[n], values[n], told[n]) for n in told},
+        )
+        opened = coordinator.finish(coordinator.begin())
+    heard = transcript_hash(agreement, {a.domain: a for a in opened.transcript.adverts})
+    kept = {
+        name: [message.to_dict() for message in getattr(opened.transcript, name)]
+        for name in ("adverts", "sealed", "receipts", "confirmations", "unmaskings")
+    }
+    return {
+        "signing_secrets": {n: key.hex() for n, key in keys.items()},
+        "agreement": agreement.bytes.hex(),
+        "transcript_hash": heard.hex(),
+        "pair_info_east_north": pair_info(heard, "north", "east").hex(),
+        "self_info_east": self_info(heard, "east").hex(),
+        **json.loads(json.dumps(kept)),
+        "masked": {n: ring.pack(elements).hex() for n, elements in opened.masked.items()},
+        "total": opened.total.tolist(),
+    }
+
+
+if __name__ == "__main__":
+    print(json.dumps({"primitives": primitives(), "attempt": attempt()}, indent=1))

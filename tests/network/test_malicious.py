@@ -1,0 +1,440 @@
+"""A hub and peers that lie: nothing is learned, no wrong sum opens, and the liar is named where
+the protocol can.
+
+"Nothing is learned" is checked on what the honest domains gave away: for no domain does the
+coalition of the hub and t peers get both tau shares of its self-mask seed and tau of its mask key
+(Bonawitz et al. 2017, theorem 6.5), and for no domain short of a confirmed set of tau survivors.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from network.smpc import shamir
+from network.smpc.aggregation import OutOfTurn
+from network.smpc.coordination import Coordinator, Opened, SumAborted
+from network.smpc.keys import EphemeralKey
+from network.smpc.messages import (
+    Advert,
+    MalformedMessage,
+    Receipt,
+    SharingRefused,
+    advert_message,
+    confirmation_message,
+    pack_masked,
+    receipt_message,
+    sealed_message,
+    share_digest,
+    transcript_hash,
+    unmasking_message,
+    unpack_masked,
+)
+from network.smpc.transcript import open_total
+from tests.network.roster_of_domains import Domains
+
+HONEST, LIAR, OTHER = "domain-0", "domain-1", "domain-2"
+Tamper = Callable[["Attack", str, Any], Any]
+
+
+@dataclass
+class Attack:
+    """A run in which the hub changes what it hands to one domain, or a peer what it answers."""
+
+    domains: Domains
+    phase: str
+    change: Tamper
+    whom: str
+    answers: bool
+    earlier: dict[str, Any]
+
+    def exchange(self, phase: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        if phase == self.phase and not self.answers:
+            found = dict(arguments)
+            found[self.whom] = self.change(self, self.whom, found[self.whom])
+            arguments = found
+        answers = self.domains.exchange(phase, arguments)
+        if phase == self.phase and self.answers and self.whom in answers:
+            answers[self.whom] = self.change(self, self.whom, answers[self.whom])
+        return answers
+
+    def sign(self, name: str, message: bytes) -> bytes:
+        return self.domains.keys[name].sign(message)
+
+    def transcript(self) -> bytes:
+        adverts = {a.domain: a for a in self.domains.said if isinstance(a, Advert)}
+        return transcript_hash(self.domains.agreement, adverts)
+
+
+def flip(data: bytes) -> bytes:
+    return bytes([data[0] ^ 1]) + data[1:]
+
+
+def of(messages: list[Any], name: str, field: str = "domain") -> int:
+    return next(i for i, m in enumerate(messages) if getattr(m, field) == name)
+
+
+def changed(messages: list[Any], index: int, **fields: Any) -> list[Any]:
+    messages = list(messages)
+    messages[index] = messages[index].model_copy(update=fields)
+    return messages
+
+
+# What a hub may try: the argument of one domain's step
+
+
+def swapped_key(a: Attack, _: str, adverts: list[Advert]) -> list[Advert]:
+    """A hub in the middle puts its own key in."""
+    key = EphemeralKey.generate().public_key
+    return changed(adverts, of(adverts, LIAR), mask_key=key)
+
+
+def old_advert(a: Attack, _: str, adverts: list[Advert]) -> list[Advert]:
+    return [a.earlier["advert"] if m.domain == LIAR else m for m in adverts]
+
+
+def other_plan(a: Attack, _: str, adverts: list[Advert]) -> list[Advert]:
+    there = replace(
+        a.domains.agreement, context=replace(a.domains.agreement.context, plan_hash="cd" * 32)
+    )
+    mine = adverts[of(adverts, LIAR)]
+    signature = a.sign(LIAR, advert_message(there, dict(mine)))
+    return changed(adverts, of(adverts, LIAR), signature=signature)
+
+
+def split_roster(a: Attack, _: str, adverts: list[Advert]) -> list[Advert]:
+    return [m for m in adverts if m.domain != LIAR]
+
+
+def doubled_advert(a: Attack, _: str, adverts: list[Advert]) -> list[Advert]:
+    return [*adverts, adverts[of(adverts, LIAR)]]
+
+
+def stranger(a: Attack, _: str, adverts: list[Advert]) -> list[Advert]:
+    return [*adverts, adverts[0].model_copy(update={"domain": "mallory"})]
+
+
+def ours_replaced(a: Attack, name: str, adverts: list[Advert]) -> list[Advert]:
+    return [a.earlier["own advert"] if m.domain == name else m for m in adverts]
+
+
+def flipped_shares(a: Attack, _: str, sealed: list[Any]) -> list[Any]:
+    i = of(sealed, LIAR, "sender")
+    return changed(sealed, i, ciphertext=flip(sealed[i].ciphertext))
+
+
+def readdressed(a: Attack, _: str, sealed: list[Any]) -> list[Any]:
+    return changed(sealed, of(sealed, LIAR, "sender"), receiver=OTHER)
+
+
+def resold(a: Attack, _: str, sealed: list[Any]) -> list[Any]:
+    """One peer's shares under another's name."""
+    return changed(sealed, of(sealed, LIAR, "sender"), sender=OTHER)
+
+
+def old_shares(a: Attack, name: str, sealed: list[Any]) -> list[Any]:
+    return [a.earlier["sealed"] if m.sender == LIAR else m for m in sealed]
+
+
+def hidden_dealers(a: Attack, _: str, sealed: list[Any]) -> list[Any]:
+    return sealed[:1]
+
+
+def split_members(a: Attack, _: str, sealed: list[Any]) -> list[Any]:
+    """One domain is told that a peer never dealt; the others aren't."""
+    return [m for m in sealed if m.sender != LIAR]
+
+
+def other_survivors(a: Attack, _: str, receipts: list[Receipt]) -> list[Receipt]:
+    """One domain is told that a peer dropped; the others, that it survived."""
+    return [m for m in receipts if m.domain != LIAR]
+
+
+def too_few_survivors(a: Attack, _: str, receipts: list[Receipt]) -> list[Receipt]:
+    return receipts[:2]
+
+
+def forged_receipt(a: Attack, _: str, receipts: list[Receipt]) -> list[Receipt]:
+    return changed(receipts, of(receipts, LIAR), digest=bytes(32))
+
+
+def ours_dropped(a: Attack, name: str, receipts: list[Receipt]) -> list[Receipt]:
+    return [m for m in receipts if m.domain != name]
+
+
+def too_few_confirmations(a: Attack, _: str, confirmations: list[Any]) -> list[Any]:
+    return confirmations[:-4]
+
+
+def forged_confirmation(a: Attack, _: str, confirmations: list[Any]) -> list[Any]:
+    i = of(confirmations, LIAR)
+    return changed(confirmations, i, signature=flip(confirmations[i].signature))
+
+
+def doubled_confirmation(a: Attack, _: str, confirmations: list[Any]) -> list[Any]:
+    return [*confirmations, confirmations[of(confirmations, LIAR)]]
+
+
+# What a peer may try, signing whatever it likes: its own answer
+
+
+def weak_key(a: Attack, name: str, advert: Advert) -> Advert:
+    bad = advert.model_copy(update={"mask_key": bytes(32)})
+    message = advert_message(a.domains.agreement, dict(bad))
+    return bad.model_copy(update={"signature": a.sign(name, message)})
+
+
+def copied_key(a: Attack, name: str, advert: Advert) -> Advert:
+    theirs = a.domains.parties[HONEST].advertise()
+    bad = advert.model_copy(update={"mask_key": theirs.mask_key})
+    message = advert_message(a.domains.agreement, dict(bad))
+    return bad.model_copy(update={"signature": a.sign(name, message)})
+
+
+def unopenable(a: Attack, name: str, sealed: list[Any]) -> list[Any]:
+    i = of(sealed, HONEST, "receiver")
+    bad = sealed[i].model_copy(update={"ciphertext": flip(sealed[i].ciphertext)})
+    signature = a.sign(name, sealed_message(a.transcript(), dict(bad)))
+    return changed(sealed, i, ciphertext=bad.ciphertext, signature=signature)
+
+
+def uncommitted(a: Attack, name: str, sealed: list[Any]) -> list[Any]:
+    i = of(sealed, HONEST, "receiver")
+    bad = sealed[i].model_copy(update={"seed_share_digest": bytes(32)})
+    signature = a.sign(name, sealed_message(a.transcript(), dict(bad)))
+    return changed(sealed, i, seed_share_digest=bytes(32), signature=signature)
+
+
+def missing_receiver(a: Attack, name: str, sealed: list[Any]) -> list[Any]:
+    return sealed[1:]
+
+
+def other_vector(a: Attack, name: str, answer: tuple[Receipt, np.ndarray]) -> Any:
+    """Masked elements that aren't the signed ones."""
+    return answer[0], answer[1] + np.uint64(1)
+
+
+def own_members(a: Attack, name: str, answer: tuple[Receipt, np.ndarray]) -> Any:
+    receipt = answer[0]
+    members = receipt.members[:-1]
+    message = receipt_message(a.transcript(), name, members, receipt.digest)
+    signature = a.sign(name, message)
+    return receipt.model_copy(update={"members": members, "signature": signature}), answer[1]
+
+
+def false_confirmation(a: Attack, name: str, confirmation: Any) -> Any:
+    return confirmation.model_copy(update={"signature": a.sign(name, b"something else")})
+
+
+def false_share(a: Attack, name: str, unmasking: Any) -> Any:
+    shares = {**unmasking.seed_shares, HONEST: bytes(shamir.SHARE_BYTES)}
+    return resigned(a, name, unmasking, shares)
+
+
+def withheld_share(a: Attack, name: str, unmasking: Any) -> Any:
+    shares = {n: s for n, s in unmasking.seed_shares.items() if n != HONEST}
+    return resigned(a, name, unmasking, shares)
+
+
+def resigned(a: Attack, name: str, unmasking: Any, shares: dict[str, bytes]) -> Any:
+    bad = unmasking.model_copy(update={"seed_shares": shares, "signature": bytes(64)})
+    a.earlier["forged"] = bad
+    return bad
+
+
+HUB: list[tuple[str, Tamper, str | None]] = [
+    ("share", swapped_key, LIAR),
+    ("share", old_advert, LIAR),
+    ("share", other_plan, LIAR),
+    ("share", split_roster, HONEST),
+    ("share", doubled_advert, LIAR),
+    ("share", stranger, "mallory"),
+    ("share", ours_replaced, HONEST),
+    ("reveal", flipped_shares, LIAR),
+    ("reveal", readdressed, LIAR),
+    ("reveal", resold, OTHER),
+    ("reveal", old_shares, LIAR),
+    ("reveal", hidden_dealers, OTHER),
+    ("reveal", split_members, HONEST),
+    ("confirm", other_survivors, None),
+    ("confirm", too_few_survivors, OTHER),
+    ("confirm", forged_receipt, LIAR),
+    ("confirm", ours_dropped, HONEST),
+    ("unmask", too_few_confirmations, None),
+    ("unmask", forged_confirmation, LIAR),
+    ("unmask", doubled_confirmation, LIAR),
+]
+PEER: list[tuple[str, Tamper, str | None]] = [
+    ("advertise", weak_key, LIAR),
+    ("advertise", copied_key, LIAR),
+    ("share", unopenable, LIAR),
+    ("share", uncommitted, LIAR),
+    ("share", missing_receiver, LIAR),
+    ("reveal", other_vector, LIAR),
+    ("reveal", own_members, LIAR),
+    ("confirm", false_confirmation, LIAR),
+    ("unmask", false_share, LIAR),
+    ("unmask", withheld_share, LIAR),
+]
+
+
+def attacked(phase: str, change: Tamper, whom: str, answers: bool) -> tuple[Attack, Any]:
+    domains = Domains(8, 6, 2)
+    earlier = {}
+
+    def listening(step: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        found = domains.exchange(step, arguments)
+        if step == "advertise":
+            earlier.update({"advert": found[LIAR], "own advert": found[HONEST]})
+        if step == "share":
+            earlier["sealed"] = next(s for s in found[LIAR] if s.receiver == HONEST)
+        return found
+
+    domains.run(listening)
+    attack = Attack(domains.attempt(1), phase, change, whom, answers, earlier)
+    coordinator = Coordinator(domains.agreement, attack.exchange)
+    try:
+        result: Any = coordinator.finish(coordinator.begin())
+    except SumAborted as aborted:
+        result = aborted
+    attack.earlier["left out"] = coordinator.left_out
+    return attack, result
+
+
+def check(attack: Attack, result: Any, culprit: str | None) -> None:
+    domains = attack.domains
+    if isinstance(result, Opened):
+        np.testing.assert_array_equal(result.total, domains.sum_of(result.survivors))
+        assert len(result.survivors) >= domains.threshold
+        blamed = set(result.left_out)
+    else:
+        blamed = {result.domain}
+    blamed |= domains.culprits() | set(attack.earlier["left out"])
+    if culprit is not None:
+        assert culprit in blamed
+    assert_nothing_learned(domains)
+
+
+def assert_nothing_learned(domains: Domains, colluding: int = 2) -> None:
+    """No domain's seed and mask key can both be opened, and nothing without tau survivors."""
+    answers = domains.unmaskings()
+    for name in domains.keys:
+        seeds = sum(name in answer.seed_shares for answer in answers) + colluding
+        keys = sum(name in answer.key_shares for answer in answers) + colluding
+        assert seeds < domains.threshold or keys < domains.threshold
+    for answer in answers:
+        assert len(answer.seed_shares) >= domains.threshold
+        assert not set(answer.seed_shares) & set(answer.key_shares)
+
+
+@pytest.mark.parametrize(("phase", "change", "culprit"), HUB, ids=[c.__name__ for _, c, _ in HUB])
+def test_a_lying_hub_learns_nothing(phase: str, change: Tamper, culprit: str | None) -> None:
+    attack, result = attacked(phase, change, HONEST, answers=False)
+    check(attack, result, culprit)
+    refused = any(name == HONEST for name, _ in attack.domains.refusals)
+    # Told of fewer peers, an honest domain answers for another transcript, which fits nobody's.
+    assert refused or HONEST in attack.earlier["left out"], "the lie was taken"
+
+
+@pytest.mark.parametrize(("phase", "change", "culprit"), PEER, ids=[c.__name__ for _, c, _ in PEER])
+def test_a_lying_peer_learns_nothing_and_is_named(
+    phase: str, change: Tamper, culprit: str | None
+) -> None:
+    attack, result = attacked(phase, change, LIAR, answers=True)
+    check(attack, result, culprit)
+
+
+def test_two_sets_of_survivors_are_never_both_opened() -> None:
+    """The hub splits eight domains in two camps, and two peers sign for both."""
+    domains = Domains(8, 6, 2)
+    camps: dict[str, list[Any]] = {}
+
+    def split(phase: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        if phase == "confirm":
+            receipts = next(iter(arguments.values()))
+            camps["a"], camps["b"] = receipts[:6], receipts[2:]
+            first = {n: camps["a"] for n in arguments if int(n[-1]) < 4}
+            return domains.exchange(phase, first | {
+                n: camps["b"] for n in arguments if int(n[-1]) >= 4
+            })  # fmt: skip
+        return domains.exchange(phase, arguments)
+
+    with pytest.raises(SumAborted):
+        domains.run(split)
+    assert not domains.unmaskings(), "no honest domain unmasks for a set that tau didn't sign"
+
+
+def test_a_domain_never_confirms_a_second_set() -> None:
+    domains = Domains(8, 6, 2)
+    heard: list[Receipt] = []
+
+    def listen(phase: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        if phase == "confirm":
+            heard.extend(next(iter(arguments.values())))
+        return domains.exchange(phase, arguments)
+
+    domains.run(listen)
+    domains.parties[HONEST] = domains.restarted(HONEST)
+    with pytest.raises(OutOfTurn, match="another set"):
+        domains.ask(HONEST, "confirm", heard[:-1])
+    assert "held" not in domains.disks[HONEST], "shares are erased once they are answered"
+
+
+def test_a_dealer_whose_shares_dont_belong_together_is_named() -> None:
+    """A peer deals shares of one seed and commits to another; all it says is signed."""
+    domains = Domains(3, 3, 1)
+    party = domains.parties[LIAR]
+
+    def lie(phase: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        answers = domains.exchange(phase, arguments)
+        if phase == "advertise":
+            party._secrets.seed[:] = bytes(32)  # type: ignore[union-attr]
+        return answers
+
+    with pytest.raises(SumAborted) as aborted:
+        domains.run(lie)
+    assert aborted.value.domain == LIAR
+    assert "don't belong" in str(aborted.value)
+
+
+def test_a_lie_in_a_share_is_pinned_on_who_signed_it() -> None:
+    domains = Domains(3, 3, 1)
+    opened = domains.run()
+    transcript = opened.transcript
+    message = _confirmed(domains, transcript)
+    (i,) = [i for i, u in enumerate(transcript.unmaskings) if u.domain == LIAR]
+    unmaskings = list(transcript.unmaskings)
+    shares = {**unmaskings[i].seed_shares, HONEST: bytes(shamir.SHARE_BYTES)}
+    signature = domains.keys[LIAR].sign(unmasking_message(message, LIAR, shares, {}))
+    unmaskings[i] = unmaskings[i].model_copy(update={"seed_shares": shares, "signature": signature})
+    forged = replace(transcript, unmaskings=unmaskings)
+    with pytest.raises(SharingRefused, match="signed another share") as refused:
+        open_total(domains.agreement, forged, opened.masked)
+    assert refused.value.culprit == LIAR
+
+
+def _confirmed(domains: Domains, transcript: Any) -> bytes:
+    heard = transcript_hash(domains.agreement, {a.domain: a for a in transcript.adverts})
+    return confirmation_message(heard, {r.domain: r for r in transcript.receipts})
+
+
+@pytest.mark.parametrize("bits", [32, 64])
+def test_masked_inputs_of_another_ring_or_shape_are_refused(bits: int) -> None:
+    domains = Domains(3, 3, 1, bits=bits)
+    opened = domains.run()
+    receipt, elements = opened.transcript.receipts[0], opened.masked[HONEST]
+    packed = pack_masked(receipt, elements)
+    assert np.array_equal(unpack_masked(domains.agreement, packed)[1], elements)
+    other = elements.astype(np.uint64 if bits == 32 else np.uint32)
+    for bad in (pack_masked(receipt, other), pack_masked(receipt, elements[1:]), packed[:-1],
+                np.append(packed, packed[:1]), packed[:3], packed.astype(np.int64)):  # fmt: skip
+        with pytest.raises(MalformedMessage):
+            unpack_masked(domains.agreement, bad)
+
+
+def test_a_share_digest_names_dealer_and_holder() -> None:
+    one = share_digest(b"t", b"seed", "a", "b", b"s")
+    assert one != share_digest(b"t", b"seed", "b", "a", b"s")
+    assert one != share_digest(b"t", b"key", "a", "b", b"s")
