@@ -130,7 +130,7 @@ def directory(hub_url: str) -> dict[str, Card]:
     try:
         response = requests.get(f"{hub_url.rstrip('/')}/directory", timeout=5)
         cards = [Card(**card) for card in response.json()]
-    except (requests.RequestException, ValueError, TypeError) as error:
+    except (requests.RequestException, ValueError, TypeError, RecursionError) as error:
         raise HubError(f"The hub at {hub_url} does not answer ({type(error).__name__}).") from None
     return {card.name: card for card in cards if card.is_valid()}
 
@@ -165,7 +165,7 @@ def _read_card(body: bytes) -> Card:
         if len(body) > MAX_CARD_BYTES:
             raise ValueError
         return Card(**json.loads(body))
-    except (ValueError, TypeError, ValidationError):
+    except (ValueError, TypeError, ValidationError, RecursionError):
         raise HTTPException(422, "Not a directory card.") from None
 
 

@@ -1,0 +1,96 @@
+"""The directory: cards of members, signed by themselves, never older than the one listed."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from coterie.home import Home
+from coterie.hub import start_hub, stop_hub
+from coterie.processes import free_ports
+from domains.folder import public_hex
+from network.hub import (
+    Card,
+    HubError,
+    admit_member,
+    announce,
+    create_hub,
+    directory,
+    new_card,
+    read_settings,
+)
+
+OWNER = "ab" * 32
+KEY = Ed25519PrivateKey.generate()
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    home = Home(tmp_path_factory.mktemp("hub"))
+    port = free_ports(1)[0]
+    start_hub(home, "127.0.0.1", port)
+    admit_member(home.hub, "north", public_hex(KEY))
+    yield f"http://127.0.0.1:{port}"
+    stop_hub(home)
+
+
+def card(key: Ed25519PrivateKey = KEY, name: str = "north") -> Card:
+    return new_card(name, "http://127.0.0.1:8101", OWNER, key)
+
+
+def test_a_card_is_valid_as_signed_and_not_a_letter_otherwise() -> None:
+    signed = card()
+    assert signed.is_valid()
+    for change in ({"name": "south"}, {"url": "http://127.0.0.1:9"}, {"owner_key": "cd" * 32},
+                   {"time": signed.time + 1}, {"signature": ""},
+                   {"node_key": public_hex(Ed25519PrivateKey.generate())}):  # fmt: skip
+        assert not signed.model_copy(update=change).is_valid(), change
+
+
+def test_a_hub_is_made_once_and_keeps_its_key(tmp_path: Path) -> None:
+    made = create_hub(tmp_path / "hub", "127.0.0.1", 8100)
+    key = (tmp_path / "hub" / "node.key").read_text()
+    assert (
+        create_hub(tmp_path / "hub", "127.0.0.1", 9999) == made == read_settings(tmp_path / "hub")
+    )
+    assert (tmp_path / "hub" / "node.key").read_text() == key
+    with pytest.raises(HubError, match="coterie hub up"):
+        read_settings(tmp_path / "nowhere")
+
+
+@pytest.mark.nodes
+def test_only_members_are_listed(hub: str) -> None:
+    announce(hub, card())
+    for stranger in (card(Ed25519PrivateKey.generate()), card(KEY, "south")):
+        with pytest.raises(HubError, match="Not a member's card"):
+            announce(hub, stranger)
+    with pytest.raises(HubError, match="Not a member's card"):
+        announce(hub, card().model_copy(update={"url": "http://127.0.0.1:6666"}))
+    assert set(directory(hub)) == {"north"}
+
+
+@pytest.mark.nodes
+def test_an_old_card_does_not_replace_a_newer_one(hub: str) -> None:
+    announce(hub, card())
+    old = card().model_copy(update={"time": int(time.time()) - 1000}).signed(KEY)
+    with pytest.raises(HubError, match="older card"):
+        announce(hub, old)
+
+
+@pytest.mark.nodes
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"[]", b"{", b"\xff\xfe", b'{"name": "north"}', b'"' + b"a" * 5000 + b'"', b"[" * 4000],
+    ids=lambda body: repr(body[:12]),
+)
+def test_what_is_no_card_is_refused_and_the_hub_goes_on(hub: str, body: bytes) -> None:
+    assert requests.post(f"{hub}/directory", data=body, timeout=10).status_code == 422
+    assert requests.get(f"{hub}/directory", timeout=10).status_code == 200
+
+
+def test_a_hub_that_is_down_or_lies_is_a_sentence() -> None:
+    with pytest.raises(HubError, match="does not answer"):
+        directory(f"http://127.0.0.1:{free_ports(1)[0]}")
