@@ -8,7 +8,8 @@
     fed.submit(plan)
     run = fed.train(plan)
 
-Importing it also makes this process read every Syft message strictly, shows plans in Syft's
+Importing it also makes this process read every Syft message strictly and take answers only of
+Coterie nodes, signed by their keys; it shows plans in Syft's
 `client.requests`, and signs approvals made there with the owner's key, if `use_owner_key` gave one.
 """
 
@@ -17,9 +18,10 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from domains.request import sign_approvals_with
+from network.answers import check_syft_answers, pin_node
 from network.federation import Account, Federation, FederationError, connect
-from network.gate import install_strict_reader
 from network.program import DataSet, Gradient, Plan, State, Sum
+from network.reader import install_strict_reader
 from network.training import NotApproved, Progress, Run, RunInterrupted
 from policies.approvals import load_owner_key, sign_approval
 
@@ -37,6 +39,7 @@ __all__ = [
     "State",
     "Sum",
     "connect",
+    "pin_node",
     "use_owner_key",
 ]
 
@@ -58,4 +61,5 @@ def _sign(plan_hash: str, domain: str) -> str | None:
 
 
 install_strict_reader()
+check_syft_answers()
 sign_approvals_with(_sign)

@@ -28,12 +28,12 @@ def serve(path: Path) -> None:
         FolderError, DeclarationError, InteractionsError, LedgerError: before the port opens, so
             a node that can't keep its promise doesn't start.
     """
-    import uvicorn
+    from network.gate import serve_app
 
     folder = DomainFolder(path)
     settings = folder.settings()
     app = build_app(folder, settings)
-    uvicorn.run(app, host=settings.host, port=settings.port, log_level="error", access_log=False)
+    serve_app(app, settings.host, settings.port)
 
 
 def build_app(folder: DomainFolder, settings: DomainSettings) -> "FastAPI":
@@ -54,7 +54,7 @@ def build_app(folder: DomainFolder, settings: DomainSettings) -> "FastAPI":
     service.participation = Participation(settings.name, key, ledger, folder.store / "runs")
     publish_mocks(server, datasets)
 
-    app = open_app(server, paths_of)
+    app = open_app(server, paths_of, folder.syft / "calls.db")
 
     @asynccontextmanager
     async def lifespan(_: Any) -> Any:

@@ -3,7 +3,9 @@
 Answers must be signed by the node key this client has pinned; they are read by the strict reader.
 """
 
+import json
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,18 +13,24 @@ from uuid import UUID
 
 import requests
 from syft.client.api import SyftAPICall, SyftAPIData
-from syft.serde.deserialize import _deserialize
 from syft.serde.serialize import _serialize
 from syft.server.credentials import SyftSigningKey
 from syft.service.response import SyftError, SyftSuccess
 from syft.service.user.user import UserPrivateKey
 from syft.types.uid import UID
 
+from network.answers import Answer, AnswerRefused, ask, node_key_in, pin_node
 from network.envelope import BytesRefused, open_envelope
-from network.gate import API, install_strict_reader
+from network.reader import read
+from network.reader_names import ANSWERS
+from network.replay import ISSUED
+
+API = "/api/v2"
 
 CALL_TIMEOUT_S = 600.0
 CONNECT_TIMEOUT_S = 5.0
+LOGIN_TIMEOUT_S = 60.0
+_TRIES_WHEN_BUSY = 5
 
 
 class NodeUnreachable(Exception):
@@ -94,23 +102,40 @@ class NodeClient:
             NodeUnreachable: no answer within the time.
             NodeRefused: the node's own refusal, in its words.
         """
-        call = SyftAPICall(server_uid=self.server_uid, path=path, args=[], kwargs=arguments)
+        sent = {**arguments, ISSUED: int(time.time())}
+        call = SyftAPICall(server_uid=self.server_uid, path=path, args=[], kwargs=sent)
         blob = _serialize(call.sign(self._key), to_bytes=True)
         answer = self._post(f"{API}/api_call", blob, timeout_s)
         return self._value_of(answer)
 
     def _post(self, path: str, blob: bytes, timeout_s: float) -> bytes:
+        for _ in range(_TRIES_WHEN_BUSY):
+            answer = self._ask(path, blob, timeout_s)
+            if answer.status != 429:
+                break
+            time.sleep(1.0)
+        if answer.status != 200:
+            raise NodeRefused(self.name, f"{self.name}: {answer.excerpt}")
+        if not answer.is_from(self.node_key):
+            raise NodeRefused(self.name, f"{self.name}: the answer is not signed by its known key.")
+        return answer.content
+
+    def _ask(self, path: str, blob: bytes, timeout_s: float) -> Answer:
         try:
-            response = self._session().post(
-                self.url + path, data=blob, timeout=(CONNECT_TIMEOUT_S, timeout_s)
+            answer = ask(
+                self._session(),
+                "POST",
+                self.url + path,
+                blob,
+                timeout=(CONNECT_TIMEOUT_S, timeout_s),
             )
         except requests.RequestException as error:
             raise NodeUnreachable(self.name, self.url, type(error).__name__) from None
+        except AnswerRefused as error:
+            raise NodeRefused(self.name, f"{self.name}: {error}") from None
         self.traffic.sent += len(blob)
-        self.traffic.received += len(response.content)
-        if response.status_code != 200:
-            raise NodeRefused(self.name, f"{self.name}: {response.text[:500]}")
-        return response.content
+        self.traffic.received += len(answer.content)
+        return answer
 
     def _session(self) -> requests.Session:
         if not hasattr(self._sessions, "session"):
@@ -120,11 +145,11 @@ class NodeClient:
     def _value_of(self, answer: bytes) -> Any:
         try:
             envelope = open_envelope(answer)
+            if envelope.key.hex() != self.node_key:
+                raise BytesRefused("It is not signed by the node's known key.")
+            result = read(envelope.message, ANSWERS)
         except BytesRefused as error:
             raise NodeRefused(self.name, f"{self.name}: unreadable answer. {error}") from None
-        if envelope.key.hex() != self.node_key:
-            raise NodeRefused(self.name, f"{self.name}: the answer is not signed by its known key.")
-        result = _deserialize(envelope.message, from_bytes=True)
         if isinstance(result, SyftAPIData):
             result = result.data
         if isinstance(result, SyftError):
@@ -142,31 +167,53 @@ def log_in(url: str, email: str, password: str, pinned_key: str | None = None) -
         NodeUnreachable: nothing answers at the address.
         LoginFailed: wrong email or password, or another node answers than the pinned one.
     """
-    install_strict_reader()
     url = url.rstrip("/")
-    metadata = _get_json(url)
+    metadata = _metadata_of(url, pinned_key)
     name, node_key = str(metadata["name"]), str(metadata["verify_key"])
-    if pinned_key is not None and node_key != pinned_key:
-        raise LoginFailed(f"{url} is not {name} as you know it: its node key is another one.")
-    try:
-        response = requests.post(
-            f"{url}{API}/login", json={"email": email, "password": password}, timeout=60
-        )
-    except requests.RequestException as error:
-        raise NodeUnreachable(name, url, type(error).__name__) from None
-    if response.status_code != 200:
+    pin_node(url, node_key)
+    body = json.dumps({"email": email, "password": password}).encode()
+    answer = _asked(name, "POST", f"{url}{API}/login", body, json_body=True)
+    if answer.status == 429:
+        raise LoginFailed(f"{name} at {url}: {answer.excerpt}")
+    if answer.status != 200 or not answer.is_from(node_key):
         raise LoginFailed(f"{name} at {url} refused the login of {email}.")
-    account = _deserialize(response.content, from_bytes=True)
+    try:
+        account = read(answer.content, ANSWERS)
+    except BytesRefused as error:
+        raise LoginFailed(f"{name} at {url}: unreadable answer. {error}") from None
     if not isinstance(account, UserPrivateKey):
         raise LoginFailed(f"{name} at {url}: wrong email or password for {email}.")
     uid = UID(value=UUID(str(metadata["id"])))
     return NodeClient(name, url, account.signing_key, uid, node_key)
 
 
-def _get_json(url: str) -> Mapping[str, Any]:
+def _metadata_of(url: str, pinned_key: str | None) -> Mapping[str, Any]:
+    """The node's name, id and key, signed by that key; the password isn't sent before."""
+    answer = _asked("A node", "GET", f"{url}{API}/metadata")
+    node_key = node_key_in(answer.content)
+    if answer.status != 200 or not node_key:
+        raise NodeUnreachable("A node", url, f"status {answer.status}")
+    if pinned_key is not None and node_key != pinned_key:
+        raise LoginFailed(f"{url} is not the node you know: its node key is another one.")
+    if not answer.is_from(node_key):
+        raise LoginFailed(f"{url} did not sign its answer with the node key it names.")
+    return dict(json.loads(answer.content))
+
+
+def _asked(
+    name: str, method: str, url: str, body: bytes = b"", *, json_body: bool = False
+) -> Answer:
     try:
-        response = requests.get(f"{url}{API}/metadata", timeout=(CONNECT_TIMEOUT_S, 30))
-        response.raise_for_status()
-        return dict(response.json())
-    except (requests.RequestException, ValueError) as error:
-        raise NodeUnreachable("A node", url, type(error).__name__) from None
+        with requests.Session() as session:
+            return ask(
+                session,
+                method,
+                url,
+                body,
+                json_body=json_body,
+                timeout=(CONNECT_TIMEOUT_S, LOGIN_TIMEOUT_S),
+            )
+    except requests.RequestException as error:
+        raise NodeUnreachable(name, url, type(error).__name__) from None
+    except AnswerRefused as error:
+        raise LoginFailed(f"{url}: {error}") from None

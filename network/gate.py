@@ -1,25 +1,26 @@
-"""The byte boundary of every Coterie process that speaks Syft.
+"""The byte boundary of every Coterie process that serves Syft.
 
 syft 0.9.5 deserialises a call before it verifies it, accepts undeclared fields and resolves type
 names into live attributes, which together let anyone who reaches the port run code. Here a call is
 authenticated on its raw bytes first, then read by a strict reader, then allowed or refused by the
-path it names. Nodes, the hub and clients all pass their bytes through this module.
+path it names, once. Nodes and the hub both serve through this module.
 """
 
+import asyncio
 import json
-import typing
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
+import bcrypt
 import structlog
-import syft.serde.recursive as syft_reader
 from fastapi import FastAPI, HTTPException, Request, Response
 from starlette.concurrency import run_in_threadpool
 from syft.client.api import SignedSyftAPICall, SyftAPICall, SyftAPIData
-from syft.serde.deserialize import _deserialize
-from syft.serde.recursive_primitives import deserialize_generic_alias
 from syft.serde.serialize import _serialize
 from syft.server.credentials import SyftVerifyKey, UserLoginCredentials
 from syft.server.server import Server
@@ -28,89 +29,76 @@ from syft.service.metadata.server_metadata import ServerMetadataJSON
 from syft.service.response import SyftError
 from syft.service.user.user_roles import ServiceRole
 from syft.types.errors import SyftException
-from syft.types.syft_object_registry import SyftObjectRegistry
 
-from network.envelope import MAX_MESSAGE_BYTES, BytesRefused, open_envelope
+from network.answers import Seal
+from network.client import API
+from network.connections import serve_app
+from network.envelope import MAX_MESSAGE_BYTES, BytesRefused, Envelope, open_envelope
+from network.limits import BodyRoom, Limits, LoginBackoff, Rate, TooMuch
+from network.reader import install_strict_reader, read
+from network.reader_names import OWNER, PLAIN, STORED
+from network.refusals import refusal_of
+from network.replay import ISSUED, CallMemory, CallRefused
 
-API = "/api/v2"
-_PLAIN_NAMES = frozenset(
-    {
-        "NoneType", "bool", "bytes", "dict", "float", "int", "list", "str", "tuple",
-        "numpy_ndarray", "UID", "LineageID", "SyftAPICall", "SyftVerifyKey",
-        "nacl_signing_VerifyKey",
-    }
-)  # fmt: skip
-_readable_names: ContextVar[frozenset[str] | None] = ContextVar("readable_names", default=None)
+__all__ = ["API", "open_app", "serve_app"]
+
+MIN_PASSWORD = 12
+_MAX_LOGIN_BYTES = 4096
+_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
+_LISTED_AND_REFUSED = frozenset({"action.get"})
+"""Syft's `asset.data` asks for this path and shows nothing when it is refused."""
+
 _log = structlog.get_logger("coterie.gate")
 
-
-_original_reader = syft_reader.rs_proto2object
-
-
-def _read_strictly(proto: Any) -> Any:
-    """Refuse undeclared fields and, for callers below owner, every name but plain values."""
-    name, readable = proto.canonicalName, _readable_names.get()
-    if readable is not None and name not in readable:
-        raise BytesRefused(f"'{name}' may not be sent here; send plain values and arrays.")
-    if SyftObjectRegistry.has_serde_class(name, proto.version):
-        declared = SyftObjectRegistry.get_serde_properties(name, proto.version)[3]
-        undeclared = {f for f in proto.fieldsName if f} - set(declared or ())
-        if declared is not None and undeclared:
-            raise BytesRefused(f"'{name}' has undeclared fields.")
-    return _original_reader(proto)
+Paths = Callable[[ServiceRole], frozenset[str]]
 
 
-def _typing_alias(blob: bytes) -> Any:
-    """Rebuild `typing` generics by subscription only: nothing is called, nothing else resolved."""
-    parts = _deserialize(blob, from_bytes=True)
-    module, _, name = str(parts.get("path", "")).rpartition(".")
-    arguments = parts.get("__args__")
-    if module in ("types", "builtins") and name in ("GenericAlias", "list", "dict", "tuple", "set"):
-        return parts["__origin__"][arguments]
-    if module != "typing" or name not in typing.__all__ or not isinstance(arguments, tuple):
-        raise BytesRefused(f"The type '{module}.{name}' may not be named in a message.")
-    constructor = getattr(typing, name)
-    return constructor[arguments[0] if constructor is typing.Optional else arguments]
-
-
-def install_strict_reader() -> None:
-    """Make this process read every Syft message strictly; safe to call more than once."""
-    syft_reader.rs_proto2object = _read_strictly
-    registry = SyftObjectRegistry.__object_serialization_registry__
-    for versions in registry.values():
-        for version, properties in versions.items():
-            if properties[2] is deserialize_generic_alias:
-                versions[version] = (*properties[:2], _typing_alias, *properties[3:])
-
-
-@contextmanager
-def plain_values_only() -> Iterator[None]:
-    """Within the block only plain values, ids and numeric arrays can be read from bytes."""
-    token = _readable_names.set(_PLAIN_NAMES)
-    try:
-        yield
-    finally:
-        _readable_names.reset(token)
-
-
-def open_app(server: Server, paths_of: Callable[[ServiceRole], frozenset[str]]) -> FastAPI:
+def open_app(server: Server, paths_of: Paths, calls: Path, limits: Limits | None = None) -> FastAPI:
     """The HTTP face of a node or hub: metadata, login, a member's method list and signed calls.
 
     Sign-up, password reset, streams and CORS are absent on purpose.
 
     Args:
         server: the Syft server behind the boundary.
-        paths_of: the service paths that a role may call; everything else is refused unread.
+        paths_of: the service paths that a role may call; everything else is refused.
+        calls: the file that remembers which calls were answered.
     """
-    install_strict_reader()
+    install_strict_reader(STORED)
+    limits = limits or Limits()
+    gate = _Gate(server, paths_of, CallMemory(calls), limits)
     app = FastAPI(title=server.name, docs_url=None, redoc_url=None, openapi_url=None)
 
     @app.middleware("http")
-    async def close_headers(request: Request, proceed: Callable) -> Response:
-        response: Response = await proceed(request)
-        response.headers["X-Content-Type-Options"] = "nosniff"
-        response.headers["Cache-Control"] = "no-store"
+    async def guard(request: Request, proceed: Callable) -> Response:
+        number = secrets.token_hex(8)
+        structlog.contextvars.bind_contextvars(request=number)
+        try:
+            gate.addresses.spend(_address(request))
+            response: Response = await proceed(request)
+        except TooMuch as error:
+            response = _too_much(error)
+        except BytesRefused as error:
+            _log.warning("refused", why=str(error))
+            response = Response(str(error), status_code=400, media_type="text/plain")
+        except (HTTPException, asyncio.CancelledError):
+            raise
+        except Exception as error:
+            _log.error("failed", error=type(error).__name__)
+            response = Response("The node failed; its owner finds the request in its log.", 500)
+        finally:
+            structlog.contextvars.unbind_contextvars("request")
+        response.headers.update({**_HEADERS, "X-Request-Id": number})
         return response
+
+    @app.exception_handler(TooMuch)
+    async def wait(_: Request, error: TooMuch) -> Response:
+        return _too_much(error)
 
     @app.exception_handler(BytesRefused)
     async def refuse(_: Request, error: BytesRefused) -> Response:
@@ -127,107 +115,201 @@ def open_app(server: Server, paths_of: Callable[[ServiceRole], frozenset[str]]) 
 
     @app.post(f"{API}/login")
     async def login(request: Request) -> Response:
-        body = await _json_body(request)
-        return await run_in_threadpool(_login, server, body)
+        async with gate.body_of(request, _MAX_LOGIN_BYTES) as blob:
+            return await run_in_threadpool(gate.log_in, _json_object(blob), _address(request))
 
     @app.get(f"{API}/api")
     def methods(verify_key: str, communication_protocol: str) -> Response:
-        key = _member_key(server, verify_key)
-        return _reply(server.get_api(key, communication_protocol))
+        return gate.methods_of(verify_key, communication_protocol)
 
     @app.post(f"{API}/api_call")
     async def call(request: Request) -> Response:
-        blob = await _bounded_body(request, MAX_MESSAGE_BYTES)
-        return await run_in_threadpool(_answer, server, blob, paths_of)
+        async with gate.body_of(request, MAX_MESSAGE_BYTES) as blob:
+            return await run_in_threadpool(gate.answer, blob)
 
+    app.add_middleware(Seal, key=server.signing_key.signing_key)
     return app
 
 
-def _answer(
-    server: Server, blob: bytes, paths_of: Callable[[ServiceRole], frozenset[str]]
-) -> Response:
-    envelope = open_envelope(blob)
-    key = _member_key(server, envelope.key.hex())
-    role = server.get_role_for_credentials(key)
-    if role.value >= ServiceRole.DATA_OWNER.value:
-        message = _deserialize(envelope.message, from_bytes=True)
-    else:
-        with plain_values_only():
-            message = _deserialize(envelope.message, from_bytes=True)
-    if not isinstance(message, SyftAPICall):
-        raise BytesRefused("Expected a SyftAPICall inside the signed envelope.")
-    if message.server_uid != server.id:
-        return _refusal(server, "This call names another server; call that one directly.")
-    if message.path not in paths_of(role):
-        return _refusal(
-            server,
-            f"'{message.path}' is not served here to a {role.name.lower()}. Coterie computes only "
-            "approved plans: see `coterie plan --help`.",
+class _Gate:
+    """What stands between the bytes of a request and the Syft server."""
+
+    def __init__(self, server: Server, paths_of: Paths, calls: CallMemory, limits: Limits) -> None:
+        self._server, self._paths_of, self._calls, self._limits = server, paths_of, calls, limits
+        self.addresses = Rate(limits.requests_per_s, limits.request_burst)
+        self._accounts = Rate(limits.calls_per_s, limits.burst)
+        self._backoff = LoginBackoff(limits)
+        self._room = BodyRoom(limits.bodies_bytes)
+        self._methods = lru_cache(maxsize=16)(self._methods_of_role)
+
+    @asynccontextmanager
+    async def body_of(self, request: Request, limit: int) -> AsyncIterator[bytes]:
+        """The body, up to a size and within a time that grows with what has come."""
+        declared = request.headers.get("content-length", "")
+        if declared.isdecimal() and int(declared[:20]) > limit:
+            raise HTTPException(413, f"At most {limit} bytes.")
+        parts: list[bytes] = []
+        size, began = 0, time.monotonic()
+        stream = request.stream().__aiter__()
+        try:
+            while True:
+                allowed = self._limits.body_seconds + size / self._limits.body_bytes_per_s
+                left = began + allowed - time.monotonic()
+                try:
+                    part = await asyncio.wait_for(anext(stream), max(left, 0.0))
+                except StopAsyncIteration:
+                    break
+                except TimeoutError:
+                    raise HTTPException(408, "The request comes too slowly.") from None
+                self._room.take(len(part))
+                size += len(part)
+                parts.append(part)
+                if size > limit:
+                    raise HTTPException(413, f"At most {limit} bytes.")
+            yield b"".join(parts)
+        finally:
+            self._room.give_back(size)
+
+    def answer(self, blob: bytes) -> Response:
+        """Authenticate, read, allow and carry out one signed call."""
+        envelope = open_envelope(blob)
+        key = self._member_key(envelope.key.hex())
+        self._accounts.spend(envelope.key.hex())
+        role = self._server.get_role_for_credentials(key)
+        is_owner = role.value >= ServiceRole.DATA_OWNER.value
+        message = read(envelope.message, OWNER if is_owner else PLAIN)
+        if not isinstance(message, SyftAPICall):
+            raise BytesRefused("Expected a SyftAPICall inside the signed envelope.")
+        why = self._why_not(message, role) or self._seen(envelope, message)
+        if why is not None:
+            _log.info("refused", why=why, role=role.name)
+            return _reply(self._signed(SyftError(message=why)))
+        call = _VerifiedCall(
+            credentials=key,
+            serialized_message=envelope.message,
+            signature=envelope.signature,
+            cached_deseralized_message=message,
         )
-    if not message.blocking:
-        return _refusal(server, "Non-blocking calls need a job queue, which Coterie does not run.")
-    call = SignedSyftAPICall(
-        credentials=key,
-        serialized_message=envelope.message,
-        signature=envelope.signature,
-        cached_deseralized_message=message,
-    )
-    try:
-        return _reply(server.handle_api_call(call))
-    except SyftException as error:
-        return _reply(_signed(server, SyftError.from_public_exception(error)))
+        try:
+            return _reply(self._server.handle_api_call(call))
+        except SyftException as error:
+            return _reply(self._signed(SyftError.from_public_exception(error)))
+
+    def _why_not(self, message: SyftAPICall, role: ServiceRole) -> str | None:
+        if message.server_uid != self._server.id:
+            return "This call names another server; call that one directly."
+        if message.path not in self._paths_of(role):
+            return refusal_of(message.path, role.name)
+        if not message.blocking:
+            return "Non-blocking calls need a job queue, which Coterie does not run. Call blocking."
+        if message.path in ("user.create", "user.update"):
+            password = message.kwargs.get("password")
+            if isinstance(password, str) and len(password) < MIN_PASSWORD:
+                return f"A password has at least {MIN_PASSWORD} characters; leave it to `invite`."
+        return None
+
+    def _seen(self, envelope: Envelope, message: SyftAPICall) -> str | None:
+        """Why the call isn't taken, or None once it is remembered."""
+        if "id" not in message.model_fields_set:
+            raise BytesRefused("A call needs an id of its own.")
+        try:
+            self._calls.take(envelope.key, message.id.value.bytes, message.kwargs.pop(ISSUED, None))
+        except CallRefused as error:
+            return str(error)
+        return None
+
+    def _signed(self, value: Any) -> Any:
+        return SyftAPIData(data=value).sign(self._server.signing_key)
+
+    def _member_key(self, key: str) -> SyftVerifyKey:
+        try:
+            verify_key = SyftVerifyKey.from_string(key)
+        except Exception:
+            raise HTTPException(401, "Not an Ed25519 key.") from None
+        if not self._server.services.user.stash.verify_key_exists(verify_key).unwrap():
+            raise HTTPException(
+                401, "This key has no account here. Ask the owner for an invitation."
+            )
+        return verify_key
+
+    def methods_of(self, verify_key: str, protocol: str) -> Response:
+        """The methods that a member's role may call: the same for all of that role."""
+        key = self._member_key(verify_key)
+        if not (protocol == "dev" or (protocol.isdecimal() and len(protocol) < 4)):
+            raise HTTPException(422, "The communication protocol is a number or 'dev'.")
+        return self._methods(self._server.get_role_for_credentials(key), protocol, key)
+
+    def _methods_of_role(self, role: ServiceRole, protocol: str, key: SyftVerifyKey) -> Response:
+        api = self._server.get_api(key, protocol)
+        allowed = self._paths_of(role) | _LISTED_AND_REFUSED
+        api.endpoints = {p: e for p, e in api.endpoints.items() if e.service_path in allowed}
+        api.lib_endpoints = {}
+        return _reply(api)
+
+    def log_in(self, body: dict[str, Any], address: str) -> Response:
+        """Check a password; wrong ones make the account and the address wait."""
+        email, password = body.get("email"), body.get("password")
+        if not isinstance(email, str) or not isinstance(password, str):
+            raise HTTPException(422, "Send email and password as text.")
+        with self._backoff.attempt(
+            f"account {email[:254].lower()}", f"address {address}"
+        ) as passed:
+            account = self._account_of(email, password)
+            if account is None:
+                _log.warning("login refused", address=address)
+                return _reply(SyftError(message="Wrong email or password."))
+            passed()
+            return _reply(account)
+
+    def _account_of(self, email: str, password: str) -> Any:
+        """Takes as long for an unknown email as for a wrong password."""
+        users = self._server.services.user
+        credentials = UserLoginCredentials(email=email, password=password)
+        context = UnauthedServiceContext(server=self._server, login_credentials=credentials)
+        try:
+            users.stash.get_by_email(users.root_verify_key, email=email).unwrap()
+        except SyftException:
+            bcrypt.checkpw(password.encode()[:72], _NOBODY)
+            return None
+        try:
+            return users.exchange_credentials(context=context).value
+        except (SyftException, ValueError):
+            return None
 
 
-def _refusal(server: Server, why: str) -> Response:
-    _log.info("refused", why=why)
-    return _reply(_signed(server, SyftError(message=why)))
+_NOBODY = bcrypt.hashpw(secrets.token_bytes(16), bcrypt.gensalt(12))
 
 
-def _signed(server: Server, value: Any) -> Any:
-    return SyftAPIData(data=value).sign(server.signing_key)
+class _VerifiedCall(SignedSyftAPICall):
+    """A call whose signature was checked on its raw bytes, so that Syft needn't do it again."""
 
+    __canonical_name__ = "CoterieVerifiedCall"
+    __version__ = 1
 
-def _member_key(server: Server, key: str) -> SyftVerifyKey:
-    try:
-        verify_key = SyftVerifyKey.from_string(key)
-    except Exception:
-        raise HTTPException(401, "Not an Ed25519 key.") from None
-    if not server.services.user.stash.verify_key_exists(verify_key).unwrap():
-        raise HTTPException(401, "This key has no account here. Ask the owner for an invitation.")
-    return verify_key
-
-
-def _login(server: Server, body: dict[str, Any]) -> Response:
-    email, password = body.get("email"), body.get("password")
-    if not isinstance(email, str) or not isinstance(password, str):
-        raise HTTPException(422, "Send email and password as text.")
-    credentials = UserLoginCredentials(email=email, password=password)
-    context = UnauthedServiceContext(server=server, login_credentials=credentials)
-    try:
-        return _reply(server.services.user.exchange_credentials(context=context).value)
-    except SyftException:
-        _log.warning("login refused")
-        return _reply(SyftError(message="Wrong email or password."))
+    @property
+    def is_valid(self) -> bool:
+        return True
 
 
 def _reply(value: Any) -> Response:
     return Response(_serialize(value, to_bytes=True), media_type="application/octet-stream")
 
 
-async def _bounded_body(request: Request, limit: int) -> bytes:
-    parts, size = [], 0
-    async for part in request.stream():
-        size += len(part)
-        if size > limit:
-            raise HTTPException(413, f"At most {limit} bytes.")
-        parts.append(part)
-    return b"".join(parts)
+def _too_much(error: TooMuch) -> Response:
+    _log.info("limited", why=str(error))
+    return Response(
+        str(error), 429, headers={"Retry-After": str(error.wait_s)}, media_type="text/plain"
+    )
 
 
-async def _json_body(request: Request) -> dict[str, Any]:
+def _address(request: Request) -> str:
+    return request.client.host if request.client else ""
+
+
+def _json_object(blob: bytes) -> dict[str, Any]:
     try:
-        body = json.loads(await _bounded_body(request, 4096))
-    except ValueError:
+        body = json.loads(blob)
+    except (ValueError, RecursionError):
         raise HTTPException(422, "Send a JSON object.") from None
     if not isinstance(body, dict):
         raise HTTPException(422, "Send a JSON object.")

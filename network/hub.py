@@ -140,7 +140,9 @@ def build_app(path: Path) -> FastAPI:
     from network.gate import open_app
 
     settings = read_settings(path)
-    app = open_app(_gateway(path, settings), lambda role: frozenset({"metadata"}))
+    app = open_app(
+        _gateway(path, settings), lambda role: frozenset({"metadata"}), path / "calls.db"
+    )
     cards: dict[str, Card] = {}
 
     @app.get("/directory")
@@ -207,11 +209,11 @@ def new_card(name: str, url: str, owner_key: str, key: Ed25519PrivateKey) -> Car
 
 def serve(path: Path) -> None:
     """Serve the hub in `path` until it is told to stop."""
-    import uvicorn
+    from network.connections import serve_app
 
     settings = read_settings(path)
     app = build_app(path)
-    uvicorn.run(app, host=settings.host, port=settings.port, log_level="error")
+    serve_app(app, settings.host, settings.port)
 
 
 def main() -> None:

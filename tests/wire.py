@@ -15,6 +15,7 @@ from typing import Any
 import requests
 from syft.serde.deserialize import _deserialize
 
+from network.answers import NONCE, SEAL
 from network.envelope import open_envelope
 
 Act = Callable[[], None]
@@ -81,7 +82,8 @@ class Wire:
             def _forward(self, verb: str, body: bytes) -> None:
                 method = method_of(self.path, body)
                 wire._act("before", name, method)
-                kind = {"Content-Type": self.headers.get("Content-Type", "")}
+                kept = ("Content-Type", NONCE)
+                kind = {each: self.headers[each] for each in kept if each in self.headers}
                 try:
                     answer = requests.request(verb, target + self.path, data=body, headers=kind)
                 except requests.RequestException:
@@ -90,7 +92,9 @@ class Wire:
                 wire.messages.append(Message(name, method, answer.content))
                 wire._act("after", name, method)
                 self.send_response(answer.status_code)
-                self.send_header("Content-Type", answer.headers["Content-Type"])
+                for each in ("Content-Type", SEAL):
+                    if each in answer.headers:
+                        self.send_header(each, answer.headers[each])
                 self.send_header("Content-Length", str(len(answer.content)))
                 self.end_headers()
                 self.wfile.write(answer.content)

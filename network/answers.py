@@ -1,0 +1,257 @@
+"""Answers that are bound to their request: sealed by the node, checked by the client.
+
+A client sends a random nonce with every request. A node signs, with the key its peers have pinned,
+what was asked (nonce, method, target, hash of the body) together with the hash of its answer. So
+an answer can't be forged, altered, or taken from another request, and a client reads none before
+it has checked it. Plain Syft clients send no nonce and get the same answers unsealed.
+Signature: Ed25519 (RFC 8032) over a tag of its own, so that it never passes for another message.
+"""
+
+import hashlib
+import json
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import requests
+from nacl.exceptions import BadSignatureError
+from nacl.signing import SigningKey, VerifyKey
+
+NONCE = "X-Coterie-Nonce"
+SEAL = "X-Coterie-Seal"
+MAX_ANSWER_BYTES = 80 * 2**20
+"""No answer of a node is longer; a longer one is cut off and refused."""
+
+_TAG = b"coterie-answer-v1\x00"
+_Message = MutableMapping[str, Any]
+_Receive = Callable[[], Awaitable[_Message]]
+_Send = Callable[[_Message], Awaitable[None]]
+
+
+class AnswerRefused(Exception):
+    """An answer is not signed by the node it should come from, or is too long; it wasn't read."""
+
+
+def _sealed_text(nonce: str, method: str, target: bytes, asked: bytes, answered: bytes) -> bytes:
+    parts = (nonce.encode(), method.encode(), target, asked, answered)
+    return _TAG + b"".join(len(part).to_bytes(4, "big") + part for part in parts)
+
+
+class Seal:
+    """ASGI middleware: seals the answers to requests that carry a nonce."""
+
+    def __init__(self, app: Callable[..., Awaitable[None]], key: SigningKey) -> None:
+        self._app, self._key = app, key
+
+    async def __call__(self, scope: Mapping[str, Any], receive: _Receive, send: _Send) -> None:
+        headers = dict(scope.get("headers", ()))
+        nonce = headers.get(NONCE.lower().encode(), b"").decode("latin-1")
+        if scope["type"] != "http" or len(nonce) != 64 or not nonce.isalnum():
+            await self._app(scope, receive, send)
+            return
+        asked, answered = hashlib.sha256(), hashlib.sha256()
+        start: list[_Message] = []
+        parts: list[_Message] = []
+
+        async def hear() -> _Message:
+            message = await receive()
+            asked.update(message.get("body", b""))
+            return message
+
+        async def say(message: _Message) -> None:
+            if message["type"] == "http.response.start":
+                start.append(message)
+                return
+            parts.append(message)
+            answered.update(message.get("body", b""))
+            if message.get("more_body"):
+                return
+            target = scope["raw_path"] + (b"?" if scope["query_string"] else b"")
+            text = _sealed_text(
+                nonce,
+                scope["method"],
+                target + scope["query_string"],
+                asked.digest(),
+                answered.digest(),
+            )
+            seal = self._key.sign(text).signature.hex().encode()
+            start[0]["headers"] = [*start[0]["headers"], (SEAL.lower().encode(), seal)]
+            for each in (*start, *parts):
+                await send(each)
+
+        await self._app(scope, hear, say)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back, unread: `text` is what the seal must sign."""
+
+    status: int
+    content: bytes
+    text: bytes
+    seal: str
+
+    def is_from(self, node_key: str) -> bool:
+        """Whether this node (64 hex characters) signed this answer to this request."""
+        try:
+            VerifyKey(bytes.fromhex(node_key)).verify(self.text, bytes.fromhex(self.seal))
+        except (BadSignatureError, ValueError, TypeError):
+            return False
+        return True
+
+    @property
+    def excerpt(self) -> str:
+        """Its beginning as one line of printable text, for an error message."""
+        text = self.content[:500].decode("utf-8", "replace")
+        return "".join(character if character.isprintable() else " " for character in text)
+
+
+def ask(
+    session: requests.Session,
+    method: str,
+    url: str,
+    body: bytes = b"",
+    *,
+    json_body: bool = False,
+    timeout: tuple[float, float] = (5.0, 600.0),
+) -> Answer:
+    """Send a request with a nonce; the answer is bounded in size and time, and not yet trusted.
+
+    Redirects aren't followed.
+
+    Raises:
+        requests.RequestException: no answer in time.
+        AnswerRefused: longer than `MAX_ANSWER_BYTES`.
+    """
+    nonce = secrets.token_hex(32)
+    kind = "application/json" if json_body else "application/octet-stream"
+    headers = {NONCE: nonce, "Accept-Encoding": "identity", "Content-Type": kind}
+    deadline = time.monotonic() + timeout[1]
+    response = session.request(
+        method,
+        url,
+        data=body or None,
+        headers=headers,
+        timeout=timeout,
+        stream=True,
+        allow_redirects=False,
+    )
+    with response:
+        content = _bounded(response, deadline)
+    target = str(response.request.path_url).encode()
+    digests = hashlib.sha256(body).digest(), hashlib.sha256(content).digest()
+    text = _sealed_text(nonce, method, target, *digests)
+    return Answer(response.status_code, content, text, response.headers.get(SEAL, ""))
+
+
+def _bounded(response: requests.Response, deadline: float) -> bytes:
+    parts, size = [], 0
+    for part in response.iter_content(2**20):
+        size += len(part)
+        if size > MAX_ANSWER_BYTES:
+            raise AnswerRefused(f"The answer is longer than {MAX_ANSWER_BYTES} bytes.")
+        if time.monotonic() > deadline:
+            raise requests.ReadTimeout("The answer comes too slowly.")
+        parts.append(part)
+    return b"".join(parts)
+
+
+_pins: dict[str, str] = {}
+
+
+def pin_node(url: str, node_key: str) -> None:
+    """From now on Syft's clients in this process take answers from `url` only of this node."""
+    _pins[_origin(url)] = node_key
+
+
+def _origin(url: str) -> str:
+    parts = urlsplit(url)
+    host = "127.0.0.1" if parts.hostname in ("localhost", "127.0.0.1") else parts.hostname
+    return f"{host}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
+
+
+def check_syft_answers() -> None:
+    """Make Syft's own HTTP clients in this process check every answer before it is read."""
+    from syft.client.client import HTTPConnection
+
+    HTTPConnection._make_get = _get
+    HTTPConnection._make_post = _post
+    HTTPConnection._make_put = _put
+    HTTPConnection.make_call = _make_call
+
+
+def _get(
+    connection: Any, path: str, params: Mapping[str, Any] | None = None, stream: bool = False
+) -> bytes:
+    if stream:
+        raise AnswerRefused("Coterie's nodes have no streams. Look at mocks with dataset.assets.")
+    target = str(connection.url.with_path(path))
+    prepared = requests.Request("GET", target, params=params).prepare()
+    return _checked(connection, "GET", str(prepared.url))
+
+
+def _post(
+    connection: Any,
+    path: str,
+    json: Mapping[str, Any] | None = None,
+    data: bytes | None = None,
+) -> bytes:
+    body = data if data is not None else _json(json)
+    return _checked(
+        connection, "POST", str(connection.url.with_path(path)), body, json_body=data is None
+    )
+
+
+def _put(connection: Any, path: str, data: Any, stream: bool = False) -> Any:
+    raise AnswerRefused("Coterie's nodes take no uploads; the owner adds data on her machine.")
+
+
+def _make_call(connection: Any, signed_call: Any) -> Any:
+    from syft.serde.deserialize import _deserialize
+    from syft.serde.serialize import _serialize
+
+    blob = _serialize(signed_call, to_bytes=True)
+    content = _checked(connection, "POST", str(connection.api_url), blob)
+    return _deserialize(content, from_bytes=True)
+
+
+def _checked(
+    connection: Any, method: str, url: str, body: bytes = b"", *, json_body: bool = False
+) -> bytes:
+    """The content of an answer signed by the node that this address is pinned to."""
+    answer = ask(connection.session, method, url, body, json_body=json_body)
+    if answer.status != 200:
+        raise requests.ConnectionError(f"{url} answered {answer.status}: {answer.excerpt}")
+    key = _pins.get(_origin(url)) or _first_sight(connection, url, answer)
+    if not answer.is_from(key):
+        raise AnswerRefused(
+            f"The answer of {url} is not signed by the node key known for it. With coterie "
+            "imported, only Coterie nodes are talked to; use another process for other servers."
+        )
+    return answer.content
+
+
+def _first_sight(connection: Any, url: str, answer: Answer) -> str:
+    if not urlsplit(url).path.endswith("/metadata"):
+        connection._make_get(connection.routes.ROUTE_METADATA.value)
+        return _pins[_origin(url)]
+    key = node_key_in(answer.content)
+    if answer.is_from(key):
+        _pins[_origin(url)] = key
+    return key
+
+
+def node_key_in(metadata: bytes) -> str:
+    """The node key that a metadata answer names; empty if it names none."""
+    try:
+        found = json.loads(metadata)
+        return str(found["verify_key"])
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return ""
+
+
+def _json(body: Mapping[str, Any] | None) -> bytes:
+    return json.dumps(body).encode()

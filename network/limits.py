@@ -1,0 +1,130 @@
+"""How much one account, one address and all of them together may ask of a node."""
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Limits:
+    """A node's limits; the defaults leave room for training with dozens of partners.
+
+    Attributes:
+        calls_per_s, burst: of one account; calls beyond are refused with the time to wait.
+        requests_per_s, request_burst: of one address, before anything is looked at.
+        body_seconds: how long a request's body may take, and
+        body_bytes_per_s: the rate at which a longer one earns more time.
+        bodies_bytes: of all request bodies held in memory at once.
+        header_seconds: how long a request's head may take.
+        connections: open at once, in all, and
+        connections_per_address: from one address.
+        free_failures: wrong passwords before a wait; it doubles with each further one,
+        longest_wait_s: up to this.
+    """
+
+    calls_per_s: float = 200.0
+    burst: int = 1000
+    requests_per_s: float = 400.0
+    request_burst: int = 2000
+    body_seconds: float = 15.0
+    body_bytes_per_s: float = 64 * 2**10
+    bodies_bytes: int = 256 * 2**20
+    header_seconds: float = 10.0
+    connections: int = 512
+    connections_per_address: int = 128
+    free_failures: int = 5
+    longest_wait_s: float = 900.0
+
+
+class TooMuch(Exception):
+    """A limit is reached; `wait_s` says when to come again."""
+
+    def __init__(self, what: str, wait_s: float) -> None:
+        super().__init__(f"{what} Try again in {max(1, round(wait_s))} s.")
+        self.wait_s = max(1, round(wait_s))
+
+
+_MOST_NAMES = 20_000
+
+
+class Rate:
+    """A token bucket for each name; names not seen for long are forgotten."""
+
+    def __init__(self, per_s: float, burst: int, now: Callable[[], float] = time.monotonic) -> None:
+        self._per_s, self._burst, self._now = per_s, burst, now
+        self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def spend(self, name: str) -> None:
+        """Take one token; raises TooMuch if there is none."""
+        now = self._now()
+        with self._lock:
+            left, then = self._left.pop(name, (float(self._burst), now))
+            left = min(self._burst, left + (now - then) * self._per_s)
+            self._left[name] = (left - 1 if left >= 1 else left, now)
+            if len(self._left) > _MOST_NAMES:
+                self._left.popitem(last=False)
+        if left < 1:
+            raise TooMuch("Too many requests.", (1 - left) / self._per_s)
+
+
+class LoginBackoff:
+    """Wrong passwords, counted for each account name and each address; the wait doubles."""
+
+    def __init__(self, limits: Limits, now: Callable[[], float] = time.monotonic) -> None:
+        self._limits, self._now = limits, now
+        self._failures: OrderedDict[str, tuple[int, float]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def attempt(self, *names: str) -> Iterator[Callable[[], None]]:
+        """Count an attempt as failed unless the block calls what it is given.
+
+        It counts from the start, so that attempts side by side don't get round the wait.
+
+        Raises:
+            TooMuch: one of the names has to wait; nothing was tried.
+        """
+        with self._lock:
+            now = self._now()
+            waits = [self._failures.get(name, (0, now))[1] - now for name in names]
+            if max(waits) > 0:
+                raise TooMuch("Too many wrong passwords.", max(waits))
+            for name in names:
+                self._count(name, now)
+        yield lambda: self._forget(names)
+
+    def _count(self, name: str, now: float) -> None:
+        failures = self._failures.pop(name, (0, now))[0] + 1
+        beyond = failures - self._limits.free_failures
+        wait = min(2.0 ** min(beyond, 30), self._limits.longest_wait_s) if beyond >= 0 else 0.0
+        self._failures[name] = (failures, now + wait)
+        if len(self._failures) > _MOST_NAMES:
+            self._failures.popitem(last=False)
+
+    def _forget(self, names: tuple[str, ...]) -> None:
+        with self._lock:
+            for name in names:
+                self._failures.pop(name, None)
+
+
+class BodyRoom:
+    """The memory that all request bodies share."""
+
+    def __init__(self, size: int) -> None:
+        self._left = size
+        self._lock = threading.Lock()
+
+    def take(self, size: int) -> None:
+        """Raises TooMuch when there is no room."""
+        with self._lock:
+            if self._left < size:
+                raise TooMuch("The node is busy with other requests.", 2)
+            self._left -= size
+
+    def give_back(self, size: int) -> None:
+        with self._lock:
+            self._left += size
