@@ -161,7 +161,7 @@ class _Reading:
         """A class that is itself on the list, as `NAME:VERSION`."""
         name, _, version = _text(content).partition(":")
         if name not in self._kinds or not version.isdecimal() or len(version) > 4:
-            raise BytesRefused("That type may not be named in a message.")
+            raise BytesRefused(f"The type '{name[:60]}' may not be named in a message.")
         if not SyftObjectRegistry.has_serde_class(name, int(version)):
             raise BytesRefused("That type may not be named in a message.")
         found: type = SyftObjectRegistry.get_serde_properties(name, int(version))[7]

@@ -50,7 +50,8 @@ _SIGNATURES = Names(
             "UserView", "UserViewPage", "empty_type", "Empty", "SyftObject", "ServerMetadata",
             "Request", "RequestInfo", "pandas_dataframe", "SyftVerifyKey", "pydantic_emailstr",
             "SyftSuccess", "ServiceRole", "SyftSigningKey", "ServerSettings", "Notification",
-            "Dataset", "RequestService", "NotificationStatus",
+            "Dataset", "RequestService", "NotificationStatus", "ActionObject", "TwinObject",
+            "TwinMode",
         }
     ),
 )  # fmt: skip
