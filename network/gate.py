@@ -210,8 +210,6 @@ class _Gate:
 
     def _seen(self, envelope: Envelope, message: SyftAPICall) -> str | None:
         """Why the call isn't taken, or None once it is remembered."""
-        if "id" not in message.model_fields_set:
-            raise BytesRefused("A call needs an id of its own.")
         try:
             self._calls.take(envelope.key, message.id.value.bytes, message.kwargs.pop(ISSUED, None))
         except CallRefused as error:

@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from fastapi import FastAPI, HTTPException, Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from network.answers import AnswerRefused, ask
 from policies.canonical import canonical
 
 MAX_CARD_BYTES = 4096
@@ -128,9 +129,12 @@ def announce(hub_url: str, card: Card) -> None:
 def directory(hub_url: str) -> dict[str, Card]:
     """The listed domains whose cards are validly signed, by name."""
     try:
-        response = requests.get(f"{hub_url.rstrip('/')}/directory", timeout=5)
-        cards = [Card(**card) for card in response.json()]
-    except (requests.RequestException, ValueError, TypeError, RecursionError) as error:
+        with requests.Session() as session:
+            answer = ask(session, "GET", f"{hub_url.rstrip('/')}/directory", timeout=(5, 5))
+        cards = [Card(**card) for card in json.loads(answer.content)]
+    except (
+        AnswerRefused, requests.RequestException, ValueError, TypeError, RecursionError
+    ) as error:  # fmt: skip
         raise HubError(f"The hub at {hub_url} does not answer ({type(error).__name__}).") from None
     return {card.name: card for card in cards if card.is_valid()}
 
@@ -151,7 +155,7 @@ def build_app(path: Path) -> FastAPI:
 
     @app.post("/directory")
     async def announced(request: Request) -> dict[str, str]:
-        card = _read_card(await request.body())
+        card = _read_card(await _short_body(request))
         if read_settings(path).members.get(card.name) != card.node_key or not card.is_valid():
             raise HTTPException(403, "Not a member's card. Members are admitted in hub.toml.")
         if card.name in cards and card.time < cards[card.name].time:
@@ -162,10 +166,17 @@ def build_app(path: Path) -> FastAPI:
     return app
 
 
+async def _short_body(request: Request) -> bytes:
+    blob = b""
+    async for part in request.stream():
+        blob += part
+        if len(blob) > MAX_CARD_BYTES:
+            raise HTTPException(413, f"A card has at most {MAX_CARD_BYTES} bytes.")
+    return blob
+
+
 def _read_card(body: bytes) -> Card:
     try:
-        if len(body) > MAX_CARD_BYTES:
-            raise ValueError
         return Card(**json.loads(body))
     except (ValueError, TypeError, ValidationError, RecursionError):
         raise HTTPException(422, "Not a directory card.") from None

@@ -21,7 +21,8 @@ class Limits:
         header_seconds: how long a request's head may take.
         connections: open at once, in all, and
         connections_per_address: from one address.
-        free_failures: wrong passwords before a wait; it doubles with each further one,
+        free_failures: wrong passwords for one account before a wait, and
+        free_failures_per_address: from one address; it doubles with each further one,
         longest_wait_s: up to this.
     """
 
@@ -36,6 +37,7 @@ class Limits:
     connections: int = 512
     connections_per_address: int = 128
     free_failures: int = 5
+    free_failures_per_address: int = 100
     longest_wait_s: float = 900.0
 
 
@@ -80,26 +82,30 @@ class LoginBackoff:
         self._lock = threading.Lock()
 
     @contextmanager
-    def attempt(self, *names: str) -> Iterator[Callable[[], None]]:
+    def attempt(self, account: str, address: str) -> Iterator[Callable[[], None]]:
         """Count an attempt as failed unless the block calls what it is given.
 
         It counts from the start, so that attempts side by side don't get round the wait.
 
         Raises:
-            TooMuch: one of the names has to wait; nothing was tried.
+            TooMuch: the account or the address has to wait; nothing was tried.
         """
+        free = {
+            f"account {account}": self._limits.free_failures,
+            f"address {address}": self._limits.free_failures_per_address,
+        }
         with self._lock:
             now = self._now()
-            waits = [self._failures.get(name, (0, now))[1] - now for name in names]
-            if max(waits) > 0:
-                raise TooMuch("Too many wrong passwords.", max(waits))
-            for name in names:
-                self._count(name, now)
-        yield lambda: self._forget(names)
+            wait = max(self._failures.get(name, (0, now))[1] - now for name in free)
+            if wait > 0:
+                raise TooMuch("Too many wrong passwords.", wait)
+            for name, failures in free.items():
+                self._count(name, failures, now)
+        yield lambda: self._forget(tuple(free))
 
-    def _count(self, name: str, now: float) -> None:
+    def _count(self, name: str, free: int, now: float) -> None:
         failures = self._failures.pop(name, (0, now))[0] + 1
-        beyond = failures - self._limits.free_failures
+        beyond = failures - free
         wait = min(2.0 ** min(beyond, 30), self._limits.longest_wait_s) if beyond >= 0 else 0.0
         self._failures[name] = (failures, now + wait)
         if len(self._failures) > _MOST_NAMES:

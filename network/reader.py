@@ -108,6 +108,8 @@ class _Reading:
             raise BytesRefused("Fields must have one name and one value each.")
         if set(given) - (set(declared or ()) - set(left_out or ())):
             raise BytesRefused(f"'{name}' has undeclared fields.")
+        if set(given) < _REQUIRED.get(name, frozenset()):
+            raise BytesRefused(f"'{name}' needs all of its fields.")
         fields = {
             each: self.value(frame.joined(part))
             for each, part in zip(names, parts, strict=True)
@@ -205,14 +207,8 @@ class _Reading:
     def table(self, content: memoryview) -> pd.DataFrame:
         """A data frame of plain columns; its extent is checked before pages are unpacked."""
         try:
-            file = pq.ParquetFile(pa.BufferReader(bytes(content)), arrow_extensions_enabled=False)
-        except TypeError:
-            file = pq.ParquetFile(pa.BufferReader(bytes(content)))
-        except (pa.ArrowException, OSError, ValueError):
-            raise BytesRefused("The data frame can't be read.") from None
-        try:
-            return self._plain_table(file)
-        except (pa.ArrowException, OSError, ValueError, TypeError, KeyError):
+            return self._plain_table(pq.ParquetFile(pa.BufferReader(bytes(content))))
+        except (pa.ArrowException, OSError, ValueError, TypeError, KeyError, MemoryError):
             raise BytesRefused("The data frame can't be read.") from None
 
     def _plain_table(self, file: pq.ParquetFile) -> pd.DataFrame:
@@ -356,6 +352,11 @@ _GENERICS: Mapping[str, Any] = {
     "typing.Literal": typing.Literal,
     "typing.Callable": typing.Callable,
 }
+
+_REQUIRED: Mapping[str, frozenset[str]] = {
+    "SyftAPICall": frozenset({"id", "server_uid", "path", "args", "kwargs", "blocking"})
+}
+"""Syft would make up what is left out: an id, by which a repeated call would pass as a new one."""
 
 _KINDS = (
     "type", "ABCMeta", "EnumMeta", "EnumMeta_enum.EnumMeta", "EnumMeta_enum.EnumType",

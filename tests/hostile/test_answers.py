@@ -1,0 +1,260 @@
+"""A malicious server against whoever calls it: coterie's client, Syft's own, and the hub's."""
+
+import contextlib
+import gzip
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from typing import Any
+
+import pytest
+import requests
+import syft as sy
+from nacl.signing import SigningKey
+from syft.client.api import SyftAPIData
+from syft.client.client import HTTPConnection
+from syft.server.credentials import SyftSigningKey
+from syft.types.uid import UID
+
+import coterie  # noqa: F401
+from network.answers import NONCE, SEAL, AnswerRefused, _sealed_text
+from network.capnproto import BytesRefused
+from network.client import LoginFailed, NodeClient, NodeRefused, NodeUnreachable, log_in
+from network.hub import HubError, directory, new_card
+from tests.hostile.attacks import alias, blob_of, crafted, packed
+
+NODE = SyftSigningKey.generate()
+OTHER = SyftSigningKey.generate()
+REFUSALS = (
+    AnswerRefused, BytesRefused, LoginFailed, NodeRefused, NodeUnreachable, HubError,
+    requests.RequestException,
+)  # fmt: skip
+
+
+class Villain:
+    """A server that answers what a test tells it to, sealed by a key of the test's choice."""
+
+    def __init__(self) -> None:
+        self.answers: dict[str, bytes] = {}
+        self.key: SigningKey | None = NODE.signing_key
+        self.headers: dict[str, str] = {}
+        self.status = 200
+        self.nonce: str | None = None
+        villain = self
+
+        class Answers(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self._answer(b"")
+
+            def do_POST(self) -> None:
+                self._answer(self.rfile.read(int(self.headers["Content-Length"])))
+
+            def _answer(self, body: bytes) -> None:
+                content = villain.answers.get(self.path.partition("?")[0], villain.anything())
+                self.send_response(villain.status)
+                if villain.key is not None:
+                    text = _sealed_text(
+                        villain.nonce or self.headers.get(NONCE, ""),
+                        self.command,
+                        self.path.encode(),
+                        hashlib.sha256(body).digest(),
+                        hashlib.sha256(content).digest(),
+                    )
+                    self.send_header(SEAL, villain.key.sign(text).signature.hex())
+                for name, value in villain.headers.items():
+                    self.send_header(name, value)
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                try:
+                    self.wfile.write(content)
+                except OSError:
+                    self.close_connection = True
+
+            def log_message(self, *_: Any) -> None:
+                """Tests print nothing."""
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
+        Thread(target=self.server.serve_forever, daemon=True).start()
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
+
+    def anything(self) -> bytes:
+        return self.answers.get("*", b"")
+
+    def signed(self, blob: bytes, key: SyftSigningKey = NODE) -> bytes:
+        """An answer in Syft's envelope."""
+        fields = {
+            "credentials": packed(key.verify_key),
+            "serialized_message": packed(blob),
+            "signature": packed(bytes(key.signing_key.sign(blob).signature)),
+        }
+        return crafted("SignedSyftAPICall", fields)
+
+    def describe(self, **changed: Any) -> None:
+        self.answers["/api/v2/metadata"] = json.dumps(METADATA | changed).encode()
+
+
+METADATA = {
+    "name": "villain", "id": UID().no_dash, "verify_key": str(NODE.verify_key),
+    "highest_version": 1, "lowest_version": 1, "syft_version": "0.9.5", "server_side_type": "low",
+    "server_type": "datasite", "show_warnings": False, "signup_enabled": False,
+    "metadata_version": 1, "organization": "x", "description": "x", "min_size_blob_storage_mb": 1,
+    "eager_execution_enabled": False, "supported_protocols": [],
+}  # fmt: skip
+
+
+@pytest.fixture
+def villain() -> Iterator[Villain]:
+    found = Villain()
+    found.describe()
+    yield found
+    found.server.shutdown()
+    found.server.server_close()
+
+
+def client_of(villain: Villain) -> NodeClient:
+    key = SyftSigningKey.generate()
+    return NodeClient("villain", villain.url, key, UID(), str(NODE.verify_key))
+
+
+EVIL = {
+    "a generic alias of os.system": alias("os.system", "id"),
+    "a generic alias of types.FunctionType": alias("types.FunctionType", 1),
+    "a special generic alias of a class": blob_of("_SpecialGenericAlias", b"Worker:1"),
+    "a class to be called later": blob_of("type", b"OnDiskBlobDeposit:1"),
+    "a file deposit": crafted("OnDiskBlobDeposit", {"path": packed("/tmp/x")}),
+    "a retrieval from another host": crafted("BlobRetrievalByURL", {"url": packed("http://evil")}),
+    "a connection": crafted("HTTPConnection", {"url": packed("http://evil.example")}),
+    "a policy's code": crafted("UserPolicy", {"byte_code": packed("x")}),
+    "submitted code": crafted("UserCode", {"raw_code": packed("import os")}),
+    "an undeclared field": crafted("SyftSuccess", {"message": packed("x"), "__dict__": packed(1)}),
+    "a terabyte of id": crafted("UID", {"value": packed(2**40)}),
+    "bytes that crash Cap'n Proto's reader": packed({"a": [1, 2, 3]}).replace(b"\x01", b"\xfe"),
+    "a broken data frame": blob_of("pandas_dataframe", b"PAR1" + bytes(200) + b"PAR1"),
+    "junk": b"junk",
+    "nothing": b"",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", EVIL)
+def test_a_pinned_node_gone_bad_gets_nothing_run_on_the_caller(what: str, villain: Villain) -> None:
+    inner = crafted("SyftAPIData", {"data": EVIL[what]})
+    villain.answers["*"] = villain.signed(inner)
+    with pytest.raises(NodeRefused, match="unreadable answer"):
+        client_of(villain).call("describe")
+
+
+@pytest.mark.parametrize("what", EVIL)
+def test_a_login_answer_runs_nothing(what: str, villain: Villain) -> None:
+    villain.answers["*"] = EVIL[what]
+    with pytest.raises(LoginFailed):
+        log_in(villain.url, "a@b.example", "a password", str(NODE.verify_key))
+
+
+@pytest.mark.parametrize("what", EVIL)
+def test_syfts_own_client_runs_nothing_either(what: str, villain: Villain) -> None:
+    villain.answers["*"] = EVIL[what]
+    with pytest.raises(REFUSALS):
+        sy.login(url=villain.url, email="a@b.example", password="a password")
+    connection = HTTPConnection(url=villain.url)
+    with pytest.raises(REFUSALS):
+        connection.get_api(SyftSigningKey.generate(), "dev")
+
+
+def sealed_by_another(villain: Villain) -> None:
+    villain.key = OTHER.signing_key
+
+
+def unsealed(villain: Villain) -> None:
+    villain.key = None
+
+
+def for_another_request(villain: Villain) -> None:
+    villain.nonce = "0" * 64
+
+
+def inner_key(villain: Villain) -> None:
+    villain.answers["*"] = villain.signed(packed(SyftAPIData(data="lie")), OTHER)
+
+
+def endless(villain: Villain) -> None:
+    villain.answers["*"] = bytes(90 * 2**20)
+
+
+def bomb(villain: Villain) -> None:
+    villain.headers["Content-Encoding"] = "gzip"
+    villain.answers["*"] = gzip.compress(bytes(200 * 2**20))
+
+
+def redirect(villain: Villain) -> None:
+    villain.status, villain.headers["Location"] = 302, "http://127.0.0.1:9/"
+
+
+def failing(villain: Villain) -> None:
+    villain.status, villain.answers["*"] = 500, b"\x1b[2J" + b"x" * 10_000
+
+
+@pytest.mark.parametrize(
+    "trick",
+    [sealed_by_another, unsealed, for_another_request, inner_key, endless, bomb, redirect, failing],
+    ids=lambda trick: trick.__name__,
+)
+def test_answers_must_be_the_nodes_own_to_this_request(
+    trick: Callable[[Villain], None], villain: Villain
+) -> None:
+    villain.answers["*"] = villain.signed(packed(SyftAPIData(data="true")))
+    assert client_of(villain).call("describe") == "true"
+    trick(villain)
+    with pytest.raises(NodeRefused) as refused:
+        client_of(villain).call("describe")
+    assert str(refused.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    "trick", [sealed_by_another, unsealed, for_another_request, endless, redirect],
+    ids=lambda trick: trick.__name__,
+)  # fmt: skip
+def test_syfts_own_client_checks_them_too(
+    trick: Callable[[Villain], None], villain: Villain
+) -> None:
+    connection = HTTPConnection(url=villain.url)
+    assert connection.get_server_metadata(SyftSigningKey.generate()).name == "villain"
+    villain.answers["*"] = packed(SyftAPIData(data="lie"))
+    trick(villain)
+    with pytest.raises(REFUSALS):
+        connection.login("a@b.example", "a password")
+
+
+def test_the_password_is_not_sent_to_a_node_with_another_key(villain: Villain) -> None:
+    with pytest.raises(LoginFailed, match="another one"):
+        log_in(villain.url, "a@b.example", "a password", str(OTHER.verify_key))
+    villain.describe(verify_key=str(OTHER.verify_key))
+    with pytest.raises(LoginFailed, match="did not sign"):
+        log_in(villain.url, "a@b.example", "a password")
+
+
+@pytest.mark.parametrize(
+    "answer", [b"[" * 50_000, b"{}", b"[1]", b"[{}]", b"null", b"\xff", bytes(90 * 2**20)],
+    ids=["nested", "object", "number", "empty card", "null", "not text", "endless"],
+)  # fmt: skip
+def test_a_lying_hub_gets_no_further_than_its_directory(answer: bytes, villain: Villain) -> None:
+    villain.answers["/directory"] = answer
+    with contextlib.suppress(HubError):
+        assert directory(villain.url) == {}
+
+
+def test_a_hub_can_not_forge_or_change_a_card(villain: Villain) -> None:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    card = new_card("east", "http://east.example", "0" * 64, Ed25519PrivateKey.generate())
+    changed = [
+        card.model_copy(update={"url": "http://evil.example"}),
+        card.model_copy(update={"node_key": str(NODE.verify_key)}),
+        card.model_copy(update={"owner_key": "1" * 64}),
+        card.model_copy(update={"signature": ""}),
+    ]
+    villain.answers["/directory"] = json.dumps([c.model_dump() for c in changed]).encode()
+    assert directory(villain.url) == {}
+    villain.answers["/directory"] = json.dumps([card.model_dump()]).encode()
+    assert directory(villain.url) == {"east": card}

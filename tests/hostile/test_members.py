@@ -1,0 +1,396 @@
+"""Accounts of the node turned against it: auditors, scientists, and what peers might have sent."""
+
+import json
+import time
+
+import numpy as np
+import pytest
+from syft.service.user.user_roles import ServiceRole
+from syft.types.uid import UID
+
+from network.client import NodeClient
+from network.replay import ISSUED
+from tests.hostile.attacks import (
+    Attack,
+    Target,
+    alias,
+    array,
+    blob_of,
+    call,
+    crafted,
+    mapping,
+    message,
+    packed,
+    post,
+    sequence,
+    signed,
+    with_argument,
+)  # fmt: skip
+from tests.network_of_three import counting_plan
+
+pytestmark = pytest.mark.nodes
+
+
+def replayed(target: Target) -> str:
+    blob = signed(packed(message(target)), target.key)
+    assert post(target, blob).startswith("answered")
+    return post(target, blob)
+
+
+def replayed_resigned(target: Target) -> str:
+    """The same call id under a fresh signature of a slightly other message."""
+    first = message(target)
+    assert post(target, signed(packed(first), target.key)).startswith("answered")
+    again = message(target, id=first.id, path="coterie.budgets")
+    return post(target, signed(packed(again), target.key))
+
+
+def at_another_time(seconds: int):  # type: ignore[no-untyped-def]
+    def run(target: Target) -> str:
+        late = message(target, kwargs={ISSUED: int(time.time()) + seconds})
+        return post(target, signed(packed(late), target.key))
+
+    return run
+
+
+def without_id(target: Target) -> str:
+    fields = {
+        "server_uid": packed(target.node.server_uid),
+        "path": packed("coterie.describe"),
+        "args": packed([]),
+        "kwargs": packed({}),
+        "blocking": packed(True),
+    }
+    return post(target, signed(crafted("SyftAPICall", fields), target.key))
+
+
+def nested(depth: int) -> bytes:
+    blob = packed(1)
+    for _ in range(depth):
+        blob = sequence("list", blob)
+    return blob
+
+
+def other_plan(method: str, **more: object):  # type: ignore[no-untyped-def]
+    """A rival asks for a plan that isn't hers."""
+
+    def run(target: Target) -> str:
+        return call(target.rival, f"coterie.{method}", plan_hash=plan_of(target), **more)
+
+    return run
+
+
+_plans: dict[str, str] = {}
+
+
+def plan_of(target: Target) -> str:
+    """A plan that was submitted and never approved."""
+    if "hash" not in _plans:
+        federation = target.network.federation
+        plan = counting_plan(federation.data("interactions"), "hostile", 0.1)
+        federation.submit(plan)
+        _plans["hash"] = federation.bind(plan).hash
+    return _plans["hash"]
+
+
+def rounds(method: str, **more: object):  # type: ignore[no-untyped-def]
+    def run(target: Target) -> str:
+        where = {"plan_hash": plan_of(target), "step": "count", "release": 0, "attempt": 0}
+        return call(target.node, f"coterie.{method}", **where, **more)
+
+    return run
+
+
+def rivals_requests(target: Target) -> str:
+    plan_of(target)
+    found = target.rival.call_syft("request.get_all")
+    return "refused: none listed" if not found else f"answered: {found}"
+
+
+def rivals_plans(target: Target) -> str:
+    plan_of(target)
+    found = json.loads(target.rival.call("plans"))
+    return "refused: none listed" if not found else f"answered: {found}"
+
+
+def rows_of_the_twin(target: Target) -> str:
+    """The private half of the native data set, through every pointer it names."""
+    found = []
+    for dataset in target.node.call_syft("dataset.get_all"):
+        for asset in dataset.asset_list:
+            for path in ("action.get", "action.get_pointer", "action.np_array", "action.exists"):
+                found.append(call(target.node, path, uid=asset.action_id))
+    assert found
+    return next((f for f in found if not f.startswith("refused")), found[0])
+
+
+def forged_plan(target: Target, **changed: object) -> str:
+    federation = target.network.federation
+    bound = federation.bind(counting_plan(federation.data("interactions"), "forged", 0.1))
+    text = json.dumps({**json.loads(bound.to_json()), **changed})
+    return call(target.node, "coterie.submit", plan=text, signature="00" * 64)
+
+
+REFUSED_PATHS = [
+    "code.submit", "code.call", "code.get_all", "code.request_code_execution", "policy.add",
+    "policy.get_all", "api.add", "api.call", "api.call_private", "api.view", "worker_pool.launch",
+    "worker_image.submit", "worker_image.build", "worker.start_workers", "worker.get_all",
+    "job.get_all", "job.get", "log.get_stdout", "output.get", "sync.sync_items", "sync._get_state",
+    "migration.get_migration_data", "migration.apply_migration_data", "blob_storage.get_all",
+    "blob_storage.allocate", "blob_storage.get_by_uid", "action.set", "action.execute",
+    "action.get_pointer", "action.delete", "dataset.add", "dataset.delete", "project.create",
+    "network.exchange_credentials_with", "network.add_peer", "settings.update",
+    "settings.allow_guest_signup", "user.create", "user.update", "user.delete", "user.get_all",
+    "user.register", "request.apply", "request.undo", "request.delete_by_uid", "queue", "login",
+    "api", "coterie.recommend", "coterie.load_report", "coterie.ledger", "coterie.approve",
+    "coterie.__class__", "__init__", "../../metadata", "notifier.turn_on", "code_history.get",
+    "attestation.attest_cpu", "enclave.get_all", "data_subject.get_all",
+]  # fmt: skip
+AUDITOR_PATHS = [
+    "dataset.get_all", "action.get_mock", "coterie.quote", "coterie.submit", "coterie.plan",
+    "coterie.open", "coterie.reveal", "coterie.recommend", "request.get_all", "user.create",
+    "user.get_by_verify_key", "request.apply",
+]  # fmt: skip
+
+CRAFTED = {
+    "a generic alias of os.system": alias("os.system", "id"),
+    "a generic alias of builtins.eval": alias("builtins.eval", "1+1"),
+    "a generic alias of types.FunctionType": alias("types.FunctionType", 1),
+    "a generic alias of typing itself": alias("typing.get_type_hints", int),
+    "a special generic alias": blob_of("_SpecialGenericAlias", b"list:1"),
+    "a class by name": blob_of("type", b"Worker:1"),
+    "a union that is reduced": blob_of("UnionType", packed((1, 2))),
+    "a type variable": blob_of("TypeVar", b"T"),
+    "a path object": blob_of("pathlib_PosixPath", packed("/etc/passwd")),
+    "a mapping whose factory is called": blob_of("defaultdict", packed((packed(int), packed({})))),
+    "an Arrow data frame": blob_of("pandas_dataframe", b"PAR1" + bytes(64) + b"PAR1"),
+    "a connection to another host": crafted("HTTPConnection", {"url": packed("http://evil.example")}),
+    "a server in the call": crafted("PythonConnection", {}),
+    "an action object": crafted("ActionObject", {}),
+    "code to submit": crafted("SubmitUserCode", {"code": packed("import os")}),
+    "a custom policy": crafted("SubmitUserPolicy", {"code": packed("import os")}),
+    "a file deposit": crafted("OnDiskBlobDeposit", {"path": packed("/tmp/x")}),
+    "a retrieval by URL": crafted("BlobRetrievalByURL", {"url": packed("file:///etc/passwd")}),
+    "a database to open": crafted("SQLiteDBConfig", {"path": packed("/")}),
+    "an unknown name": crafted("syft.user.Anything", {}),
+    "a name with line breaks": crafted("x\n{\"event\": \"approved\"}", {}),
+    "an id with undeclared fields": crafted(
+        "UID", {"value": packed(bytes(16)), "__class__": packed(1)}
+    ),
+    "an id that allocates a terabyte": crafted("UID", {"value": packed(2**40)}),
+    "a field twice": crafted("UID", {"value": packed(bytes(16)), "value ": packed(1)}),
+    "a version that doesn't exist": crafted("UID", {"value": packed(bytes(16))}, version=-7),
+    "150 nested lists": nested(150),
+    "an integer of 4 kB": blob_of("int", b"\x7f" * 4096),
+    "a float of 4 kB": blob_of("float", b"0x1." + b"f" * 4096),
+    "text that isn't": blob_of("str", b"\xff\xfe"),
+    "an unhashable key": mapping("dict", {packed([1]): packed(1)}),
+    "a key of three bytes": blob_of("nacl_verify_key", b"abc"),
+    "an array of a terabyte": array(b"\x28\xb5\x2f\xfd" + bytes(16), 2**40, "int8"),
+    "an array of negative size": array(b"x", -1, "int8"),
+    "an array of objects": array(b"x", 8, "object"),
+    "an array with a structured dtype": array(b"x", 8, "i4,(1000000,1000000)f8"),
+    "an lz4 bomb": array(b"\x04\x22\x4d\x18" + bytes(200), 64 * 2**20 + 1, "uint8"),
+    "a zip bomb": array(b"PK\x03\x04" + bytes(200), 2**26, "uint8"),
+    "a gzip bomb": array(b"\x1f\x8b\x08" + bytes(200), 2**26, "uint8"),
+    "a packed array of packed arrays": blob_of("numpy_ndarray", array(b"x", 1, "int8")),
+}  # fmt: skip
+
+HASH = "0" * 64
+MEMBER_ATTACKS = [
+    *(
+        Attack(f"path {path}", f"the path {path}", lambda t, p=path: call(t.node, p))
+        for path in REFUSED_PATHS
+    ),
+    *(
+        Attack(f"auditor {path}", f"{path} as an auditor", lambda t, p=path: call(t.auditor, p))
+        for path in AUDITOR_PATHS
+    ),
+    *(
+        Attack(f"crafted {what}", what, lambda t, b=blob: post(t, with_argument(t, b)))
+        for what, blob in CRAFTED.items()
+    ),
+    *(
+        Attack(
+            f"auditor's {what}",
+            f"{what}, from an auditor",
+            lambda t, b=blob: post(t, with_argument(t, b, t.auditor._key)),
+        )
+        for what, blob in list(CRAFTED.items())[:3]
+    ),
+    Attack("replayed", "the same bytes twice", replayed),
+    Attack("replayed id", "the same call id twice", replayed_resigned),
+    Attack("expired", "a call signed an hour ago", at_another_time(-3600)),
+    Attack("ahead", "a call signed an hour ahead", at_another_time(3600)),
+    Attack(
+        "timeless",
+        "a time that is text",
+        lambda t: post(t, signed(packed(message(t, kwargs={ISSUED: "now"})), t.key)),
+    ),
+    Attack("no id", "a call without an id", without_id),
+    Attack(
+        "another server",
+        "a call that names another server",
+        lambda t: post(t, signed(packed(message(t, server_uid=UID())), t.key)),
+    ),
+    Attack(
+        "as a job",
+        "a call that doesn't block",
+        lambda t: post(t, signed(packed(message(t, blocking=False)), t.key)),
+    ),
+    Attack(
+        "not a call",
+        "a string where the call should be",
+        lambda t: post(t, signed(packed("x"), t.key)),
+    ),
+    Attack(
+        "own context",
+        "a context of her own",
+        lambda t: call(t.node, "coterie.plans", context="root"),
+    ),
+    Attack(
+        "own self",
+        "a self of her own",
+        lambda t: post(t, signed(packed(message(t, kwargs={"self": 1})), t.key)),
+    ),
+    Attack(
+        "promotion",
+        "her own role raised",
+        lambda t: call(t.node, "user.update", uid=UID(), role=ServiceRole.ADMIN.value),
+    ),
+    Attack("twin", "the private half of the twin by its pointers", rows_of_the_twin),
+    Attack("rival's requests", "another scientist's requests", rivals_requests),
+    Attack("rival's plans", "another scientist's plans", rivals_plans),
+    Attack("rival's plan", "another scientist's plan by its hash", other_plan("plan")),
+    Attack("rival's run", "another scientist's run opened", other_plan("open", approvals="{}")),
+    Attack("rival's progress", "another scientist's progress", other_plan("progress")),
+    Attack(
+        "rival's end",
+        "another scientist's run ended",
+        other_plan("finish", state=np.zeros(4, np.uint8)),
+    ),
+    Attack(
+        "plan path",
+        "a plan hash that is a path",
+        lambda t: call(t.node, "coterie.plan", plan_hash="../../../etc/passwd"),
+    ),
+    Attack(
+        "plan SQL",
+        "a plan hash that is SQL",
+        lambda t: call(t.node, "coterie.plan", plan_hash="' OR '1'='1"),
+    ),
+    Attack(
+        "plan pattern",
+        "a plan hash with wildcards",
+        lambda t: call(t.node, "coterie.plan", plan_hash="%" * 64),
+    ),
+    Attack(
+        "plan nesting",
+        "a plan of 20,000 brackets",
+        lambda t: call(t.node, "coterie.quote", plan="[" * 20000),
+    ),
+    Attack(
+        "plan junk", "a plan that isn't JSON", lambda t: call(t.node, "coterie.quote", plan="{")
+    ),
+    Attack("plan name", "a plan whose name is a path", lambda t: forged_plan(t, name="../../x")),
+    Attack(
+        "plan log",
+        "a plan whose name forges a log line",
+        lambda t: forged_plan(t, name='x\n{"event": "approved"}'),
+    ),
+    Attack("plan signature", "a plan under a forged signature", lambda t: forged_plan(t)),
+    Attack(
+        "unapproved",
+        "an unapproved plan opened",
+        lambda t: call(t.node, "coterie.open", plan_hash=plan_of(t), approvals="{}"),
+    ),
+    Attack(
+        "forged approval",
+        "approvals signed by nobody",
+        lambda t: call(
+            t.node,
+            "coterie.open",
+            plan_hash=plan_of(t),
+            approvals=json.dumps(dict.fromkeys(("east", "north", "south"), "00" * 64)),
+        ),
+    ),
+    Attack(
+        "approval list",
+        "approvals that are a list",
+        lambda t: call(t.node, "coterie.open", plan_hash=plan_of(t), approvals="[]"),
+    ),
+    Attack("early advert", "keys for a run that isn't open", rounds("advertise")),
+    Attack(
+        "early share",
+        "shares with a peer's forged adverts",
+        rounds("share", adverts='[{"domain": "north"}]', state=np.zeros(8, np.uint8)),
+    ),
+    Attack(
+        "poisoned state",
+        "NaN and infinity as state",
+        rounds("share", adverts="[]", state=np.array([np.nan, np.inf])),
+    ),
+    Attack(
+        "wide state",
+        "a state of another shape",
+        rounds("share", adverts="[]", state=np.zeros((2, 2), np.int64)),
+    ),
+    Attack(
+        "nested adverts",
+        "20,000 nested brackets as a peer's adverts",
+        rounds("share", adverts="[" * 20000, state=np.zeros(8, np.uint8)),
+    ),
+    Attack(
+        "many adverts",
+        "5,000 adverts of a peer",
+        rounds("share", adverts=json.dumps([{}] * 5000), state=np.zeros(8, np.uint8)),
+    ),
+    Attack("early reveal", "a masked input that was never shared", rounds("reveal", seeds="[]")),
+    Attack(
+        "early confirm", "a confirmation of a peer's empty set", rounds("confirm", receipts="[]")
+    ),
+    Attack("early unmask", "a peer's request to unmask", rounds("unmask", confirmations="[]")),
+    Attack(
+        "negative round",
+        "a round of negative number",
+        lambda t: call(
+            t.node,
+            "coterie.advertise",
+            plan_hash=plan_of(t),
+            step="count",
+            release=-1,
+            attempt=-(2**63),
+        ),
+    ),
+    Attack(
+        "step path",
+        "a step that is a path",
+        lambda t: call(
+            t.node, "coterie.advertise", plan_hash=plan_of(t), step="../../x", release=0, attempt=0
+        ),
+    ),
+]
+
+
+@pytest.mark.parametrize("attack", MEMBER_ATTACKS, ids=lambda attack: attack.name)
+def test_members_get_nothing_beyond_their_role(
+    attack: Attack, target: Target, record_property
+) -> None:  # type: ignore[no-untyped-def]
+    got = attack.run(target)
+    record_property("tried", attack.tried)
+    record_property("got", got)
+    print(f"member | {attack.tried} | {got}")
+    assert got.startswith("refused"), got
+
+
+@pytest.mark.parametrize("path", ["code.submit", "api.add", "worker_image.submit", "policy.add",
+                                  "sync._get_state", "migration.get_migration_data"])  # fmt: skip
+def test_each_refusal_names_what_to_do_instead(path: str, target: Target) -> None:
+    got = call(target.node, path)
+    assert "coterie plan" in got or "docs/" in got or "enclosure" in got, got
+
+
+def test_what_honest_members_do_still_works(target: Target) -> None:
+    assert call(target.auditor, "coterie.ledger", after=0, limit=1).startswith("answered")
+    assert call(target.node, "dataset.get_all").startswith("answered")
+    assert isinstance(target.node, NodeClient)

@@ -1,0 +1,129 @@
+"""Calls are answered once, and nobody gets more of a node than the limits say."""
+
+import socket
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import uvicorn
+
+from network import connections
+from network.limits import BodyRoom, Limits, LoginBackoff, Rate, TooMuch
+from network.replay import MAX_AGE_S, CallMemory, CallRefused
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_call_is_taken_once_and_that_outlives_a_restart(tmp_path: Path) -> None:
+    memory = CallMemory(tmp_path / "calls.db")
+    memory.take(b"ada", b"1", None)
+    memory.take(b"ada", b"2", int(time.time()))
+    memory.take(b"eve", b"1", None)
+    for _ in range(2):
+        with pytest.raises(CallRefused, match="before"):
+            memory.take(b"ada", b"1", None)
+        memory.close()
+        memory = CallMemory(tmp_path / "calls.db")
+    assert (tmp_path / "calls.db").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("issued", [0, -1, "now", 1.5, True, 2**70])
+def test_a_call_signed_at_another_time_is_refused_and_not_kept(
+    issued: object, tmp_path: Path
+) -> None:
+    memory = CallMemory(tmp_path / "calls.db")
+    with pytest.raises(CallRefused, match=str(MAX_AGE_S)):
+        memory.take(b"ada", b"1", issued)
+    memory.take(b"ada", b"1", None)
+
+
+def test_each_name_has_its_own_rate() -> None:
+    clock = Clock()
+    rate = Rate(per_s=2, burst=4, now=clock)
+    for _ in range(4):
+        rate.spend("ada")
+    with pytest.raises(TooMuch, match="Try again in 1 s"):
+        rate.spend("ada")
+    rate.spend("eve")
+    clock.now += 1
+    rate.spend("ada")
+    rate.spend("ada")
+    with pytest.raises(TooMuch):
+        rate.spend("ada")
+
+
+def test_wrong_passwords_make_wait_twice_as_long_each_time() -> None:
+    clock = Clock()
+    backoff = LoginBackoff(Limits(), now=clock)
+    waits = []
+    for _ in range(20):
+        try:
+            with backoff.attempt("ada", "10.0.0.1"):
+                pass
+        except TooMuch as error:
+            waits.append(error.wait_s)
+            clock.now += error.wait_s
+    assert waits[:4] == [1, 2, 4, 8]
+    assert max(waits) <= Limits().longest_wait_s
+    with backoff.attempt("eve", "10.0.0.1") as passed:
+        passed()
+    clock.now += 1000
+    with backoff.attempt("ada", "10.0.0.1") as passed:
+        passed()
+    for _ in range(Limits().free_failures):
+        with backoff.attempt("ada", "10.0.0.1"):
+            pass
+
+
+def test_one_address_can_not_try_many_accounts() -> None:
+    backoff = LoginBackoff(Limits(), now=Clock())
+    for number in range(Limits().free_failures_per_address):
+        with backoff.attempt(f"user {number}", "10.0.0.1"):
+            pass
+    with pytest.raises(TooMuch), backoff.attempt("another", "10.0.0.1"):
+        pass
+
+
+def test_bodies_share_a_bounded_room() -> None:
+    room = BodyRoom(100)
+    room.take(60)
+    with pytest.raises(TooMuch, match="busy"):
+        room.take(60)
+    room.give_back(60)
+    room.take(60)
+
+
+def test_a_connection_whose_head_is_late_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "_limits", Limits(header_seconds=0.2))
+
+    async def app(scope, receive, send) -> None:  # type: ignore[no-untyped-def]
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"yes"})
+
+    config = uvicorn.Config(
+        app, port=0, log_level="critical", lifespan="off", http=connections.ImpatientProtocol
+    )
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, daemon=True)
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        thread._target, thread._args = server.run, ([listening],)  # type: ignore[attr-defined]
+        thread.start()
+        while not server.started:
+            threading.Event().wait(0.01)
+        for head in (b"", b"GET / HTTP/1.1\r\nHost: a\r\n"):
+            with socket.create_connection(listening.getsockname(), timeout=30) as line:
+                line.sendall(head)
+                assert line.recv(100) in (b"",), "closed without an answer"
+        with socket.create_connection(listening.getsockname(), timeout=30) as line:
+            line.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert b"200" in line.recv(100)
+        server.should_exit = True
+        thread.join(10)
