@@ -34,6 +34,11 @@ _Send = Callable[[_Message], Awaitable[None]]
 class AnswerRefused(Exception):
     """An answer is not signed by the node it should come from, or is too long; it wasn't read."""
 
+    @property
+    def public_message(self) -> str:
+        """The text, where Syft's client looks for it."""
+        return str(self)
+
 
 def _sealed_text(nonce: str, method: str, target: bytes, asked: bytes, answered: bytes) -> bytes:
     parts = (nonce.encode(), method.encode(), target, asked, answered)

@@ -19,6 +19,11 @@ _half_at = Layout("<I").unpack_from
 class BytesRefused(Exception):
     """The bytes are not a message this boundary accepts; nothing of them was interpreted."""
 
+    @property
+    def public_message(self) -> str:
+        """The text, where Syft's client looks for it."""
+        return str(self)
+
 
 class Place(NamedTuple):
     """Where a pointer leads: its descriptive word, the segment, and the first word there."""

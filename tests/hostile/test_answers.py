@@ -15,7 +15,9 @@ import syft as sy
 from nacl.signing import SigningKey
 from syft.client.api import SyftAPIData
 from syft.client.client import HTTPConnection
+from syft.protocol.data_protocol import get_data_protocol
 from syft.server.credentials import SyftSigningKey
+from syft.types.errors import SyftException
 from syft.types.uid import UID
 
 import coterie  # noqa: F401
@@ -29,7 +31,7 @@ NODE = SyftSigningKey.generate()
 OTHER = SyftSigningKey.generate()
 REFUSALS = (
     AnswerRefused, BytesRefused, LoginFailed, NodeRefused, NodeUnreachable, HubError,
-    requests.RequestException,
+    requests.RequestException, SyftException,
 )  # fmt: skip
 
 
@@ -100,7 +102,8 @@ METADATA = {
     "highest_version": 1, "lowest_version": 1, "syft_version": "0.9.5", "server_side_type": "low",
     "server_type": "datasite", "show_warnings": False, "signup_enabled": False,
     "metadata_version": 1, "organization": "x", "description": "x", "min_size_blob_storage_mb": 1,
-    "eager_execution_enabled": False, "supported_protocols": [],
+    "eager_execution_enabled": False,
+    "supported_protocols": get_data_protocol().supported_protocols,
 }  # fmt: skip
 
 

@@ -59,9 +59,10 @@ def inputs(seed: int, frames: bool = True) -> Iterator[bytes]:
         frames: whether data frames, which Arrow reads, are among them.
     """
     chance = random.Random(seed)
-    pool = [*seeds(), *kept()] if frames else [*seeds()[:-1], *kept()]
+    genuine = seeds() if frames else seeds()[:-1]
+    pool = [*genuine, *kept()]
     while True:
-        blob = bytearray(chance.choice(pool))
+        blob = bytearray(chance.choice(genuine if chance.random() < 0.8 else pool))
         for _ in range(chance.choice((1, 1, 2, 4, 8))):
             blob = _changed(blob, chance, pool)
         yield bytes(blob[: 2**16])
