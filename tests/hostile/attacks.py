@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -161,12 +162,12 @@ def raw(target: Target, text: bytes, read: int = 4096) -> bytes:
     """What comes back for bytes on the socket that no HTTP client would send."""
     parts = urlsplit(target.node.url)
     with socket.create_connection((str(parts.hostname), parts.port or 80), timeout=10) as line:
-        line.sendall(text)
-        line.shutdown(socket.SHUT_WR)
         found = b""
-        try:
+        # A node that has heard enough hangs up, maybe before the last byte was sent.
+        with suppress(OSError):
+            line.sendall(text)
+            line.shutdown(socket.SHUT_WR)
+        with suppress(ConnectionResetError):
             while part := line.recv(read):
                 found += part
-        except ConnectionResetError:
-            pass
         return found
