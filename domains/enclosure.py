@@ -1,19 +1,20 @@
 """The engine's enclosure: a process of its own for every run, with nothing but one data set.
 
-The parent (the node) keeps keys, ledger and noise. The child maps the arrays and answers framed
-messages: an 8-byte length, a JSON header with the arrays' names, dtypes and shapes, and their raw
-bytes. Nothing is pickled. What this platform can't lock down is reported, never skipped silently.
+The parent (the node) keeps keys, ledger and noise. The child maps the arrays, locks itself down
+(`domains.confinement`) and only then reads the plan. It answers framed messages: an 8-byte length,
+a JSON header with the arrays' names, dtypes and shapes, and their raw bytes. Nothing is pickled.
+It writes no file: users' memory goes to the parent, which keeps it.
 """
 
 import ctypes
 import hashlib
 import json
 import os
-import resource
 import struct
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -21,12 +22,12 @@ from typing import IO, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from domains.confinement import Protection, clean_environment, confine
+from domains.interactions import Interactions, private_file
 from policies.plan import Plan
 
 MAX_FRAME = 2**31
-MEMORY_LIMIT = 8 * 2**30
-CPU_LIMIT_S = 24 * 3600
-_CLONE_NEWNET = 0x40000000
+_MAX_LOG = 2**20
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 _ALLOWED_DTYPES = ("float32", "float64", "int64", "bool", "uint8")
 
@@ -39,24 +40,40 @@ class Enclosure:
     """A running engine for one plan on one data set; close it, or use it in a `with` block.
 
     Attributes:
-        protections: what the child could lock: 'network', 'memory', 'cpu', 'processes'.
+        protections: what the child gave up, and what it couldn't.
 
     Raises:
         EnclosureFailed: the process did not start.
     """
 
     def __init__(self, store: Path, plan_json: str, items: int, width: int) -> None:
-        self._log = (store / "engine.log").open("ab")
+        log = store / "engine.log"
+        kept = log.exists() and log.stat().st_size < _MAX_LOG
+        self._log = log.open("ab" if kept else "wb")
+        self._store = store
+        plan_hash = Plan.from_json(plan_json).hash
         self._process = subprocess.Popen(
             [sys.executable, "-m", "domains.enclosure", str(store)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
-            env=_clean_environment(),
+            env=clean_environment(),
             close_fds=True,
         )
-        opened = self._ask({"plan": plan_json, "items": items, "width": width}, {})[0]
-        self.protections: dict[str, bool] = opened["protections"]
+        opening = {"plan": plan_json, "plan_hash": plan_hash, "items": items, "width": width}
+        try:
+            opened = self._ask(opening, {})[0]
+        except EnclosureFailed:
+            self.close()
+            raise
+        # Said before the plan was read, so a plan can't have a word in it.
+        self._memory_file = store / _memory_name(plan_hash, str(opened["people"]))
+        self.protections = [Protection(**each) for each in opened["protections"]]
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process still runs; a dead one answers nothing more."""
+        return self._process.poll() is None
 
     def private_sum(
         self, step: str, state: Mapping[str, NDArray], selected: NDArray[np.bool_]
@@ -68,7 +85,11 @@ class Enclosure:
 
     def memory(self, state: Mapping[str, NDArray]) -> None:
         """Compute every user's memory and keep it in the node's store."""
-        self._ask({"do": "memory"}, {f"state/{n}": a for n, a in state.items()})
+        _, found = self._ask({"do": "memory"}, {f"state/{n}": a for n, a in state.items()})
+        staged = self._memory_file.with_suffix(".new")
+        with private_file(staged) as file:
+            np.save(file, found["memories"], allow_pickle=False)
+        os.replace(staged, self._memory_file)
 
     def recommend(
         self, state: Mapping[str, NDArray], user: str, count: int
@@ -165,24 +186,6 @@ def _exactly(pipe: IO[bytes], size: int) -> bytearray:
     return content
 
 
-def _clean_environment() -> dict[str, str]:
-    kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
-    return {**kept, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-
-
-def lock_down() -> dict[str, bool]:
-    """Give up network, new processes and unbounded memory and CPU; says what was possible."""
-    limits = {
-        "memory": (resource.RLIMIT_AS, MEMORY_LIMIT),
-        "cpu": (resource.RLIMIT_CPU, CPU_LIMIT_S),
-        "core dumps": (resource.RLIMIT_CORE, 0),
-    }
-    done = {name: _limit(kind, bound) for name, (kind, bound) in limits.items()}
-    unshare = getattr(ctypes.CDLL(None, use_errno=True), "unshare", None)
-    done["network"] = unshare is not None and unshare(_CLONE_NEWNET) == 0
-    return done
-
-
 def keep_freed_memory() -> None:
     """Let the C library reuse large blocks instead of returning each to the system at once.
 
@@ -195,26 +198,36 @@ def keep_freed_memory() -> None:
         set_option(_MMAP_THRESHOLD, 2**25)
 
 
-def _limit(kind: int, bound: int) -> bool:
-    try:
-        resource.setrlimit(kind, (bound, bound))
-    except (OSError, ValueError):
-        return False
-    return True
+def _people(names: tuple[str, ...]) -> str:
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()
+
+
+def _memory_name(plan_hash: str, people: str) -> str:
+    # Rows are users by position, so another list of users has another file.
+    return f"memory-{plan_hash[:32]}-{people[:32]}.npy"
 
 
 class _Child:
-    """What runs inside: one plan, one data set, one question after the other."""
+    """What runs inside: one plan, one data set, one question after the other.
 
-    def __init__(self, store: Path, opening: Mapping[str, Any]) -> None:
-        from domains.engine import UserTensors
-        from domains.interactions import Interactions
+    Made before the lock-down, while the arrays can still be opened; `read` comes after it.
+    """
 
-        self._store = store
-        self._plan = Plan.from_json(opening["plan"])
+    def __init__(self, store: Path, plan_hash: str) -> None:
         self._data = Interactions.load(store)
+        self.people = _people(self._data.names)
+        kept = store / _memory_name(plan_hash, self.people)
+        self._memories: NDArray | None = None
+        if kept.exists():
+            self._memories = np.load(kept, mmap_mode="r", allow_pickle=False)
+
+    def read(self, opening: Mapping[str, Any]) -> None:
+        """Take the plan."""
+        from domains.engine import UserTensors
+
+        self._plan = Plan.from_json(opening["plan"])
         seed = int(self._plan.hash[:16], 16)
-        self._people = UserTensors(self._data, opening["items"], opening["width"], seed)
+        self._tensors = UserTensors(self._data, opening["items"], opening["width"], seed)
 
     def answer(
         self, header: Mapping[str, Any], arrays: Mapping[str, NDArray]
@@ -229,24 +242,20 @@ class _Child:
         if header["do"] == "sum":
             return {}, {"total": self._sum(header["step"], state, arrays["selected"])}
         if header["do"] == "memory":
-            self._remember(state)
-            return {}, {}
+            self._memories = self._memory_of(state, np.arange(self._data.users))
+            return {}, {"memories": self._memories}
         return {"items": self._recommend(state, header["user"], header["count"])}, {}
 
     def _sum(self, step: str, state: Any, selected: NDArray) -> NDArray:
         from domains.engine import private_sum
 
-        return private_sum(self._plan.step(step), state, self._people, np.flatnonzero(selected))
+        return private_sum(self._plan.step(step), state, self._tensors, np.flatnonzero(selected))
 
-    def _remember(self, state: Any) -> None:
+    def _memory_of(self, state: Any, users: NDArray[np.int64]) -> NDArray:
         from domains.engine import user_memories
-        from domains.interactions import private_file
 
         assert self._plan.memory is not None
-        everyone = np.arange(self._data.users)
-        memories = user_memories(self._plan.memory, state, self._people, everyone)
-        with private_file(self._memory_file) as file:
-            np.save(file, memories, allow_pickle=False)
+        return user_memories(self._plan.memory, state, self._tensors, users)
 
     def _recommend(self, state: Any, user: str, count: int) -> list[tuple[int, float]]:
         import torch
@@ -254,10 +263,12 @@ class _Child:
         if user not in self._data.names:
             raise _Refused(f"'{user[:64]}' is no user of this data set.")
         index = self._data.names.index(user)
-        if not self._memory_file.exists():
-            self._remember(state)
-        memories = np.load(self._memory_file, mmap_mode="r", allow_pickle=False)
-        hers = torch.from_numpy(np.array(memories[index]))
+        row = (
+            self._memories[index]
+            if self._memories is not None
+            else self._memory_of(state, np.array([index]))[0]
+        )
+        hers = torch.from_numpy(np.array(row))
         assert self._plan.scores is not None
         scores = self._plan.scores.run({**state, "memory": hers})["scores"]
         begin, end = self._data.indptr[index], self._data.indptr[index + 1]
@@ -265,11 +276,15 @@ class _Child:
         best = torch.topk(scores, min(max(count, 1), len(scores)))
         return list(zip(best.indices.tolist(), best.values.tolist(), strict=True))
 
-    @property
-    def _memory_file(self) -> Path:
-        # Rows are users by position, so another list of users has another file.
-        people = hashlib.sha256("\n".join(self._data.names).encode()).hexdigest()
-        return self._store / f"memory-{self._plan.hash[:32]}-{people[:32]}.npy"
+
+def _load_lazy_parts() -> None:
+    """Let torch import what it imports at the first gradient."""
+    import torch
+
+    def square(x: torch.Tensor) -> torch.Tensor:
+        return (x * x).sum()
+
+    torch.func.vmap(torch.func.grad(square))(torch.ones(2, 2))
 
 
 class _Refused(Exception):
@@ -286,10 +301,15 @@ def main() -> None:
 
     torch.set_num_threads(1)
     keep_freed_memory()
+    # Loaded now: locked down, the process may be unable to read its own program's files.
+    import domains.engine  # noqa: F401
+
+    _load_lazy_parts()
     opening, _ = read_frame(source)
-    protections = lock_down()
-    child = _Child(Path(sys.argv[1]), opening)
-    write_frame(output, {"protections": protections}, {})
+    child = _Child(Path(sys.argv[1]), str(opening["plan_hash"]))
+    protections = [asdict(each) for each in confine()]
+    child.read(opening)
+    write_frame(output, {"people": child.people, "protections": protections}, {})
     while True:
         try:
             header, arrays = read_frame(source)

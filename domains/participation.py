@@ -100,6 +100,8 @@ class _OpenRun:
         self._enclosure: Enclosure | None = None
 
     def enclosure(self) -> Enclosure:
+        if self._enclosure is not None and not self._enclosure.alive:
+            self.close_enclosure()
         if self._enclosure is None:
             self._enclosure = self.dataset.enclosure(self.plan.to_json())
         return self._enclosure

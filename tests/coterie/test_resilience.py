@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from coterie.exit_codes import ExitCode
@@ -55,6 +56,15 @@ def kill_node(network: Network, name: str) -> None:
     kill(network.home.domain(name).pid_file)
 
 
+def kill_engine(network: Network, name: str) -> None:
+    node = running(network.home.domain(name).pid_file)
+    assert node is not None
+    engines = psutil.Process(node).children()
+    assert engines
+    for engine in engines:
+        engine.kill()
+
+
 def kill(pid_file: Path) -> None:
     pid = running(pid_file)
     assert pid is not None
@@ -101,6 +111,8 @@ def test_a_run_outlives_the_death_of_every_process(network: Network, tmp_path: P
             assert code == -signal.SIGKILL
 
         wire.acts["before", "south", "share"] = lambda: kill(network.home.hub / "node.pid")
+        # The engine of a node is a process too; the next round starts another.
+        wire.acts["after", "north", "share"] = lambda: kill_engine(network, "north")
         code, text = scientist.run("resume", str(run))
         assert code == ExitCode.OK, text
         assert "is finished" in text
