@@ -573,12 +573,12 @@ def reserve_until_full(ledger: Ledger, plan_hash: str) -> int:
 
 def test_a_database_at_its_limit_refuses_and_recovers(ledger: Ledger) -> None:
     mine = approved(ledger, 1, Event(200.0, 1.0, 300))
-    with ledger._write.connect() as connection:
+    with ledger._database.write_engine.connect() as connection:
         pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
         connection.exec_driver_sql(f"PRAGMA max_page_count = {pages + 1}")
     done = reserve_until_full(ledger, mine)
     assert [row[1] for row in ledger.attempts(mine)] == list(range(done))
-    with ledger._write.connect() as connection:
+    with ledger._database.write_engine.connect() as connection:
         connection.exec_driver_sql("PRAGMA max_page_count = 1000000")
     ledger.reserve(mine, "train", done, 0, Event(200.0, 1.0, 1))
 
@@ -593,16 +593,18 @@ def test_a_ledger_that_cannot_be_opened_or_is_damaged_says_so(tmp_path: Path) ->
 
 
 def test_every_commit_reaches_the_disk_before_it_counts(ledger: Ledger) -> None:
-    with ledger._write.connect() as connection:
+    with ledger._database.write_engine.connect() as connection:
         assert connection.exec_driver_sql("PRAGMA synchronous").scalar_one() == 2  # FULL
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar_one() == "wal"
 
 
 def test_no_error_repeats_what_a_statement_held(ledger: Ledger) -> None:
-    with ledger._write.connect() as connection:
+    with ledger._database.write_engine.connect() as connection:
         connection.exec_driver_sql("DROP TABLE ledgerattempt")
         connection.commit()
     with pytest.raises(LedgerUnavailable) as error:
         ledger.attempts(plan(77))
     assert plan(77) not in str(error.value)
-    Ledger(ledger._write.url.render_as_string(), "alpha", ledger._key).dispose()
+    Ledger(
+        ledger._database.write_engine.url.render_as_string(), "alpha", ledger._chain.key
+    ).dispose()

@@ -415,7 +415,7 @@ def test_reading_changes_nothing_and_works_beside_a_writer(tmp_path: Path) -> No
     ledger = Ledger(f"sqlite:///{path}", "alpha", NODE)
     fill(ledger)
     head = ledger.head()
-    with ledger._write.begin():  # a writer in the middle of its transaction
+    with ledger._database.write_engine.begin():  # a writer in the middle of its transaction
         assert verify(path, NODE_HEX).ok
     assert ledger.head() == head
     ledger.dispose()

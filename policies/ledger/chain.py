@@ -1,0 +1,106 @@
+"""The chain: one signed entry after the other, each carrying the hash of the one before it."""
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from sqlmodel import Session, col, select
+
+from policies.canonical import canonical, sha256_hex
+from policies.ledger.errors import LedgerError
+from policies.ledger.tables import LedgerEntry, LedgerHead
+
+GENESIS = "0" * 64
+"""The hash that the first entry names as its predecessor."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One entry of the chain.
+
+    Attributes:
+        index: 1 for the first.
+        previous: hash of the entry before, 64 zeros for the first.
+        kind: ledger, budget, submission, refusal, consent, approval, denial, reservation, charge,
+            void or closure.
+        body: canonical JSON (RFC 8785) with the time in UTC.
+        hash: SHA-256 over purpose, index, previous, kind and body.
+        signature: the node's Ed25519 signature of the hash, hex.
+    """
+
+    index: int
+    previous: str
+    kind: str
+    body: str
+    hash: str
+    signature: str
+
+
+class Chain:
+    """Appends to one domain's chain, within the caller's transaction."""
+
+    def __init__(self, domain: str, signing_key: Ed25519PrivateKey) -> None:
+        self.domain = domain
+        self.key = signing_key
+
+    @property
+    def node_key(self) -> str:
+        """The node's public key, 64 hex digits."""
+        return self.key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw).hex()
+
+    def begin(self, session: Session) -> None:
+        """Open the ledger if there is none."""
+        if session.get(LedgerHead, 1) is None:
+            session.add(LedgerHead(id=1, index=0, hash=GENESIS))
+            self.append(session, "ledger", domain=self.domain, node_key=self.node_key)
+
+    def append(self, session: Session, kind: str, **body: Any) -> str:
+        """Add one entry; gives its time, ISO 8601 in UTC."""
+        head = session.get_one(LedgerHead, 1)
+        time = datetime.now(UTC).isoformat(timespec="seconds")
+        text = canonical({"time": time, **body}).decode()
+        digest = entry_hash(head.index + 1, head.hash, kind, text)
+        session.add(
+            LedgerEntry(
+                index=head.index + 1,
+                previous=head.hash,
+                kind=kind,
+                body=text,
+                hash=digest,
+                signature=self.key.sign(f"coterie-ledger-v1:{digest}".encode()).hex(),
+            )
+        )
+        head.index, head.hash = head.index + 1, digest
+        session.flush()
+        return time
+
+    def check_ours(self, session: Session) -> None:
+        """Refuse a chain of another domain or key, or one whose end isn't where its head says.
+
+        Raises:
+            LedgerError: says which.
+        """
+        first = json.loads(session.get_one(LedgerEntry, 1).body)
+        if (first["domain"], first["node_key"]) != (self.domain, self.node_key):
+            raise LedgerError(
+                f"This ledger belongs to domain {first['domain']!r} with node key"
+                f" {first['node_key'][:16]}, not to {self.domain!r} with {self.node_key[:16]}."
+                " Open it with its own key, or choose another file"
+            )
+        head = session.get_one(LedgerHead, 1)
+        last = session.exec(
+            select(LedgerEntry).order_by(col(LedgerEntry.index).desc()).limit(1)
+        ).one()
+        if (last.index, last.hash) != (head.index, head.hash):
+            raise LedgerError(
+                f"The ledger's last entry is {last.index}, its head says {head.index}: it was"
+                " changed from outside. Run `coterie ledger verify` before using it"
+            )
+
+
+def entry_hash(index: int, previous: str, kind: str, body: str) -> str:
+    # One field a line; only the last, the body, may hold any text, and it holds no line break.
+    return sha256_hex(f"coterie-ledger-entry-v1\n{index}\n{previous}\n{kind}\n{body}".encode())

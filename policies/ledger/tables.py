@@ -1,0 +1,81 @@
+"""The ledger's tables: the chain, which is the truth, and indexes that follow from it."""
+
+from sqlmodel import Field, Index, SQLModel
+
+
+class LedgerEntry(SQLModel, table=True):
+    """One link of the chain: the source of truth."""
+
+    index: int = Field(primary_key=True)
+    previous: str
+    kind: str
+    body: str
+    hash: str
+    signature: str
+
+
+class LedgerHead(SQLModel, table=True):
+    """The last entry, in one row: what the next one is chained to."""
+
+    id: int = Field(primary_key=True)
+    index: int
+    hash: str
+
+
+class LedgerBudget(SQLModel, table=True):
+    """The cap in force for each population."""
+
+    population: str = Field(primary_key=True)
+    epsilon: float
+    delta: float
+    public: bool
+
+
+class LedgerPlan(SQLModel, table=True):
+    """Where each plan stands."""
+
+    plan_hash: str = Field(primary_key=True)
+    name: str
+    scientist: str
+    population: str = Field(index=True)
+    status: str
+    events: str
+    spare_attempts: int
+    summary: str
+    submitted: str
+    decided: str
+    decided_by: str
+    reason: str
+
+
+class LedgerAttempt(SQLModel, table=True):
+    """Every attempt at every release. `repeat`: an earlier attempt of it was charged."""
+
+    __table_args__ = (
+        Index(
+            "ledgerattempt_spend",
+            "population",
+            "state",
+            "plan_hash",
+            "noise_multiplier",
+            "sampling_rate",
+            "repeat",
+        ),
+    )
+
+    plan_hash: str = Field(primary_key=True)
+    step: str = Field(primary_key=True)
+    release: int = Field(primary_key=True)
+    attempt: int = Field(primary_key=True)
+    population: str
+    state: str
+    noise_multiplier: float
+    sampling_rate: float
+    repeat: bool
+    share: str
+
+
+TABLES = [
+    SQLModel.metadata.tables[str(model.__tablename__)]
+    for model in (LedgerEntry, LedgerHead, LedgerBudget, LedgerPlan, LedgerAttempt)
+]
