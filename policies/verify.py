@@ -145,6 +145,7 @@ class _Try:
     mechanism: Mechanism
     repeat: bool
     state: str = "reserved"
+    inputs: str = ""
 
 
 class _State:
@@ -224,6 +225,7 @@ class _State:
             "denial": self._read_denial,
             "reservation": self._read_reservation,
             "charge": self._read_charge,
+            "release": self._read_release,
             "void": self._read_void,
             "closure": self._read_closure,
         }
@@ -314,6 +316,14 @@ class _State:
         self._expect(re.fullmatch("[0-9a-f]{64}", body["share"]) is not None, "no share's hash")
         one.state = "charged"
         self.charged.add(key[:3])
+
+    def _read_release(self, body: dict[str, Any]) -> None:
+        one = self.tries.get(_attempt(body))
+        if one is None or one.state != "charged":
+            raise _Bad("it was opened without a charge", self.index)
+        self._expect(not one.inputs, "it was opened before")
+        self._expect(re.fullmatch("[0-9a-f]{64}", body["inputs"]) is not None, "no inputs' hash")
+        one.inputs = body["inputs"]
 
     def _read_void(self, body: dict[str, Any]) -> None:
         _, one = self._settle(body)

@@ -20,9 +20,16 @@ from policies.ledger.budgets import (
     read_budget,
     read_events,
 )
-from policies.ledger.chain import Chain, Entry
+from policies.ledger.chain import Chain, Entry, read_entry
 from policies.ledger.database import Database
-from policies.ledger.errors import AlreadyReleased, BadSignature, NotApproved, unknown_population
+from policies.ledger.errors import (
+    AlreadyReleased,
+    BadSignature,
+    NotApproved,
+    NotReserved,
+    unknown_population,
+)
+from policies.ledger.heads import Heads
 from policies.ledger.plans import PlanRecord, check_hash, decide, plan_row, record_of, require
 from policies.ledger.releases import attempt_json, check_attempt, open_reservation
 from policies.ledger.tables import (
@@ -50,6 +57,7 @@ class Ledger:
         self.domain = domain
         self._database = Database(url)
         self._chain = Chain(domain, signing_key)
+        self.heads = Heads(self._database, self._chain)
         with self._database.writing(create=True) as session:
             self._chain.begin(session)
             self._chain.check_ours(session)
@@ -111,7 +119,7 @@ class Ledger:
                 return
             if plan is not None:
                 require(plan, plan_hash, "refused")
-            time = self._chain.append(
+            entry = self._chain.append(
                 session,
                 "submission",
                 plan=plan_hash,
@@ -124,7 +132,7 @@ class Ledger:
                 plan_row(
                     plan_hash,
                     "pending",
-                    submitted=time,
+                    submitted=entry.time,
                     events=json.dumps(listed),
                     spare_attempts=spare_attempts,
                     summary=canonical(dict(summary)).decode(),
@@ -143,8 +151,8 @@ class Ledger:
             if plan is None:
                 plan = plan_row(plan_hash, "refused")
             require(plan, plan_hash, "pending", "awaiting signature", "refused")
-            time = self._chain.append(session, "refusal", plan=plan_hash, rule=rule, reason=reason)
-            decide(session, plan, "refused", time, by="", reason=text)
+            entry = self._chain.append(session, "refusal", plan=plan_hash, rule=rule, reason=reason)
+            decide(session, plan, "refused", entry.time, by="", reason=text)
 
     def consent(self, plan_hash: str, decided_by: str) -> None:
         """Record a yes that lacks the owner's signature: nothing runs on it."""
@@ -153,8 +161,8 @@ class Ledger:
             if plan is not None and plan.status == "awaiting signature":
                 return
             plan = require(plan, plan_hash, "pending")
-            time = self._chain.append(session, "consent", plan=plan_hash, by=decided_by)
-            decide(session, plan, "awaiting signature", time, decided_by, "")
+            entry = self._chain.append(session, "consent", plan=plan_hash, by=decided_by)
+            decide(session, plan, "awaiting signature", entry.time, decided_by, "")
 
     def approve(
         self,
@@ -185,7 +193,7 @@ class Ledger:
                 return
             plan = require(plan, plan_hash, "pending", "awaiting signature")
             check_room(session, plan.population, read_events(plan.events))
-            time = self._chain.append(
+            entry = self._chain.append(
                 session,
                 "approval",
                 plan=plan_hash,
@@ -195,7 +203,7 @@ class Ledger:
                 explanation=explanation_sha256,
                 reason=reason,
             )
-            decide(session, plan, "approved", time, decided_by, reason)
+            decide(session, plan, "approved", entry.time, decided_by, reason)
 
     def deny(self, plan_hash: str, decided_by: str, reason: str) -> None:
         """Say no for good, with a reason the scientist will read.
@@ -208,15 +216,18 @@ class Ledger:
             if plan is not None and plan.status == "denied":
                 return
             plan = require(plan, plan_hash, "pending", "awaiting signature")
-            time = self._chain.append(
+            entry = self._chain.append(
                 session, "denial", plan=plan_hash, by=decided_by, reason=reason
             )
-            decide(session, plan, "denied", time, decided_by, reason)
+            decide(session, plan, "denied", entry.time, decided_by, reason)
 
-    def reserve(self, plan_hash: str, step: str, release: int, attempt: int, event: Event) -> None:
+    def reserve(self, plan_hash: str, step: str, release: int, attempt: int, event: Event) -> Entry:
         """Set aside the cost of one attempt, durably, before anything private is computed.
 
         Attempt numbers of a release only grow; numbers may be left out.
+
+        Returns:
+            The entry, to be shown to the peers (`Heads.note`).
 
         Raises:
             NotApproved: the plan isn't approved, or this release isn't among those it listed.
@@ -248,11 +259,12 @@ class Ledger:
                     sampling_rate=event.sampling_rate,
                     repeat=repeat,
                     share="",
+                    inputs="",
                 )
             )
             session.flush()
             check_still_within(session, plan.population, event, held)
-            self._chain.append(
+            return self._chain.append(
                 session,
                 "reservation",
                 plan=plan_hash,
@@ -285,6 +297,32 @@ class Ledger:
             row.state, row.share = "charged", share_sha256
             self._chain.append(session, "charge", share=share_sha256, **attempt_json(row))
 
+    def settle(
+        self, plan_hash: str, step: str, release: int, attempt: int, inputs_sha256: str
+    ) -> None:
+        """Record which masked inputs this domain helps to open, before it says so to anyone.
+
+        `inputs_sha256` names the one set of masked inputs, this domain's among them.
+
+        Raises:
+            NotReserved: the attempt isn't charged.
+            AlreadyReleased: it was settled for another set.
+        """
+        check_hash(inputs_sha256)
+        with self._database.writing() as session:
+            row = session.get(LedgerAttempt, (plan_hash, step, release, attempt))
+            if row is None or row.state != "charged":
+                raise NotReserved(f"Attempt {attempt} of {step}/{release} isn't charged")
+            if row.inputs == inputs_sha256:
+                return
+            if row.inputs:
+                raise AlreadyReleased(
+                    f"Attempt {attempt} of {step}/{release} was settled for other inputs; one"
+                    " attempt opens one total"
+                )
+            row.inputs = inputs_sha256
+            self._chain.append(session, "release", inputs=inputs_sha256, **attempt_json(row))
+
     def void(self, plan_hash: str, step: str, release: int, attempt: int, reason: str) -> None:
         """Give a reservation back: its share provably never left.
 
@@ -314,8 +352,8 @@ class Ledger:
                 )
             ).all():
                 self._void(session, row, "plan closed")
-            time = self._chain.append(session, "closure", plan=plan_hash, reason=reason)
-            decide(session, plan, "closed", time, plan.decided_by, reason)
+            entry = self._chain.append(session, "closure", plan=plan_hash, reason=reason)
+            decide(session, plan, "closed", entry.time, plan.decided_by, reason)
 
     def status(self, plan_hash: str) -> str:
         """unknown, pending, awaiting signature, approved, denied, refused or closed."""
@@ -364,7 +402,7 @@ class Ledger:
         query = select(LedgerEntry).where(LedgerEntry.index > after)
         with self._database.reading() as session:
             rows = session.exec(query.order_by(col(LedgerEntry.index)).limit(limit)).all()
-            return [Entry(**row.model_dump()) for row in rows]
+            return [read_entry(row) for row in rows]
 
     def head(self) -> tuple[int, str]:
         """(index, hash) of the last entry."""

@@ -1,7 +1,7 @@
 """The chain: one signed entry after the other, each carrying the hash of the one before it."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -25,7 +25,7 @@ class Entry:
         index: 1 for the first.
         previous: hash of the entry before, 64 zeros for the first.
         kind: ledger, budget, submission, refusal, consent, approval, denial, reservation, charge,
-            void or closure.
+            release, void or closure.
         body: canonical JSON (RFC 8785) with the time in UTC.
         hash: SHA-256 over purpose, index, previous, kind and body.
         signature: the node's Ed25519 signature of the hash, hex.
@@ -37,6 +37,11 @@ class Entry:
     body: str
     hash: str
     signature: str
+
+    @property
+    def time(self) -> str:
+        """When it was written: ISO 8601, UTC, in seconds; never before the entry before it."""
+        return str(json.loads(self.body)["time"])
 
 
 class Chain:
@@ -57,25 +62,25 @@ class Chain:
             session.add(LedgerHead(id=1, index=0, hash=GENESIS))
             self.append(session, "ledger", domain=self.domain, node_key=self.node_key)
 
-    def append(self, session: Session, kind: str, **body: Any) -> str:
-        """Add one entry; gives its time, ISO 8601 in UTC."""
+    def append(self, session: Session, kind: str, **body: Any) -> Entry:
+        """Add one entry."""
         head = session.get_one(LedgerHead, 1)
-        time = datetime.now(UTC).isoformat(timespec="seconds")
+        last = session.get(LedgerEntry, head.index)
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        # The clock may be set back; the ledger's order is what counts.
+        time = now if last is None else max(now, read_entry(last).time)
         text = canonical({"time": time, **body}).decode()
         digest = entry_hash(head.index + 1, head.hash, kind, text)
-        session.add(
-            LedgerEntry(
-                index=head.index + 1,
-                previous=head.hash,
-                kind=kind,
-                body=text,
-                hash=digest,
-                signature=self.key.sign(f"coterie-ledger-v1:{digest}".encode()).hex(),
-            )
-        )
-        head.index, head.hash = head.index + 1, digest
+        signature = self.sign(f"coterie-ledger-v1:{digest}")
+        entry = Entry(head.index + 1, head.hash, kind, text, digest, signature)
+        session.add(LedgerEntry(**asdict(entry)))
+        head.index, head.hash = entry.index, entry.hash
         session.flush()
-        return time
+        return entry
+
+    def sign(self, message: str) -> str:
+        """The node's signature, hex. Every kind of message begins with a name of its own."""
+        return self.key.sign(message.encode()).hex()
 
     def check_ours(self, session: Session) -> None:
         """Refuse a chain of another domain or key, or one whose end isn't where its head says.
@@ -101,6 +106,12 @@ class Chain:
             )
 
 
+def read_entry(row: LedgerEntry) -> Entry:
+    """A row of the chain as a value."""
+    return Entry(**row.model_dump())
+
+
 def entry_hash(index: int, previous: str, kind: str, body: str) -> str:
+    """SHA-256 over purpose, index, previous, kind and body, hex."""
     # One field a line; only the last, the body, may hold any text, and it holds no line break.
     return sha256_hex(f"coterie-ledger-entry-v1\n{index}\n{previous}\n{kind}\n{body}".encode())

@@ -7,10 +7,10 @@ from typing import Any, NoReturn
 
 import sqlalchemy
 from sqlalchemy.exc import SQLAlchemyError
-from sqlmodel import Session, SQLModel, create_engine
+from sqlmodel import Session, create_engine
 
 from policies.ledger.errors import LedgerUnavailable
-from policies.ledger.tables import TABLES
+from policies.ledger.migrations import migrate
 
 _WRITE_LOCK = 0x436F7465726965  # "Coterie": the Postgres advisory lock all writers take
 _BUSY_SECONDS = 60
@@ -31,7 +31,7 @@ class Database:
         try:
             with self.write_engine.begin() as connection:
                 if create:
-                    SQLModel.metadata.create_all(connection, tables=TABLES)
+                    migrate(connection)
                 with Session(bind=connection) as session:
                     yield session
                     session.flush()
@@ -93,6 +93,8 @@ def _begin_sqlite(connection: sqlalchemy.Connection) -> None:
 
 def _begin_postgres(connection: sqlalchemy.Connection) -> None:
     if connection.get_execution_options().get("writing"):
+        # A commit that returned survives a power cut, whatever the server's default is.
+        connection.exec_driver_sql("SET LOCAL synchronous_commit = on")
         connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_WRITE_LOCK})")
 
 

@@ -46,6 +46,10 @@ class BadSignature(LedgerError):
     """The owner's signature doesn't verify for this plan and this domain."""
 
 
+class HeadRefused(LedgerError):
+    """A peer's ledger isn't what it showed before, or didn't set this release aside."""
+
+
 class BudgetExceeded(LedgerError):
     """The population's budget has no room for what was asked.
 

@@ -1,4 +1,7 @@
-"""The ledger's tables: the chain, which is the truth, and indexes that follow from it."""
+"""The ledger's tables: the chain, which is the truth, indexes that follow from it, and heads.
+
+The migrations in `policies/ledger/migrations` make these tables on SQLite and Postgres.
+"""
 
 from sqlmodel import Field, Index, SQLModel
 
@@ -49,7 +52,11 @@ class LedgerPlan(SQLModel, table=True):
 
 
 class LedgerAttempt(SQLModel, table=True):
-    """Every attempt at every release. `repeat`: an earlier attempt of it was charged."""
+    """Every attempt at every release.
+
+    `repeat`: an earlier attempt of it was charged. `inputs`: hash of the masked inputs that were
+    agreed to be opened with this domain's; empty before.
+    """
 
     __table_args__ = (
         Index(
@@ -73,9 +80,42 @@ class LedgerAttempt(SQLModel, table=True):
     sampling_rate: float
     repeat: bool
     share: str
+    inputs: str
+
+
+class LedgerPeerHead(SQLModel, table=True):
+    """A head that a peer showed and that we co-signed. `covered`: a later one contains it."""
+
+    node_key: str = Field(primary_key=True)
+    size: int = Field(primary_key=True)
+    domain: str
+    root: str
+    signature: str
+    time: str
+    cosignature: str
+    covered: bool
+
+
+class LedgerCosignature(SQLModel, table=True):
+    """A peer's signature under a head of ours."""
+
+    size: int = Field(primary_key=True)
+    node_key: str = Field(primary_key=True)
+    witness: str
+    root: str
+    time: str
+    signature: str
 
 
 TABLES = [
     SQLModel.metadata.tables[str(model.__tablename__)]
-    for model in (LedgerEntry, LedgerHead, LedgerBudget, LedgerPlan, LedgerAttempt)
+    for model in (
+        LedgerEntry,
+        LedgerHead,
+        LedgerBudget,
+        LedgerPlan,
+        LedgerAttempt,
+        LedgerPeerHead,
+        LedgerCosignature,
+    )
 ]
