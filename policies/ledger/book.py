@@ -29,6 +29,7 @@ from policies.ledger.errors import (
     NotReserved,
     unknown_population,
 )
+from policies.ledger.export import bundle, proof
 from policies.ledger.heads import Heads
 from policies.ledger.plans import PlanRecord, check_hash, decide, plan_row, record_of, require
 from policies.ledger.releases import attempt_json, check_attempt, open_reservation
@@ -417,6 +418,18 @@ class Ledger:
                 select(LedgerPlan).order_by(col(LedgerPlan.submitted), col(LedgerPlan.plan_hash))
             ).all()
             return [record_of(row) for row in rows]
+
+    def export(self) -> dict[str, Any]:
+        """The whole ledger as a signed bundle of JSON values, for an auditor."""
+        return bundle(self._chain, self.heads, self.entries())
+
+    def prove(self, index: int, size: int | None = None) -> dict[str, Any]:
+        """A proof that entry `index` is under the head of `size` entries, or of all.
+
+        Raises:
+            LedgerError: there is no such entry or head.
+        """
+        return proof(self._chain, self.heads, index, size)
 
     def dispose(self) -> None:
         """Close the database connections. The ledger opens new ones when used again."""

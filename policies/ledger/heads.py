@@ -22,7 +22,7 @@ from policies.canonical import canonical
 from policies.ledger.budgets import event_json
 from policies.ledger.chain import Chain, Entry, entry_hash, read_entry
 from policies.ledger.database import Database
-from policies.ledger.errors import HeadRefused
+from policies.ledger.errors import HeadRefused, LedgerError
 from policies.ledger.tables import LedgerCosignature, LedgerEntry, LedgerPeerHead
 from policies.merkle import Tree, verify_consistency, verify_inclusion
 
@@ -116,23 +116,28 @@ class Heads:
         self._last = ""
         self._lock = threading.Lock()
 
-    def head(self) -> Head:
-        """This ledger's head now, signed."""
-        with self._lock, self._database.reading() as session:
-            return self._head(self._grown(session))
+    def head(self, size: int | None = None) -> Head:
+        """This ledger's head, signed: over the first `size` entries, or over all.
 
-    def prove(self, index: int) -> tuple[Head, LeafEntry]:
+        Raises:
+            LedgerError: there aren't so many.
+        """
+        with self._lock, self._database.reading() as session:
+            return self._head(self._grown(session), size)
+
+    def prove(self, index: int, size: int | None = None) -> tuple[Head, LeafEntry]:
         """A head, and that the entry of that index (from 1) is under it.
 
         Raises:
-            HeadRefused: there is no such entry.
+            LedgerError: there is no such entry or head.
         """
         with self._lock, self._database.reading() as session:
             tree = self._grown(session)
+            head = self._head(tree, size)
             row = session.get(LedgerEntry, index)
-            if row is None:
-                raise HeadRefused(f"There is no entry {index}; the ledger has {len(tree)}")
-            return self._head(tree), _leaf(read_entry(row), tree)
+            if row is None or index > head.size:
+                raise LedgerError(f"There is no entry {index} among the first {head.size}")
+            return head, _leaf(read_entry(row), tree, head.size)
 
     def note(self, reservation: Entry, held: Mapping[str, Sequence[int]]) -> dict[str, Any]:
         """What to show: the head now, that `reservation` is in it, and what it extends.
@@ -155,7 +160,7 @@ class Heads:
             }
             return {
                 "head": self._head(tree).model_dump(),
-                "reservation": _leaf(reservation, tree).model_dump(mode="json"),
+                "reservation": _leaf(reservation, tree, len(tree)).model_dump(mode="json"),
                 "extends": {
                     peer: [each.model_dump(mode="json") for each in found]
                     for peer, found in known.items()
@@ -271,11 +276,14 @@ class Heads:
             )
         )
 
-    def _head(self, tree: Tree) -> Head:
+    def _head(self, tree: Tree, size: int | None = None) -> Head:
+        size = len(tree) if size is None else size
+        if not 0 < size <= len(tree):
+            raise LedgerError(f"There is no head of {size} entries; the ledger has {len(tree)}")
         fields: dict[str, Any] = {
             "domain": self._chain.domain,
-            "size": len(tree),
-            "root": tree.root(len(tree)).hex(),
+            "size": size,
+            "root": tree.root(size).hex(),
         }
         return Head(**fields, signature=self._chain.sign(_headed(**fields)))
 
@@ -383,13 +391,13 @@ def _rewritten(domain: str, size: int) -> HeadRefused:
     )
 
 
-def _leaf(entry: Entry, tree: Tree) -> LeafEntry:
+def _leaf(entry: Entry, tree: Tree, size: int) -> LeafEntry:
     return LeafEntry(
         index=entry.index,
         previous=entry.previous,
         kind=entry.kind,
         body=entry.body,
-        path=_hex(tree.inclusion(entry.index - 1, len(tree))),
+        path=_hex(tree.inclusion(entry.index - 1, size)),
     )
 
 
