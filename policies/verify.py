@@ -262,14 +262,13 @@ class _State:
 
     def finish(self, found: _Found, witnessed: Sequence[_Cosigned]) -> None:
         self._expect(self.index > 0, "the ledger is empty", at=None)
-        if found.bundle is not None:
-            self._check_bundle(found.bundle)
+        own = [replace(each, node_key=self.key or "") for each in found.cosigned]
         try:
+            if found.bundle is not None:
+                self._check_bundle(found.bundle)
             for table, rows in found.tables.items():
                 self._check_table(table, rows)
-            self._check_cosigned(
-                [replace(each, node_key=self.key or "") for each in found.cosigned]
-            )
+            self._check_cosigned(own)
             self._check_cosigned([each for each in witnessed if each.node_key == self.key])
         except _UNREADABLE as error:
             raise _Bad(f"it can't be read ({type(error).__name__}: {error})", None) from None
@@ -495,18 +494,14 @@ class _State:
             return [(name, b.epsilon, b.delta, int(b.public)) for name, b in self.budgets.items()]
         if table == "ledgerplan":
             return [_plan_tuple(name, plan) for name, plan in self.plans.items()]
-        return [
-            (
-                *key,
-                one.population,
-                one.state,
-                *one.mechanism,
-                int(one.repeat),
-                one.share,
-                one.inputs,
+        if table == "ledgeruse":
+            uses = Counter(
+                (one.population, key[0], *one.mechanism, int(one.repeat))
+                for key, one in self.tries.items()
+                if one.state != "void"
             )
-            for key, one in self.tries.items()
-        ]
+            return [(*key, count) for key, count in uses.items()]
+        return [_try_tuple(key, one) for key, one in self.tries.items()]
 
     def _check_peer_heads(self, rows: Iterable[Row]) -> None:
         for node_key, size, domain, root, signature, time, cosignature in rows:
@@ -517,29 +512,28 @@ class _State:
             )
 
     def _check_bundle(self, bundle: dict[str, Any]) -> None:
-        root = self.watched.get(int(bundle["size"]), ("", self.time))[0]
-        ends_here = bundle["size"] == self.index
+        size = bundle["size"]
         self._expect(
-            ends_here,
-            f"the bundle says it has {bundle['size']} entries, it has {self.index}",
-            at=min(self.index, int(bundle["size"])) + 1,
+            size == self.index,
+            f"the bundle says it has {size} entries, it has {self.index}",
+            at=min(self.index, size) + 1,
         )
+        told = bundle["root"], bundle["domain"], bundle["node_key"]
         self._expect(
-            root == bundle["root"]
-            and bundle["domain"] == self.domain
-            and bundle["node_key"] == self.key,
+            told == (self.watched[size][0], self.domain, self.key),
             "the bundle's head isn't that of its entries",
             at=None,
         )
         self._expect(
             _signed(self.key or "", bundle["signature"], _bundled(bundle)),
-            "the bundle isn't signed by the node: its head, date or co-signatures were changed",
+            "the bundle isn't signed by the node: its date or co-signatures were changed",
             at=None,
         )
         exported = datetime.fromisoformat(bundle["exported"])
-        in_order = self.time <= exported + CLOCK_SKEW and exported <= datetime.now(UTC) + CLOCK_SKEW
         self._expect(
-            in_order, f"the bundle is dated {exported}, against its entries or the clock", at=None
+            self.time <= exported + CLOCK_SKEW and exported <= datetime.now(UTC) + CLOCK_SKEW,
+            f"the bundle is dated {exported}, which its entries or the clock contradict",
+            at=None,
         )
 
     def _check_cosigned(self, heads: Iterable[_Cosigned]) -> None:
@@ -718,6 +712,8 @@ _QUERIES = {
     " summary, submitted, decided, decided_by, reason FROM ledgerplan",
     "ledgerattempt": 'SELECT plan_hash, step, "release", attempt, population, state,'
     " noise_multiplier, sampling_rate, repeat, share, inputs FROM ledgerattempt",
+    "ledgeruse": "SELECT population, plan_hash, noise_multiplier, sampling_rate, repeat, count"
+    " FROM ledgeruse WHERE count <> 0",
     "ledgerpeerhead": "SELECT node_key, size, domain, root, signature, time, cosignature"
     " FROM ledgerpeerhead",
     "ledgercosignature": "SELECT witness, node_key, size, root, time, signature"
@@ -860,6 +856,11 @@ def _plan_tuple(name: str, plan: _Plan) -> Row:
         plan.spare, _plain(row["summary"]), row["submitted"], row["decided"], row["decided_by"],
         row["reason"],
     )  # fmt: skip
+
+
+def _try_tuple(key: Attempt, one: _Try) -> Row:
+    paid = (one.population, one.state, *one.mechanism, int(one.repeat))
+    return (*key, *paid, one.share, one.inputs)
 
 
 def _plain(value: Any) -> str:

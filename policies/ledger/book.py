@@ -13,12 +13,12 @@ from policies.approvals import verify_approval
 from policies.canonical import canonical
 from policies.ledger.budgets import (
     Budget,
+    add_use,
     check_room,
-    check_still_within,
     event_json,
-    held_of,
     read_budget,
     read_events,
+    use_budget,
 )
 from policies.ledger.chain import Chain, Entry, read_entry
 from policies.ledger.database import Database
@@ -247,7 +247,6 @@ class Ledger:
                     f" {self.domain!r}; only an approved plan may release"
                 )
             repeat = check_attempt(session, plan, step, release, attempt, event)
-            held = held_of(session, plan.population)
             session.add(
                 LedgerAttempt(
                     plan_hash=plan_hash,
@@ -263,8 +262,7 @@ class Ledger:
                     inputs="",
                 )
             )
-            session.flush()
-            check_still_within(session, plan.population, event, held)
+            use_budget(session, plan.population, plan_hash, event, repeat)
             return self._chain.append(
                 session,
                 "reservation",
@@ -437,4 +435,6 @@ class Ledger:
 
     def _void(self, session: Session, row: LedgerAttempt, reason: str) -> None:
         row.state = "void"
+        event = Event(row.noise_multiplier, row.sampling_rate, 1)
+        add_use(session, row.population, row.plan_hash, event, row.repeat, -1)
         self._chain.append(session, "void", reason=reason, **attempt_json(row))

@@ -7,14 +7,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import sqlalchemy
+from numpy.typing import NDArray
 from sqlmodel import Session, col, func, select
 
-from policies.accounting import Event, RenyiFilter, merge
+from policies.accounting import Event, RenyiFilter, renyi_total
 from policies.ledger.errors import BudgetExceeded, unknown_population
-from policies.ledger.tables import LedgerAttempt, LedgerBudget, LedgerPlan
+from policies.ledger.tables import LedgerBudget, LedgerPlan, LedgerUse
 
 Mechanism = tuple[float, float]  # (noise multiplier, sampling rate)
+Total = NDArray[np.float64]  # Renyi divergence at each order
 
 
 @dataclass(frozen=True)
@@ -46,10 +49,33 @@ class Budget:
 class Use:
     """Attempts of one plan, by one mechanism, that are reserved or charged."""
 
-    plan: str
     mechanism: Mechanism
     repeat: bool
     count: int
+
+
+@dataclass
+class OpenPlan:
+    """What an approved plan may release, and what it has used of that."""
+
+    allowed: Counter[Mechanism]
+    used: list[Use]
+
+    def outstanding(self) -> list[Event]:
+        """What is left of it: each first attempt used up one release of its own mechanism, each
+        repetition one spare, which the plan lists at its costliest mechanism."""
+        left = self.allowed.copy()
+        repeats = 0
+        for use in self.used:
+            if use.repeat:
+                repeats += use.count
+            else:
+                left[use.mechanism] -= use.count
+        for mechanism in sorted(left, key=lambda pair: pair[0] / pair[1]):
+            taken = min(repeats, left[mechanism])
+            left[mechanism] -= taken
+            repeats -= taken
+        return [Event(*mechanism, count) for mechanism, count in left.items() if count > 0]
 
 
 def read_budget(session: Session, population: str) -> Budget:
@@ -59,7 +85,7 @@ def read_budget(session: Session, population: str) -> Budget:
         raise unknown_population(population)
     epsilon = RenyiFilter(row.delta).epsilon
     spent = spent_of(session, population)
-    held = epsilon(held_of(session, population))
+    held = epsilon([*spent, *_outstanding(session, population)])
     return Budget(
         population=population,
         epsilon=row.epsilon,
@@ -79,88 +105,114 @@ def check_room(session: Session, population: str, events: Sequence[Event]) -> No
         raise unknown_population(population)
     if budget.public:
         return
-    held = held_of(session, population)
-    before = RenyiFilter(budget.delta).epsilon(held)
-    after = RenyiFilter(budget.delta).epsilon([*held, *events])
+    accountant = RenyiFilter(budget.delta)
+    held = renyi_total([*spent_of(session, population), *_outstanding(session, population)])
+    before, after = accountant.epsilon_of(held), accountant.epsilon_of(held + renyi_total(events))
     if after > budget.epsilon:
         # inf - inf has no meaning; an infinite request stays infinite.
         requested = after - before if math.isfinite(after) else math.inf
         raise BudgetExceeded(population, requested, budget.epsilon - before, budget.delta)
 
 
-def check_still_within(
-    session: Session, population: str, event: Event, held_before: Sequence[Event]
+def use_budget(
+    session: Session, population: str, plan_hash: str, event: Event, repeat: bool
 ) -> None:
-    """Refuses if spending passes the cap, or other plans' approved releases no longer fit."""
+    """Take one attempt of an approved plan off the budget.
+
+    Raises:
+        BudgetExceeded: spending passes the cap, or other plans' approved releases no longer fit.
+    """
     budget = session.get_one(LedgerBudget, population)
-    if budget.public:
-        return
-    epsilon = RenyiFilter(budget.delta).epsilon
-    spent = epsilon(spent_of(session, population))
-    held, before = epsilon(held_of(session, population)), epsilon(held_before)
-    if spent > budget.epsilon or before < held > budget.epsilon:
-        requested = epsilon([event])
-        over = max(spent, held if held > before else 0.0) - budget.epsilon
-        raise BudgetExceeded(population, requested, requested - over, budget.delta)
+    plans = _open_plans(session, population)
+    mine = plans[plan_hash]
+    before = mine.outstanding()
+    mine.used.append(Use((event.noise_multiplier, event.sampling_rate), repeat, 1))
+    if not budget.public:
+        others = [e for plan in plans.values() if plan is not mine for e in plan.outstanding()]
+        spent = renyi_total(spent_of(session, population))
+        held_before = spent + renyi_total([*others, *before])
+        spent = spent + renyi_total([event])
+        held = spent + renyi_total([*others, *mine.outstanding()])
+        _check_within(budget, event, spent, held_before, held)
+    add_use(session, population, plan_hash, event, repeat, 1)
 
 
-def uses_of(session: Session, population: str) -> list[Use]:
-    """Every attempt of the population that is reserved or charged, counted by mechanism."""
-    columns = (
-        col(LedgerAttempt.plan_hash),
-        col(LedgerAttempt.noise_multiplier),
-        col(LedgerAttempt.sampling_rate),
-        col(LedgerAttempt.repeat),
-    )
-    query = (
-        sqlalchemy.select(*columns, func.count())
-        .where(
-            col(LedgerAttempt.population) == population,
-            col(LedgerAttempt.state).in_(("reserved", "charged")),
+def _check_within(
+    budget: LedgerBudget, event: Event, spent: Total, held_before: Total, held: Total
+) -> None:
+    accountant = RenyiFilter(budget.delta)
+    now, before, after = map(accountant.epsilon_of, (spent, held_before, held))
+    if now > budget.epsilon or before < after > budget.epsilon:
+        requested = accountant.epsilon([event])
+        over = max(now, after if after > before else 0.0) - budget.epsilon
+        raise BudgetExceeded(budget.population, requested, requested - over, budget.delta)
+
+
+def add_use(
+    session: Session, population: str, plan_hash: str, event: Event, repeat: bool, count: int
+) -> None:
+    """Count `count` attempts more (or less) as reserved or charged."""
+    key = (population, plan_hash, event.noise_multiplier, event.sampling_rate, repeat)
+    row = session.get(LedgerUse, key)
+    if row is None:
+        names = ("population", "plan_hash", "noise_multiplier", "sampling_rate", "repeat")
+        row = LedgerUse(**dict(zip(names, key, strict=True)), count=0)
+    row.count += count
+    session.add(row)
+
+
+def uses_of(session: Session, population: str, plan_hash: str) -> list[Use]:
+    """One plan's attempts that are reserved or charged, counted by mechanism."""
+    rows = session.exec(
+        select(LedgerUse).where(
+            LedgerUse.population == population, LedgerUse.plan_hash == plan_hash
         )
-        .group_by(*columns)
     )
-    return [
-        Use(plan, (z, q), repeat, count)
-        for plan, z, q, repeat, count in session.connection().execute(query)
-    ]
+    return [Use((r.noise_multiplier, r.sampling_rate), r.repeat, r.count) for r in rows]
 
 
 def spent_of(session: Session, population: str) -> list[Event]:
-    """Everything charged or reserved."""
-    return [Event(*use.mechanism, use.count) for use in uses_of(session, population)]
-
-
-def held_of(session: Session, population: str) -> list[Event]:
-    """What is spent, and what open approved plans may still release."""
-    used = uses_of(session, population)
-    events = [Event(*use.mechanism, use.count) for use in used]
-    plans = session.exec(
-        select(LedgerPlan).where(
-            LedgerPlan.population == population, LedgerPlan.status == "approved"
-        )
+    """Everything charged or reserved, over all plans."""
+    columns = col(LedgerUse.noise_multiplier), col(LedgerUse.sampling_rate)
+    query = (
+        sqlalchemy.select(*columns, func.sum(col(LedgerUse.count)))
+        .where(col(LedgerUse.population) == population)
+        .group_by(*columns)
     )
-    for plan in plans.all():
-        mine = [use for use in used if use.plan == plan.plan_hash]
-        events += _outstanding(read_events(plan.events), mine)
-    return list(merge(events))
+    rows = session.connection().execute(query)
+    return [Event(z, q, int(count)) for z, q, count in rows if count > 0]
 
 
-def _outstanding(events: Iterable[Event], used: Iterable[Use]) -> list[Event]:
-    """What is left of a plan: each first attempt used up one release of its own mechanism, each
-    repetition one spare, which the plan lists at its costliest mechanism."""
-    left = counts_of(events)
-    repeats = 0
-    for use in used:
-        if use.repeat:
-            repeats += use.count
-        else:
-            left[use.mechanism] -= use.count
-    for mechanism in sorted(left, key=lambda pair: pair[0] / pair[1]):
-        taken = min(repeats, left[mechanism])
-        left[mechanism] -= taken
-        repeats -= taken
-    return [Event(*mechanism, count) for mechanism, count in left.items() if count > 0]
+def _outstanding(session: Session, population: str) -> list[Event]:
+    """What open approved plans may still release."""
+    plans = _open_plans(session, population).values()
+    return [event for plan in plans for event in plan.outstanding()]
+
+
+def _open_plans(session: Session, population: str) -> dict[str, OpenPlan]:
+    approved = (
+        sqlalchemy.select(col(LedgerPlan.plan_hash), col(LedgerPlan.events))
+        .where(col(LedgerPlan.population) == population)
+        .where(col(LedgerPlan.status) == "approved")
+    )
+    connection = session.connection()
+    plans = {
+        plan_hash: OpenPlan(counts_of(read_events(events)), [])
+        for plan_hash, events in connection.execute(approved)
+    }
+    used = sqlalchemy.select(
+        col(LedgerUse.plan_hash),
+        col(LedgerUse.noise_multiplier),
+        col(LedgerUse.sampling_rate),
+        col(LedgerUse.repeat),
+        col(LedgerUse.count),
+    ).join(LedgerPlan, col(LedgerUse.plan_hash) == col(LedgerPlan.plan_hash))
+    used = used.where(col(LedgerUse.population) == population)
+    for plan_hash, z, q, repeat, count in connection.execute(
+        used.where(col(LedgerPlan.status) == "approved")
+    ):
+        plans[plan_hash].used.append(Use((z, q), repeat, count))
+    return plans
 
 
 def counts_of(events: Iterable[Event]) -> Counter[Mechanism]:

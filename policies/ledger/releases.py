@@ -38,7 +38,7 @@ def check_attempt(
         )
     if states.get(latest) == "reserved":
         raise AttemptOpen(f"Attempt {latest} of {name} is open: charge or void it first")
-    used = [use for use in uses_of(session, plan.population) if use.plan == plan.plan_hash]
+    used = uses_of(session, plan.population, plan.plan_hash)
     repeat = "charged" in states.values()
     _check_left(plan, used, name, event, repeat)
     return repeat

@@ -3,7 +3,7 @@
 The migrations in `policies/ledger/migrations` make these tables on SQLite and Postgres.
 """
 
-from sqlmodel import Field, Index, SQLModel
+from sqlmodel import Field, SQLModel
 
 
 class LedgerEntry(SQLModel, table=True):
@@ -58,18 +58,6 @@ class LedgerAttempt(SQLModel, table=True):
     agreed to be opened with this domain's; empty before.
     """
 
-    __table_args__ = (
-        Index(
-            "ledgerattempt_spend",
-            "population",
-            "state",
-            "plan_hash",
-            "noise_multiplier",
-            "sampling_rate",
-            "repeat",
-        ),
-    )
-
     plan_hash: str = Field(primary_key=True)
     step: str = Field(primary_key=True)
     release: int = Field(primary_key=True)
@@ -81,6 +69,17 @@ class LedgerAttempt(SQLModel, table=True):
     repeat: bool
     share: str
     inputs: str
+
+
+class LedgerUse(SQLModel, table=True):
+    """How many attempts of a plan, by one mechanism, are reserved or charged."""
+
+    population: str = Field(primary_key=True)
+    plan_hash: str = Field(primary_key=True)
+    noise_multiplier: float = Field(primary_key=True)
+    sampling_rate: float = Field(primary_key=True)
+    repeat: bool = Field(primary_key=True)
+    count: int
 
 
 class LedgerPeerHead(SQLModel, table=True):
@@ -115,6 +114,7 @@ TABLES = [
         LedgerBudget,
         LedgerPlan,
         LedgerAttempt,
+        LedgerUse,
         LedgerPeerHead,
         LedgerCosignature,
     )

@@ -59,9 +59,13 @@ def first_schema(path: Path) -> None:
             "SELECT name FROM sqlite_master WHERE type = 'trigger'"
         ).fetchall():
             connection.execute(f"DROP TRIGGER {name}")
-        for table in (VERSION_TABLE, "ledgerpeerhead", "ledgercosignature"):
+        for table in (VERSION_TABLE, "ledgeruse", "ledgerpeerhead", "ledgercosignature"):
             connection.execute(f"DROP TABLE {table}")
         connection.execute("ALTER TABLE ledgerattempt DROP COLUMN inputs")
+        connection.execute(
+            "CREATE INDEX ledgerattempt_spend ON ledgerattempt"
+            " (population, state, plan_hash, noise_multiplier, sampling_rate, repeat)"
+        )
     connection.close()
 
 

@@ -217,6 +217,7 @@ CUT = (
     'DELETE FROM ledgerentry WHERE "index" > 12',
     'UPDATE ledgerhead SET "index" = 12, hash = (SELECT hash FROM ledgerentry WHERE "index" = 12)',
     'DELETE FROM ledgerattempt WHERE "release" = 2',
+    "UPDATE ledgeruse SET count = 2",
     "DELETE FROM ledgercosignature WHERE size > 12",
 )
 
@@ -380,6 +381,8 @@ KINDS = [
     Kind("delete attempts from the index", sql("DELETE FROM ledgerattempt"), "table ledgerattempt"),
     Kind("lower an attempt's cost in the index", sql(
         "UPDATE ledgerattempt SET noise_multiplier = 400"), "table ledgerattempt"),
+    Kind("lower what a plan has used in the index", sql("UPDATE ledgeruse SET count = 1"),
+         "table ledgeruse"),
     Kind("reopen a plan in the index", sql("UPDATE ledgerplan SET status = 'pending'"),
          "table ledgerplan"),
     Kind("raise a plan's releases in the index", sql(

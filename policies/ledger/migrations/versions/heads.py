@@ -1,4 +1,4 @@
-"""Heads that peers co-sign, what was agreed to be opened, and tables that refuse to be rewritten.
+"""Heads that peers co-sign, what was opened, uses by plan, tables that refuse to be rewritten.
 
 The guards stop a mistake, not an owner: whoever has the file can drop them. That is what the chain
 and the peers' heads are for.
@@ -24,6 +24,7 @@ def upgrade() -> None:
     op.add_column(
         "ledgerattempt", sa.Column("inputs", sa.String(), nullable=False, server_default="")
     )
+    _uses()
     op.create_table(
         "ledgerpeerhead",
         sa.Column("node_key", sa.String(), primary_key=True),
@@ -48,6 +49,25 @@ def upgrade() -> None:
         _guard_sqlite()
     else:
         _guard_postgres()
+
+
+def _uses() -> None:
+    key = ("population", "plan_hash", "noise_multiplier", "sampling_rate", "repeat")
+    op.create_table(
+        "ledgeruse",
+        sa.Column("population", sa.String(), primary_key=True),
+        sa.Column("plan_hash", sa.String(), primary_key=True),
+        sa.Column("noise_multiplier", sa.Float(), primary_key=True),
+        sa.Column("sampling_rate", sa.Float(), primary_key=True),
+        sa.Column("repeat", sa.Boolean(), primary_key=True),
+        sa.Column("count", sa.Integer(), nullable=False),
+    )
+    columns = ", ".join(key)
+    op.execute(
+        f"INSERT INTO ledgeruse ({columns}, count) SELECT {columns}, count(*) FROM ledgerattempt"
+        f" WHERE state <> 'void' GROUP BY {columns}"
+    )
+    op.drop_index("ledgerattempt_spend", "ledgerattempt")
 
 
 def _guard_sqlite() -> None:
