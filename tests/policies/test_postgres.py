@@ -1,16 +1,14 @@
 """The ledger on Postgres: the same specification and guards, one budget for many processes."""
 
-import multiprocessing
 from collections.abc import Iterator
-from multiprocessing.connection import Connection
 
 import pytest
 import sqlalchemy
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from policies.accounting import Event, RenyiFilter
+from policies.accounting import Event
 from policies.approvals import owner_key_hex
-from policies.ledger import BudgetExceeded, Ledger, LedgerUnavailable
+from policies.ledger import Ledger, LedgerUnavailable
 from policies.verify import verify
 from tests.policies import postgres
 from tests.policies.test_ledger import (  # noqa: F401 - run here on Postgres
@@ -44,7 +42,6 @@ from tests.policies.test_ledger import (  # noqa: F401 - run here on Postgres
 )
 
 pytestmark = pytest.mark.skipif(postgres.programs() is None, reason=postgres.MISSING)
-SPAWN = multiprocessing.get_context("spawn")
 
 
 @pytest.fixture(scope="module")
@@ -87,43 +84,6 @@ def test_what_was_written_can_not_be_changed_by_mistake(ledger: Ledger, table: s
                 connection.exec_driver_sql(f"INSERT INTO {table} VALUES {rows[table]}")
             with pytest.raises(sqlalchemy.exc.DBAPIError, match=f"{table} only grows"):
                 connection.exec_driver_sql(change)
-
-
-def spend_what_is_left(url: str, first_plan: int, pipe: Connection) -> None:
-    ledger = open_ledger(url)
-    ledger.open_budget("shoppers", 5.0, DELTA)
-    for number in range(first_plan, first_plan + 5):
-        submit(ledger, plan(number), Event(4.0, 1.0, 2))
-        try:
-            approve(ledger, plan(number))
-        except BudgetExceeded:
-            continue
-        for index in range(2):
-            release(ledger, plan(number), index)
-        ledger.close(plan(number), "done")
-    pipe.send("done")
-
-
-def test_processes_that_share_a_budget_never_overspend_it(url: str) -> None:
-    receiver, sender = SPAWN.Pipe(duplex=False)
-    # None of them finds a ledger: making it is part of the race.
-    workers = [
-        SPAWN.Process(target=spend_what_is_left, args=(url, 100 * worker, sender))
-        for worker in range(1, 4)
-    ]
-    for process in workers:
-        process.start()
-    sender.close()
-    assert [receiver.recv() for _ in workers] == ["done"] * 3
-    for process in workers:
-        process.join()
-    budget = open_ledger(url).budget("shoppers")
-    assert budget.spent <= 5.0
-    one_more = RenyiFilter(DELTA).epsilon([Event(4.0, 1.0, budget.releases + 2)])
-    assert one_more > 5.0, "and no plan that fitted was refused"
-    verdict = verify(url, node_key_hex())
-    assert verdict.problem == ""
-    assert verdict.epsilon["shoppers"] == pytest.approx(budget.spent)
 
 
 def test_a_commit_waits_for_the_disk_whatever_the_server_is_set_to(ledger: Ledger) -> None:
