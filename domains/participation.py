@@ -2,6 +2,10 @@
 
     open -> (advertise -> share -> reveal -> confirm -> unmask) per attempt -> finish
 
+The domains' ledger heads travel along: `advertise` tells which heads are held of the peers, `share`
+shows this ledger's head with the reservation in it, `reveal` refuses unless every peer's head is in
+order and co-signs it, `confirm` gives the co-signatures, `unmask` takes those under our own.
+
 An attempt moves forward only. `share` reserves the release in the ledger before anything is
 computed; `reveal` charges it, durably, before the masked input can leave. What was answered is
 kept, so that asking again gives the same bytes and nothing new. What a crash leaves reserved but
@@ -16,6 +20,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import safetensors.numpy
@@ -37,7 +42,10 @@ from network.smpc.messages import (
 from network.smpc.ring import Elements
 from policies.accounting import Event
 from policies.approvals import verify_approval
+from policies.canonical import canonical, sha256_hex
 from policies.ledger import Ledger
+from policies.ledger.heads import Cosignature, Note
+from policies.ledger.heads import Release as Reserved
 from policies.mechanism import noise_share_sigma, sample_users
 from policies.noise import SecureRandom, discrete_gaussian
 from policies.plan import Plan, Step
@@ -55,6 +63,8 @@ class _Attempt:
 
     context: Context
     party: Party
+    held: Mapping[str, Sequence[int]]
+    """By peer, the sizes of the ledger heads held of it when the attempt began."""
     value: NDArray[np.int64] | None = None
 
     def erase(self) -> None:
@@ -167,8 +177,12 @@ class Participation:
                     f"{self._name}: {entry.name}'s owner has not validly signed this plan."
                 )
 
-    def advertise(self, plan_hash: str, step: str, release: int, attempt: int) -> Advert:
+    def advertise(
+        self, plan_hash: str, step: str, release: int, attempt: int
+    ) -> tuple[Advert, Mapping[str, Sequence[int]]]:
         """Start an attempt: fresh ephemeral keys, signed for this attempt alone.
+
+        Also gives, by peer, the sizes of the ledger heads that this domain holds of it.
 
         An earlier attempt that never revealed is voided: its masked input can't be sent any more.
         One that revealed but was never unmasked stays charged, and can't be unmasked any more.
@@ -178,13 +192,13 @@ class Participation:
             self._require_release(run.plan, step, release)
             context = Context(plan_hash, step, release, attempt)
             if run.attempt is not None and run.attempt.context == context and _unshared(run):
-                return run.attempt.party.advertise()
+                return run.attempt.party.advertise(), run.attempt.held
             if self._state_of(context) is not None:
                 raise RoundRefused(f"{self._name}: attempt {attempt} was used; take the next one.")
             self._drop_attempt(run, "superseded by a new attempt")
             self._give_up_charged(plan_hash)
-            run.attempt = _Attempt(context, self._party(run.plan, context))
-            return run.attempt.party.advertise()
+            run.attempt = _Attempt(context, self._party(run.plan, context), self._held(run.plan))
+            return run.attempt.party.advertise(), run.attempt.held
 
     def share(
         self,
@@ -194,7 +208,8 @@ class Participation:
         attempt: int,
         adverts: Sequence[Advert],
         state: bytes,
-    ) -> list[SealedShares]:
+        held: Mapping[str, Sequence[int]],
+    ) -> tuple[list[SealedShares], dict[str, Any]]:
         """Compute this domain's noised private sum and share this attempt's secrets.
 
         The charge is reserved durably first. Only sealed shares are returned; they are independent
@@ -203,6 +218,10 @@ class Participation:
         Args:
             adverts: the attempt's adverts, of at least tau domains.
             state: the public state as safetensors, exactly the step's tensors.
+            held: by peer, the sizes of the heads of this ledger that it says it holds.
+
+        Returns:
+            The sealed shares, and what the ledger shows the peers (`Heads.note`).
         """
         run = self._run(plan_hash)
         with run.lock:
@@ -212,14 +231,14 @@ class Participation:
             sealed = current.party.share(adverts)
             definition = run.plan.step(step)
             tensors = read_state(definition, state)
-            self._ledger.reserve(plan_hash, step, release, attempt, _event(definition))
+            entry = self._ledger.reserve(plan_hash, step, release, attempt, _event(definition))
             try:
                 current.value = self._noised_sum(run, definition, tensors)
             except EnclosureFailed as error:
                 run.close_enclosure()
                 self._drop_attempt(run, "the engine failed before anything was shared")
                 raise RoundRefused(f"{self._name}: {error}") from None
-            return sealed
+            return sealed, self._ledger.heads.note(entry, held)
 
     def reveal(
         self,
@@ -228,11 +247,17 @@ class Participation:
         release: int,
         attempt: int,
         sealed: Sequence[SealedShares],
+        notes: Mapping[str, Any],
     ) -> tuple[Receipt, Elements]:
         """This domain's masked input, signed; charged before it is returned.
 
         Args:
             sealed: what the other members dealt to this domain.
+            notes: what the other members' ledgers show, by name.
+
+        Raises:
+            HeadRefused: a member's ledger was rolled back or rewritten, or hasn't set this release
+                aside.
         """
         run = self._run(plan_hash)
         context = Context(plan_hash, step, release, attempt)
@@ -245,6 +270,7 @@ class Participation:
             current = self._current(run, context)
             if current.value is None:
                 raise RoundRefused(f"{self._name}: nothing was shared in this attempt yet.")
+            self._cosign(run.plan, current, {each.sender for each in sealed}, notes)
             receipt, elements = current.party.mask(current.value, sealed)
             digest = hashlib.sha256(receipt.digest).hexdigest()
             self._ledger.charge(plan_hash, step, release, attempt, digest)
@@ -258,10 +284,19 @@ class Participation:
         release: int,
         attempt: int,
         receipts: Sequence[Receipt],
-    ) -> Confirmation:
-        """Sign the one set of masked inputs that this domain will help to open."""
-        with self._run(plan_hash).lock:
-            return self._charged(plan_hash, step, release, attempt).confirm(receipts)
+    ) -> tuple[Confirmation, list[Cosignature]]:
+        """Sign the one set of masked inputs that this domain will help to open.
+
+        Also gives this domain's signatures under its peers' ledger heads.
+        """
+        run = self._run(plan_hash)
+        with run.lock:
+            confirmation = self._charged(plan_hash, step, release, attempt).confirm(receipts)
+            opened = {receipt.domain: receipt.digest.hex() for receipt in receipts}
+            self._ledger.settle(plan_hash, step, release, attempt, sha256_hex(canonical(opened)))
+            return confirmation, self._ledger.heads.cosignatures(
+                _peers(run.plan, self._name).values()
+            )
 
     def unmask(
         self,
@@ -270,10 +305,19 @@ class Participation:
         release: int,
         attempt: int,
         confirmations: Sequence[Confirmation],
+        cosignatures: Mapping[str, Sequence[Cosignature]],
     ) -> Unmasking:
-        """This domain's shares of what masks the confirmed total; erased here once answered."""
-        with self._run(plan_hash).lock:
-            return self._charged(plan_hash, step, release, attempt).unmask(confirmations)
+        """This domain's shares of what masks the confirmed total; erased here once answered.
+
+        Args:
+            cosignatures: by domain, its signatures under this ledger's heads; nothing is opened
+                before every other domain that confirmed has co-signed.
+        """
+        run = self._run(plan_hash)
+        with run.lock:
+            party = self._charged(plan_hash, step, release, attempt)
+            self._keep(run.plan, {each.domain for each in confirmations}, cosignatures)
+            return party.unmask(confirmations)
 
     def finish(self, plan_hash: str, state: bytes) -> None:
         """End the run: every user's memory is computed and stays here; the model is kept.
@@ -319,6 +363,30 @@ class Participation:
         )
         noise: NDArray[np.int64] = discrete_gaussian(sigma, total.size, random)
         return total + noise
+
+    def _held(self, plan: Plan) -> dict[str, list[int]]:
+        peers = _peers(plan, self._name)
+        held = self._ledger.heads.held(peers.values())
+        return {name: held[key] for name, key in peers.items()}
+
+    def _cosign(
+        self, plan: Plan, attempt: _Attempt, members: set[str], notes: Mapping[str, Any]
+    ) -> None:
+        where, peers = attempt.context, _peers(plan, self._name)
+        event = _event(plan.step(where.step))
+        reserved = Reserved(plan.hash, where.step, where.release, where.attempt, event)
+        for name in sorted(members & set(peers)):
+            note = Note.read(notes.get(name), name)
+            self._ledger.heads.cosign(note, name, peers[name], attempt.held[name], reserved)
+
+    def _keep(
+        self, plan: Plan, confirmed: set[str], cosignatures: Mapping[str, Sequence[Cosignature]]
+    ) -> None:
+        for name, key in _peers(plan, self._name).items():
+            if name in confirmed and not cosignatures.get(name):
+                raise RoundRefused(f"{self._name}: {name} has not co-signed this ledger's head.")
+            for each in cosignatures.get(name, ()):
+                self._ledger.heads.keep(each, name, key)
 
     def _require_release(self, plan: Plan, step: str, release: int) -> None:
         if step not in {s.name for s in plan.steps}:
@@ -429,6 +497,11 @@ def _load(state: bytes) -> dict[str, NDArray]:
         return safetensors.numpy.load(state)
     except Exception as error:
         raise RoundRefused(f"The state is not safetensors ({type(error).__name__}).") from None
+
+
+def _peers(plan: Plan, me: str) -> dict[str, str]:
+    """The other domains on the roster and their node keys."""
+    return {entry.name: entry.node_key for entry in plan.roster if entry.name != me}
 
 
 def _event(step: Step) -> Event:

@@ -43,6 +43,7 @@ from network.smpc.messages import (
 )
 from network.smpc.ring import RingError
 from policies.ledger import LedgerError
+from policies.ledger.heads import Cosignature
 from policies.plan import Plan, PlanUnreadable
 
 _log = structlog.get_logger("coterie.service")
@@ -163,10 +164,10 @@ class CoterieService(AbstractService):
     def advertise(
         self, context: AuthedServiceContext, plan_hash: str, step: str, release: int, attempt: int
     ) -> str:
-        """Fresh ephemeral keys for one attempt, signed by this node."""
+        """Fresh ephemeral keys for one attempt, signed by this node; ledger heads it holds."""
         self._own_plan(context, plan_hash)
-        advert = self.participation.advertise(plan_hash, step, release, attempt)
-        return json.dumps(advert.to_dict())
+        advert, held = self.participation.advertise(plan_hash, step, release, attempt)
+        return json.dumps({"advert": advert.to_dict(), "held": held})
 
     @service_method(path="coterie.share", name="share", roles=DATA_SCIENTIST_ROLE_LEVEL)
     @_answering
@@ -179,14 +180,19 @@ class CoterieService(AbstractService):
         attempt: int,
         adverts: str,
         state: np.ndarray,
+        held: str,
     ) -> str:
-        """Compute the noised private sum, and answer the shares sealed for the peers."""
+        """Compute the noised private sum, and answer the shares sealed for the peers.
+
+        `held`: by peer, the sizes of the heads it holds of this ledger; the answer's `note` shows
+        the peers that the head now extends them and that this release is set aside in it.
+        """
         self._own_plan(context, plan_hash)
         parsed = [Advert.from_dict(advert) for advert in _json_list(adverts)]
-        sealed = self.participation.share(
-            plan_hash, step, release, attempt, parsed, _bytes_of(state)
+        sealed, note = self.participation.share(
+            plan_hash, step, release, attempt, parsed, _bytes_of(state), _sizes(held)
         )
-        return json.dumps([shares.to_dict() for shares in sealed])
+        return json.dumps({"sealed": [shares.to_dict() for shares in sealed], "note": note})
 
     @service_method(path="coterie.reveal", name="reveal", roles=DATA_SCIENTIST_ROLE_LEVEL)
     @_answering
@@ -198,11 +204,18 @@ class CoterieService(AbstractService):
         release: int,
         attempt: int,
         seeds: str,
+        notes: str,
     ) -> np.ndarray:
-        """This domain's masked input and its receipt, as bytes; charged before it leaves."""
+        """This domain's masked input and its receipt, as bytes; charged before it leaves.
+
+        Refused unless the `notes` show every member's ledger in order.
+        """
         self._own_plan(context, plan_hash)
         parsed = [SealedShares.from_dict(seed) for seed in _json_list(seeds)]
-        return pack_masked(*self.participation.reveal(plan_hash, step, release, attempt, parsed))
+        shown = _json_object(notes)
+        return pack_masked(
+            *self.participation.reveal(plan_hash, step, release, attempt, parsed, shown)
+        )
 
     @service_method(path="coterie.confirm", name="confirm", roles=DATA_SCIENTIST_ROLE_LEVEL)
     @_answering
@@ -215,11 +228,15 @@ class CoterieService(AbstractService):
         attempt: int,
         receipts: str,
     ) -> str:
-        """Sign the one set of masked inputs that this domain will help to open."""
+        """Sign the one set of masked inputs that this domain will help to open.
+
+        Also gives this domain's signatures under its peers' ledger heads.
+        """
         self._own_plan(context, plan_hash)
         parsed = [Receipt.from_dict(receipt) for receipt in _json_list(receipts)]
-        answer = self.participation.confirm(plan_hash, step, release, attempt, parsed)
-        return json.dumps(answer.to_dict())
+        answer, signed = self.participation.confirm(plan_hash, step, release, attempt, parsed)
+        heads = [each.model_dump() for each in signed]
+        return json.dumps({"confirmation": answer.to_dict(), "cosignatures": heads})
 
     @service_method(path="coterie.unmask", name="unmask", roles=DATA_SCIENTIST_ROLE_LEVEL)
     @_answering
@@ -231,11 +248,19 @@ class CoterieService(AbstractService):
         release: int,
         attempt: int,
         confirmations: str,
+        cosignatures: str,
     ) -> str:
-        """This domain's shares of what masks the total that at least tau domains confirmed."""
+        """This domain's shares of what masks the total that at least tau domains confirmed.
+
+        Refused until all of them co-signed this ledger's head.
+        """
         self._own_plan(context, plan_hash)
         parsed = [Confirmation.from_dict(each) for each in _json_list(confirmations)]
-        answer = self.participation.unmask(plan_hash, step, release, attempt, parsed)
+        signed = {
+            name: [Cosignature.read(each, name) for each in _listed(found)]
+            for name, found in _json_object(cosignatures).items()
+        }
+        answer = self.participation.unmask(plan_hash, step, release, attempt, parsed, signed)
         return json.dumps(answer.to_dict())
 
     @service_method(path="coterie.finish", name="finish", roles=DATA_SCIENTIST_ROLE_LEVEL)
@@ -347,6 +372,29 @@ def _json_list(text: str) -> list[Any]:
     if not isinstance(value, list) or len(value) > 64 * 64:
         raise RoundRefused("Expected a JSON list of at most 4,096 messages.")
     return value
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        raise RoundRefused("Expected a JSON object.") from None
+    if not isinstance(value, dict) or len(value) > 64:
+        raise RoundRefused("Expected a JSON object by domain, of at most 64.")
+    return value
+
+
+def _listed(value: Any) -> list[Any]:
+    if not isinstance(value, list) or len(value) > 64:
+        raise RoundRefused("Expected a list of at most 64.")
+    return value
+
+
+def _sizes(held: str) -> dict[str, list[int]]:
+    found = {name: _listed(sizes) for name, sizes in _json_object(held).items()}
+    if any(type(size) is not int for sizes in found.values() for size in sizes):
+        raise RoundRefused("Sizes of ledger heads are integers.")
+    return found
 
 
 def _bytes_of(state: np.ndarray) -> bytes:

@@ -1,17 +1,17 @@
 """The coordinator's side of a round over the network; the steps are `network.smpc.coordination`.
 
 The coordinator only carries messages. It holds no key: it sees signed public keys, shares sealed
-between domains, masked inputs, and in the end what opens their sum and nothing else. It may drop or
-garble messages; then no total opens. What it carried is kept with the run, so that anyone can
-recompute the total (`verify_rounds`).
+between domains, masked inputs, heads of ledgers, and in the end what opens the sum and nothing
+else. It may drop or garble messages; then no total opens. What it carried is kept with the run, so
+that anyone can recompute the total (`verify_rounds`).
 """
 
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -93,10 +93,10 @@ def run_attempt(
     call = _Call(nodes, agreement_of(plan, step, release, attempt), state)
     coordinator = Coordinator(call.agreement, call.exchange, call.left_out)
     try:
-        begun = _read_begun(kept)
+        begun = _read_begun(kept, call.heads)
         if begun is None:
             begun = coordinator.begin()
-            _write_begun(kept, begun)
+            _write_begun(kept, begun, call.heads)
         opened = coordinator.finish(begun)
     except SumAborted as aborted:
         raise RoundAborted(
@@ -133,6 +133,38 @@ def verify_rounds(plan: Plan, folder: Path) -> list[tuple[str, int, int]]:
     return checked
 
 
+@dataclass
+class _Heads:
+    """What domains show each other of their ledgers; carried, not judged.
+
+    Attributes:
+        held: by holder, then by domain: sizes of the heads it holds.
+        notes: by domain, what it shows.
+        cosignatures: by signer, what it co-signed.
+    """
+
+    held: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    notes: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    cosignatures: dict[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+
+    def held_of(self, domain: str) -> dict[str, Any]:
+        return {peer: held.get(domain, []) for peer, held in self.held.items() if peer != domain}
+
+    def notes_for(self, domain: str) -> dict[str, Any]:
+        return {
+            peer: {**note, "extends": note["extends"].get(domain, [])}
+            for peer, note in self.notes.items()
+            if peer != domain
+        }
+
+    def cosignatures_for(self, domain: str, node_key: str) -> dict[str, Any]:
+        return {
+            peer: [each for each in signed if each.get("node_key") == node_key]
+            for peer, signed in self.cosignatures.items()
+            if peer != domain
+        }
+
+
 class _Call:
     """Asks all domains at once and keeps who was silent, and why."""
 
@@ -141,6 +173,7 @@ class _Call:
         self.left_out: dict[str, str] = {}
         self.lost: set[str] = set()
         self.seconds: dict[str, float] = {}
+        self.heads = _Heads()
         self._nodes = nodes
         self._state = np.frombuffer(state, dtype=np.uint8)
 
@@ -169,46 +202,72 @@ class _Call:
             step=context.step,
             release=context.release,
             attempt=context.attempt,
-            **self._arguments(phase, argument),
+            **self._arguments(phase, name, argument),
         )
-        return self._read(phase, answer)
+        return self._read(phase, name, answer)
 
-    def _arguments(self, phase: str, argument: Any) -> dict[str, Any]:
+    def _arguments(self, phase: str, name: str, argument: Any) -> dict[str, Any]:
         if phase == "advertise":
             return {}
         said = json.dumps([message.to_dict() for message in argument])
         if phase == "share":
-            return {"adverts": said, "state": self._state}
-        return {{"reveal": "seeds", "confirm": "receipts", "unmask": "confirmations"}[phase]: said}
+            held = json.dumps(self.heads.held_of(name))
+            return {"adverts": said, "state": self._state, "held": held}
+        if phase == "reveal":
+            return {"seeds": said, "notes": json.dumps(self.heads.notes_for(name))}
+        if phase == "confirm":
+            return {"receipts": said}
+        signed = self.heads.cosignatures_for(name, self.agreement.roster[name])
+        return {"confirmations": said, "cosignatures": json.dumps(signed)}
 
-    def _read(self, phase: str, answer: Any) -> Any:
+    def _read(self, phase: str, name: str, answer: Any) -> Any:
         if phase == "reveal":
             return unpack_masked(self.agreement, answer)
         try:
             said = json.loads(answer)
         except (TypeError, ValueError):
             raise MalformedMessage(f"the answer to {phase} isn't JSON") from None
-        if phase == "advertise":
-            return Advert.from_dict(said)
-        if phase == "confirm":
-            return Confirmation.from_dict(said)
         if phase == "unmask":
             return Unmasking.from_dict(said)
-        if not isinstance(said, list) or len(said) > len(self.agreement.roster):
+        if phase == "advertise":
+            self.heads.held[name] = _part(said, "held", dict)
+            return Advert.from_dict(said.get("advert"))
+        if phase == "confirm":
+            self.heads.cosignatures[name] = _part(said, "cosignatures", list)
+            return Confirmation.from_dict(said.get("confirmation"))
+        sealed, note = _part(said, "sealed", list), _part(said, "note", dict)
+        if len(sealed) > len(self.agreement.roster):
             raise MalformedMessage("expected a list of sealed shares")
-        return [SealedShares.from_dict(each) for each in said]
+        _part(note, "extends", dict)
+        self.heads.notes[name] = note
+        return [SealedShares.from_dict(each) for each in sealed]
 
 
-def _read_begun(kept: Path) -> Begun | None:
+def _part(said: Any, key: str, kind: type) -> Any:
+    """One part of a domain's answer.
+
+    Raises:
+        MalformedMessage: it isn't there, or of another kind.
+    """
+    if not isinstance(said, dict) or not isinstance(said.get(key), kind):
+        raise MalformedMessage(f"the answer has no {key!r}")
+    return said[key]
+
+
+def _read_begun(kept: Path, heads: _Heads) -> Begun | None:
     file = kept / _BEGUN
-    return Begun.from_dict(json.loads(file.read_text())) if file.exists() else None
+    if not file.exists():
+        return None
+    found = json.loads(file.read_text())
+    heads.notes.update(found.pop("notes"))
+    return Begun.from_dict(found)
 
 
-def _write_begun(kept: Path, begun: Begun) -> None:
+def _write_begun(kept: Path, begun: Begun, heads: _Heads) -> None:
     kept.mkdir(parents=True, exist_ok=True)
     temporary = kept / (_BEGUN + ".new")
     with temporary.open("w") as file:
-        json.dump(begun.to_dict(), file)
+        json.dump({**begun.to_dict(), "notes": heads.notes}, file)
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, kept / _BEGUN)

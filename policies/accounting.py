@@ -142,15 +142,27 @@ class RenyiFilter:
 
     def epsilon(self, events: Iterable[Event]) -> float:
         """Epsilon of `events` at `delta`: 0.0 for none, infinity if any has no noise."""
-        total = np.zeros(len(ORDERS))
-        for event in merge(events):
-            if event.noise_multiplier == 0:
-                return math.inf
-            total += event.count * _renyi(event.noise_multiplier, event.sampling_rate)
+        return self.epsilon_of(renyi_total(events))
+
+    def epsilon_of(self, total: NDArray[np.float64]) -> float:
+        """Epsilon of what sums up to this Renyi divergence: float64 [len(ORDERS)]."""
         if not total.any():
             return 0.0
         share = self.delta / len(ORDERS)
-        return max(0.0, min(map(_from_renyi, ORDERS, total, [share] * len(ORDERS))))
+        return max(0.0, min(map(_from_renyi, ORDERS, total.tolist(), [share] * len(ORDERS))))
+
+
+def renyi_total(events: Iterable[Event]) -> NDArray[np.float64]:
+    """Renyi divergence of all `events` together at each order: float64 [len(ORDERS)].
+
+    Infinite if any has no noise. Sums of it are what a filter adds up.
+    """
+    merged = merge(events)
+    if not merged:
+        return np.zeros(len(ORDERS))
+    counts = np.array([event.count for event in merged], dtype=np.float64)
+    each = [_renyi(event.noise_multiplier, event.sampling_rate) for event in merged]
+    return counts @ np.array(each)
 
 
 def calibrate(
@@ -230,7 +242,7 @@ def _gaussian_mu(epsilon: float, delta: float) -> float:
     return low
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=2**16)
 def _renyi(noise_multiplier: float, sampling_rate: float) -> NDArray[np.float64]:
     """Renyi divergence of one release at every order of ORDERS: float64 [len(ORDERS)].
 
@@ -238,6 +250,8 @@ def _renyi(noise_multiplier: float, sampling_rate: float) -> NDArray[np.float64]
     of the likelihood ratio (Mironov, Talwar and Zhang 2019, section 3.3, integer a):
     A_a = sum_i binomial(a, i) (1 - q)^(a - i) q^i exp((i^2 - i) / 2z^2).
     """
+    if noise_multiplier == 0:
+        return np.full(len(ORDERS), math.inf)
     if sampling_rate == 1:
         return np.array(ORDERS) / (2 * noise_multiplier**2)
     return np.array([_log_moment(noise_multiplier, sampling_rate, a) / (a - 1) for a in ORDERS])

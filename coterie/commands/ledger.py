@@ -1,9 +1,9 @@
-"""`coterie ledger`: read a domain's ledger and verify it offline."""
+"""`coterie ledger`: show a domain's ledger, verify it offline, take it or parts of it away."""
 
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -19,9 +19,15 @@ from coterie.commands.output import (
 )
 from coterie.exit_codes import ExitCode
 from coterie.partners import open_owner
+from coterie.report import report
+from domains.folder import FolderError
+from network.client import log_in
+from policies.ledger import Entry, Ledger
+from policies.verify import Verdict, verify_proof
 from policies.verify import verify as verify_ledger
 
-app = typer.Typer(no_args_is_help=True, help="A domain's ledger: show it, verify it.")
+app = typer.Typer(no_args_is_help=True, help="A domain's ledger: show, verify, prove, export it.")
+DomainOption = Annotated[str, typer.Option("--domain", help="A domain made here.")]
 
 
 @app.command()
@@ -52,26 +58,162 @@ def show(
 @app.command()
 @told
 def verify(
-    path: Annotated[Path | None, typer.Argument(help="A ledger's SQLite file.")] = None,
+    ledger: Annotated[
+        str | None,
+        typer.Argument(
+            help="Ledger file, exported bundle, proof, database URL, or a node's address."
+        ),
+    ] = None,
     domain: Annotated[str | None, typer.Option("--domain", help="A domain made here.")] = None,
     key: Annotated[str | None, typer.Option(help="The node's verify key, 64 hex.")] = None,
+    owner_key: Annotated[str | None, typer.Option(help="The owner's public key, 64 hex.")] = None,
+    heads: Annotated[
+        Path | None, typer.Option(help="What peers exported (`ledger heads`): file or folder.")
+    ] = None,
+    account: Annotated[
+        Path | None, typer.Option(help="With a node's address: JSON file of your account there.")
+    ] = None,
     json_: JsonOption = False,
     home: HomeOption = None,
 ) -> None:
     """Replay chain, signatures, approvals and charges, and recompute epsilon, offline.
 
-    Example: coterie ledger verify --domain north
+    Without the peers' heads a ledger is at best 'consistent, not proven complete'.
+
+    Example: coterie ledger verify north-ledger.json --heads peers/
     """
-    if domain is not None:
-        folder = home_of(home).domain(domain)
-        folder.settings()
-        path, key = folder.ledger_file, folder.node_key().public_key().public_bytes_raw().hex()
-    if path is None:
-        raise typer.BadParameter("Give a ledger's file, or --domain.")
-    verdict = verify_ledger(path, key)
+    try:
+        verdict = _verdict(ledger, domain, key, owner_key, heads, account, home)
+    except FileNotFoundError as error:
+        raise fail(str(error), ExitCode.USAGE) from None
     if json_:
         print_json(asdict(verdict))
     else:
         console.print(verdict.text, markup=False, highlight=False)
     if not verdict.ok:
         raise fail("The ledger does not verify.", ExitCode.NOT_VERIFIED)
+
+
+def _verdict(
+    ledger: str | None,
+    domain: str | None,
+    key: str | None,
+    owner_key: str | None,
+    heads: Path | None,
+    account: Path | None,
+    home: Path | None,
+) -> Verdict:
+    if domain is not None:
+        folder = home_of(home).domain(domain)
+        folder.settings()
+        node_key = folder.node_key().public_key().public_bytes_raw().hex()
+        return verify_ledger(folder.ledger_file, node_key, owner_key, heads)
+    if ledger is None:
+        raise typer.BadParameter("Give a ledger's file, bundle or address, or --domain.")
+    if ledger.startswith(("http://", "https://")):
+        return verify_ledger(_fetched(ledger, account), key, owner_key, heads)
+    if _is_proof(Path(ledger)):
+        return verify_proof(ledger, key, heads)
+    return verify_ledger(ledger, key, owner_key, heads)
+
+
+def _is_proof(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return b'"coterie-proof-v1"' in file.read(200)
+
+
+def _fetched(url: str, account: Path | None) -> list[Entry]:
+    """All entries of a running node, read with an auditor's or owner's account."""
+    if account is None:
+        raise typer.BadParameter("To read a node's ledger, give --account FILE.")
+    login = account_at(json.loads(account.read_text()), url)
+    node = log_in(url.rstrip("/"), login["email"], login["password"], login.get("node_key"))
+    entries: list[Entry] = []
+    while page := json.loads(node.call("ledger", after=len(entries), limit=1000)):
+        entries += [Entry(**each) for each in page]
+    return entries
+
+
+def account_at(accounts: dict[str, Any], url: str) -> dict[str, Any]:
+    """The account for this address: the file is one login, or several by domain."""
+    logins = [accounts] if "email" in accounts else list(accounts.values())
+    for login in logins:
+        if login["url"].rstrip("/") == url.rstrip("/"):
+            return dict(login)
+    raise typer.BadParameter(f"The account file has no login for {url}.")
+
+
+@app.command()
+@told
+def heads(
+    domain: DomainOption,
+    out: Annotated[Path | None, typer.Option(help="Write to this file.")] = None,
+    home: HomeOption = None,
+) -> None:
+    """All that a domain holds of its peers' ledgers, co-signed, for an auditor.
+
+    Example: coterie ledger heads --domain south --out peers/south.json
+    """
+    _write(_open(home, domain).heads.export(), out)
+
+
+@app.command()
+@told
+def prove(
+    entry: Annotated[int, typer.Argument(help="Number of the entry.")],
+    domain: DomainOption,
+    size: Annotated[
+        int | None, typer.Option(help="Under the head of so many entries, one a peer holds.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Write to this file.")] = None,
+    home: HomeOption = None,
+) -> None:
+    """A short proof that one entry is in the ledger; `ledger verify` reads it.
+
+    Example: coterie ledger prove 12 --domain north --out entry-12.json
+    """
+    _write(_open(home, domain).prove(entry, size), out)
+
+
+@app.command()
+@told
+def export(
+    domain: DomainOption,
+    out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path(),
+    heads: Annotated[
+        Path | None, typer.Option(help="What peers exported (`ledger heads`): file or folder.")
+    ] = None,
+    home: HomeOption = None,
+) -> None:
+    """The ledger as a signed bundle, which `ledger verify` reads, and as a page to print.
+
+    Example: coterie ledger export --domain north --out audit/
+    """
+    ledger = _open(home, domain)
+    bundle = ledger.export()
+    out.mkdir(parents=True, exist_ok=True)
+    file, page = out / f"{domain}-ledger.json", out / f"{domain}-ledger.html"
+    _write(bundle, file)
+    verdict = verify_ledger(file, bundle["node_key"], heads=heads)
+    page.write_text(report(ledger, bundle, verdict), encoding="utf-8")
+    console.print(f"{file}\n{page}", markup=False, highlight=False, soft_wrap=True)
+    if not verdict.ok:
+        raise fail(verdict.text, ExitCode.NOT_VERIFIED)
+
+
+def _open(home: Path | None, domain: str) -> Ledger:
+    folder = home_of(home).domain(domain)
+    settings = folder.settings()
+    if not folder.ledger_file.exists():
+        raise FolderError(f"{domain} has no ledger yet. Start it: coterie domain up {domain}")
+    return Ledger(folder.ledger_url, settings.name, folder.node_key())
+
+
+def _write(value: dict[str, Any], out: Path | None) -> None:
+    if out is None:
+        print_json(value)
+        return
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(value, ensure_ascii=False), encoding="utf-8")

@@ -156,7 +156,8 @@ def test_a_killed_node_aborts_the_attempt_and_the_run_resumes(
     adverts = advertise_by_hand(network, plan_hash, attempt=0)
     state = packed_state(plan)
     for node in nodes.values():
-        node.call("share", **round_arguments(plan_hash, 0), adverts=adverts, state=state)
+        sent = {"adverts": adverts, "state": state, "held": "{}"}
+        node.call("share", **round_arguments(plan_hash, 0), **sent)
     kill(network, "south")
     with pytest.raises(NodeUnreachable, match="coterie domain status south"):
         network.federation.quote(plan)
@@ -333,7 +334,7 @@ def round_arguments(plan_hash: str, attempt: int) -> dict:
 def advertise_by_hand(network: Network, plan_hash: str, attempt: int) -> str:
     nodes = network.federation.nodes.values()
     found = [json.loads(n.call("advertise", **round_arguments(plan_hash, attempt))) for n in nodes]
-    return json.dumps(found)
+    return json.dumps([each["advert"] for each in found])
 
 
 def packed_state(plan: ct.Plan) -> np.ndarray:

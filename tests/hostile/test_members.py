@@ -323,33 +323,46 @@ MEMBER_ATTACKS = [
     Attack(
         "early share",
         "shares with a peer's forged adverts",
-        rounds("share", adverts='[{"domain": "north"}]', state=np.zeros(8, np.uint8)),
+        rounds("share", adverts='[{"domain": "north"}]', state=np.zeros(8, np.uint8), held="{}"),
     ),
     Attack(
         "poisoned state",
         "NaN and infinity as state",
-        rounds("share", adverts="[]", state=np.array([np.nan, np.inf])),
+        rounds("share", adverts="[]", state=np.array([np.nan, np.inf]), held="{}"),
     ),
     Attack(
         "wide state",
         "a state of another shape",
-        rounds("share", adverts="[]", state=np.zeros((2, 2), np.int64)),
+        rounds("share", adverts="[]", state=np.zeros((2, 2), np.int64), held="{}"),
     ),
     Attack(
         "nested adverts",
         "20,000 nested brackets as a peer's adverts",
-        rounds("share", adverts="[" * 20000, state=np.zeros(8, np.uint8)),
+        rounds("share", adverts="[" * 20000, state=np.zeros(8, np.uint8), held="{}"),
     ),
     Attack(
         "many adverts",
         "5,000 adverts of a peer",
-        rounds("share", adverts=json.dumps([{}] * 5000), state=np.zeros(8, np.uint8)),
+        rounds("share", adverts=json.dumps([{}] * 5000), state=np.zeros(8, np.uint8), held="{}"),
     ),
-    Attack("early reveal", "a masked input that was never shared", rounds("reveal", seeds="[]")),
+    Attack(
+        "early reveal",
+        "a masked input that was never shared",
+        rounds("reveal", seeds="[]", notes="{}"),
+    ),
     Attack(
         "early confirm", "a confirmation of a peer's empty set", rounds("confirm", receipts="[]")
     ),
-    Attack("early unmask", "a peer's request to unmask", rounds("unmask", confirmations="[]")),
+    Attack(
+        "early unmask",
+        "a peer's request to unmask",
+        rounds("unmask", confirmations="[]", cosignatures="{}"),
+    ),
+    Attack(
+        "nested heads",
+        "20,000 nested brackets as the heads a peer holds",
+        rounds("share", adverts="[]", state=np.zeros(8, np.uint8), held="[" * 20000),
+    ),
     Attack(
         "negative round",
         "a round of negative number",

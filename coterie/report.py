@@ -1,0 +1,89 @@
+"""A ledger as a page that an auditor can print and file."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from policies.accounting import ADJACENCY, Event, epsilon_at_every_partner, plan_epsilon
+from policies.ledger import Ledger, PlanRecord
+from policies.verify import Verdict
+
+_DECISIONS = ("budget", "refusal", "consent", "approval", "denial", "closure")
+
+
+@dataclass(frozen=True)
+class _PlanCost:
+    """A plan and what it costs; `cost` is None where it lists no releases."""
+
+    record: PlanRecord
+    charged: int
+    delta: float
+    partners: int
+    cost: float | None
+    everywhere: float | None
+
+
+def report(ledger: Ledger, bundle: Mapping[str, Any], verdict: Verdict) -> str:
+    """One HTML page without scripts or outside resources: budgets, plans, decisions, co-signers.
+
+    Every epsilon stands with its delta, adjacency and unit.
+    """
+    budgets = ledger.budgets()
+    deltas = {budget.population: budget.delta for budget in budgets}
+    environment = Environment(
+        loader=PackageLoader("coterie"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+    )
+    environment.filters["figure"] = _figure
+    return environment.get_template("ledger.html").render(
+        bundle=bundle,
+        verdict=verdict,
+        unit=ADJACENCY,
+        budgets=budgets,
+        plans=[_cost(ledger, record, deltas) for record in ledger.plans()],
+        decisions=[
+            {"index": index, "kind": kind, "body": _Body(json.loads(body))}
+            for index, _, kind, body, _, _ in bundle["entries"]
+            if kind in _DECISIONS
+        ],
+    )
+
+
+class _Body(dict[str, Any]):
+    """An entry's fields; those that its kind doesn't have are None."""
+
+    def __missing__(self, key: str) -> None:
+        return None
+
+
+def _cost(ledger: Ledger, record: PlanRecord, deltas: Mapping[str, float]) -> _PlanCost:
+    states = [state for *_, state in ledger.attempts(record.plan_hash)]
+    delta = float(record.summary.get("delta") or deltas.get(record.population, 0.0))
+    partners = max(1, len(record.summary.get("roster", ())))
+    known = bool(record.events) and 0 < delta < 1
+    return _PlanCost(
+        record=record,
+        charged=states.count("charged"),
+        delta=delta,
+        partners=partners,
+        cost=_epsilon(record.events, delta, 1) if known else None,
+        everywhere=_epsilon(record.events, delta, partners) if known else None,
+    )
+
+
+@lru_cache(maxsize=1024)
+def _epsilon(events: tuple[Event, ...], delta: float, partners: int) -> float:
+    if partners == 1:
+        return plan_epsilon(events, delta)
+    return epsilon_at_every_partner(events, delta, partners)
+
+
+def _figure(epsilon: float) -> str:
+    return "unbounded" if math.isinf(epsilon) else f"{epsilon:.3f}"

@@ -1,0 +1,240 @@
+"""What a population's budget bears: what is spent, what approved plans hold, what is left."""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import sqlalchemy
+from numpy.typing import NDArray
+from sqlmodel import Session, col, func, select
+
+from policies.accounting import Event, RenyiFilter, renyi_total
+from policies.ledger.errors import BudgetExceeded, unknown_population
+from policies.ledger.tables import LedgerBudget, LedgerPlan, LedgerUse
+
+Mechanism = tuple[float, float]  # (noise multiplier, sampling rate)
+Total = NDArray[np.float64]  # Renyi divergence at each order
+
+
+@dataclass(frozen=True)
+class Budget:
+    """A population's budget; every epsilon is the Renyi filter's, at `delta`, for `ADJACENCY`.
+
+    Attributes:
+        population: whose budget it is.
+        epsilon: the owner's cap.
+        delta: the probability the guarantee excepts.
+        public: declared public by the owner: recorded, but not limited.
+        spent: epsilon of all that was charged or is reserved.
+        held: epsilon once every open, approved plan has used all it may.
+        remaining: cap less held; infinite if public, negative if the cap was lowered below held.
+        releases: number of attempts charged or reserved.
+    """
+
+    population: str
+    epsilon: float
+    delta: float
+    public: bool
+    spent: float
+    held: float
+    remaining: float
+    releases: int
+
+
+@dataclass(frozen=True)
+class Use:
+    """Attempts of one plan, by one mechanism, that are reserved or charged."""
+
+    mechanism: Mechanism
+    repeat: bool
+    count: int
+
+
+@dataclass
+class OpenPlan:
+    """What an approved plan may release, and what it has used of that."""
+
+    allowed: Counter[Mechanism]
+    used: list[Use]
+
+    def outstanding(self) -> list[Event]:
+        """What is left of it: each first attempt used up one release of its own mechanism, each
+        repetition one spare, which the plan lists at its costliest mechanism."""
+        left = self.allowed.copy()
+        repeats = 0
+        for use in self.used:
+            if use.repeat:
+                repeats += use.count
+            else:
+                left[use.mechanism] -= use.count
+        for mechanism in sorted(left, key=lambda pair: pair[0] / pair[1]):
+            taken = min(repeats, left[mechanism])
+            left[mechanism] -= taken
+            repeats -= taken
+        return [Event(*mechanism, count) for mechanism, count in left.items() if count > 0]
+
+
+def read_budget(session: Session, population: str) -> Budget:
+    """Raises UnknownPopulation if no budget was opened for the population."""
+    row = session.get(LedgerBudget, population)
+    if row is None:
+        raise unknown_population(population)
+    epsilon = RenyiFilter(row.delta).epsilon
+    spent = spent_of(session, population)
+    held = epsilon([*spent, *_outstanding(session, population)])
+    return Budget(
+        population=population,
+        epsilon=row.epsilon,
+        delta=row.delta,
+        public=row.public,
+        spent=epsilon(spent),
+        held=held,
+        remaining=math.inf if row.public else row.epsilon - held,
+        releases=sum(event.count for event in spent),
+    )
+
+
+def check_room(session: Session, population: str, events: Sequence[Event]) -> None:
+    """Raises BudgetExceeded unless `events` fit beside what is spent and held."""
+    budget = session.get(LedgerBudget, population)
+    if budget is None:
+        raise unknown_population(population)
+    if budget.public:
+        return
+    accountant = RenyiFilter(budget.delta)
+    held = renyi_total([*spent_of(session, population), *_outstanding(session, population)])
+    before, after = accountant.epsilon_of(held), accountant.epsilon_of(held + renyi_total(events))
+    if after > budget.epsilon:
+        # inf - inf has no meaning; an infinite request stays infinite.
+        requested = after - before if math.isfinite(after) else math.inf
+        raise BudgetExceeded(population, requested, budget.epsilon - before, budget.delta)
+
+
+def use_budget(
+    session: Session, population: str, plan_hash: str, event: Event, repeat: bool
+) -> None:
+    """Take one attempt of an approved plan off the budget.
+
+    Raises:
+        BudgetExceeded: spending passes the cap, or other plans' approved releases no longer fit.
+    """
+    budget = session.get_one(LedgerBudget, population)
+    plans = _open_plans(session, population)
+    mine = plans[plan_hash]
+    before = mine.outstanding()
+    mine.used.append(Use((event.noise_multiplier, event.sampling_rate), repeat, 1))
+    if not budget.public:
+        others = [e for plan in plans.values() if plan is not mine for e in plan.outstanding()]
+        spent = renyi_total(spent_of(session, population))
+        held_before = spent + renyi_total([*others, *before])
+        spent = spent + renyi_total([event])
+        held = spent + renyi_total([*others, *mine.outstanding()])
+        _check_within(budget, event, spent, held_before, held)
+    add_use(session, population, plan_hash, event, repeat, 1)
+
+
+def _check_within(
+    budget: LedgerBudget, event: Event, spent: Total, held_before: Total, held: Total
+) -> None:
+    accountant = RenyiFilter(budget.delta)
+    now, before, after = map(accountant.epsilon_of, (spent, held_before, held))
+    if now > budget.epsilon or before < after > budget.epsilon:
+        requested = accountant.epsilon([event])
+        over = max(now, after if after > before else 0.0) - budget.epsilon
+        raise BudgetExceeded(budget.population, requested, requested - over, budget.delta)
+
+
+def add_use(
+    session: Session, population: str, plan_hash: str, event: Event, repeat: bool, count: int
+) -> None:
+    """Count `count` attempts more (or less) as reserved or charged."""
+    key = (population, plan_hash, event.noise_multiplier, event.sampling_rate, repeat)
+    row = session.get(LedgerUse, key)
+    if row is None:
+        names = ("population", "plan_hash", "noise_multiplier", "sampling_rate", "repeat")
+        row = LedgerUse(**dict(zip(names, key, strict=True)), count=0)
+    row.count += count
+    session.add(row)
+
+
+def uses_of(session: Session, population: str, plan_hash: str) -> list[Use]:
+    """One plan's attempts that are reserved or charged, counted by mechanism."""
+    rows = session.exec(
+        select(LedgerUse).where(
+            LedgerUse.population == population, LedgerUse.plan_hash == plan_hash
+        )
+    )
+    return [Use((r.noise_multiplier, r.sampling_rate), r.repeat, r.count) for r in rows]
+
+
+def spent_of(session: Session, population: str) -> list[Event]:
+    """Everything charged or reserved, over all plans."""
+    columns = col(LedgerUse.noise_multiplier), col(LedgerUse.sampling_rate)
+    query = (
+        sqlalchemy.select(*columns, func.sum(col(LedgerUse.count)))
+        .where(col(LedgerUse.population) == population)
+        .group_by(*columns)
+    )
+    rows = session.connection().execute(query)
+    return [Event(z, q, int(count)) for z, q, count in rows if count > 0]
+
+
+def _outstanding(session: Session, population: str) -> list[Event]:
+    """What open approved plans may still release."""
+    plans = _open_plans(session, population).values()
+    return [event for plan in plans for event in plan.outstanding()]
+
+
+def _open_plans(session: Session, population: str) -> dict[str, OpenPlan]:
+    approved = (
+        sqlalchemy.select(col(LedgerPlan.plan_hash), col(LedgerPlan.events))
+        .where(col(LedgerPlan.population) == population)
+        .where(col(LedgerPlan.status) == "approved")
+    )
+    connection = session.connection()
+    plans = {
+        plan_hash: OpenPlan(counts_of(read_events(events)), [])
+        for plan_hash, events in connection.execute(approved)
+    }
+    used = sqlalchemy.select(
+        col(LedgerUse.plan_hash),
+        col(LedgerUse.noise_multiplier),
+        col(LedgerUse.sampling_rate),
+        col(LedgerUse.repeat),
+        col(LedgerUse.count),
+    ).join(LedgerPlan, col(LedgerUse.plan_hash) == col(LedgerPlan.plan_hash))
+    used = used.where(col(LedgerUse.population) == population)
+    for plan_hash, z, q, repeat, count in connection.execute(
+        used.where(col(LedgerPlan.status) == "approved")
+    ):
+        plans[plan_hash].used.append(Use((z, q), repeat, count))
+    return plans
+
+
+def counts_of(events: Iterable[Event]) -> Counter[Mechanism]:
+    """Releases by mechanism."""
+    counts: Counter[Mechanism] = Counter()
+    for event in events:
+        counts[event.noise_multiplier, event.sampling_rate] += event.count
+    return counts
+
+
+def read_events(text: str) -> list[Event]:
+    """The events that a plan's row keeps as JSON."""
+    return [
+        Event(float(item["noise_multiplier"]), float(item["sampling_rate"]), item["count"])
+        for item in json.loads(text)
+    ]
+
+
+def event_json(event: Event) -> dict[str, Any]:
+    """An event as entries and rows keep it."""
+    return {
+        "noise_multiplier": event.noise_multiplier,
+        "sampling_rate": event.sampling_rate,
+        "count": event.count,
+    }

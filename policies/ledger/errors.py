@@ -1,0 +1,89 @@
+"""Why the ledger did not do what was asked; nothing was changed then."""
+
+import math
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+
+from policies.accounting import ADJACENCY
+
+
+class LedgerError(Exception):
+    """The ledger did not do what was asked, and changed nothing."""
+
+
+class LedgerUnavailable(LedgerError):
+    """The ledger can't be read or written (disk full, locked, damaged): nothing may leave."""
+
+
+class NotApproved(LedgerError):
+    """The plan isn't approved here, or the release isn't one of those approved."""
+
+
+class AlreadyReleased(LedgerError):
+    """This attempt exists already; a release is repeated only under a new attempt number."""
+
+
+class AttemptOpen(AlreadyReleased):
+    """An earlier attempt of this release is neither charged nor void yet."""
+
+
+class AttemptsExhausted(LedgerError):
+    """The plan's spare attempts are used up."""
+
+
+class NotReserved(LedgerError):
+    """There is no open reservation to charge or to void."""
+
+
+class WrongStatus(LedgerError):
+    """The decision doesn't fit the plan's status."""
+
+
+class UnknownPopulation(LedgerError):
+    """No budget was opened for this population."""
+
+
+class BadSignature(LedgerError):
+    """The owner's signature doesn't verify for this plan and this domain."""
+
+
+class HeadRefused(LedgerError):
+    """A peer's ledger isn't what it showed before, or didn't set this release aside."""
+
+
+class BudgetExceeded(LedgerError):
+    """The population's budget has no room for what was asked.
+
+    Attributes:
+        requested: epsilon by which the budget's use would grow.
+        remaining: epsilon that is left.
+        short_by: the difference.
+        delta: the budget's delta.
+    """
+
+    def __init__(self, population: str, requested: float, remaining: float, delta: float):
+        self.requested, self.remaining, self.delta = requested, remaining, delta
+        self.short_by = requested - remaining
+        up = _round(requested, ROUND_CEILING)
+        down = _round(remaining, ROUND_FLOOR)
+        short = "infinite" if math.isinf(self.short_by) else f"{Decimal(up) - Decimal(down)}"
+        super().__init__(
+            f"The budget of population {population!r} has no room for this.\n"
+            f"Requested  epsilon {up}\n"
+            f"Remaining  epsilon {down}\n"
+            f"Short by   epsilon {short}\n"
+            f"All at delta {delta:g}; unit: {ADJACENCY}.\n"
+            "Ask for fewer releases or more noise, or have the owner raise the budget."
+        )
+
+
+def unknown_population(population: str) -> UnknownPopulation:
+    """No budget was opened for `population`."""
+    return UnknownPopulation(
+        f"No budget is open for population {population!r}. The owner opens it with the data set"
+    )
+
+
+def _round(value: float, rounding: str) -> str:
+    if math.isinf(value):
+        return "infinite" if value > 0 else "none"
+    return str(Decimal(value).quantize(Decimal("0.001"), rounding))

@@ -1,0 +1,414 @@
+"""Heads: what domains show each other of their ledgers every round, co-sign and keep.
+
+A head is the Merkle root (`policies.merkle`) over the hashes of a ledger's entries. Before a domain
+sends anything masked, every other one in the round shows it a head that extends the last it showed
+and that contains the reservation of this very release. Both then hold each other's: a ledger that
+is rolled back or rewritten no longer fits what the peers hold, and they refuse it.
+"""
+
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated, Any, Self
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from sqlmodel import Session, col, select
+
+from policies.accounting import Event
+from policies.canonical import canonical
+from policies.ledger.budgets import event_json
+from policies.ledger.chain import Chain, Entry, entry_hash, read_entry
+from policies.ledger.database import Database
+from policies.ledger.errors import HeadRefused, LedgerError
+from policies.ledger.tables import LedgerCosignature, LedgerEntry, LedgerPeerHead
+from policies.merkle import Tree, verify_consistency, verify_inclusion
+
+Hash = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+Signature = Annotated[str, Field(pattern="^[0-9a-f]{128}$")]
+Size = Annotated[int, Field(ge=1, le=2**31 - 1)]
+Path = Annotated[tuple[Hash, ...], Field(max_length=64)]
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @classmethod
+    def read(cls, message: object, sender: str) -> Self:
+        """Parse what a peer sent.
+
+        Raises:
+            HeadRefused: it isn't well-formed.
+        """
+        try:
+            return cls.model_validate(message)
+        except ValidationError as error:
+            where = ".".join(str(part) for part in error.errors()[0]["loc"])
+            raise HeadRefused(
+                f"{sender}: the {cls.__name__.lower()} of its ledger is malformed at {where!r}"
+            ) from None
+
+
+class Head(_Message):
+    """A signed head: the Merkle root over the first `size` entries' hashes."""
+
+    domain: str
+    size: Size
+    root: Hash
+    signature: Signature
+
+
+class Extension(_Message):
+    """That a head extends an earlier one of `size` entries."""
+
+    size: Size
+    path: Path
+
+
+class LeafEntry(_Message):
+    """An entry of the chain and where it stands under a head."""
+
+    index: Size
+    previous: Hash
+    kind: str
+    body: Annotated[str, Field(max_length=4096)]
+    path: Path
+
+
+class Note(_Message):
+    """What a domain shows one peer in a round."""
+
+    head: Head
+    extends: Annotated[tuple[Extension, ...], Field(max_length=64)]
+    reservation: LeafEntry
+
+
+class Cosignature(_Message):
+    """A peer's signature under a head of the ledger whose node has `node_key`."""
+
+    node_key: Hash
+    size: Size
+    root: Hash
+    time: Annotated[str, Field(max_length=32)]
+    signature: Signature
+
+
+@dataclass(frozen=True)
+class Release:
+    """One attempt at one release, as its reservation must name it."""
+
+    plan: str
+    step: str
+    release: int
+    attempt: int
+    event: Event
+
+
+class Heads:
+    """What this node shows of its own ledger, and what it holds of its peers'."""
+
+    def __init__(self, database: Database, chain: Chain) -> None:
+        self._database = database
+        self._chain = chain
+        self._tree = Tree()
+        self._last = ""
+        self._lock = threading.Lock()
+
+    def head(self, size: int | None = None) -> Head:
+        """This ledger's head, signed: over the first `size` entries, or over all.
+
+        Raises:
+            LedgerError: there aren't so many.
+        """
+        with self._lock, self._database.reading() as session:
+            return self._head(self._grown(session), size)
+
+    def prove(self, index: int, size: int | None = None) -> tuple[Head, LeafEntry]:
+        """A head, and that the entry of that index (from 1) is under it.
+
+        Raises:
+            LedgerError: there is no such entry or head.
+        """
+        with self._lock, self._database.reading() as session:
+            tree = self._grown(session)
+            head = self._head(tree, size)
+            row = session.get(LedgerEntry, index)
+            if row is None or index > head.size:
+                raise LedgerError(f"There is no entry {index} among the first {head.size}")
+            return head, _leaf(read_entry(row), tree, head.size)
+
+    def note(self, reservation: Entry, held: Mapping[str, Sequence[int]]) -> dict[str, Any]:
+        """What to show: the head now, that `reservation` is in it, and what it extends.
+
+        Args:
+            held: by peer, the sizes of the heads of this ledger that it holds.
+
+        Returns:
+            Head and reservation, and `extends` by peer.
+        """
+        with self._lock, self._database.reading() as session:
+            tree = self._grown(session)
+            known = {
+                peer: [
+                    Extension(size=size, path=_hex(tree.consistency(size, len(tree))))
+                    for size in sizes
+                    if 0 < size <= len(tree)
+                ]
+                for peer, sizes in held.items()
+            }
+            return {
+                "head": self._head(tree).model_dump(),
+                "reservation": _leaf(reservation, tree, len(tree)).model_dump(mode="json"),
+                "extends": {
+                    peer: [each.model_dump(mode="json") for each in found]
+                    for peer, found in known.items()
+                },
+            }
+
+    def held(self, node_keys: Iterable[str]) -> dict[str, list[int]]:
+        """By node key, the sizes of the heads that this node holds and no later one covers."""
+        with self._database.reading() as session:
+            return {key: [row.size for row in _uncovered(session, key)] for key in node_keys}
+
+    def cosign(
+        self, note: Note, domain: str, node_key: str, held: Sequence[int], release: Release
+    ) -> None:
+        """Check a peer's head against what is held of it, then sign and keep it, durably.
+
+        Args:
+            held: what `held` gave when this round began; the peer was told. A head that another
+                round brought meanwhile is kept beside this one, and the next must extend both.
+
+        Raises:
+            HeadRefused: it isn't signed, is older than one held, doesn't extend it, or doesn't
+                contain the release's reservation.
+        """
+        head = note.head
+        _check_signed(head, domain, node_key)
+        _check_reservation(note, domain, release)
+        with self._database.writing() as session:
+            for size in held:
+                row = session.get_one(LedgerPeerHead, (node_key, size))
+                _check_extends(note, row)
+                row.covered = row.covered or head.size > size
+            self._keep_peer(session, head, node_key)
+
+    def cosignatures(self, node_keys: Iterable[str]) -> list[Cosignature]:
+        """Our signatures under the newest heads held of these ledgers."""
+        with self._database.reading() as session:
+            rows = [row for key in node_keys for row in _uncovered(session, key)]
+            return [_cosignature(row) for row in rows]
+
+    def keep(self, cosignature: Cosignature, witness: str, node_key: str) -> None:
+        """Keep a peer's signature under a head of ours.
+
+        Raises:
+            HeadRefused: it isn't the peer's, or not under a head of this ledger.
+        """
+        mine = cosignature.node_key == self._chain.node_key
+        if not mine or not _holds(
+            node_key, cosignature_message(cosignature), cosignature.signature
+        ):
+            raise HeadRefused(f"{witness}: its co-signature isn't under this ledger's head")
+        with self._lock, self._database.writing() as session:
+            tree, size = self._grown(session), cosignature.size
+            if size > len(tree) or tree.root(size).hex() != cosignature.root:
+                raise HeadRefused(
+                    f"{witness} co-signed a head of {size} entries that this ledger doesn't have:"
+                    " this node was rolled back to an older copy. Restore the newest one"
+                )
+            if session.get(LedgerCosignature, (size, node_key)) is None:
+                session.add(
+                    LedgerCosignature(
+                        size=size,
+                        node_key=node_key,
+                        witness=witness,
+                        root=cosignature.root,
+                        time=cosignature.time,
+                        signature=cosignature.signature,
+                    )
+                )
+
+    def kept(self) -> list[dict[str, Any]]:
+        """The peers' co-signatures under this ledger's heads, oldest first."""
+        query = select(LedgerCosignature).order_by(
+            col(LedgerCosignature.size), col(LedgerCosignature.witness)
+        )
+        with self._database.reading() as session:
+            return [row.model_dump() for row in session.exec(query)]
+
+    def export(self) -> dict[str, Any]:
+        """All that this node holds of its peers' ledgers, for an auditor."""
+        query = select(LedgerPeerHead).order_by(
+            col(LedgerPeerHead.domain), col(LedgerPeerHead.size)
+        )
+        with self._database.reading() as session:
+            rows = [row.model_dump(exclude={"covered"}) for row in session.exec(query)]
+        return {
+            "format": "coterie-heads-v1",
+            "witness": self._chain.domain,
+            "witness_key": self._chain.node_key,
+            "heads": rows,
+        }
+
+    def _keep_peer(self, session: Session, head: Head, node_key: str) -> None:
+        row = session.get(LedgerPeerHead, (node_key, head.size))
+        if row is not None:
+            if row.root != head.root:
+                raise _rewritten(head.domain, head.size)
+            return
+        time = datetime.now(UTC).isoformat(timespec="seconds")
+        signed: dict[str, Any] = {
+            "node_key": node_key,
+            "size": head.size,
+            "root": head.root,
+            "time": time,
+        }
+        session.add(
+            LedgerPeerHead(
+                domain=head.domain,
+                signature=head.signature,
+                cosignature=self._chain.sign(_cosigned(**signed)),
+                covered=False,
+                **signed,
+            )
+        )
+
+    def _head(self, tree: Tree, size: int | None = None) -> Head:
+        size = len(tree) if size is None else size
+        if not 0 < size <= len(tree):
+            raise LedgerError(f"There is no head of {size} entries; the ledger has {len(tree)}")
+        fields: dict[str, Any] = {
+            "domain": self._chain.domain,
+            "size": size,
+            "root": tree.root(size).hex(),
+        }
+        return Head(**fields, signature=self._chain.sign(_headed(**fields)))
+
+    def _grown(self, session: Session) -> Tree:
+        """The tree over all entries; those seen before aren't read again."""
+        size = len(self._tree)
+        if size:
+            last = session.get(LedgerEntry, size)
+            if last is None or last.hash != self._last:
+                self._tree, size = Tree(), 0  # another copy of the file was put in its place
+        query = select(LedgerEntry.hash).where(LedgerEntry.index > size)
+        for found in session.exec(query.order_by(col(LedgerEntry.index))):
+            self._tree.append(bytes.fromhex(found))
+            self._last = found
+        return self._tree
+
+
+def cosignature_message(said: Cosignature) -> str:
+    """What a co-signature covers."""
+    return _cosigned(said.node_key, said.size, said.root, said.time)
+
+
+def _headed(domain: str, size: int, root: str) -> str:
+    return f"coterie-head-v1\n{size}\n{root}\n{domain}"
+
+
+def _cosigned(node_key: str, size: int, root: str, time: str) -> str:
+    return f"coterie-cosignature-v1\n{node_key}\n{size}\n{root}\n{time}"
+
+
+def _cosignature(row: LedgerPeerHead) -> Cosignature:
+    return Cosignature(
+        node_key=row.node_key,
+        size=row.size,
+        root=row.root,
+        time=row.time,
+        signature=row.cosignature,
+    )
+
+
+def _uncovered(session: Session, node_key: str) -> Sequence[LedgerPeerHead]:
+    query = select(LedgerPeerHead).where(
+        LedgerPeerHead.node_key == node_key, col(LedgerPeerHead.covered).is_(False)
+    )
+    return session.exec(query.order_by(col(LedgerPeerHead.size))).all()
+
+
+def _check_signed(head: Head, domain: str, node_key: str) -> None:
+    message = _headed(head.domain, head.size, head.root)
+    if head.domain != domain or not _holds(node_key, message, head.signature):
+        raise HeadRefused(f"{domain}: its ledger's head isn't signed by its node key")
+
+
+def _check_extends(note: Note, held: LedgerPeerHead) -> None:
+    head = note.head
+    if head.size < held.size:
+        raise HeadRefused(
+            f"{head.domain}'s ledger has {head.size} entries, but it showed {held.size} on"
+            f" {held.time}: it was rolled back to an older copy. No round goes on with it before"
+            " its owner restores the newest copy"
+        )
+    if head.size == held.size:
+        if head.root != held.root:
+            raise _rewritten(head.domain, held.size)
+        return
+    paths = [each.path for each in note.extends if each.size == held.size]
+    proof = [bytes.fromhex(each) for each in paths[0]] if paths else []
+    roots = bytes.fromhex(held.root), bytes.fromhex(head.root)
+    if not verify_consistency(held.size, head.size, *roots, proof):
+        raise _rewritten(head.domain, held.size)
+
+
+def _check_reservation(note: Note, domain: str, release: Release) -> None:
+    said, head = note.reservation, note.head
+    body = {
+        "plan": release.plan,
+        "step": release.step,
+        "release": release.release,
+        "attempt": release.attempt,
+        "event": event_json(release.event),
+    }
+    digest = entry_hash(said.index, said.previous, said.kind, said.body)
+    proof = [bytes.fromhex(each) for each in said.path]
+    under = verify_inclusion(
+        bytes.fromhex(digest), said.index - 1, head.size, proof, bytes.fromhex(head.root)
+    )
+    if not under or said.kind != "reservation" or not _says(said.body, body):
+        raise HeadRefused(
+            f"{domain} doesn't show that its ledger has set attempt {release.attempt} of"
+            f" {release.step}/{release.release} aside; nothing is sent"
+        )
+
+
+def _says(text: str, body: Mapping[str, Any]) -> bool:
+    """Whether an entry's body is this one, at whatever time."""
+    time = text.rpartition('"time":"')[2].removesuffix('"}')
+    return len(time) < 40 and canonical({**body, "time": time}).decode() == text
+
+
+def _rewritten(domain: str, size: int) -> HeadRefused:
+    return HeadRefused(
+        f"{domain}'s ledger isn't a continuation of the {size} entries that it showed before: its"
+        " past was rewritten, or it shows different ledgers to different partners. No round goes"
+        " on with it; compare `coterie ledger heads` of all partners"
+    )
+
+
+def _leaf(entry: Entry, tree: Tree, size: int) -> LeafEntry:
+    return LeafEntry(
+        index=entry.index,
+        previous=entry.previous,
+        kind=entry.kind,
+        body=entry.body,
+        path=_hex(tree.inclusion(entry.index - 1, size)),
+    )
+
+
+def _hex(proof: Iterable[bytes]) -> tuple[str, ...]:
+    return tuple(each.hex() for each in proof)
+
+
+def _holds(key: str, message: str, signature: str) -> bool:
+    try:
+        public = Ed25519PublicKey.from_public_bytes(bytes.fromhex(key))
+        public.verify(bytes.fromhex(signature), message.encode())
+    except (ValueError, InvalidSignature):
+        return False
+    return True

@@ -1,0 +1,87 @@
+"""Which attempts at which releases an approved plan still allows."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlmodel import Session, select
+
+from policies.accounting import Event
+from policies.ledger.budgets import Use, counts_of, read_events, uses_of
+from policies.ledger.errors import (
+    AlreadyReleased,
+    AttemptOpen,
+    AttemptsExhausted,
+    NotApproved,
+    NotReserved,
+)
+from policies.ledger.tables import LedgerAttempt, LedgerPlan
+
+
+def check_attempt(
+    session: Session, plan: LedgerPlan, step: str, release: int, attempt: int, event: Event
+) -> bool:
+    """Whether the attempt repeats a charged one; raises unless the plan still allows it."""
+    name = f"{step}/{release}"
+    states = dict(
+        session.exec(
+            select(LedgerAttempt.attempt, LedgerAttempt.state).where(
+                LedgerAttempt.plan_hash == plan.plan_hash,
+                LedgerAttempt.step == step,
+                LedgerAttempt.release == release,
+            )
+        ).all()
+    )
+    latest = max(states, default=-1)
+    if attempt <= latest:
+        raise AlreadyReleased(
+            f"Attempt {latest} of {name} exists already; the next one is {latest + 1}"
+        )
+    if states.get(latest) == "reserved":
+        raise AttemptOpen(f"Attempt {latest} of {name} is open: charge or void it first")
+    used = uses_of(session, plan.population, plan.plan_hash)
+    repeat = "charged" in states.values()
+    _check_left(plan, used, name, event, repeat)
+    return repeat
+
+
+def _check_left(
+    plan: LedgerPlan, used: Sequence[Use], name: str, event: Event, repeat: bool
+) -> None:
+    allowed = counts_of(read_events(plan.events))
+    mechanism = event.noise_multiplier, event.sampling_rate
+    if repeat and sum(use.count for use in used if use.repeat) >= plan.spare_attempts:
+        raise AttemptsExhausted(
+            f"{name} was charged once, and the plan's {plan.spare_attempts} spare attempts are"
+            " used up. Submit a new plan for what is left to release"
+        )
+    firsts = [use for use in used if not use.repeat]
+    taken = sum(use.count for use in firsts if use.mechanism == mechanism)
+    releases = sum(use.count for use in firsts)
+    if mechanism not in allowed or (
+        not repeat
+        and (taken >= allowed[mechanism] or releases >= allowed.total() - plan.spare_attempts)
+    ):
+        raise NotApproved(
+            f"Release {name} with noise multiplier {event.noise_multiplier:g} at sampling rate"
+            f" {event.sampling_rate:g} isn't among the releases that were approved and are left"
+        )
+
+
+def open_reservation(
+    row: LedgerAttempt | None, step: str, release: int, attempt: int
+) -> LedgerAttempt:
+    if row is None or row.state != "reserved":
+        state = "not reserved" if row is None else row.state
+        raise NotReserved(
+            f"Attempt {attempt} of {step}/{release} is {state}; expected an open reservation"
+        )
+    return row
+
+
+def attempt_json(row: LedgerAttempt) -> dict[str, Any]:
+    return {
+        "plan": row.plan_hash,
+        "step": row.step,
+        "release": row.release,
+        "attempt": row.attempt,
+    }
