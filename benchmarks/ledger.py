@@ -24,6 +24,7 @@ import statistics
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
@@ -266,20 +267,23 @@ def share_of(plan: str, release: int, attempt: int) -> str:
     return hashlib.sha256(f"{plan} {release} {attempt}".encode()).hexdigest()
 
 
+DECIDED_AT = (1_000, 2_500, 5_000, 10_000)
+VERIFIED_AT = (12_500, 25_000, 50_000)
+"""Charges; each is two entries."""
+
+
 def speed(folder: Path) -> None:
     """Print what decisions and verification take as the ledger grows."""
-    print("Deciding a plan (approve, and reserve + charge of one release), median of 20:")
-    for charges in (1_000, 2_500, 5_000, 10_000):
-        path = grown(folder, charges, per_plan=30)
-        decide, release = decisions(path)
-        print(f"{charges:>7} charges  approve {decide:6.1f} ms   release {release:6.1f} ms")
-    print("Verifying:")
-    for entries in (25_000, 50_000, 100_000):
-        path = grown(folder, entries // 2, per_plan=100)
-        began = time.monotonic()
-        verdict = verify(path, owner_key_hex(NODE))
-        seconds = time.monotonic() - began
-        print(f"{verdict.entries:>7} entries  {seconds:6.1f} s   ok: {verdict.ok}")
+    print("Deciding a plan (approve; reserve and charge of one release), median of 20; verifying:")
+    for charges, path in grown(folder, sorted({*DECIDED_AT, *VERIFIED_AT})):
+        if charges in VERIFIED_AT:
+            began = time.monotonic()
+            verdict = verify(path, owner_key_hex(NODE))
+            seconds = time.monotonic() - began
+            print(f"{verdict.entries:>7} entries  verify {seconds:6.1f} s   ok: {verdict.ok}")
+        if charges in DECIDED_AT:
+            decide, release = decisions(path)
+            print(f"{charges:>7} charges  approve {decide:6.1f} ms   release {release:6.1f} ms")
 
 
 def decisions(path: Path) -> tuple[float, float]:
@@ -301,31 +305,33 @@ def decisions(path: Path) -> tuple[float, float]:
     return statistics.median(approve), statistics.median(release)
 
 
-def grown(folder: Path, charges: int, per_plan: int) -> Path:
-    """A ledger with so many charges; made where fsync is free, then copied to `folder`.
+def grown(folder: Path, milestones: list[int], per_plan: int = 30) -> Iterator[tuple[int, Path]]:
+    """A ledger at so many charges; made where fsync is free, then copied to `folder`.
 
     Every plan has a noise multiplier of its own, as calibrated plans do; every tenth stays open.
     """
     memory = Path("/dev/shm") if Path("/dev/shm").is_dir() else folder
-    made = Path(tempfile.mkdtemp(dir=memory)) / "ledger.db"
-    ledger = Ledger(f"sqlite:///{made}", "north", NODE)
-    ledger.open_budget("shoppers", 1e9, DELTA)
-    for number in range(-(-charges // per_plan)):
-        plan, event = plan_hash(number), Event(4.0 + number / 100, (1.0, 0.1, 0.01)[number % 3], 1)
-        whole = Event(event.noise_multiplier, event.sampling_rate, per_plan + 1)
-        ledger.submit(plan, "grown", "s" * 64, "shoppers", [whole], {"delta": DELTA})
-        signature = sign_approval(OWNER, plan, "north")
-        ledger.approve(plan, "owner", owner_key_hex(OWNER), signature, "e" * 64)
-        for release in range(min(per_plan, charges - number * per_plan)):
-            ledger.reserve(plan, "train", release, 0, event)
+    with tempfile.TemporaryDirectory(dir=memory) as made:
+        file, kept = Path(made) / "ledger.db", folder / "ledger.db"
+        ledger = Ledger(f"sqlite:///{file}", "north", NODE)
+        ledger.open_budget("shoppers", 1e9, DELTA)
+        for number in range(milestones[-1]):
+            plan, release = plan_hash(number // per_plan), number % per_plan
+            noise, rate = 4.0 + number // per_plan / 100, (1.0, 0.1, 0.01)[number // per_plan % 3]
+            if release == 0:
+                ledger.submit(
+                    plan, "grown", "s", "shoppers", [Event(noise, rate, per_plan + 1)], {}
+                )
+                signature = sign_approval(OWNER, plan, "north")
+                ledger.approve(plan, "owner", owner_key_hex(OWNER), signature, "e" * 64)
+            ledger.reserve(plan, "train", release, 0, Event(noise, rate, 1))
             ledger.charge(plan, "train", release, 0, share_of(plan, release, 0))
-        if number % 10:
-            ledger.close(plan, "done")
-    ledger.dispose()
-    kept = folder / f"{charges}.db"
-    shutil.copy(made, kept)
-    shutil.rmtree(made.parent)
-    return kept
+            if release == per_plan - 1 and number // per_plan % 10:
+                ledger.close(plan, "done")
+            if number + 1 in milestones:
+                ledger.dispose()
+                shutil.copy(file, kept)
+                yield number + 1, kept
 
 
 def main() -> None:
