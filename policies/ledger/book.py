@@ -21,6 +21,7 @@ from policies.ledger.budgets import (
     use_budget,
 )
 from policies.ledger.chain import Chain, Entry, read_entry
+from policies.ledger.commitments import Commitment, commitments_of
 from policies.ledger.database import Database
 from policies.ledger.errors import (
     AlreadyReleased,
@@ -191,7 +192,9 @@ class Ledger:
         with self._database.writing() as session:
             plan = session.get(LedgerPlan, plan_hash)
             if plan is not None and plan.status == "approved":
-                return
+                # The same decision again adds nothing; another one has come too late.
+                if (plan.decided_by, plan.reason) == (decided_by, reason):
+                    return
             plan = require(plan, plan_hash, "pending", "awaiting signature")
             check_room(session, plan.population, read_events(plan.events))
             entry = self._chain.append(
@@ -206,32 +209,45 @@ class Ledger:
             )
             decide(session, plan, "approved", entry.time, decided_by, reason)
 
-    def deny(self, plan_hash: str, decided_by: str, reason: str) -> None:
+    def deny(self, plan_hash: str, decided_by: str, reason: str, explanation: str = "") -> None:
         """Say no for good, with a reason the scientist will read.
+
+        `explanation` is the SHA-256 of what the decider was shown.
 
         Raises:
             WrongStatus: the plan is not open, or approved already (`close` it instead).
         """
         with self._database.writing() as session:
             plan = session.get(LedgerPlan, plan_hash)
-            if plan is not None and plan.status == "denied":
+            if plan is not None and (plan.status, plan.decided_by, plan.reason) == (
+                "denied", decided_by, reason,
+            ):
                 return
             plan = require(plan, plan_hash, "pending", "awaiting signature")
             entry = self._chain.append(
-                session, "denial", plan=plan_hash, by=decided_by, reason=reason
+                session,
+                "denial",
+                plan=plan_hash,
+                by=decided_by,
+                reason=reason,
+                explanation=explanation,
             )
             decide(session, plan, "denied", entry.time, decided_by, reason)
 
-    def reserve(self, plan_hash: str, step: str, release: int, attempt: int, event: Event) -> Entry:
+    def reserve(
+        self, plan_hash: str, step: str, release: int, attempt: int, event: Event, until: str = ""
+    ) -> Entry:
         """Set aside the cost of one attempt, durably, before anything private is computed.
 
-        Attempt numbers of a release only grow; numbers may be left out.
+        Attempt numbers of a release only grow; numbers may be left out. `until` is when the
+        earliest of the owners' approvals expires, as the entries write times.
 
         Returns:
             The entry, to be shown to the peers (`Heads.note`).
 
         Raises:
-            NotApproved: the plan isn't approved, or this release isn't among those it listed.
+            NotApproved: the plan isn't approved or its approval has expired, or this release isn't
+                among those it listed.
             AlreadyReleased: this attempt or a later one was reserved before.
             AttemptOpen: an earlier attempt is still to be charged or voided.
             AttemptsExhausted: no spare attempt is left.
@@ -263,7 +279,7 @@ class Ledger:
                 )
             )
             use_budget(session, plan.population, plan_hash, event, repeat)
-            return self._chain.append(
+            entry = self._chain.append(
                 session,
                 "reservation",
                 plan=plan_hash,
@@ -272,6 +288,9 @@ class Ledger:
                 attempt=attempt,
                 event=event_json(event),
             )
+            if until and entry.time >= until:
+                raise NotApproved(f"The approval of plan {plan_hash[:16]} expired at {until}")
+            return entry
 
     def charge(
         self, plan_hash: str, step: str, release: int, attempt: int, share_sha256: str
@@ -389,6 +408,11 @@ class Ledger:
         """
         with self._database.reading() as session:
             check_room(session, population, events)
+
+    def commitments(self, population: str) -> list[Commitment]:
+        """What each plan of the population has used or may still use, oldest decision first."""
+        with self._database.reading() as session:
+            return commitments_of(session, population)
 
     def budgets(self) -> list[Budget]:
         """The budgets of all populations, by name."""
