@@ -353,8 +353,12 @@ class Ledger:
                 return
             self._void(session, open_reservation(row, step, release, attempt), reason)
 
-    def close(self, plan_hash: str, reason: str) -> None:
+    def close(
+        self, plan_hash: str, reason: str, by: str | None = None, explanation: str = ""
+    ) -> None:
         """End the plan: what it held and never charged goes back; open reservations are voided.
+
+        `by` revokes or withdraws it (None: it ended by itself); `explanation` as in `deny`.
 
         Raises:
             WrongStatus: the plan is unknown, denied or refused.
@@ -370,8 +374,9 @@ class Ledger:
                 )
             ).all():
                 self._void(session, row, "plan closed")
-            entry = self._chain.append(session, "closure", plan=plan_hash, reason=reason)
-            decide(session, plan, "closed", entry.time, plan.decided_by, reason)
+            said = {} if by is None else {"by": by, "explanation": explanation}
+            entry = self._chain.append(session, "closure", plan=plan_hash, reason=reason, **said)
+            decide(session, plan, "closed", entry.time, by or plan.decided_by, reason)
 
     def status(self, plan_hash: str) -> str:
         """unknown, pending, awaiting signature, approved, denied, refused or closed."""
