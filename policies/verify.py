@@ -361,11 +361,11 @@ class _State:
 
     def _read_approval(self, body: dict[str, Any]) -> None:
         owner = body["owner_key"]
-        outer = json.loads(body["signature"], object_pairs_hook=_unique)
-        said = json.loads(outer["said"], object_pairs_hook=_unique)
+        said = _statement(owner, body["signature"])
+        if said is None:
+            raise _Bad("the owner's signature doesn't fit the plan", self.index)
         self._expect(
             _HEX64.fullmatch(body["plan"]) is not None
-            and _signed(owner, outer["signature"], f"coterie-approval-v2\n{outer['said']}")
             and said["domain"] == self.domain
             and (said["kind"] == "envelope" or said["plan"] == body["plan"]),
             "the owner's signature doesn't fit the plan",
@@ -944,6 +944,17 @@ def _headlines(state: _State, count: int, problem: str, first_bad: int | None) -
     if newest < count:
         lines.append(f"Entries {newest + 1} to {count} came after: only this node signed them yet.")
     return lines
+
+
+def _statement(key: str, text: str) -> dict[str, Any] | None:
+    """What an owner signed, an approval or an envelope; None if it isn't `key`'s."""
+    try:
+        outer = json.loads(text, object_pairs_hook=_unique)
+        signed = _signed(key, outer["signature"], f"coterie-approval-v2\n{outer['said']}")
+        said = json.loads(outer["said"], object_pairs_hook=_unique)
+    except _UNREADABLE:
+        return None
+    return said if signed and isinstance(said, dict) else None
 
 
 def _signed(key: str, signature: str, message: str) -> bool:
