@@ -286,7 +286,9 @@ def _first_problem(error: ValidationError) -> str:
         inner = first["loc"][0] == "office_hours"
         known = OfficeHours.model_fields if inner else OwnerPolicy.model_fields
         unknown = str(first["loc"][-1])
-        return f"unknown setting {setting!r}{_nearest(unknown, known)}. Known are {', '.join(known)}"
+        return (
+            f"unknown setting {setting!r}{_nearest(unknown, known)}. Known are {', '.join(known)}"
+        )
     return f"setting {setting!r}: {first['msg']}, got {first['input']!r}"
 
 

@@ -220,7 +220,9 @@ class Ledger:
         with self._database.writing() as session:
             plan = session.get(LedgerPlan, plan_hash)
             if plan is not None and (plan.status, plan.decided_by, plan.reason) == (
-                "denied", decided_by, reason,
+                "denied",
+                decided_by,
+                reason,
             ):
                 return
             plan = require(plan, plan_hash, "pending", "awaiting signature")
