@@ -40,7 +40,7 @@ class Owner:
 
     def show(self, plan_hash: str) -> dict[str, Any]:
         """One plan with its explanation."""
-        return json.loads(self.node.call("plan", plan_hash=self.full_hash(plan_hash)))
+        return json.loads(self.node.call("plan", plan_hash=plan_hash))
 
     def approve(self, plan_hash: str, reason: str = "", days: float = APPROVAL_DAYS) -> str:
         """Approve through the native Syft request and sign what is shown now; gives the status.
