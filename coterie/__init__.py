@@ -24,10 +24,12 @@ from network.program import DataSet, Gradient, Plan, State, Sum
 from network.reader import install_strict_reader
 from network.training import NotApproved, Progress, Run, RunInterrupted
 from policies.approvals import load_owner_key, sign_approval
+from policies.calibration import Calibration, calibrate
 from policies.canonical import sha256_hex
 
 __all__ = [
     "Account",
+    "Calibration",
     "DataSet",
     "Federation",
     "FederationError",
@@ -39,6 +41,7 @@ __all__ = [
     "RunInterrupted",
     "State",
     "Sum",
+    "calibrate",
     "connect",
     "pin_node",
     "use_owner_key",

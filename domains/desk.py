@@ -449,8 +449,10 @@ class Desk:
         }
 
     def progress(self, plan_hash: str) -> dict[str, Any]:
+        record = next((r for r in self.ledger.plans() if r.plan_hash == plan_hash), None)
         return {
             "status": self.ledger.status(plan_hash),
+            "reason": record.reason if record else "",
             "attempts": [list(a) for a in self.ledger.attempts(plan_hash)],
         }
 

@@ -1,6 +1,6 @@
 """How much noise an epsilon takes: for an author who plans, before there is a plan.
 
-    calibrate(epsilon=2.0, rounds=30, users=5000)
+calibrate(epsilon=2.0, rounds=30, users=5000)
 """
 
 import math

@@ -191,10 +191,10 @@ class Ledger:
             )
         with self._database.writing() as session:
             plan = session.get(LedgerPlan, plan_hash)
-            if plan is not None and plan.status == "approved":
-                # The same decision again adds nothing; another one has come too late.
-                if (plan.decided_by, plan.reason) == (decided_by, reason):
-                    return
+            # The same decision again adds nothing; another one has come too late.
+            same = ("approved", decided_by, reason)
+            if plan is not None and (plan.status, plan.decided_by, plan.reason) == same:
+                return
             plan = require(plan, plan_hash, "pending", "awaiting signature")
             check_room(session, plan.population, read_events(plan.events))
             entry = self._chain.append(

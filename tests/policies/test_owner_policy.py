@@ -87,7 +87,10 @@ def test_a_policy_is_read_from_toml(tmp_path: Path) -> None:
         ("epsilon = inf", "epsilon"),
         ("epsilon = '8'", "epsilon"),
         ("delta = 0.0", "delta"),
-        ("epsillon = 8.0", "unknown setting 'epsillon'; known are epsilon"),
+        (
+            "epsillon = 8.0",
+            "unknown setting 'epsillon'; the nearest is 'epsilon'. Known are epsilon",
+        ),
         ("epsilon = ", "isn't TOML"),
     ],
 )
