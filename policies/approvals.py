@@ -3,7 +3,7 @@
 The key is made on the owner's machine, pinned in every roster by its public half, and never given
 to a node: a node that could sign for its owner could approve for its owner. What is signed says
 which plan, for which one domain, who decided, when, why, until when, and the hash of the
-explanation that was shown. It travels with the run, and every node on the roster checks every owner's.
+explanation that was shown. It travels with the run; every node on the roster checks every owner's.
 """
 
 import json
