@@ -503,8 +503,8 @@ class Desk:
         try:
             self._check_roster(plan)
             admit(plan, dataset.declaration.bounds, public=dataset.public)
-        except PlanRefused as refused:
-            return [{"rule": refused.rule, "message": str(refused)}], [], []
+        except PlanRefused as error:
+            return [{"rule": error.rule, "message": str(error)}], [], []
         if plan.catalogue != dataset.declaration.catalogue_hash:
             message = (
                 f"{self.name} has another item catalogue than the plan "

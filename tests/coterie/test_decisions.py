@@ -28,7 +28,7 @@ def test_revoked_in_the_middle_of_a_run_the_next_round_does_not_happen(
         if progress.index == 1:
             assert south.revoke(plan_hash[:8], "contract ended") == "closed"
 
-    with pytest.raises(ct.RunInterrupted, match="revoked by owner@south.*contract ended"):
+    with pytest.raises(ct.RunInterrupted, match=r"revoked by owner@south.*contract ended"):
         network.federation.train(plan, tmp_path, revoke)
     for name in NAMES:
         assert network.charged(name, plan_hash) == [("count", 0, 0)]
