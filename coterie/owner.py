@@ -76,7 +76,15 @@ class Owner:
         """Deny a plan that waits for a decision; gives the status."""
         full = self.full_hash(plan_hash)
         self.node.call_syft("request.undo", uid=self._request_uid(full), reason=reason)
-        return str(self.show(full)["status"])
+        shown = self.show(full)
+        # Syft's own `request.undo` answers success whatever the change said.
+        if (shown["status"], shown["reason"]) != ("denied", reason):
+            raise NodeRefused(
+                self.node.name,
+                f"This plan is {shown['status']} already, decided by {shown['decided_by']}; not "
+                "denied. To take an approval back: coterie requests revoke",
+            )
+        return "denied"
 
     def revoke(self, plan_hash: str, reason: str) -> str:
         """Take an approval back, in the middle of a run too; gives the status."""
