@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import Field, ValidationError
 
-from policies.accounting import ADJACENCY, plan_epsilon
+from policies.accounting import ADJACENCY, RenyiFilter, plan_epsilon
 from policies.approvals import (
     Approval,
     Hex64,
@@ -90,7 +90,7 @@ class Envelope(Statement):
             identical: only repetitions that differ in their labels; else any plan of the same
                 computation within the limits.
             limits: epsilon, total_epsilon, delta, releases, noise_multiplier; default: the plan's
-                own, and `plans` times its epsilon.
+                own, and what `plans` such plans cost together.
 
         Raises:
             EnvelopeError: the plan has no noise, or a limit is out of range or unknown.
@@ -102,7 +102,8 @@ class Envelope(Statement):
         epsilon = limits.get("epsilon", plan_epsilon(events, plan.delta))
         own: dict[str, Any] = {
             "epsilon": epsilon,
-            "total_epsilon": plans * epsilon,
+            # The filter's own figure, which is what the node adds up; repetitions just fit.
+            "total_epsilon": max(plans * epsilon, RenyiFilter(plan.delta).epsilon(events * plans)),
             "delta": plan.delta,
             "releases": sum(event.count for event in events),
             "noise_multiplier": min(event.noise_multiplier for event in events),
