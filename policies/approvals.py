@@ -138,6 +138,14 @@ class Approval(Statement):
     explanation: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
 
 
+class _AnyEnvelope(Statement):
+    """What the ledger reads of an envelope, without knowing plans."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
+
+    kind: Literal["envelope"]
+
+
 S = TypeVar("S", bound=Statement)
 
 
@@ -189,6 +197,18 @@ def verify_approval(owner_key: str, plan_hash: str, domain: str, text: str) -> b
     """
     approval = read_statement(Approval, owner_key, domain, text)
     return approval is not None and approval.plan == plan_hash
+
+
+def may_approve(owner_key: str, plan_hash: str, domain: str, text: str) -> bool:
+    """Whether a ledger may record `text` as the approval of this plan; never raises.
+
+    It is the owner's approval of it, or any envelope of hers for this domain. Whether that covers
+    the plan takes the plan itself (`envelopes.why_not_approved`), and is checked by whoever has it:
+    the desk before it records it, every node on the roster before the first share.
+    """
+    if read_statement(_AnyEnvelope, owner_key, domain, text) is not None:
+        return True
+    return verify_approval(owner_key, plan_hash, domain, text)
 
 
 def sign_statement(key: Ed25519PrivateKey, statement: Statement) -> str:

@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlmodel import Session, col, select
 
 from policies.accounting import Event, merge
-from policies.approvals import verify_approval
+from policies.approvals import may_approve
 from policies.canonical import canonical
 from policies.ledger.budgets import (
     Budget,
@@ -184,7 +184,7 @@ class Ledger:
             BudgetExceeded: it doesn't fit beside what is spent and held.
             WrongStatus: the plan isn't pending or awaiting its signature.
         """
-        if not verify_approval(owner_key_hex, plan_hash, self.domain, signature_hex):
+        if not may_approve(owner_key_hex, plan_hash, self.domain, signature_hex):
             raise BadSignature(
                 f"The signature isn't {owner_key_hex[:16]}'s for plan {plan_hash[:16]} at"
                 f" {self.domain!r}. Sign this plan's hash with the owner's own key"
