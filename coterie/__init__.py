@@ -17,16 +17,19 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from domains.request import sign_approvals_with
+from domains.request import PlanChange, sign_approvals_with
 from network.answers import check_syft_answers, pin_node
 from network.federation import Account, Federation, FederationError, connect
 from network.program import DataSet, Gradient, Plan, State, Sum
 from network.reader import install_strict_reader
 from network.training import NotApproved, Progress, Run, RunInterrupted
 from policies.approvals import load_owner_key, sign_approval
+from policies.calibration import Calibration, calibrate
+from policies.canonical import sha256_hex
 
 __all__ = [
     "Account",
+    "Calibration",
     "DataSet",
     "Federation",
     "FederationError",
@@ -38,6 +41,7 @@ __all__ = [
     "RunInterrupted",
     "State",
     "Sum",
+    "calibrate",
     "connect",
     "pin_node",
     "use_owner_key",
@@ -55,9 +59,15 @@ def use_owner_key(domain: str, path: Path | str, passphrase: str | None = None) 
     _owner_keys[domain] = load_owner_key(Path(path), passphrase)
 
 
-def _sign(plan_hash: str, domain: str) -> str | None:
-    key = _owner_keys.get(domain)
-    return None if key is None else sign_approval(key, plan_hash, domain)
+def _sign(change: PlanChange, reason: str) -> str | None:
+    key = _owner_keys.get(change.domain)
+    if key is None:
+        return None
+    shown = sha256_hex(change.explanation.encode())
+    by = f"owner of {change.domain}"
+    return sign_approval(
+        key, change.plan_hash, change.domain, by=by, reason=reason, explanation=shown
+    )
 
 
 install_strict_reader()

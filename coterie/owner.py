@@ -13,7 +13,10 @@ from syft.types.uid import UID
 
 from domains.request import PlanChange
 from network.client import NodeClient, NodeRefused, log_in
-from policies.approvals import load_owner_key, sign_approval
+from policies.approvals import APPROVAL_DAYS, OwnerKeyError, load_owner_key, sign_approval
+from policies.canonical import sha256_hex
+from policies.envelopes import Envelope, sign_envelope
+from policies.plan import Plan
 
 ROLES = {"scientist": ServiceRole.DATA_SCIENTIST, "auditor": ServiceRole.GUEST}
 
@@ -23,11 +26,13 @@ class Owner:
     """An owner's session on her node.
 
     Attributes:
+        email: of the account, for the record in what is signed.
         key: the owner's signing key; without it approvals stay 'awaiting signature'.
     """
 
     node: NodeClient
     key: Ed25519PrivateKey | None
+    email: str = ""
 
     def plans(self) -> list[dict[str, Any]]:
         """All plans of this node, with status and cost."""
@@ -35,34 +40,101 @@ class Owner:
 
     def show(self, plan_hash: str) -> dict[str, Any]:
         """One plan with its explanation."""
-        return json.loads(self.node.call("plan", plan_hash=self.full_hash(plan_hash)))
+        return json.loads(self.node.call("plan", plan_hash=plan_hash))
 
-    def approve(self, plan_hash: str, reason: str = "") -> str:
-        """Approve through the native Syft request, signing the plan's hash; gives the status."""
+    def approve(self, plan_hash: str, reason: str = "", days: float = APPROVAL_DAYS) -> str:
+        """Approve through the native Syft request and sign what is shown now; gives the status.
+
+        Args:
+            days: how long the approval holds.
+        """
         full = self.full_hash(plan_hash)
         arguments: dict[str, Any] = {"uid": self._request_uid(full), "reason": reason}
         if self.key is not None:
-            arguments["signature"] = sign_approval(self.key, full, self.node.name)
+            arguments["signature"] = self.sign(full, reason, days)
         self.node.call_syft("request.apply", **arguments)
         return str(self.show(full)["status"])
 
+    def sign(self, plan_hash: str, reason: str = "", days: float = APPROVAL_DAYS) -> str:
+        """The signed approval of a plan, of what its node shows now; nothing is sent.
+
+        Raises:
+            OwnerKeyError: this session has no key.
+        """
+        shown = self.show(plan_hash)
+        return sign_approval(
+            self._required_key(),
+            shown["plan_hash"],
+            self.node.name,
+            by=self.email,
+            reason=reason,
+            explanation=sha256_hex(shown["explanation"].encode()),
+            days=days,
+        )
+
     def deny(self, plan_hash: str, reason: str) -> str:
-        """Deny a pending plan or withdraw an approval; gives the status."""
+        """Deny a plan that waits for a decision; gives the status."""
         full = self.full_hash(plan_hash)
         self.node.call_syft("request.undo", uid=self._request_uid(full), reason=reason)
-        return str(self.show(full)["status"])
+        shown = self.show(full)
+        # Syft's own `request.undo` answers success whatever the change said.
+        if (shown["status"], shown["reason"]) != ("denied", reason):
+            raise NodeRefused(
+                self.node.name,
+                f"This plan is {shown['status']} already, decided by {shown['decided_by']}; not "
+                "denied. To take an approval back: coterie requests revoke",
+            )
+        return "denied"
+
+    def revoke(self, plan_hash: str, reason: str) -> str:
+        """Take an approval back, in the middle of a run too; gives the status."""
+        full = self.full_hash(plan_hash)
+        return str(self.node.call("revoke", plan_hash=full, reason=reason))
+
+    def envelope(
+        self, plan_hash: str, plans: int, days: float, reason: str = "", **limits: Any
+    ) -> Envelope:
+        """The envelope of plans like this one; see `Envelope.around`. Nothing is sent."""
+        shown = self.show(plan_hash)
+        return Envelope.around(
+            Plan.from_json(shown["plan"]),
+            self.node.name,
+            plans=plans,
+            days=days,
+            by=self.email,
+            reason=reason,
+            explanation=sha256_hex(shown["explanation"].encode()),
+            **limits,
+        )
+
+    def preapprove(self, envelope: Envelope) -> str:
+        """Sign an envelope and hand it to the node; gives its hash."""
+        signed = sign_envelope(self._required_key(), envelope)
+        return str(self.node.call("preapprove", envelope=signed))
+
+    def envelopes(self) -> list[dict[str, Any]]:
+        """The envelopes that the node keeps, with how many plans each approved."""
+        return json.loads(self.node.call("envelopes"))
+
+    def discard(self, envelope_hash: str) -> None:
+        """Let the node approve nothing more by this envelope, given whole or by its start."""
+        found = [e["envelope"] for e in self.envelopes() if e["envelope"].startswith(envelope_hash)]
+        if len(found) != 1:
+            raise NodeRefused(self.node.name, f"{len(found)} envelopes start so.")
+        self.node.call("discard", envelope_hash=found[0])
 
     def full_hash(self, start: str) -> str:
         """The one plan whose hash starts so.
 
         Raises:
-            NodeRefused: none or several do.
+            NodeRefused: fewer than 6 characters, or none or several do.
         """
-        found = [p["plan_hash"] for p in self.plans() if p["plan_hash"].startswith(start)]
-        if len(found) != 1:
-            what = "no plan starts" if not found else f"{len(found)} plans start"
-            raise NodeRefused(self.node.name, f"{self.node.name}: {what} with '{start[:64]}'.")
-        return str(found[0])
+        return str(self.show(start)["plan_hash"])
+
+    def _required_key(self) -> Ed25519PrivateKey:
+        if self.key is None:
+            raise OwnerKeyError("This session has no key to sign with. Give the owner's key file")
+        return self.key
 
     def invite(self, email: str, name: str, role: str) -> str:
         """Make an account with a generated password, which is returned once.
@@ -101,4 +173,5 @@ def log_in_owner(login: Path, key: Path | None, passphrase: str | None = None) -
     """
     account = json.loads(login.read_text())
     node = log_in(account["url"], account["email"], account["password"], account.get("node_key"))
-    return Owner(node, load_owner_key(key, passphrase) if key is not None else None)
+    signing = load_owner_key(key, passphrase) if key is not None else None
+    return Owner(node, signing, account["email"])

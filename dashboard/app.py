@@ -123,10 +123,7 @@ def _approval_form(owner: Owner, plan_hash: str) -> None:
 
 
 def _signing_command(plan_hash: str, domain: str) -> str:
-    return (
-        'python -c "from policies.approvals import load_owner_key, sign_approval; '
-        f"print(sign_approval(load_owner_key('owner.pem', None), '{plan_hash}', '{domain}'))\""
-    )
+    return f"coterie requests sign {plan_hash[:16]} --domain {domain}"
 
 
 def _denial_form(owner: Owner, plan_hash: str) -> None:

@@ -1,8 +1,8 @@
 """The owner's desk: what a node knows of data sets and plans, and how decisions are recorded."""
 
-import hashlib
 import math
-from collections.abc import Mapping
+import threading
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,20 @@ from domains.folder import DomainSettings, write_private
 from domains.participation import Participation, read_model
 from policies.accounting import ADJACENCY, epsilon_at_every_partner, plan_epsilon
 from policies.admission import PlanRefused, admit
-from policies.approvals import verify_approval, verify_submission
+from policies.approvals import Approval, validity, verify_submission
+from policies.canonical import sha256_hex
+from policies.envelopes import Envelope, read_consent, why_not_approved
 from policies.explanation import explain
-from policies.ledger import Budget, BudgetExceeded, Ledger, PlanRecord
-from policies.owner_policy import PlanFacts
+from policies.ledger import Budget, Commitment, Ledger, LedgerError, PlanRecord
+from policies.likeness import likeness_of, model_of, operations_of, query_of, roster_of
+from policies.limits import Limit, limits_of
+from policies.nearest import nearest_plans
+from policies.owner_policy import PlanFacts, Refusal
 from policies.plan import Plan
 from policies.verify import verify
+
+SHORTEST_PREFIX = 6
+"""A plan's hash may be given by its start, from so many characters on."""
 
 
 class DeskRefused(Exception):
@@ -49,7 +57,11 @@ class Desk:
         self._node_key = node_key
         self._datasets = datasets
         self._plans = plans
-        plans.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._envelopes = plans / "envelopes"
+        # One decision after the other, so that what a rule saw still holds when it is recorded.
+        self._deciding = threading.RLock()
+        for folder in (plans, self._envelopes):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for dataset in datasets.values():
             ledger.open_budget(
                 dataset.declaration.population,
@@ -76,10 +88,11 @@ class Desk:
             )
         return self._datasets[name]
 
-    def quote(self, plan: Plan) -> dict[str, Any]:
-        """The plan's cost and every rule that would refuse it; records nothing."""
+    def quote(self, plan: Plan, account: str = "") -> dict[str, Any]:
+        """The plan's cost, every rule that would refuse it, and what would fit; records nothing."""
         dataset = self.dataset(plan.dataset)
         budget = self.ledger.budget(dataset.declaration.population)
+        refusals, advice, offers = self._judge(plan, dataset, account)
         return {
             "domain": self.name,
             "epsilon": None if plan.public else plan_epsilon(plan.events(), plan.delta),
@@ -89,11 +102,15 @@ class Desk:
             "delta": plan.delta,
             "adjacency": ADJACENCY,
             "budget": _json_budget(budget),
-            "refusals": self._refusals(plan, dataset),
+            "refusals": refusals,
+            "advice": advice,
+            "offers": offers,
         }
 
     def submit(self, plan: Plan, account: str, signature: str) -> dict[str, Any]:
-        """Record a plan, refused or pending. Submitting the same plan again changes nothing.
+        """Record a plan: refused, pending, or approved within an envelope.
+
+        Submitting the same plan again changes nothing.
 
         Args:
             account: verify key of the Syft account that submits, hex.
@@ -102,9 +119,27 @@ class Desk:
         dataset = self.dataset(plan.dataset)
         if not verify_submission(plan.scientist, plan.hash, account, signature):
             raise DeskRefused("The plan is not signed by the scientist whose key it names.")
-        known = self.ledger.status(plan.hash)
-        if known != "unknown":
-            return {"status": known, "plan_hash": plan.hash, "refusals": [], "new": False}
+        with self._deciding:
+            known = self.ledger.status(plan.hash)
+            if known != "unknown":
+                return {"status": known, "plan_hash": plan.hash, "refusals": [], "new": False}
+            refusals, advice, offers = self._judge(plan, dataset, account)
+            self._record(plan, account, dataset)
+            for refusal in refusals:
+                self.ledger.refuse(plan.hash, refusal["rule"], refusal["message"])
+            if not refusals and not advice:
+                self._approve_within_envelope(plan, dataset)
+            status = self.ledger.status(plan.hash)
+        return {
+            "status": status,
+            "plan_hash": plan.hash,
+            "refusals": refusals,
+            "advice": advice,
+            "offers": offers,
+            "new": True,
+        }
+
+    def _record(self, plan: Plan, account: str, dataset: PrivateDataset) -> None:
         write_private(self._plans / f"{plan.hash}.json", plan.to_json())
         self.ledger.submit(
             plan.hash,
@@ -115,59 +150,274 @@ class Desk:
             {
                 "dataset": plan.dataset,
                 "roster": [entry.name for entry in plan.roster],
+                "roster_hash": roster_of(plan),
                 "public": plan.public,
                 "delta": plan.delta,
+                "author": plan.scientist,
+                "model": model_of(plan),
+                "like": likeness_of(plan),
+                "queries": {step.name: query_of(step) for step in plan.steps},
             },
             spare_attempts=plan.spare_attempts,
         )
-        refusals = self._refusals(plan, dataset)
-        for refusal in refusals:
-            self.ledger.refuse(plan.hash, refusal["rule"], refusal["message"])
-        status = self.ledger.status(plan.hash)
-        return {"status": status, "plan_hash": plan.hash, "refusals": refusals, "new": True}
 
-    def explain(self, plan: Plan) -> str:
+    def explain(self, plan: Plan, since: str | None = "previous") -> str:
+        """What the owner is shown: the plan, what her rules say, and what changed.
+
+        Args:
+            since: hash of the plan to compare with; "previous": the last one that was approved
+                here for the same data set and author, if any; None: compare with none.
+        """
         dataset = self.dataset(plan.dataset)
         budget = self.ledger.budget(dataset.declaration.population)
-        return explain(plan, budget.held, budget.epsilon)
+        before = self._previous(plan) if since == "previous" else None
+        if since not in (None, "previous"):
+            before = self._known(str(since))
+        text = explain(plan, budget.held, budget.epsilon, before)
+        _, advice, _ = self._judge(plan, dataset, "", offers=False)
+        rules = [f"  {each['rule']}: {each['message']}" for each in advice]
+        said = ["Your rules leave this to you:", *rules] if rules else ["Your rules: none broken."]
+        return "\n".join([*said, f"Model: {model_of(plan)}", "", text])
 
     def approve(
         self, plan_hash: str, decided_by: str, signature: Any, reason: str, explanation: str
     ) -> str:
         """Record an owner's approval; without a valid signature nothing will run.
 
+        Args:
+            signature: the signed approval (`policies.approvals`), by the owner's key or, where two
+                persons must agree, a second approver's; None: a yes without signature.
+            explanation: what the native request shows.
+
         Raises:
-            DeskRefused: unknown plan, or the signature isn't this owner's.
+            DeskRefused: unknown plan, decided already, the office is closed, or the approval isn't
+                this owner's, of what this node shows.
             LedgerError: the budget can't bear the plan.
         """
         plan = self._known(plan_hash)
-        if self.ledger.status(plan_hash) not in ("pending", "awaiting signature"):
-            raise DeskRefused(f"This plan is {self.ledger.status(plan_hash)}; nothing to approve.")
-        if signature is None:
-            self.ledger.consent(plan_hash, decided_by)
+        policy = self.dataset(plan.dataset).policy
+        with self._deciding:
+            self._require_open(plan_hash)
+            self._check_still_right(plan)
+            if signature is None:
+                self.ledger.consent(plan_hash, decided_by)
+                return self.ledger.status(plan_hash)
+            keys = (self._settings.owner_key, *policy.second_approvers)
+            found = self._read_approval(plan, keys, signature, explanation)
+            if reason and reason != found.reason:
+                raise DeskRefused("The reason given is not the one that was signed.")
+            self._keep_signature(plan_hash, signature)
+            owners = self._signature_of(plan_hash, keys[:1])
+            seconds = self._signature_of(plan_hash, keys[1:])
+            if owners is None or (policy.second_approvers and seconds is None):
+                self.ledger.consent(plan_hash, decided_by)
+            else:
+                consent = read_consent(self._settings.owner_key, self.name, owners)
+                assert isinstance(consent, Approval)
+                self.ledger.approve(
+                    plan_hash, decided_by, keys[0], owners, consent.explanation, consent.reason
+                )
             return self.ledger.status(plan_hash)
-        if not isinstance(signature, str) or not verify_approval(
-            self._settings.owner_key, plan_hash, self.name, signature
-        ):
+
+    def preapprove(self, text: str) -> str:
+        """Keep an envelope that the owner signed; plans within it are approved when they come.
+
+        Raises:
+            DeskRefused: not an envelope by this owner's key for one of these data sets, expired,
+                or two persons must approve.
+        """
+        found = read_consent(self._settings.owner_key, self.name, text)
+        if not isinstance(found, Envelope):
+            raise DeskRefused(f"This is no envelope signed by {self.name}'s owner key.")
+        if self.dataset(found.data_set).policy.second_approvers:
+            raise DeskRefused("second_approvers: two persons approve each plan here, none before.")
+        if not found.holds():
+            raise DeskRefused(f"The envelope expired at {found.expires}.")
+        write_private(self._envelopes / f"{found.hash}.json", text)
+        return found.hash
+
+    def envelopes(self) -> list[dict[str, Any]]:
+        """The envelopes kept here, with how many plans each approved."""
+        found = [self._envelope(text) for text in self._kept_envelopes()]
+        return [
+            {"envelope": e.hash, "text": e.explain(), "used": len(self._under(e)), **e.model_dump()}
+            for e in found
+        ]
+
+    def discard(self, envelope_hash: str) -> None:
+        """Approve nothing more by this envelope; plans that it approved must be revoked singly."""
+        file = self._envelopes / f"{envelope_hash}.json"
+        if len(envelope_hash) != 64 or not envelope_hash.isalnum() or not file.exists():
+            raise DeskRefused(f"{self.name} keeps no envelope {envelope_hash[:64]}.")
+        file.unlink()
+
+    def deny(self, plan_hash: str, decided_by: str, reason: str, explanation: str = "") -> str:
+        """Record a denial of an open plan.
+
+        Raises:
+            DeskRefused: decided already; an approval is taken back with `revoke`.
+        """
+        self._known(plan_hash)
+        with self._deciding:
+            self._require_open(plan_hash)
+            self.ledger.deny(plan_hash, decided_by, reason, sha256_hex(explanation.encode()))
+            return self.ledger.status(plan_hash)
+
+    def revoke(self, plan_hash: str, decided_by: str, reason: str) -> str:
+        """Take an approval back, in the middle of a run too: the next release doesn't happen.
+
+        Raises:
+            DeskRefused: the plan isn't approved.
+        """
+        plan = self._known(plan_hash)
+        return self._end(plan, "revoked", decided_by, reason, ("approved",))
+
+    def withdraw(self, plan: Plan, by: str, reason: str) -> str:
+        """Its scientist wants the plan no longer: what it held of the budget goes back.
+
+        Raises:
+            DeskRefused: the plan is decided against or ended already.
+        """
+        return self._end(
+            plan, "withdrawn", by, reason, ("pending", "awaiting signature", "approved")
+        )
+
+    def _end(self, plan: Plan, how: str, by: str, reason: str, statuses: Sequence[str]) -> str:
+        shown = sha256_hex(self.explain(plan).encode())
+        with self._deciding:
+            status = self.ledger.status(plan.hash)
+            if status not in statuses:
+                raise DeskRefused(
+                    f"This plan is {status}; only one that is {' or '.join(statuses)} can be {how}."
+                )
+            self.ledger.close(plan.hash, f"{how} by {by}: {reason}", by, shown)
+            return self.ledger.status(plan.hash)
+
+    def _require_open(self, plan_hash: str) -> None:
+        record = next((r for r in self.ledger.plans() if r.plan_hash == plan_hash), None)
+        if record is None or record.status not in ("pending", "awaiting signature"):
+            status = "unknown" if record is None else record.status
+            who = f", decided by {record.decided_by}" if record and record.decided_by else ""
+            raise DeskRefused(
+                f"This plan is {status} already{who}; nothing to decide. To take an approval back: "
+                "coterie requests revoke"
+            )
+
+    def _check_still_right(self, plan: Plan) -> None:
+        """The rules once more, since others may have been approved since it was submitted."""
+        dataset = self.dataset(plan.dataset)
+        record = next(r for r in self.ledger.plans() if r.plan_hash == plan.hash)
+        refusals, _, _ = self._judge(plan, dataset, record.scientist, offers=False)
+        closed = dataset.policy.closed()
+        for refusal in [*refusals, *([asdict(closed)] if closed else [])]:
+            raise DeskRefused(f"{refusal['rule']}: {refusal['message']}")
+
+    def _read_approval(
+        self, plan: Plan, keys: Sequence[str], signature: Any, explanation: str
+    ) -> Approval:
+        found = next(
+            (a for a in (read_consent(k, self.name, signature) for k in keys) if a is not None),
+            None,
+        )
+        if not isinstance(found, Approval) or found.plan != plan.hash:
             raise DeskRefused(
                 f"The signature is not by {self.name}'s owner key "
                 f"({self._settings.owner_key[:16]}…). Sign with that key: coterie requests approve"
             )
-        shown = hashlib.sha256(explanation.encode()).hexdigest()
-        self.ledger.approve(
-            plan_hash, decided_by, self._settings.owner_key, signature, shown, reason
-        )
-        write_private(self._plans / f"{plan.hash}.signature", signature)
-        return self.ledger.status(plan_hash)
+        days = self.dataset(plan.dataset).policy.max_approval_days
+        if not found.holds() or found.expires > validity(days)[1]:
+            raise DeskRefused(f"An approval must hold for at most {days} days, and still now.")
+        shown = {sha256_hex(text.encode()) for text in (explanation, self.explain(plan))}
+        if found.explanation not in shown:
+            raise DeskRefused(
+                "What was signed is not what this node shows now: the plan's place in the budget "
+                "has changed, or no explanation was signed. Look again: coterie requests show"
+            )
+        return found
 
-    def deny(self, plan_hash: str, decided_by: str, reason: str) -> str:
-        """Record a denial, or withdraw an approval: the next release doesn't happen."""
-        self._known(plan_hash)
-        if self.ledger.status(plan_hash) == "approved":
-            self.ledger.close(plan_hash, f"withdrawn by {decided_by}: {reason}")
-        else:
-            self.ledger.deny(plan_hash, decided_by, reason)
-        return self.ledger.status(plan_hash)
+    def _keep_signature(self, plan_hash: str, signature: str) -> None:
+        key = read_consent(self._settings.owner_key, self.name, signature)
+        suffix = "signature" if key is not None else "second"
+        write_private(self._plans / f"{plan_hash}.{suffix}", signature)
+
+    def _signature_of(self, plan_hash: str, keys: Sequence[str]) -> str | None:
+        """What one of these keys signed for the plan, if it still holds."""
+        for suffix in ("signature", "second"):
+            file = self._plans / f"{plan_hash}.{suffix}"
+            text = file.read_text() if file.exists() else None
+            for key in keys:
+                if text and why_not_approved(self._known(plan_hash), key, self.name, text) is None:
+                    return text
+        return None
+
+    def _approve_within_envelope(self, plan: Plan, dataset: PrivateDataset) -> None:
+        if dataset.policy.second_approvers or dataset.policy.closed() is not None:
+            return
+        past = self.ledger.commitments(dataset.declaration.population)
+        for text in self._kept_envelopes():
+            envelope = self._envelope(text)
+            if envelope.misses(plan) or not self._has_room(envelope, plan, past):
+                continue
+            shown = sha256_hex(self.explain(plan).encode())
+            by = f"envelope {envelope.hash[:16]} of {envelope.by}"
+            write_private(self._plans / f"{plan.hash}.signature", text)
+            try:
+                self.ledger.approve(
+                    plan.hash, by, self._settings.owner_key, text, shown, envelope.reason
+                )
+            except LedgerError:
+                (self._plans / f"{plan.hash}.signature").unlink()
+            return
+
+    def _has_room(self, envelope: Envelope, plan: Plan, past: Sequence[Commitment]) -> bool:
+        under = self._under(envelope)
+        held = tuple(event for each in past if each.plan_hash in under for event in each.events)
+        limit = Limit("envelope", "", envelope.total_epsilon, envelope.delta, held)
+        return len(under) < envelope.plans and limit.fits(plan.events())
+
+    def _under(self, envelope: Envelope) -> set[str]:
+        """The plans that this envelope approved, ended or not."""
+        own = self._settings.owner_key
+        found = set()
+        for file in self._plans.glob("*.signature"):
+            consent = read_consent(own, self.name, file.read_text())
+            if isinstance(consent, Envelope) and consent.hash == envelope.hash:
+                found.add(file.stem)
+        return found
+
+    def _kept_envelopes(self) -> list[str]:
+        texts = [file.read_text() for file in sorted(self._envelopes.glob("*.json"))]
+        own = self._settings.owner_key
+        return [t for t in texts if isinstance(read_consent(own, self.name, t), Envelope)]
+
+    def _envelope(self, text: str) -> Envelope:
+        found = read_consent(self._settings.owner_key, self.name, text)
+        assert isinstance(found, Envelope)
+        return found
+
+    def _previous(self, plan: Plan) -> Plan | None:
+        for record in reversed(self.ledger.plans()):
+            signed = (self._plans / f"{record.plan_hash}.signature").exists()
+            if record.plan_hash == plan.hash or not signed or record.status == "denied":
+                continue
+            other = self.plan(record.plan_hash, None)
+            if other and (other.scientist, other.dataset) == (plan.scientist, plan.dataset):
+                return other
+        return None
+
+    def full_hash(self, start: str, scientist: str | None) -> str:
+        """The one plan, of all or of a scientist, whose hash starts so.
+
+        Raises:
+            DeskRefused: too short, or none or several do.
+        """
+        if len(start) < SHORTEST_PREFIX:
+            raise DeskRefused(f"Give at least {SHORTEST_PREFIX} characters of the plan's hash.")
+        found = [r["plan_hash"] for r in self.plans(scientist) if r["plan_hash"].startswith(start)]
+        if len(found) != 1:
+            what = "knows no plan" if not found else f"knows {len(found)} plans"
+            raise DeskRefused(f"{self.name} {what} of yours that starts with '{start[:64]}'.")
+        return str(found[0])
 
     def plan(self, plan_hash: str, scientist: str | None) -> Plan | None:
         """A submitted plan, or None if there is none (or it is another scientist's)."""
@@ -186,21 +436,23 @@ class Desk:
         return [r for r in records if scientist in (None, r["scientist"])]
 
     def show(self, plan_hash: str, scientist: str | None) -> dict[str, Any]:
-        plan = self.plan(plan_hash, scientist)
-        if plan is None:
-            raise DeskRefused(f"{self.name} knows no plan {plan_hash[:64]} of yours.")
+        plan_hash = self.full_hash(plan_hash, scientist)
+        plan = self._known(plan_hash)
         record = next(r for r in self.plans(None) if r["plan_hash"] == plan_hash)
         signature = self._plans / f"{plan_hash}.signature"
         return {
             **record,
             "plan": plan.to_json(),
             "explanation": self.explain(plan),
+            "model": model_of(plan),
             "signature": signature.read_text() if signature.exists() else None,
         }
 
     def progress(self, plan_hash: str) -> dict[str, Any]:
+        record = next((r for r in self.ledger.plans() if r.plan_hash == plan_hash), None)
         return {
             "status": self.ledger.status(plan_hash),
+            "reason": record.reason if record else "",
             "attempts": [list(a) for a in self.ledger.attempts(plan_hash)],
         }
 
@@ -244,27 +496,67 @@ class Desk:
             raise DeskRefused(f"{self.name} knows no plan {plan_hash[:64]}.")
         return plan
 
-    def _refusals(self, plan: Plan, dataset: PrivateDataset) -> list[dict[str, str]]:
+    def _judge(
+        self, plan: Plan, dataset: PrivateDataset, account: str, *, offers: bool = True
+    ) -> tuple[list[dict[str, str]], list[dict[str, str]], list[dict[str, str]]]:
+        """(rules that refuse the plan, rules that leave it to the owner, plans that would fit)."""
         try:
             self._check_roster(plan)
             admit(plan, dataset.declaration.bounds, public=dataset.public)
-        except PlanRefused as refused:
-            return [{"rule": refused.rule, "message": str(refused)}]
+        except PlanRefused as error:
+            return [{"rule": error.rule, "message": str(error)}], [], []
         if plan.catalogue != dataset.declaration.catalogue_hash:
-            return [
-                {
-                    "rule": "catalogue",
-                    "message": f"{self.name} has another item catalogue than the plan "
-                    f"({dataset.declaration.catalogue_hash[:12]} here).",
-                }
-            ]
-        facts = PlanFacts.of(plan.events(), plan.delta, dataset.declaration.users, plan.public)
-        refusals = [asdict(refusal) for refusal in dataset.policy.check(facts)]
-        try:
-            self.ledger.require_room(dataset.declaration.population, plan.events())
-        except BudgetExceeded as exceeded:
-            refusals.append({"rule": "budget", "message": str(exceeded)})
-        return refusals
+            message = (
+                f"{self.name} has another item catalogue than the plan "
+                f"({dataset.declaration.catalogue_hash[:12]} here)."
+            )
+            return [{"rule": "catalogue", "message": message}], [], []
+        limits = self._limits(plan, dataset, account)
+        broken = self._broken(plan, dataset, limits)
+        refused = [each for each in broken if dataset.policy.decides(each)]
+        found = []
+        if refused and offers:
+            found = nearest_plans(plan, lambda other: self._fits(other, dataset, limits))
+        return (
+            [asdict(self._with_offer(each, [o.text for o in found])) for each in refused],
+            [asdict(each) for each in broken if not dataset.policy.decides(each)],
+            [{"how": offer.how, "text": offer.text} for offer in found],
+        )
+
+    def _limits(self, plan: Plan, dataset: PrivateDataset, account: str) -> list[Limit]:
+        population = dataset.declaration.population
+        past = [c for c in self.ledger.commitments(population) if c.plan_hash != plan.hash]
+        return limits_of(dataset.policy, past, population, account, plan.dataset)
+
+    def _broken(
+        self, plan: Plan, dataset: PrivateDataset, limits: Sequence[Limit]
+    ) -> list[Refusal]:
+        facts = PlanFacts.of(
+            plan.events(),
+            plan.delta,
+            dataset.declaration.users,
+            plan.public,
+            operations_of(plan),
+            model_of(plan),
+        )
+        over = (limit.check(plan.events()) for limit in limits)
+        return [*dataset.policy.check(facts), *(each for each in over if each is not None)]
+
+    def _fits(self, plan: Plan, dataset: PrivateDataset, limits: Sequence[Limit]) -> bool:
+        # The filter is quick, and what it refuses needs no privacy loss distribution.
+        if not all(
+            limit.fits(plan.events())
+            for limit in limits
+            if dataset.policy.decides(Refusal(limit.rule, ""))
+        ):
+            return False
+        broken = self._broken(plan, dataset, ())
+        return not any(dataset.policy.decides(each) for each in broken)
+
+    def _with_offer(self, refusal: Refusal, offers: Sequence[str]) -> Refusal:
+        if not offers:
+            return refusal
+        return Refusal(refusal.rule, f"{refusal.message}\nA plan that fits: {'; or '.join(offers)}")
 
     def _check_roster(self, plan: Plan) -> None:
         entries = {entry.name: entry for entry in plan.roster}

@@ -41,8 +41,8 @@ from network.smpc.messages import (
 )
 from network.smpc.ring import Elements
 from policies.accounting import Event
-from policies.approvals import verify_approval
 from policies.canonical import canonical, sha256_hex
+from policies.envelopes import read_consent, why_not_approved
 from policies.ledger import Ledger
 from policies.ledger.heads import Cosignature, Note
 from policies.ledger.heads import Release as Reserved
@@ -102,12 +102,31 @@ class _AttemptFiles:
 class _OpenRun:
     """A plan being executed here: its checked approvals, its engine, its one live attempt."""
 
-    def __init__(self, plan: Plan, dataset: PrivateDataset) -> None:
+    def __init__(self, plan: Plan, approvals: Mapping[str, str], dataset: PrivateDataset) -> None:
         self.plan = plan
+        self.approvals = dict(approvals)
         self.dataset = dataset
         self.lock = threading.Lock()
         self.attempt: _Attempt | None = None
         self._enclosure: Enclosure | None = None
+
+    def missing(self) -> str | None:
+        """Why some owner on the roster has not approved this run, or not any longer."""
+        for entry in self.plan.roster:
+            why = why_not_approved(
+                self.plan, entry.owner_key, entry.name, self.approvals.get(entry.name)
+            )
+            if why is not None:
+                return why
+        return None
+
+    def until(self) -> str:
+        """When the first of the approvals expires."""
+        found = (
+            read_consent(entry.owner_key, entry.name, self.approvals.get(entry.name))
+            for entry in self.plan.roster
+        )
+        return min(consent.expires for consent in found if consent is not None)
 
     def enclosure(self) -> Enclosure:
         if self._enclosure is not None and not self._enclosure.alive:
@@ -153,7 +172,8 @@ class Participation:
 
         Args:
             plan: the plan as submitted here.
-            approvals: every roster member's owner signature over the plan's hash, hex, by name.
+            approvals: every roster member's signed approval, or the signed envelope that covers
+                the plan, by name.
             dataset: the data set the plan names.
 
         Raises:
@@ -162,20 +182,12 @@ class Participation:
         status = self._ledger.status(plan.hash)
         if status != "approved":
             raise RoundRefused(f"{self._name}: this plan is {status} here, so it can't run.")
-        self._check_approvals(plan, approvals)
+        run = _OpenRun(plan, approvals, dataset)
+        missing = run.missing()
+        if missing is not None:
+            raise RoundRefused(f"{self._name}: {missing}.")
         with self._lock:
-            if plan.hash not in self._runs:
-                self._runs[plan.hash] = _OpenRun(plan, dataset)
-
-    def _check_approvals(self, plan: Plan, approvals: Mapping[str, str]) -> None:
-        for entry in plan.roster:
-            signature = approvals.get(entry.name)
-            if signature is None or not verify_approval(
-                entry.owner_key, plan.hash, entry.name, signature
-            ):
-                raise RoundRefused(
-                    f"{self._name}: {entry.name}'s owner has not validly signed this plan."
-                )
+            self._runs.setdefault(plan.hash, run)
 
     def advertise(
         self, plan_hash: str, step: str, release: int, attempt: int
@@ -231,7 +243,9 @@ class Participation:
             sealed = current.party.share(adverts)
             definition = run.plan.step(step)
             tensors = read_state(definition, state)
-            entry = self._ledger.reserve(plan_hash, step, release, attempt, _event(definition))
+            entry = self._ledger.reserve(
+                plan_hash, step, release, attempt, _event(definition), run.until()
+            )
             try:
                 current.value = self._noised_sum(run, definition, tensors)
             except EnclosureFailed as error:
@@ -404,9 +418,18 @@ class Participation:
                 f"{self._name}: no run of this plan is open here. Take it up again: "
                 "coterie run resume"
             )
-        if self._ledger.status(plan_hash) != "approved":
-            raise RoundRefused(f"{self._name}: the approval of this plan was withdrawn.")
+        status = self._ledger.status(plan_hash)
+        if status != "approved":
+            raise RoundRefused(f"{self._name}: this plan is {status} here: {self._why(plan_hash)}")
+        missing = run.missing()
+        if missing is not None:
+            raise RoundRefused(f"{self._name}: {missing}.")
         return run
+
+    def _why(self, plan_hash: str) -> str:
+        """The reason of the last decision on a plan."""
+        found = [p.reason for p in self._ledger.plans() if p.plan_hash == plan_hash]
+        return found[0] if found else "never submitted"
 
     def _current(self, run: _OpenRun, context: Context) -> _Attempt:
         if run.attempt is None or run.attempt.context != context:

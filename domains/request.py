@@ -41,7 +41,7 @@ class PlanChange(Change):
     @as_result(SyftException)
     def undo(self, context: ChangeContext) -> SyftSuccess:
         reason = str(context.extra_kwargs.get("reason", ""))
-        status = _service(context).deny(self.plan_hash, _decider(context), reason)
+        status = _service(context).deny(self.plan_hash, _decider(context), reason, self.explanation)
         return SyftSuccess(message=f"Plan {self.plan_hash[:12]}: {status}")
 
     def __repr_syft_nested__(self) -> str:
@@ -62,19 +62,19 @@ def _decider(context: ChangeContext) -> str:
 _plain_approve = Request.approve
 
 
-def sign_approvals_with(sign: Callable[[str, str], str | None]) -> None:
+def sign_approvals_with(sign: Callable[[PlanChange, str], str | None]) -> None:
     """Make `request.approve()` of plans sign with the owner's key.
 
     Args:
-        sign: takes the plan hash and the domain's name and returns the owner's signature in hex,
-            or None where this client holds no key for that domain: the approval is then recorded
-            as awaiting signature.
+        sign: takes the change and the reason and returns the owner's signed approval, or None
+            where this client holds no key for that domain: the approval is then recorded as
+            awaiting signature.
     """
 
     def approve(self: Request, *args: Any, **kwargs: Any) -> SyftSuccess:
         for change in self.changes:
             if isinstance(change, PlanChange) and "signature" not in kwargs:
-                signature = sign(change.plan_hash, change.domain)
+                signature = sign(change, str(kwargs.get("reason", "")))
                 if signature is not None:
                     kwargs["signature"] = signature
         return _plain_approve(self, *args, **kwargs)

@@ -103,7 +103,7 @@ class CoterieService(AbstractService):
     @_answering
     def quote(self, context: AuthedServiceContext, plan: str) -> str:
         """What this domain would say to a plan: its cost, and every rule that refuses it."""
-        return json.dumps(self.desk.quote(Plan.from_json(plan)))
+        return json.dumps(self.desk.quote(Plan.from_json(plan), str(context.credentials)))
 
     @service_method(path="coterie.submit", name="submit", roles=DATA_SCIENTIST_ROLE_LEVEL)
     @_answering
@@ -129,11 +129,43 @@ class CoterieService(AbstractService):
         """Plans and where their approval stands; a scientist gets her own."""
         return json.dumps(self.desk.plans(self._own_key(context)))
 
-    @service_method(path="coterie.plan", name="plan", roles=DATA_SCIENTIST_ROLE_LEVEL)
+    @service_method(path="coterie.plan", name="plan", roles=GUEST_ROLE_LEVEL)
     @_answering
     def plan(self, context: AuthedServiceContext, plan_hash: str) -> str:
-        """One plan: its JSON, explanation, status, and the owner's signature once given."""
+        """One plan, by its hash or how it starts: JSON, explanation, status, signed approval."""
         return json.dumps(self.desk.show(plan_hash, self._own_key(context)))
+
+    @service_method(path="coterie.withdraw", name="withdraw", roles=DATA_SCIENTIST_ROLE_LEVEL)
+    @_answering
+    def withdraw(self, context: AuthedServiceContext, plan_hash: str, reason: str) -> str:
+        """Its scientist takes a plan back, decided or not."""
+        plan = self._own_plan(context, plan_hash)
+        return self.desk.withdraw(plan, self._email(context), reason)
+
+    @service_method(path="coterie.revoke", name="revoke", roles=DATA_OWNER_ROLE_LEVEL)
+    @_answering
+    def revoke(self, context: AuthedServiceContext, plan_hash: str, reason: str) -> str:
+        """The owner takes her approval back: the next release doesn't happen."""
+        return self.desk.revoke(plan_hash, self._email(context), reason)
+
+    @service_method(path="coterie.preapprove", name="preapprove", roles=DATA_OWNER_ROLE_LEVEL)
+    @_answering
+    def preapprove(self, context: AuthedServiceContext, envelope: str) -> str:
+        """Keep a signed envelope; gives its hash."""
+        return self.desk.preapprove(envelope)
+
+    @service_method(path="coterie.envelopes", name="envelopes", roles=DATA_OWNER_ROLE_LEVEL)
+    @_answering
+    def envelopes(self, context: AuthedServiceContext) -> str:
+        """The envelopes kept here."""
+        return json.dumps(self.desk.envelopes())
+
+    @service_method(path="coterie.discard", name="discard", roles=DATA_OWNER_ROLE_LEVEL)
+    @_answering
+    def discard(self, context: AuthedServiceContext, envelope_hash: str) -> str:
+        """Approve nothing more by this envelope."""
+        self.desk.discard(envelope_hash)
+        return "discarded"
 
     @service_method(path="coterie.budgets", name="budgets", roles=GUEST_ROLE_LEVEL)
     @_answering
@@ -305,16 +337,22 @@ class CoterieService(AbstractService):
         except _REFUSALS as error:
             raise SyftException(public_message=str(error)) from None
 
-    def deny(self, plan_hash: str, decided_by: str, reason: str) -> str:
-        """Called by `PlanChange` when the owner denies or withdraws; not a service path."""
+    def deny(self, plan_hash: str, decided_by: str, reason: str, explanation: str) -> str:
+        """Called by `PlanChange` when the owner denies; not a service path."""
         try:
-            return self.desk.deny(plan_hash, decided_by, reason)
+            return self.desk.deny(plan_hash, decided_by, reason, explanation)
         except _REFUSALS as error:
             raise SyftException(public_message=str(error)) from None
 
     def _own_key(self, context: AuthedServiceContext) -> str | None:
         """The key whose plans the caller may see; None for all of them."""
         return str(context.credentials) if context.role == ServiceRole.DATA_SCIENTIST else None
+
+    def _email(self, context: AuthedServiceContext) -> str:
+        user = context.server.services.user.stash.get_by_verify_key(
+            context.server.verify_key, context.credentials
+        ).unwrap()
+        return str(user.email)
 
     def _own_plan(self, context: AuthedServiceContext, plan_hash: str) -> Plan:
         plan = self.desk.plan(plan_hash, str(context.credentials))
@@ -329,7 +367,7 @@ class CoterieService(AbstractService):
 
 PATHS = {
     ServiceRole.GUEST: frozenset(
-        f"coterie.{m}" for m in ("describe", "plans", "budgets", "ledger", "verify")
+        f"coterie.{m}" for m in ("describe", "plan", "plans", "budgets", "ledger", "verify")
     )
     | {"user.get_current_user", "metadata.get_metadata", "metadata"},
     ServiceRole.DATA_SCIENTIST: frozenset(
@@ -337,6 +375,7 @@ PATHS = {
         for m in (
             "describe", "quote", "submit", "plans", "plan", "budgets", "open", "progress",
             "advertise", "share", "reveal", "confirm", "unmask", "finish", "verify",
+            "withdraw",
         )
     )
     | {
@@ -347,7 +386,9 @@ PATHS = {
 }  # fmt: skip
 _OWNER_PATHS = (
     PATHS[ServiceRole.DATA_SCIENTIST]
-    | {f"coterie.{m}" for m in ("recommend", "load_report", "ledger")}
+    | {f"coterie.{m}" for m in (
+        "recommend", "load_report", "ledger", "revoke", "preapprove", "envelopes", "discard",
+    )}
     | {
         "user.create", "user.get_all", "user.update", "user.delete", "user.search", "user.view",
         "user.get_index", "request.apply", "request.undo", "request.get_all_pending",

@@ -122,8 +122,22 @@ class Federation:
             answers[name] = json.loads(answer)
         return answers
 
+    def withdraw(self, plan_hash: str, reason: str) -> dict[str, str]:
+        """Take a plan back at every domain; gives its status there.
+
+        Raises:
+            NodeRefused: a domain knows no such plan of yours, or it has ended there.
+        """
+        full = {each["plan_hash"] for each in self.status(plan_hash).values()}
+        if len(full) != 1:
+            raise FederationError(f"'{plan_hash[:64]}' starts several plans; give more of the hash")
+        return self._everywhere("withdraw", plan_hash=full.pop(), reason=reason)
+
     def status(self, plan_hash: str) -> dict[str, dict[str, Any]]:
-        """Where the plan stands at each domain, with reasons and signatures."""
+        """Where the plan stands at each domain, with reasons and signatures.
+
+        `plan_hash` may be its start, of at least 6 characters.
+        """
         return {n: json.loads(a) for n, a in self._everywhere("plan", plan_hash=plan_hash).items()}
 
     def train(

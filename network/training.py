@@ -198,7 +198,10 @@ def _open_release(
 ) -> tuple[int, Release]:
     """The total, from an attempt that enough domains charged already if it can still be opened."""
     attempts: dict[int, list[str]] = {}
-    for progress in _progress(nodes, approved).values():
+    for name, progress in _progress(nodes, approved).items():
+        if progress["status"] == "closed":
+            # Others could go on without this domain, but its owner's partners should know first.
+            raise RunInterrupted(f"{name}'s part of this plan has ended: {progress['reason']}")
         for s, r, number, state in progress["attempts"]:
             if (s, r) == (step, release):
                 attempts.setdefault(number, []).append(state)

@@ -1,13 +1,17 @@
 """The owner's own signature under a plan.
 
 The key is made on the owner's machine, pinned in every roster by its public half, and never given
-to a node: a node that could sign for its owner could approve for its owner. What is signed names
-the plan's hash and the one domain it is approved for, so that it can't be carried elsewhere.
+to a node: a node that could sign for its owner could approve for its owner. What is signed says
+which plan, for which one domain, who decided, when, why, until when, and the hash of the
+explanation that was shown. It travels with the run; every node on the roster checks every owner's.
 """
 
+import json
 import os
 import re
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import (
@@ -23,9 +27,19 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
     load_pem_private_key,
 )
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-_APPROVAL = b"coterie-approval-v1"
+from policies.canonical import canonical
+
+APPROVAL_DAYS = 90
+"""How long an approval holds if the owner says nothing else."""
+
+_SIGNED = "coterie-approval-v2"
 _SUBMISSION = b"coterie-submission-v1"
+_LONGEST = 100_000
+
+Hex64 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Moment = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00$")]
 
 
 class OwnerKeyError(Exception):
@@ -87,21 +101,151 @@ def owner_key_hex(key: Ed25519PrivateKey) -> str:
     return key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw).hex()
 
 
-def sign_approval(key: Ed25519PrivateKey, plan_hash: str, domain: str) -> str:
-    """The owner's signature under the plan for this one domain, as 128 hex digits.
+class Statement(BaseModel):
+    """What an owner puts her signature under; `Approval` and `policies.envelopes.Envelope`.
+
+    Attributes:
+        domain: the one domain it is made for.
+        by: who decided.
+        signed: when, ISO 8601, UTC, in seconds.
+        expires: from then on it no longer holds.
+        reason: why.
+    """
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
+
+    domain: Annotated[str, Field(min_length=1, max_length=64)]
+    by: Annotated[str, Field(max_length=200)] = ""
+    signed: Moment
+    expires: Moment
+    reason: Annotated[str, Field(max_length=2000)] = ""
+
+    def holds(self, now: datetime | None = None) -> bool:
+        """Whether it hasn't expired yet."""
+        return moment(now) < self.expires
+
+
+class Approval(Statement):
+    """A yes to one plan at one domain.
+
+    Attributes:
+        plan: the plan's hash.
+        explanation: SHA-256 of the text the decider was shown; a node takes no approval without.
+    """
+
+    kind: Literal["approval"] = "approval"
+    plan: Hex64
+    explanation: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
+
+
+class _AnyEnvelope(Statement):
+    """What the ledger reads of an envelope, without knowing plans."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
+
+    kind: Literal["envelope"]
+
+
+S = TypeVar("S", bound=Statement)
+
+
+def sign_approval(
+    key: Ed25519PrivateKey,
+    plan_hash: str,
+    domain: str,
+    *,
+    by: str = "",
+    reason: str = "",
+    explanation: str = "",
+    days: float = APPROVAL_DAYS,
+    now: datetime | None = None,
+) -> str:
+    """The owner's signed approval of the plan for this one domain, as one line of text.
+
+    Args:
+        by: who decides, such as an account's email.
+        explanation: SHA-256, hex, of the explanation that was shown.
+        days: how long it holds from now.
 
     Raises:
         ValueError: `plan_hash` isn't 64 lower-case hex digits, or the domain's name is empty.
     """
-    return key.sign(_message(_APPROVAL, plan_hash, domain)).hex()
+    signed, expires = validity(days, now)
+    try:
+        approval = Approval(
+            plan=plan_hash,
+            domain=domain,
+            by=by,
+            signed=signed,
+            expires=expires,
+            reason=reason,
+            explanation=explanation,
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ValueError(
+            f"An approval names a plan's hash of 64 lower-case hex digits and a domain; "
+            f"{first['loc'][0]}: {first['msg']}"
+        ) from None
+    return sign_statement(key, approval)
 
 
-def verify_approval(owner_key: str, plan_hash: str, domain: str, signature: str) -> bool:
-    """Whether `signature` (hex) is `owner_key`'s (hex) under this plan for this domain.
+def verify_approval(owner_key: str, plan_hash: str, domain: str, text: str) -> bool:
+    """Whether `text` is `owner_key`'s (hex) approval of this plan for this domain.
 
-    Never raises: whatever can't be a signature isn't one.
+    Says nothing of its expiry (`Approval.holds`). Never raises: what can't be an approval isn't.
     """
-    return _holds(owner_key, _APPROVAL, plan_hash, domain, signature)
+    approval = read_statement(Approval, owner_key, domain, text)
+    return approval is not None and approval.plan == plan_hash
+
+
+def may_approve(owner_key: str, plan_hash: str, domain: str, text: str) -> bool:
+    """Whether a ledger may record `text` as the approval of this plan; never raises.
+
+    It is the owner's approval of it, or any envelope of hers for this domain. Whether that covers
+    the plan takes the plan itself (`envelopes.why_not_approved`), and is checked by whoever has it:
+    the desk before it records it, every node on the roster before the first share.
+    """
+    if read_statement(_AnyEnvelope, owner_key, domain, text) is not None:
+        return True
+    return verify_approval(owner_key, plan_hash, domain, text)
+
+
+def sign_statement(key: Ed25519PrivateKey, statement: Statement) -> str:
+    """The statement and the owner's signature under its exact bytes, as one line of JSON."""
+    said = canonical(statement.model_dump(mode="json")).decode()
+    signature = key.sign(_statement_message(said)).hex()
+    return canonical({"said": said, "signature": signature}).decode()
+
+
+def read_statement(kind: type[S], owner_key: str, domain: str, text: Any) -> S | None:
+    """The statement in `text` if `owner_key` (hex) signed it for this domain, else None."""
+    try:
+        if not isinstance(text, str) or len(text) > _LONGEST:
+            return None
+        outer = json.loads(text)
+        public = Ed25519PublicKey.from_public_bytes(bytes.fromhex(owner_key))
+        public.verify(bytes.fromhex(outer["signature"]), _statement_message(outer["said"]))
+        statement = kind.model_validate_json(outer["said"])
+    except (ValueError, TypeError, KeyError, RecursionError, InvalidSignature):
+        return None
+    return statement if statement.domain == domain else None
+
+
+def validity(days: float, now: datetime | None = None) -> tuple[str, str]:
+    """(signed, expires) of a statement that holds for `days` from now."""
+    start = now or datetime.now(UTC)
+    return moment(start), moment(start + timedelta(days=days))
+
+
+def moment(time: datetime | None = None) -> str:
+    """A time, or now, as statements and the ledger write it: such texts order like their times."""
+    return (time or datetime.now(UTC)).astimezone(UTC).isoformat(timespec="seconds")
+
+
+def _statement_message(said: str) -> bytes:
+    # The purpose keeps this signature from being valid under any other protocol.
+    return f"{_SIGNED}\n{said}".encode()
 
 
 def sign_submission(key: Ed25519PrivateKey, plan_hash: str, account: str) -> str:
@@ -123,14 +267,14 @@ def _holds(key: str, purpose: bytes, plan_hash: str, name: str, signature: str) 
     return True
 
 
-def _message(purpose: bytes, plan_hash: str, domain: str) -> bytes:
+def _message(purpose: bytes, plan_hash: str, name: str) -> bytes:
     # The purpose keeps this signature from being valid under any other protocol; the hash has a
-    # fixed length and stands before the name, so no two (plan, domain) pairs share a message.
+    # fixed length and stands before the name, so no two (plan, name) pairs share a message.
     if not re.fullmatch(r"[0-9a-f]{64}", plan_hash):
         raise ValueError(f"A plan's hash is 64 lower-case hex digits; got {plan_hash!r}")
-    if not domain:
-        raise ValueError("An approval needs the domain's name; got an empty one")
-    return b"\n".join((purpose, plan_hash.encode(), domain.encode()))
+    if not name:
+        raise ValueError("A submission needs the account's key; got an empty one")
+    return b"\n".join((purpose, plan_hash.encode(), name.encode()))
 
 
 def _encryption(passphrase: str | None) -> KeySerializationEncryption:

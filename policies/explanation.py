@@ -92,6 +92,12 @@ def same_meaning(before: Graph, after: Graph) -> bool:
     return _inputs(before) == _inputs(after) and _outputs(before) == _outputs(after)
 
 
+def meaning(graph: Graph) -> tuple[object, ...]:
+    """JSON values that two graphs share exactly if `same_meaning` holds."""
+    inputs = sorted(_described(spec) for spec in graph.inputs)
+    return (inputs, sorted([name, found] for name, found in _outputs(graph).items()))
+
+
 # --- Comparing ---
 
 _PLAN_FIELDS = (

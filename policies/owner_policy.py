@@ -1,20 +1,42 @@
-"""The owner's standing rules: what a plan must keep to before anyone looks at it.
+"""The owner's standing rules: what decides about a plan alone, or prepares her decision.
 
 Read from a TOML file; whatever the file leaves out takes the cautious value given here.
 
     epsilon = 8.0
     max_releases = 60
+    max_epsilon_per_scientist = 3.0
+    advisory = ["max_releases"]
+    office_hours = { opens = 09:00:00, closes = 17:00:00, zone = "Europe/Berlin" }
 """
 
+import difflib
 import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime, time
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self, get_args
+from zoneinfo import ZoneInfo
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from policies.accounting import ADJACENCY, Event, plan_epsilon
+from policies.operations import ALLOWED
+
+Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+DAYS: tuple[Day, ...] = get_args(Day)
+Advisable = Literal[
+    "max_releases", "min_noise_multiplier", "max_epsilon_per_plan", "max_epsilon_per_scientist",
+    "max_epsilon_per_dataset", "max_epsilon_per_period", "allowed_operations", "allowed_models",
+]  # fmt: skip
+"""Rules that an owner may let advise instead of decide; the others hold whoever says yes."""
 
 
 class OwnerPolicyError(Exception):
@@ -40,6 +62,8 @@ class PlanFacts:
         noise_multiplier: the smallest of any release.
         users: how many users the domain declares.
         public: the plan asks for results without noise.
+        operations: every operation its graphs use, as in `policies.operations`.
+        model: `likeness.model_of` the plan.
     """
 
     epsilon: float
@@ -48,6 +72,8 @@ class PlanFacts:
     noise_multiplier: float
     users: int
     public: bool
+    operations: frozenset[str] = frozenset()
+    model: str = ""
 
     @classmethod
     def of(
@@ -56,6 +82,8 @@ class PlanFacts:
         delta: float,
         users: int,
         public: bool = False,
+        operations: frozenset[str] = frozenset(),
+        model: str = "",
     ) -> Self:
         """The facts of a plan with these events."""
         events = tuple(events)
@@ -66,31 +94,108 @@ class PlanFacts:
             noise_multiplier=min((event.noise_multiplier for event in events), default=0.0),
             users=users,
             public=public,
+            operations=operations,
+            model=model,
         )
 
 
-class OwnerPolicy(BaseModel):
+class _Rules(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class OfficeHours(_Rules):
+    """When approvals are taken, by hand or by an envelope: somebody is there to notice.
+
+    Attributes:
+        days: of the week.
+        opens, closes: local times; `closes` must be later.
+        zone: of these times, as in the IANA list.
+    """
+
+    days: Annotated[tuple[Day, ...], Field(strict=False, min_length=1)] = DAYS[:5]
+    opens: time = time(9)
+    closes: time = time(17)
+    zone: str = "UTC"
+
+    @field_validator("zone")
+    @classmethod
+    def _is_known(cls, zone: str) -> str:
+        try:
+            ZoneInfo(zone)
+        except (KeyError, ValueError, OSError):
+            raise ValueError("not a time zone; write one such as 'Europe/Berlin'") from None
+        return zone
+
+    @model_validator(mode="after")
+    def _close_after_opening(self) -> Self:
+        if self.closes <= self.opens:
+            raise ValueError(f"closes ({self.closes}) must be later than opens ({self.opens})")
+        return self
+
+    def open_at(self, now: datetime) -> bool:
+        """Whether the office is open."""
+        local = now.astimezone(ZoneInfo(self.zone))
+        opened = self.opens <= local.time().replace(tzinfo=None) < self.closes
+        return DAYS[local.weekday()] in self.days and opened
+
+    def __str__(self) -> str:
+        return f"{', '.join(self.days)} from {self.opens:%H:%M} to {self.closes:%H:%M} {self.zone}"
+
+
+Positive = Annotated[float, Field(gt=0)]
+Hex64 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class OwnerPolicy(_Rules):
     """One owner's rules, for every population of the domain.
 
     Attributes:
         epsilon: budget of a population, over all plans and for good.
         delta: the budget's delta; a plan may ask for the same or less.
         max_epsilon_per_plan: most that a single plan may cost; None is the whole budget.
+        max_epsilon_per_scientist: most that one account's plans may cost together.
+        max_epsilon_per_dataset: most that all plans on this data set may cost, where several
+            share a population.
+        max_epsilon_per_period: most that the plans open or decided in the last `period_days` may
+            cost. It slows spending down; it never renews the budget.
         min_users: fewest users a domain must declare for its sums to be asked at all.
         max_releases: most results one plan may reveal, spare attempts included.
         min_noise_multiplier: least noise in any single release.
+        allowed_operations: the only ones graphs may use, with or without overload ('aten.mul').
+        allowed_models: the only computations, as `coterie requests show` names them.
+        second_approvers: public keys of which one must sign beside the owner's.
+        office_hours: when approvals are taken.
+        max_approval_days: how long an approval may hold.
+        advisory: rules that warn the owner instead of refusing.
         public: the population's data is public; plans without noise are allowed.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-    epsilon: Annotated[float, Field(gt=0)] = 1.0
+    epsilon: Positive = 1.0
     delta: Annotated[float, Field(gt=0, lt=1)] = 1e-5
-    max_epsilon_per_plan: Annotated[float, Field(gt=0)] | None = None
+    max_epsilon_per_plan: Positive | None = None
+    max_epsilon_per_scientist: Positive | None = None
+    max_epsilon_per_dataset: Positive | None = None
+    max_epsilon_per_period: Positive | None = None
+    period_days: Annotated[int, Field(ge=1)] = 90
     min_users: Annotated[int, Field(ge=1)] = 100
     max_releases: Annotated[int, Field(ge=1)] = 1000
     min_noise_multiplier: Annotated[float, Field(ge=0)] = 0.5
+    allowed_operations: Annotated[tuple[str, ...], Field(strict=False)] | None = None
+    allowed_models: Annotated[tuple[Hex64, ...], Field(strict=False)] | None = None
+    second_approvers: Annotated[tuple[Hex64, ...], Field(strict=False)] = ()
+    office_hours: OfficeHours | None = None
+    max_approval_days: Annotated[int, Field(ge=1)] = 365
+    advisory: Annotated[tuple[Advisable, ...], Field(strict=False)] = ()
     public: bool = False
+
+    @field_validator("allowed_operations")
+    @classmethod
+    def _are_operations(cls, named: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        known = {*ALLOWED, *map(_family, ALLOWED)}
+        for operation in named or ():
+            if operation not in known:
+                raise ValueError(f"there is no operation {operation!r}{_nearest(operation, known)}")
+        return named
 
     @classmethod
     def read(cls, path: str | Path) -> Self:
@@ -109,8 +214,18 @@ class OwnerPolicy(BaseModel):
             raise OwnerPolicyError(f"{path}: {_first_problem(error)}") from error
 
     def check(self, plan: PlanFacts) -> list[Refusal]:
-        """Every rule the plan breaks; an empty list lets it through to the owner."""
-        return [*self._check_cost(plan), *self._check_noise(plan)]
+        """Every rule the plan breaks by itself; what was spent before is `policies.limits`."""
+        return [*self._check_cost(plan), *self._check_noise(plan), *self._check_content(plan)]
+
+    def decides(self, refusal: Refusal) -> bool:
+        """Whether the rule refuses alone; else it warns the owner."""
+        return refusal.rule not in self.advisory
+
+    def closed(self, now: datetime | None = None) -> Refusal | None:
+        """The rule that takes no approval now, if the office is closed."""
+        if self.office_hours is None or self.office_hours.open_at(now or datetime.now(UTC)):
+            return None
+        return Refusal("office_hours", f"Approvals are taken {self.office_hours}; not now")
 
     def _check_cost(self, plan: PlanFacts) -> Iterable[Refusal]:
         if plan.delta > self.delta:
@@ -146,11 +261,42 @@ class OwnerPolicy(BaseModel):
                 f"The domain declares {plan.users} users; at least {self.min_users} are needed",
             )
 
+    def _check_content(self, plan: PlanFacts) -> Iterable[Refusal]:
+        if self.allowed_operations is not None:
+            allowed = {*self.allowed_operations, "getitem"}
+            odd = sorted(op for op in plan.operations if not {op, _family(op)} & allowed)
+            if odd:
+                yield Refusal(
+                    "allowed_operations",
+                    f"The plan uses {', '.join(odd[:5])}, which this owner doesn't list. Allowed:"
+                    f" {', '.join(self.allowed_operations) or 'none'}",
+                )
+        if self.allowed_models is not None and plan.model not in self.allowed_models:
+            yield Refusal(
+                "allowed_models",
+                f"The plan computes model {plan.model[:16]}, which is not one of the"
+                f" {len(self.allowed_models)} that this owner lists",
+            )
+
 
 def _first_problem(error: ValidationError) -> str:
     first = error.errors()[0]
     setting = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        known = ", ".join(OwnerPolicy.model_fields)
-        return f"unknown setting {setting!r}; known are {known}"
+        inner = first["loc"][0] == "office_hours"
+        known = OfficeHours.model_fields if inner else OwnerPolicy.model_fields
+        unknown = str(first["loc"][-1])
+        return (
+            f"unknown setting {setting!r}{_nearest(unknown, known)}. Known are {', '.join(known)}"
+        )
     return f"setting {setting!r}: {first['msg']}, got {first['input']!r}"
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    found = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.5)
+    return f"; the nearest is {found[0]!r}" if found else ""
+
+
+def _family(operation: str) -> str:
+    """'aten.mul' of 'aten.mul.Tensor'."""
+    return operation.rpartition(".")[0] or operation

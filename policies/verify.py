@@ -176,6 +176,7 @@ class _Plan:
     spare: int
     row: dict[str, Any]
     status: str = "pending"
+    expires: str = ""
     firsts: Counter[Mechanism] = field(default_factory=Counter)
     repeats: int = 0
 
@@ -359,16 +360,42 @@ class _State:
         self._move(body, self._plan(body), body["by"], "", "awaiting signature", "pending")
 
     def _read_approval(self, body: dict[str, Any]) -> None:
-        owner, message = body["owner_key"], f"coterie-approval-v1\n{body['plan']}\n{self.domain}"
+        owner = body["owner_key"]
+        said = _statement(owner, body["signature"])
+        if said is None:
+            raise _Bad("the owner's signature doesn't fit the plan", self.index)
         self._expect(
             _HEX64.fullmatch(body["plan"]) is not None
-            and _signed(owner, body["signature"], message),
+            and said["domain"] == self.domain
+            and (said["kind"] == "envelope" or said["plan"] == body["plan"]),
             "the owner's signature doesn't fit the plan",
         )
+        self._expect(said["expires"] > body["time"], f"the approval had expired {said['expires']}")
+        if said["kind"] == "envelope":
+            self._check_envelope(self._plan(body), said)
+        else:
+            same = said["explanation"] in ("", body["explanation"])
+            self._expect(same, "the owner was shown something else than the entry says")
+        self._plan(body).expires = said["expires"]
         self._expect(
             self.owner_key in (None, owner), f"it is signed by {owner}, not by the domain's owner"
         )
         self._decide(body, "approved")
+
+    def _check_envelope(self, plan: _Plan, said: dict[str, Any]) -> None:
+        """What the submission tells of the plan must lie within what was approved in advance."""
+        summary = plan.row["summary"]
+        within = (
+            summary["dataset"] == said["data_set"]
+            and summary["author"] in said["scientists"]
+            and summary["roster_hash"] == said["roster"]
+            and summary["model"] in said["models"]
+            and said["like"] in (None, summary["like"])
+            and float(summary["delta"]) <= said["delta"]
+            and plan.allowed.total() <= said["releases"]
+            and min(noise for noise, _ in plan.allowed) >= said["noise_multiplier"]
+        )
+        self._expect(within, "the plan isn't within the envelope that its owner signed")
 
     def _read_denial(self, body: dict[str, Any]) -> None:
         self._decide(body, "denied")
@@ -376,7 +403,8 @@ class _State:
     def _read_closure(self, body: dict[str, Any]) -> None:
         self._expect(not self.open[body["plan"]], "a reservation of the plan is open")
         plan, before = self._plan(body), ("pending", "awaiting signature", "approved")
-        self._move(body, plan, plan.row["decided_by"], body["reason"], "closed", *before)
+        by = body.get("by") or plan.row["decided_by"]
+        self._move(body, plan, by, body["reason"], "closed", *before)
 
     def _decide(self, body: dict[str, Any], status: str) -> None:
         plan, before = self._plan(body), ("pending", "awaiting signature")
@@ -385,6 +413,7 @@ class _State:
     def _read_reservation(self, body: dict[str, Any]) -> None:
         plan, key = self._plan(body), _attempt(body)
         self._expect(plan.status == "approved", f"reserved while the plan is {plan.status}")
+        self._expect(body["time"] < plan.expires, f"the approval had expired {plan.expires}")
         before = self.latest.get(key[:3], -1)
         self._expect(key[3] > before, "this attempt, or a later one, was reserved before")
         if before >= 0:
@@ -915,6 +944,17 @@ def _headlines(state: _State, count: int, problem: str, first_bad: int | None) -
     if newest < count:
         lines.append(f"Entries {newest + 1} to {count} came after: only this node signed them yet.")
     return lines
+
+
+def _statement(key: str, text: str) -> dict[str, Any] | None:
+    """What an owner signed, an approval or an envelope; None if it isn't `key`'s."""
+    try:
+        outer = json.loads(text, object_pairs_hook=_unique)
+        signed = _signed(key, outer["signature"], f"coterie-approval-v2\n{outer['said']}")
+        said = json.loads(outer["said"], object_pairs_hook=_unique)
+    except _UNREADABLE:
+        return None
+    return said if signed and isinstance(said, dict) else None
 
 
 def _signed(key: str, signature: str, message: str) -> bool:

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,6 +23,7 @@ from coterie.partners import open_owner
 from coterie.report import report
 from domains.folder import FolderError
 from network.client import log_in
+from policies.alerts import alerts
 from policies.ledger import Entry, Ledger
 from policies.verify import Verdict, verify_proof
 from policies.verify import verify as verify_ledger
@@ -143,6 +145,23 @@ def account_at(accounts: dict[str, Any], url: str) -> dict[str, Any]:
         if login["url"].rstrip("/") == url.rstrip("/"):
             return dict(login)
     raise typer.BadParameter(f"The account file has no login for {url}.")
+
+
+@app.command(name="alerts")
+@told
+def show_alerts(domain: DomainOption, json_: JsonOption = False, home: HomeOption = None) -> None:
+    """What to ask about: spend rate, near-duplicate plans, the same query repeated.
+
+    Example: coterie ledger alerts --domain north
+    """
+    found = alerts(_open(home, domain).entries(), datetime.now(UTC))
+    if json_:
+        print_json([asdict(alert) for alert in found])
+        return
+    for alert in found:
+        console.print(f"{alert.kind}: {alert.message}", markup=False, highlight=False)
+    if not found:
+        console.print("Nothing to ask about.", highlight=False)
 
 
 @app.command()

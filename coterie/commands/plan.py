@@ -22,6 +22,9 @@ from network.federation import Federation, connect
 
 app = typer.Typer(no_args_is_help=True, help="A plan before it runs: quote, submit, show.")
 ScriptPath = Annotated[Path, typer.Argument(help="Python file with plan(data, epsilon).")]
+PlanHash = Annotated[
+    str, typer.Argument(help="The plan's hash, or its first 6 or more characters.")
+]
 DatasetOption = Annotated[str, typer.Option(help="Name of the partners' data set.")]
 EpsilonOption = Annotated[float, typer.Option(help="Epsilon of the whole plan; 0: no noise.")]
 AccountsOption = Annotated[
@@ -87,14 +90,14 @@ def submit(
 @app.command()
 @told
 def show(
-    plan: Annotated[str, typer.Argument(help="The plan's whole hash.")],
+    plan: PlanHash,
     accounts: AccountsOption = None,
     json_: JsonOption = False,
     home: HomeOption = None,
 ) -> None:
     """Where a submitted plan stands at every partner.
 
-    Example: coterie plan show 3f9a…
+    Example: coterie plan show 3f9a12
     """
     standing = federation_of(home_of(home), accounts).status(plan)
     if json_:
@@ -105,6 +108,22 @@ def show(
         ["domain", "status", "decided by", "reason"],
         [[n, s["status"], s["decided_by"], s["reason"]] for n, s in standing.items()],
     )
+
+
+@app.command()
+@told
+def withdraw(
+    plan: PlanHash,
+    reason: Annotated[str, typer.Option(help="Why, for the owners' record.")],
+    accounts: AccountsOption = None,
+    home: HomeOption = None,
+) -> None:
+    """Take a plan back at every partner, decided or not; what was released stays charged.
+
+    Example: coterie plan withdraw 3f9a12 --reason "a mistake in the loss"
+    """
+    for name, status in federation_of(home_of(home), accounts).withdraw(plan, reason).items():
+        console.print(f"{name}: {status}", highlight=False)
 
 
 def print_quotes(quotes: dict[str, dict[str, Any]]) -> None:
@@ -126,6 +145,9 @@ def print_quotes(quotes: dict[str, dict[str, Any]]) -> None:
         ],
     )
     console.print(f"Adjacency and unit: {first['adjacency']}.", highlight=False)
+    for name, answer in quotes.items():
+        for offer in answer["offers"]:
+            console.print(f"{name} would take {offer['how']}: {offer['text']}", highlight=False)
 
 
 def print_answers(answers: dict[str, dict[str, Any]]) -> None:

@@ -10,6 +10,7 @@ spent. The other tables are indexes over the chain, changed in the same transact
 from policies.ledger.book import Ledger
 from policies.ledger.budgets import Budget
 from policies.ledger.chain import GENESIS, Entry
+from policies.ledger.commitments import Commitment
 from policies.ledger.errors import (
     AlreadyReleased,
     AttemptOpen,
@@ -34,6 +35,7 @@ __all__ = [
     "BadSignature",
     "Budget",
     "BudgetExceeded",
+    "Commitment",
     "Entry",
     "HeadRefused",
     "Ledger",

@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlmodel import Session, col, select
 
 from policies.accounting import Event, merge
-from policies.approvals import verify_approval
+from policies.approvals import may_approve
 from policies.canonical import canonical
 from policies.ledger.budgets import (
     Budget,
@@ -21,6 +21,7 @@ from policies.ledger.budgets import (
     use_budget,
 )
 from policies.ledger.chain import Chain, Entry, read_entry
+from policies.ledger.commitments import Commitment, commitments_of
 from policies.ledger.database import Database
 from policies.ledger.errors import (
     AlreadyReleased,
@@ -183,14 +184,16 @@ class Ledger:
             BudgetExceeded: it doesn't fit beside what is spent and held.
             WrongStatus: the plan isn't pending or awaiting its signature.
         """
-        if not verify_approval(owner_key_hex, plan_hash, self.domain, signature_hex):
+        if not may_approve(owner_key_hex, plan_hash, self.domain, signature_hex):
             raise BadSignature(
                 f"The signature isn't {owner_key_hex[:16]}'s for plan {plan_hash[:16]} at"
                 f" {self.domain!r}. Sign this plan's hash with the owner's own key"
             )
         with self._database.writing() as session:
             plan = session.get(LedgerPlan, plan_hash)
-            if plan is not None and plan.status == "approved":
+            # The same decision again adds nothing; another one has come too late.
+            same = ("approved", decided_by, reason)
+            if plan is not None and (plan.status, plan.decided_by, plan.reason) == same:
                 return
             plan = require(plan, plan_hash, "pending", "awaiting signature")
             check_room(session, plan.population, read_events(plan.events))
@@ -206,32 +209,47 @@ class Ledger:
             )
             decide(session, plan, "approved", entry.time, decided_by, reason)
 
-    def deny(self, plan_hash: str, decided_by: str, reason: str) -> None:
+    def deny(self, plan_hash: str, decided_by: str, reason: str, explanation: str = "") -> None:
         """Say no for good, with a reason the scientist will read.
+
+        `explanation` is the SHA-256 of what the decider was shown.
 
         Raises:
             WrongStatus: the plan is not open, or approved already (`close` it instead).
         """
         with self._database.writing() as session:
             plan = session.get(LedgerPlan, plan_hash)
-            if plan is not None and plan.status == "denied":
+            if plan is not None and (plan.status, plan.decided_by, plan.reason) == (
+                "denied",
+                decided_by,
+                reason,
+            ):
                 return
             plan = require(plan, plan_hash, "pending", "awaiting signature")
             entry = self._chain.append(
-                session, "denial", plan=plan_hash, by=decided_by, reason=reason
+                session,
+                "denial",
+                plan=plan_hash,
+                by=decided_by,
+                reason=reason,
+                explanation=explanation,
             )
             decide(session, plan, "denied", entry.time, decided_by, reason)
 
-    def reserve(self, plan_hash: str, step: str, release: int, attempt: int, event: Event) -> Entry:
+    def reserve(
+        self, plan_hash: str, step: str, release: int, attempt: int, event: Event, until: str = ""
+    ) -> Entry:
         """Set aside the cost of one attempt, durably, before anything private is computed.
 
-        Attempt numbers of a release only grow; numbers may be left out.
+        Attempt numbers of a release only grow; numbers may be left out. `until` is when the
+        earliest of the owners' approvals expires, as the entries write times.
 
         Returns:
             The entry, to be shown to the peers (`Heads.note`).
 
         Raises:
-            NotApproved: the plan isn't approved, or this release isn't among those it listed.
+            NotApproved: the plan isn't approved or its approval has expired, or this release isn't
+                among those it listed.
             AlreadyReleased: this attempt or a later one was reserved before.
             AttemptOpen: an earlier attempt is still to be charged or voided.
             AttemptsExhausted: no spare attempt is left.
@@ -263,7 +281,7 @@ class Ledger:
                 )
             )
             use_budget(session, plan.population, plan_hash, event, repeat)
-            return self._chain.append(
+            entry = self._chain.append(
                 session,
                 "reservation",
                 plan=plan_hash,
@@ -272,6 +290,9 @@ class Ledger:
                 attempt=attempt,
                 event=event_json(event),
             )
+            if until and entry.time >= until:
+                raise NotApproved(f"The approval of plan {plan_hash[:16]} expired at {until}")
+            return entry
 
     def charge(
         self, plan_hash: str, step: str, release: int, attempt: int, share_sha256: str
@@ -334,8 +355,12 @@ class Ledger:
                 return
             self._void(session, open_reservation(row, step, release, attempt), reason)
 
-    def close(self, plan_hash: str, reason: str) -> None:
+    def close(
+        self, plan_hash: str, reason: str, by: str | None = None, explanation: str = ""
+    ) -> None:
         """End the plan: what it held and never charged goes back; open reservations are voided.
+
+        `by` revokes or withdraws it (None: it ended by itself); `explanation` as in `deny`.
 
         Raises:
             WrongStatus: the plan is unknown, denied or refused.
@@ -351,8 +376,9 @@ class Ledger:
                 )
             ).all():
                 self._void(session, row, "plan closed")
-            entry = self._chain.append(session, "closure", plan=plan_hash, reason=reason)
-            decide(session, plan, "closed", entry.time, plan.decided_by, reason)
+            said = {} if by is None else {"by": by, "explanation": explanation}
+            entry = self._chain.append(session, "closure", plan=plan_hash, reason=reason, **said)
+            decide(session, plan, "closed", entry.time, by or plan.decided_by, reason)
 
     def status(self, plan_hash: str) -> str:
         """unknown, pending, awaiting signature, approved, denied, refused or closed."""
@@ -389,6 +415,11 @@ class Ledger:
         """
         with self._database.reading() as session:
             check_room(session, population, events)
+
+    def commitments(self, population: str) -> list[Commitment]:
+        """What each plan of the population has used or may still use, oldest decision first."""
+        with self._database.reading() as session:
+            return commitments_of(session, population)
 
     def budgets(self) -> list[Budget]:
         """The budgets of all populations, by name."""

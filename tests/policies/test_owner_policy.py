@@ -1,12 +1,15 @@
 """The owner's standing rules."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from policies.accounting import Event
-from policies.owner_policy import OwnerPolicy, OwnerPolicyError, PlanFacts
+from policies.accounting import Event, RenyiFilter
+from policies.ledger import Commitment
+from policies.limits import limits_of
+from policies.owner_policy import OfficeHours, OwnerPolicy, OwnerPolicyError, PlanFacts
 
 
 def facts(**changes: Any) -> PlanFacts:
@@ -87,7 +90,10 @@ def test_a_policy_is_read_from_toml(tmp_path: Path) -> None:
         ("epsilon = inf", "epsilon"),
         ("epsilon = '8'", "epsilon"),
         ("delta = 0.0", "delta"),
-        ("epsillon = 8.0", "unknown setting 'epsillon'; known are epsilon"),
+        (
+            "epsillon = 8.0",
+            "unknown setting 'epsillon'; the nearest is 'epsilon'",
+        ),
         ("epsilon = ", "isn't TOML"),
     ],
 )
@@ -101,3 +107,89 @@ def test_a_bad_setting_is_named(tmp_path: Path, text: str, said: str) -> None:
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(OwnerPolicyError, match=r"policy\.toml"):
         OwnerPolicy.read(tmp_path / "policy.toml")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("max_relases = 3", "the nearest is 'max_releases'"),
+        ("office_hours = { open = 09:00:00 }", "the nearest is 'opens'"),
+        ("office_hours = { opens = 18:00:00 }", "must be later"),
+        ("office_hours = { zone = 'Europa/Berlin' }", "not a time zone"),
+        ("allowed_operations = ['aten.mull']", "the nearest is 'aten.mul'"),
+        ("advisory = ['budget']", "advisory"),
+        ("second_approvers = ['abc']", "second_approvers"),
+    ],
+)
+def test_a_bad_rule_is_named_with_the_nearest_valid_name(
+    tmp_path: Path, text: str, said: str
+) -> None:
+    path = tmp_path / "policy.toml"
+    path.write_text(text)
+    with pytest.raises(OwnerPolicyError, match=said):
+        OwnerPolicy.read(path)
+
+
+def test_only_listed_operations_and_models_pass() -> None:
+    narrow = OwnerPolicy(
+        allowed_operations=("aten.mul", "aten.sum.default"), allowed_models=("a" * 64,)
+    )
+    fine = facts(
+        operations=frozenset({"aten.mul.Tensor", "aten.sum.default", "getitem"}), model="a" * 64
+    )
+    assert narrow.check(fine) == []
+    other = facts(operations=frozenset({"aten.exp.default"}), model="b" * 64)
+    broken = narrow.check(other)
+    assert [refusal.rule for refusal in broken] == ["allowed_operations", "allowed_models"]
+    assert "aten.exp.default" in broken[0].message
+
+
+def test_an_advisory_rule_warns_instead_of_deciding() -> None:
+    policy = OwnerPolicy(max_releases=5, advisory=("max_releases",))
+    [broken] = policy.check(facts())
+    assert not policy.decides(broken)
+
+
+def test_the_office_is_open_on_its_days_in_its_zone() -> None:
+    policy = OwnerPolicy(office_hours=OfficeHours(zone="Europe/Berlin"))
+    assert policy.closed(datetime(2026, 11, 24, 8, 30, tzinfo=UTC)) is None
+    for moment in (
+        datetime(2026, 11, 24, 16, 0, tzinfo=UTC),
+        datetime(2026, 11, 22, 12, tzinfo=UTC),
+    ):
+        closed = policy.closed(moment)
+        assert closed is not None
+        assert closed.rule == "office_hours"
+
+
+DELTA = 1e-5
+PAST = (
+    Commitment(
+        "1" * 64, "ada", "clicks", False, "2026-01-01T00:00:00+00:00", (Event(8.0, 1.0, 4),)
+    ),
+    Commitment("2" * 64, "bob", "clicks", True, "2026-01-01T00:00:00+00:00", (Event(8.0, 1.0, 4),)),
+    Commitment("3" * 64, "ada", "views", False, "2026-11-20T00:00:00+00:00", (Event(8.0, 1.0, 4),)),
+)
+
+
+@pytest.mark.parametrize(
+    ("rule", "counted"),
+    [
+        ("max_epsilon_per_scientist", (0, 2)),
+        ("max_epsilon_per_dataset", (0, 1)),
+        ("max_epsilon_per_period", (1, 2)),
+    ],
+)
+def test_a_limit_counts_what_it_is_about(rule: str, counted: tuple[int, ...]) -> None:
+    policy = OwnerPolicy(epsilon=50.0).model_copy(update={rule: 2.0})
+    now = datetime(2026, 11, 24, tzinfo=UTC)
+    [whole, part] = limits_of(policy, PAST, "people", "ada", "clicks", now)
+    assert (whole.rule, part.rule) == ("budget", rule)
+    filter_ = RenyiFilter(policy.delta)
+    held = filter_.epsilon(event for i in counted for event in PAST[i].events)
+    assert part.remaining == pytest.approx(2.0 - held, abs=1e-12)
+    refusal = part.check([Event(4.0, 1.0, 4)])
+    assert refusal is not None
+    for line in ("Requested  epsilon", "Remaining  epsilon", "Short by   epsilon", "per domain"):
+        assert line in refusal.message
+    assert part.check([Event(500.0, 1.0, 1)]) is None

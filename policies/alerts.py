@@ -1,0 +1,202 @@
+"""What an auditor should look at: patterns in a ledger that no single entry shows.
+
+A pure function over entries. An alert is a reason to ask, not a proof: every release it names was
+approved and charged, and the budget covers all of them together.
+"""
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Protocol
+
+from policies.accounting import ADJACENCY, Event, RenyiFilter
+
+WINDOW = timedelta(days=30)
+"""The past from which a rate is taken, and within which similar plans count as one intention."""
+
+HORIZON = timedelta(days=90)
+"""A budget that would be used up within this time, at the present rate, is told."""
+
+
+class Written(Protocol):
+    """One ledger entry, as far as alerts read it."""
+
+    @property
+    def index(self) -> int: ...
+    @property
+    def kind(self) -> str: ...
+    @property
+    def body(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class Alert:
+    """Something to ask about.
+
+    Attributes:
+        kind: 'spend rate', 'near-duplicate plans' or 'same query repeated'.
+        population: whose budget it touches.
+        message: a sentence.
+        entries: the entries it follows from.
+    """
+
+    kind: str
+    population: str
+    message: str
+    entries: tuple[int, ...]
+
+
+@dataclass
+class _Submission:
+    index: int
+    time: datetime
+    plan: str
+    population: str
+    author: str
+    model: str
+    queries: dict[str, str]
+    events: list[Event]
+
+
+@dataclass
+class _Read:
+    """What the entries say, indexed by what the alerts need."""
+
+    budgets: dict[str, tuple[float, float, bool]] = field(default_factory=dict)
+    plans: dict[str, _Submission] = field(default_factory=dict)
+    reserved: dict[tuple[Any, ...], tuple[int, datetime, str, Event]] = field(default_factory=dict)
+    charged: dict[tuple[Any, ...], int] = field(default_factory=dict)
+
+
+def alerts(entries: Iterable[Written], now: datetime) -> list[Alert]:
+    """Everything worth asking about in a ledger, as of `now` (with a time zone).
+
+    - *spend rate*: at the rate of the last 30 days a budget is used up within 90.
+    - *near-duplicate plans*: within 30 days an author submitted several plans of the same
+      computation to one population: a budget per plan may have been split.
+    - *same query repeated*: several plans released the same query; averaging k answers leaves
+      noise smaller by sqrt(k).
+    """
+    read = _read(entries)
+    return [*_spend_rates(read, now), *_duplicates(read), *_averaging(read)]
+
+
+def _read(entries: Iterable[Written]) -> _Read:
+    read = _Read()
+    for entry in entries:
+        body = json.loads(entry.body)
+        time = datetime.fromisoformat(body["time"])
+        if entry.kind == "budget":
+            read.budgets[body["population"]] = (body["epsilon"], body["delta"], body["public"])
+        elif entry.kind == "submission":
+            read.plans[body["plan"]] = _submission(entry.index, time, body)
+        elif entry.kind == "reservation" and body["plan"] in read.plans:
+            population = read.plans[body["plan"]].population
+            event = _event(body["event"])
+            read.reserved[_attempt(body)] = (entry.index, time, population, event)
+        elif entry.kind == "void":
+            read.reserved.pop(_attempt(body), None)
+        elif entry.kind == "charge":
+            read.charged[_attempt(body)] = entry.index
+    return read
+
+
+def _submission(index: int, time: datetime, body: dict[str, Any]) -> _Submission:
+    summary = body["summary"]
+    return _Submission(
+        index=index,
+        time=time,
+        plan=body["plan"],
+        population=body["population"],
+        author=summary.get("author") or body["scientist"],
+        model=summary.get("model", ""),
+        queries=dict(summary.get("queries", {})),
+        events=[_event(event) for event in body["events"]],
+    )
+
+
+def _spend_rates(read: _Read, now: datetime) -> Iterable[Alert]:
+    for population, (cap, delta, public) in sorted(read.budgets.items()):
+        uses = [use for use in read.reserved.values() if use[2] == population]
+        recent = [use for use in uses if use[1] >= now - WINDOW]
+        if public or not recent:
+            continue
+        accountant = RenyiFilter(delta)
+        spent = accountant.epsilon(use[3] for use in uses)
+        before = accountant.epsilon(use[3] for use in uses if use[1] < now - WINDOW)
+        # A rate over less than the window would call every first day a crisis.
+        per_day = (spent - before) / (WINDOW / timedelta(days=1))
+        days = (cap - spent) / per_day if per_day > 0 else math.inf
+        if days <= HORIZON / timedelta(days=1):
+            yield Alert(
+                "spend rate",
+                population,
+                f"Epsilon {spent - before:.3f} of {cap:.3f} was spent in 30 days and "
+                f"{cap - spent:.3f} is left at delta {delta:g} ({ADJACENCY}): at this rate it "
+                f"lasts {max(0, math.floor(days))} days",
+                tuple(use[0] for use in recent),
+            )
+
+
+def _duplicates(read: _Read) -> Iterable[Alert]:
+    groups: dict[tuple[str, str, str], list[_Submission]] = defaultdict(list)
+    for plan in read.plans.values():
+        if plan.model:
+            groups[plan.population, plan.author, plan.model].append(plan)
+    for (population, author, _), plans in groups.items():
+        for close in _within(plans):
+            yield Alert(
+                "near-duplicate plans",
+                population,
+                f"Scientist {author[:16]} submitted {len(close)} plans of the same computation "
+                f"within {WINDOW.days} days ({', '.join(plan.plan[:12] for plan in close)}): is a "
+                "limit per plan being split?",
+                tuple(plan.index for plan in close),
+            )
+
+
+def _within(plans: Sequence[_Submission]) -> Iterable[list[_Submission]]:
+    """Runs of two or more plans, each within the window of the one before it."""
+    run: list[_Submission] = []
+    for plan in sorted(plans, key=lambda each: each.index):
+        if run and plan.time - run[-1].time > WINDOW:
+            if len(run) > 1:
+                yield run
+            run = []
+        run.append(plan)
+    if len(run) > 1:
+        yield run
+
+
+def _averaging(read: _Read) -> Iterable[Alert]:
+    released: dict[tuple[str, str], list[tuple[str, int, float]]] = defaultdict(list)
+    for attempt, index in read.charged.items():
+        plan = read.plans.get(attempt[0])
+        query = plan.queries.get(attempt[1], "") if plan else ""
+        if plan and query and attempt in read.reserved:
+            noise = read.reserved[attempt][3].noise_multiplier
+            released[plan.population, query].append((plan.plan, index, noise))
+    for (population, query), found in released.items():
+        plans = sorted({plan for plan, _, _ in found})
+        if len(plans) < 2 or any(noise == 0 for *_, noise in found):
+            continue
+        left = math.sqrt(1 / sum(noise**-2 for *_, noise in found))
+        yield Alert(
+            "same query repeated",
+            population,
+            f"Query {query[:12]} was released {len(found)} times by {len(plans)} plans "
+            f"({', '.join(plan[:12] for plan in plans)}): averaged, where the state was the same, "
+            f"they carry noise multiplier {left:.3f} instead of {min(n for *_, n in found):.3f}",
+            tuple(index for _, index, _ in found),
+        )
+
+
+def _event(body: dict[str, Any]) -> Event:
+    return Event(float(body["noise_multiplier"]), float(body["sampling_rate"]), body["count"])
+
+
+def _attempt(body: dict[str, Any]) -> tuple[Any, ...]:
+    return body["plan"], body["step"], body["release"], body["attempt"]

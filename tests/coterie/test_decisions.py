@@ -1,0 +1,135 @@
+"""Decisions on real nodes: revoked, withdrawn, expired, in advance, by two at once, by prefix."""
+
+import threading
+from pathlib import Path
+
+import pytest
+
+import coterie as ct
+from coterie.owner import Owner
+from coterie.partners import invite, open_owner
+from network.client import NodeRefused, log_in
+from network.federation import read_accounts
+from network.training import Progress
+from policies.verify import verify
+from tests.network_of_three import NAMES, Network, counting_plan
+
+pytestmark = pytest.mark.nodes
+
+
+def test_revoked_in_the_middle_of_a_run_the_next_round_does_not_happen(
+    network: Network, tmp_path: Path
+) -> None:
+    plan = counting_plan(network.federation.data("interactions"), "revoked", 0.5)
+    plan_hash = network.submit_and_approve(plan)
+    south = open_owner(network.home, "south", with_key=False)
+
+    def revoke(progress: Progress) -> None:
+        if progress.index == 1:
+            assert south.revoke(plan_hash[:8], "contract ended") == "closed"
+
+    with pytest.raises(ct.RunInterrupted, match=r"revoked by owner@south.*contract ended"):
+        network.federation.train(plan, tmp_path, revoke)
+    for name in NAMES:
+        assert network.charged(name, plan_hash) == [("count", 0, 0)]
+        assert verify(network.home.domain(name).ledger_file).ok
+    with pytest.raises(ct.RunInterrupted, match="contract ended"):
+        network.federation.train(plan, tmp_path)
+
+
+def test_an_approval_expires_everywhere(network: Network, tmp_path: Path) -> None:
+    plan = counting_plan(network.federation.data("interactions"), "expires", 0.3)
+    network.federation.submit(plan)
+    plan_hash = network.federation.bind(plan).hash
+    for name in NAMES:
+        owner = open_owner(network.home, name)
+        if name == "south":
+            with pytest.raises(NodeRefused, match="must hold for at most 365 days, and still now"):
+                owner.approve(plan_hash, "too late", days=-1)
+            with pytest.raises(NodeRefused, match="at most 365 days"):
+                owner.approve(plan_hash, "too long", days=400)
+        else:
+            owner.approve(plan_hash, "agreed")
+    with pytest.raises(ct.NotApproved, match="south pending"):
+        network.federation.train(plan, tmp_path)
+
+
+def test_a_scientist_withdraws_her_plan_by_its_prefix(network: Network) -> None:
+    plan = counting_plan(network.federation.data("interactions"), "withdrawn", 0.3)
+    plan_hash = network.submit_and_approve(plan)
+    assert set(network.federation.withdraw(plan_hash[:10], "a mistake").values()) == {"closed"}
+    reasons = {s["reason"] for s in network.federation.status(plan_hash[:10]).values()}
+    assert reasons == {"withdrawn by ada@university.example: a mistake"}
+    with pytest.raises(NodeRefused, match="at least 6 characters"):
+        network.federation.status(plan_hash[:5])
+    with pytest.raises(NodeRefused, match="closed already"):
+        open_owner(network.home, "east").approve(plan_hash)
+
+
+def test_of_two_who_decide_at_once_one_wins(network: Network) -> None:
+    plan = counting_plan(network.federation.data("interactions"), "a race", 0.2)
+    network.federation.submit(plan)
+    plan_hash = network.federation.bind(plan).hash
+    tabs: list[Owner] = [open_owner(network.home, "north") for _ in range(4)]
+    start, won, lost = threading.Barrier(4), list[str](), list[str]()
+
+    def decide(number: int) -> None:
+        start.wait()
+        try:
+            done = tabs[number].approve if number % 2 else tabs[number].deny
+            won.append(done(plan_hash, f"tab {number}"))
+        except NodeRefused as refused:
+            lost.append(str(refused))
+
+    threads = [threading.Thread(target=decide, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (len(won), len(lost)) == (1, 3)
+    assert all("already, decided by owner@north" in text for text in lost)
+
+
+def test_a_repetition_within_an_envelope_needs_no_key_on_the_node(
+    network: Network, tmp_path: Path
+) -> None:
+    plan = counting_plan(network.federation.data("interactions"), "seed 1", 0.2, releases=1)
+    plan_hash = network.submit_and_approve(plan)
+    for name in NAMES:
+        owner = open_owner(network.home, name)
+        owner.preapprove(owner.envelope(plan_hash[:12], plans=1, days=7, reason="seeds"))
+    again = counting_plan(network.federation.data("interactions"), "seed 2", 0.2, releases=1)
+    answers = network.federation.submit(again)
+    assert {a["status"] for a in answers.values()} == {"approved"}, answers
+    assert network.federation.train(again, tmp_path).finished
+    third = counting_plan(network.federation.data("interactions"), "seed 3", 0.2, releases=1)
+    assert {a["status"] for a in network.federation.submit(third).values()} == {"pending"}
+    shown = open_owner(network.home, "east").show(network.federation.bind(third).hash)
+    assert "What changed since counting" in shown["explanation"]
+    assert verify(network.home.domain("east").ledger_file).ok
+
+
+def test_an_auditor_reads_a_pending_plan(network: Network, tmp_path: Path) -> None:
+    plan = counting_plan(network.federation.data("interactions"), "to audit", 0.2)
+    network.federation.submit(plan)
+    invite(network.home, "east", "eve@audit.example", "auditor", tmp_path / "eve.json")
+    account = read_accounts(tmp_path / "eve.json")["east"]
+    node = log_in(account.url, account.email, account.password)
+    shown = node.call("plan", plan_hash=network.federation.bind(plan).hash[:6])
+    assert "What leaves, noised" in shown
+
+
+def test_a_refusal_offers_plans_that_fit(network: Network) -> None:
+    plan = counting_plan(network.federation.data("interactions"), "too dear by far", 40.0)
+    answer = network.federation.quote(plan)[
+        "west" if "west" in network.federation.nodes else "east"
+    ]
+    message = answer["refusals"][-1]["message"]
+    for line in (
+        "Requested  epsilon",
+        "Remaining  epsilon",
+        "Short by   epsilon",
+        "A plan that fits:",
+    ):
+        assert line in message
+    assert {offer["how"] for offer in answer["offers"]} >= {"more noise"}
