@@ -167,15 +167,41 @@ def private_sum(
     Raises:
         GraphFailed: an operation failed; says which node, never a value.
     """
-    contribution = contributions(step, state, people)
     total = Total(step, len(selected))
+    for _, units, parts in user_integers(step, state, people, selected):
+        total.add(units, parts)
+    return total.integers()
+
+
+def user_integers(
+    step: Step, state: Mapping[str, Tensor], people: UserTensors, selected: NDArray[np.int64]
+) -> Iterator[tuple[NDArray[np.int64], Tensor, "list[Part]"]]:
+    """Batch by batch: users or `EMPTY` places [B], their units int32 [B, ...], and where those go.
+
+    A user's units depend on nobody else, to the last bit. Of private data only their sum goes on.
+    """
+    contribution = contributions(step, state, people)
     for users in people.batches(selected, batch_size(step, people.bounds, contribution.width)):
         parts = contribution.of(people.batch(users, step.graph.user))
         clipped = clip([part.values for part in parts], step.clip_norm)
         units = quantise(clipped, step.clip_norm, step.scale)
         units.index_fill_(0, torch.from_numpy(np.flatnonzero(users == EMPTY)), 0)
-        total.add(units, parts)
-    return total.integers()
+        yield users, units, parts
+
+
+def row_positions(step: Step, parts: "Sequence[Part]") -> Tensor:
+    """Where each of a batch's units lies in the sum: int64 [B, ...], the parts side by side."""
+    begin, found = 0, []
+    for spec, part in zip(step.outputs, parts, strict=True):
+        users, each = len(part.values), part.values[0].numel()
+        if part.ids is None:
+            found.append(torch.arange(begin, begin + each).expand(users, each))
+        else:
+            width = each // part.ids[0].numel()
+            rows = begin + part.ids.reshape(users, -1, 1) * width
+            found.append((rows + torch.arange(width)).reshape(users, each))
+        begin += spec.count
+    return torch.cat(found, dim=1)
 
 
 @dataclass(frozen=True)

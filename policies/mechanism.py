@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from policies.noise import SecureRandom
+from policies.noise import SecureRandom, discrete_gaussian
 
 MAX_UNITS = 2**26
 """Largest clip_norm * scale: finer than float32, and squared norms stay exact in float64."""
@@ -153,6 +153,25 @@ def noise_share_sigma(
     for _ in range(4 if sigma else 0):
         sigma = math.nextafter(sigma, math.inf)
     return sigma
+
+
+def add_noise_share(
+    total: NDArray[np.int64],
+    noise_multiplier: float,
+    clip_norm: float,
+    scale: int,
+    threshold: int,
+    collusion: int,
+    random: SecureRandom,
+) -> NDArray[np.int64]:
+    """`total` with one node's share of discrete Gaussian noise on every number: int64 [P].
+
+    Canonne, Kamath and Steinke 2020; its width is `noise_share_sigma`. Each number's noise is
+    drawn afresh.
+    """
+    sigma = noise_share_sigma(noise_multiplier, clip_norm, scale, threshold, collusion)
+    noise: NDArray[np.int64] = discrete_gaussian(sigma, total.size, random)
+    return total + noise
 
 
 def sample_users(count: int, rate: float, random: SecureRandom) -> NDArray[np.bool_]:
