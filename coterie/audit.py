@@ -16,7 +16,7 @@ from torch import Tensor
 
 from domains.engine import EMPTY, UserTensors, private_sum, row_positions, user_integers
 from domains.interactions import Interactions, user_keys
-from network.program import DataSet, Plan, noise_std
+from network.program import DataSet, Plan, after_release, noise_std
 from network.training import unflatten
 from policies.accounting import plan_epsilon
 from policies.audit import Guesses, guess, guess_count, lower_bound
@@ -93,14 +93,13 @@ def audit(plan: Plan, canaries: int = 1000, confidence: float = 0.95, partners: 
     took_part = sample_users(canaries, 0.5, random)
     evidence, state = _Evidence(canaries), dict(plan.state)
     for name, _ in approved.schedule():
-        step, author = approved.step(name), plan.step(name)
+        step = approved.step(name)
         given = {spec.name: state[spec.name] for spec in step.state}
         total = _released(approved, step, given, people, took_part, random)
         own = contributions_of_each(step, given, people, canaries)
         evidence.add(step, own, total)
-        if author.update is not None:
-            noise = noise_std(approved, step)
-            state = dict(author.update(state, unflatten(total, step), noise))
+        totals, noise = unflatten(total, step), noise_std(approved, step)
+        state = after_release(plan, step, state, totals, noise)
     return _concluded(approved, evidence, took_part, confidence)
 
 

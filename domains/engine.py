@@ -26,8 +26,9 @@ from torch import Tensor
 from domains.interactions import Interactions
 from domains.lowering import Gathering, gather_rows, hoist
 from policies.admission import inspect
+from policies.clipping import clipped_units
 from policies.graph import NEGATIVES, Graph
-from policies.mechanism import clip, quantise, sum_users
+from policies.mechanism import sum_users
 from policies.plan import Step
 from policies.trace import Bounds
 
@@ -168,8 +169,8 @@ def private_sum(
         GraphFailed: an operation failed; says which node, never a value.
     """
     total = Total(step, len(selected))
-    for _, units, parts in user_integers(step, state, people, selected):
-        total.add(units, parts)
+    for _, integers, parts in user_integers(step, state, people, selected):
+        total.add(integers, parts)
     return total.integers()
 
 
@@ -183,16 +184,22 @@ def user_integers(
     contribution = contributions(step, state, people)
     for users in people.batches(selected, batch_size(step, people.bounds, contribution.width)):
         parts = contribution.of(people.batch(users, step.graph.user))
-        clipped = clip([part.values for part in parts], step.clip_norm)
-        units = quantise(clipped, step.clip_norm, step.scale)
-        units.index_fill_(0, torch.from_numpy(np.flatnonzero(users == EMPTY)), 0)
-        yield users, units, parts
+        values = [part.values for part in parts]
+        found = clipped_units(step.clipping, values, step.clip_norm, step.scale)
+        found.index_fill_(0, torch.from_numpy(np.flatnonzero(users == EMPTY)), 0)
+        yield users, found, _with_votes(parts, found)
+
+
+def _with_votes(parts: "list[Part]", found: Tensor) -> "list[Part]":
+    """The parts, and one for the votes if there is a column that is no part's."""
+    width = sum(part.values[0].numel() for part in parts)
+    return parts if width == found.shape[1] else [*parts, Part(found[:, width:])]
 
 
 def row_positions(step: Step, parts: "Sequence[Part]") -> Tensor:
     """Where each of a batch's units lies in the sum: int64 [B, ...], the parts side by side."""
     begin, found = 0, []
-    for spec, part in zip(step.outputs, parts, strict=True):
+    for spec, part in zip(step.released, parts, strict=True):
         users, each = len(part.values), part.values[0].numel()
         if part.ids is None:
             found.append(torch.arange(begin, begin + each).expand(users, each))
@@ -237,9 +244,9 @@ class Total:
             raise ValueError("The sum of so many users could pass 2^53; lower the step's scale.")
         self._step = step
         self._sums = torch.zeros(step.width, dtype=torch.int64)
-        ends = np.cumsum([spec.count for spec in step.outputs]).tolist()
+        ends = np.cumsum([spec.count for spec in step.released]).tolist()
         self._places = [
-            slice(end - s.count, end) for end, s in zip(ends, step.outputs, strict=True)
+            slice(end - s.count, end) for end, s in zip(ends, step.released, strict=True)
         ]
         self._in_doubles: set[int] = set()
 

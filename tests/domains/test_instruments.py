@@ -18,12 +18,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
 from torch import Tensor
 
-from domains import engine, participation
+from domains import participation
 from domains.engine import UserTensors, private_sum
 from domains.interactions import Interactions, user_keys
 from domains.participation import Participation
-from network.program import DataSet, Gradient, Plan, Sum, noise_std
-from policies import mechanism
+from network.program import AdaptiveClip, DataSet, Gradient, Plan, Sum, noise_std
+from policies import clipping, mechanism
 from policies.ledger import Ledger
 from policies.mechanism import truncate
 from policies.plan import Plan as ApprovablePlan
@@ -39,7 +39,7 @@ from tests.instruments import (
 )
 
 ITEMS, WIDTH, USERS = 9, 5, 8
-KINDS = ("sum", "sparse", "dense")
+KINDS = ("sum", "sparse", "dense", "per layer", "adaptive")
 
 
 # --- Clipping, by neighbouring data sets ---
@@ -53,22 +53,24 @@ def step_of(kind: str) -> tuple[Step, dict[str, Tensor]]:
     def everything(state, user):  # type: ignore[no-untyped-def]
         return squares(state, user) + (user.values.sum() * torch.tanh(state["v"])).sum()
 
+    def two_layers(state, user):  # type: ignore[no-untyped-def]
+        return squares(state, user) * state["w"].sum()
+
     def count(state, user):  # type: ignore[no-untyped-def]
         return {"counts": torch.zeros(ITEMS).scatter_add(0, user.items, user.values)}
 
     steps: dict[str, Sum | Gradient] = {
         "sum": Sum("s", count, 1.0),
+        "per layer": Gradient("s", two_layers, ["v", "w"], {"v": 0.9, "w": 0.2}),
+        "adaptive": Gradient("s", squares, ["v"], AdaptiveClip(start=3.0, share=0.3)),
         "sparse": Gradient("s", squares, ["v"]),
         "dense": Gradient("s", everything, ["v"]),
     }
     state = {"v": torch.randn(ITEMS, 3, generator=torch.Generator().manual_seed(0))}
-    step = bound(DataSet("d", ITEMS, WIDTH, 100, "0" * 64, False), steps[kind], state).steps[0]
-    return step, {spec.name: state[spec.name] for spec in step.state}
-
-
-def bound(data: DataSet, step: Sum | Gradient, state: dict[str, Tensor]) -> ApprovablePlan:
-    plan = Plan("test", "test", data, [step], state, epsilon=6.0)
-    return plan.bind(ROSTER, "0" * 64)
+    data = DataSet("d", ITEMS, WIDTH, 100, "0" * 64, False)
+    plan = Plan("test", "test", data, [steps[kind]], state | {"w": torch.ones(4)})
+    step = plan.bind(ROSTER, "0" * 64).steps[0]
+    return step, {spec.name: plan.state[spec.name] for spec in step.state}
 
 
 ROSTER = [
@@ -152,9 +154,9 @@ def test_an_engine_that_clips_wrongly_is_caught(
     checked: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(engine, "clip", clip)
+    monkeypatch.setattr(clipping, "clip", clip)
     if not checked:
-        monkeypatch.setattr(engine, "quantise", lambda rows, _, scale: truncate(rows, scale))
+        monkeypatch.setattr(clipping, "quantise", lambda rows, _, scale: truncate(rows, scale))
     with pytest.raises(Broken):
         examine(kind)
 
@@ -164,8 +166,8 @@ def test_no_clipping_and_coupled_clipping_move_the_sum_too_far(
 ) -> None:
     blind(monkeypatch, "check_independence")
     for clip in (unclipped, by_the_loudest):
-        monkeypatch.setattr(engine, "clip", clip)
-        monkeypatch.setattr(engine, "quantise", lambda rows, _, scale: truncate(rows, scale))
+        monkeypatch.setattr(clipping, "clip", clip)
+        monkeypatch.setattr(clipping, "quantise", lambda rows, _, scale: truncate(rows, scale))
         with pytest.raises(Broken, match="clip norms"):
             examine("sum")
 
@@ -225,7 +227,8 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Nodes:
         ledger = Ledger(f"sqlite:///{place / 'ledger.db'}", entry.name, key)
         parts.append(Participation(entry.name, key, ledger, place / "attempts"))
     people = UserTensors(own, NUMBERS, 1, seed=1)
-    return Nodes(bound(data, Sum("s", count, 1.0), {}), parts, people)
+    plan = Plan("test", "test", data, [Sum("s", count, 1.0)], epsilon=6.0)
+    return Nodes(plan.bind(ROSTER, "0" * 64), parts, people)
 
 
 def measure(nodes: Nodes) -> None:
