@@ -223,8 +223,8 @@ def _releases(plan: Plan) -> list[str]:
             + f"; {step.width} numbers; one user moves the sum by at most {step.clip_norm:g} "
             f"(clip norm, L2 over all of them; {units} integer units{_divided(step)}); noise of "
             f"standard deviation {step.noise_multiplier * step.clip_norm:.4g} on every number "
-            f"(noise multiplier {step.noise_multiplier:.4g}); sampling rate {step.sampling_rate:g}; "
-            f"{len(step.graph.nodes)} operations"
+            f"(noise multiplier {step.noise_multiplier:.4g}); sampling rate "
+            f"{step.sampling_rate:g}; {len(step.graph.nodes)} operations"
         )
     return lines
 
