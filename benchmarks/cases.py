@@ -122,7 +122,7 @@ def clipped(case: Case) -> Callable[[], object]:
 
     def run() -> Tensor:
         total = torch.zeros(case.items, SIZE)
-        (part,) = ours.of(case.people.batch(case.batch, case.step.graph.user))
+        (part,) = ours.of(case.people.batch(case.batch, case.step.graph.user), None)
         rows = clip([part.values], CLIP_NORM).reshape(-1, SIZE)
         assert part.ids is not None
         return total.index_add_(0, part.ids.flatten(), rows)
@@ -139,7 +139,7 @@ def quantised(case: Case) -> Callable[[], object]:
     total = Total(case.step, 10**6)
 
     def run() -> None:
-        parts = ours.of(case.people.batch(case.batch, case.step.graph.user))
+        parts = ours.of(case.people.batch(case.batch, case.step.graph.user), None)
         limited = clip([part.values for part in parts], CLIP_NORM)
         total.add(quantise(limited, CLIP_NORM, case.step.scale), parts)
 
@@ -205,7 +205,7 @@ def dense(case: Case) -> Callable[[], object]:
     def run() -> Tensor:
         total = torch.zeros(case.items * SIZE)
         for users in case.batch.reshape(-1, size):
-            (part,) = gradients(case.people.batch(users, case.step.graph.user))
+            (part,) = gradients(case.people.batch(users, case.step.graph.user), None)
             total += clip([part.values], CLIP_NORM).sum(0)
         return total
 

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from domains.engine import EMPTY, UserTensors, private_sum, row_positions, user_integers
+from domains.engine import UserTensors, private_sum, row_positions, user_integers
 from domains.interactions import Interactions, user_keys
 from network.program import DataSet, Plan, after_release, noise_std
 from network.training import unflatten
@@ -136,10 +136,9 @@ def contributions_of_each(
     unit = step.clip_norm * step.scale
     dense = torch.zeros(users, step.width) if 4 * users * step.width <= DENSE_BYTES else None
     indices, values = [], []
-    for places, units, parts in user_integers(step, state, people, np.arange(users)):
-        real = torch.from_numpy(np.flatnonzero(places != EMPTY))
-        who = torch.from_numpy(places)[real].unsqueeze(1)
-        where, mine = row_positions(step, parts)[real], units[real] / unit
+    for batch, units, parts in user_integers(step, state, people, np.arange(users)):
+        who = torch.from_numpy(batch).unsqueeze(1)
+        where, mine = row_positions(step, parts), units / unit
         if dense is not None:
             dense.index_put_((who.expand_as(where), where), mine, accumulate=True)
             continue

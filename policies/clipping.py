@@ -16,6 +16,9 @@ from torch import Tensor
 
 from policies.mechanism import clip, quantise, votes
 
+_CACHED = 2**18
+"""So many numbers at a time."""
+
 Norm = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
 
 
@@ -107,4 +110,12 @@ def clipped_units(
 
 
 def _bounded(contributions: Sequence[Tensor], clip_norm: float, scale: int) -> Tensor:
-    return quantise(clip(contributions, clip_norm), clip_norm, scale)
+    """A few users at a time, whose numbers stay in the cache from the first pass to the last."""
+    users = len(contributions[0])
+    width = sum(part[0].numel() for part in contributions) if users else 0
+    each = max(1, _CACHED // max(width, 1))
+    blocks = zip(*(part.split(each) for part in contributions), strict=True)
+    found = torch.empty(users, width, dtype=torch.int32)
+    for begin, block in zip(range(0, max(users, 1), each), blocks, strict=True):
+        found[begin : begin + each] = quantise(clip(block, clip_norm), clip_norm, scale)
+    return found

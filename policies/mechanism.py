@@ -122,8 +122,8 @@ def squared_norms(rows: Tensor) -> Tensor:
     row = np.empty(rows.shape[1])
     squares = np.empty(len(rows))
     for user, its in enumerate(rows.detach().numpy()):
-        np.copyto(row, its)
-        squares[user] = np.dot(row, row)
+        row[:] = its
+        squares[user] = row.dot(row)
     return torch.from_numpy(squares)
 
 
