@@ -17,7 +17,9 @@ from torch.nn.functional import softplus
 from domains.engine import Total, UserTensors, contributions, dense_contributions
 from domains.interactions import Interactions, user_keys
 from network.program import DataSet, Gradient, Plan
-from policies.mechanism import clip, quantise
+from policies.clipping import Flat, clipped_units
+from policies.mechanism import clip
+from policies.plan import Plan as ApprovablePlan
 from policies.plan import RosterEntry, Step
 
 SIZE, EACH, BATCH, CLIP_NORM = 64, 100, 512, 1.0
@@ -77,7 +79,7 @@ class Case:
         return {"vectors": self.model.vectors.weight.detach()}
 
     @cached_property
-    def step(self) -> Step:
+    def plan(self) -> ApprovablePlan:
         def loss(state, user):  # type: ignore[no-untyped-def]
             hers = state["vectors"][user.items]
             return softplus(-(hers * hers.mean(0, keepdim=True)).sum(-1)).mean()
@@ -87,14 +89,18 @@ class Case:
         plan = Plan(
             "bench", "bench", data, [Gradient("s", loss, ["vectors"], CLIP_NORM)], self.state
         )
-        return plan.bind(_roster(), "0" * 64).steps[0]
+        return plan.bind(roster(), "0" * 64)
+
+    @property
+    def step(self) -> Step:
+        return self.plan.steps[0]
 
     @cached_property
     def batch(self) -> NDArray[np.int64]:
         return np.arange(BATCH)
 
 
-def _roster() -> list[RosterEntry]:
+def roster() -> list[RosterEntry]:
     names = (("a", "1"), ("b", "2"), ("c", "3"))
     return [
         RosterEntry(name=n, server_uid=n * 32, node_key=k * 64, owner_key=k * 64) for n, k in names
@@ -122,7 +128,7 @@ def clipped(case: Case) -> Callable[[], object]:
 
     def run() -> Tensor:
         total = torch.zeros(case.items, SIZE)
-        (part,) = ours.of(case.people.batch(case.batch, case.step.graph.user))
+        (part,) = ours.of(case.people.batch(case.batch, case.step.graph.user), None)
         rows = clip([part.values], CLIP_NORM).reshape(-1, SIZE)
         assert part.ids is not None
         return total.index_add_(0, part.ids.flatten(), rows)
@@ -139,9 +145,9 @@ def quantised(case: Case) -> Callable[[], object]:
     total = Total(case.step, 10**6)
 
     def run() -> None:
-        parts = ours.of(case.people.batch(case.batch, case.step.graph.user))
-        limited = clip([part.values for part in parts], CLIP_NORM)
-        total.add(quantise(limited, CLIP_NORM, case.step.scale), parts)
+        parts = ours.of(case.people.batch(case.batch, case.step.graph.user), None)
+        values = [part.values for part in parts]
+        total.add(clipped_units(Flat(), values, CLIP_NORM, case.step.scale), parts)
 
     return run
 
@@ -205,7 +211,7 @@ def dense(case: Case) -> Callable[[], object]:
     def run() -> Tensor:
         total = torch.zeros(case.items * SIZE)
         for users in case.batch.reshape(-1, size):
-            (part,) = gradients(case.people.batch(users, case.step.graph.user))
+            (part,) = gradients(case.people.batch(users, case.step.graph.user), None)
             total += clip([part.values], CLIP_NORM).sum(0)
         return total
 

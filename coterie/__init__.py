@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from domains.request import PlanChange, sign_approvals_with
 from network.answers import check_syft_answers, pin_node
 from network.federation import Account, Federation, FederationError, connect
-from network.program import DataSet, Gradient, Plan, State, Sum
+from network.program import AdaptiveClip, DataSet, Gradient, Plan, State, Sum
 from network.reader import install_strict_reader
 from network.training import NotApproved, Progress, Run, RunInterrupted
 from policies.approvals import load_owner_key, sign_approval
@@ -29,6 +29,7 @@ from policies.canonical import sha256_hex
 
 __all__ = [
     "Account",
+    "AdaptiveClip",
     "Calibration",
     "DataSet",
     "Federation",

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from network.client import NodeClient
-from network.program import DataSet, Plan, State
+from network.program import DataSet, Plan, State, after_release
 from network.training import unflatten_values
+from policies.clipping import clipped_units
 from policies.graph import Graph
-from policies.mechanism import clip
 from policies.plan import Plan as ApprovablePlan
 from policies.plan import Step
 from recommenders.datasets import Benchmark, positions
@@ -83,11 +83,10 @@ class Offline:
         people = self._people(interactions)
         state = dict(plan.state)
         for name, _ in self._bound.schedule():
-            author = plan.step(name)
-            if author.update is not None:
+            if plan.step(name).update is not None:
                 step = self._bound.step(name)
                 totals = unflatten_values(self._clipped_sum(step, state, people), step)
-                state = dict(author.update(state, totals, 0.0))
+                state = after_release(plan, step, state, totals, 0.0)
         return state
 
     def row(self, label: str, state: State, epsilon: float | None) -> Row:
@@ -115,8 +114,8 @@ class Offline:
         for index in _chunks(people.count, chunk):
             found = contribution(people.tensors(index))
             parts = [found[spec.name] for spec in step.outputs]
-            total += clip(parts, step.clip_norm).sum(0, dtype=torch.float64)
-        return total
+            total += clipped_units(step.clipping, parts, step.clip_norm, step.scale).sum(0)
+        return total / step.scale
 
     def _judge(
         self, label: str, score: Callable[[NDArray[np.int64]], Tensor], epsilon: float | None

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from coterie.commands import domain, hub, ledger, plan, requests, run
+from coterie.commands.audit import audit
 from coterie.commands.output import HomeOption, JsonOption, console, home_of, print_table, told
 
 app = typer.Typer(
@@ -22,6 +23,7 @@ app.add_typer(requests.app, name="requests")
 app.add_typer(plan.app, name="plan")
 app.add_typer(run.app, name="run")
 app.add_typer(ledger.app, name="ledger")
+app.command()(audit)
 
 
 @app.command()

@@ -1,16 +1,19 @@
-"""The two pictures of a run: what it learned, and what it cost."""
+"""The pictures of a run: what it learned, what it cost, and what an audit found."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+from coterie.audit import Audit
 from coterie.baselines import Row
 from network.training import Run
+from policies.audit import p_value
 
 
 def plot_learning_curve(
@@ -54,6 +57,31 @@ def plot_budget(
     right.set_xlabel(f"epsilon (Renyi filter, delta {delta:g})")
     right.legend(fontsize=8)
     figure.suptitle("Add/remove one user with all her interactions, per domain", fontsize=9)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def plot_audit(path: Path, audit: Audit) -> None:
+    """How well canaries that took part can be told from others; which epsilons that excludes."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
+    bins = np.linspace(audit.scores.min(), audit.scores.max(), 40)
+    for took_part, label, color in ((True, "took part", "#3b6ea5"), (False, "absent", "#c0504d")):
+        chosen = audit.scores[audit.took_part == took_part]
+        left.hist(chosen, bins, alpha=0.6, label=label, color=color)
+    left.set_xlabel("score from the releases")
+    left.set_ylabel("canaries")
+    left.legend(fontsize=8)
+    largest = 1.2 * max(audit.bound, audit.epsilon or 0.0, 1.0)
+    grid = np.linspace(0, largest, 200)
+    right.plot(grid, [p_value(audit.guesses, epsilon, audit.delta) for epsilon in grid])
+    right.axhline(1 - audit.confidence, color="#888888", linestyle=":", linewidth=1)
+    right.axvline(audit.bound, color="#c0504d", label=f"lower bound {audit.bound:.2f}")
+    if audit.epsilon is not None:
+        right.axvline(audit.epsilon, color="#4f8a4f", label=f"accounted {audit.epsilon:.2f}")
+    right.set_xlabel(f"epsilon (delta {audit.delta:g})")
+    right.set_ylabel("chance of so many right guesses, at most")
+    right.legend(fontsize=8)
+    figure.suptitle("One run: a lower bound, no proof of privacy", fontsize=9)
     figure.savefig(path, dpi=120)
     plt.close(figure)
 

@@ -9,7 +9,8 @@ What one user adds must not depend on who else is there, to the last bit: else a
 move the sum by more than her own clip norm. Floating-point results depend on a batch's shape and on
 a row's place in it (libraries treat the rest of a loop differently), so both are fixed: every batch
 of a step has the same shape, from declared bounds, and a user's place in it follows from her own
-key. Places that nobody takes are computed for an empty user and thrown away.
+key. Places that nobody takes are computed for an empty user and thrown away; clipping and what
+follows it are done row by row, with the same roundings wherever a row lies.
 
 A table of which a user only gathers rows stays sparse: her gradient is one merged row for each of
 her ids, clipped and quantised like any other numbers, and added up where the ids say.
@@ -26,8 +27,9 @@ from torch import Tensor
 from domains.interactions import Interactions
 from domains.lowering import Gathering, gather_rows, hoist
 from policies.admission import inspect
+from policies.clipping import clipped_units
 from policies.graph import NEGATIVES, Graph
-from policies.mechanism import clip, quantise, sum_users
+from policies.mechanism import sum_users
 from policies.plan import Step
 from policies.trace import Bounds
 
@@ -167,15 +169,48 @@ def private_sum(
     Raises:
         GraphFailed: an operation failed; says which node, never a value.
     """
-    contribution = contributions(step, state, people)
     total = Total(step, len(selected))
-    for users in people.batches(selected, batch_size(step, people.bounds, contribution.width)):
-        parts = contribution.of(people.batch(users, step.graph.user))
-        clipped = clip([part.values for part in parts], step.clip_norm)
-        units = quantise(clipped, step.clip_norm, step.scale)
-        units.index_fill_(0, torch.from_numpy(np.flatnonzero(users == EMPTY)), 0)
-        total.add(units, parts)
+    for _, integers, parts in user_integers(step, state, people, selected):
+        total.add(integers, parts)
     return total.integers()
+
+
+def user_integers(
+    step: Step, state: Mapping[str, Tensor], people: UserTensors, selected: NDArray[np.int64]
+) -> Iterator[tuple[NDArray[np.int64], Tensor, "list[Part]"]]:
+    """Batch by batch: users int64 [B], their units int32 [B, ...], and where those go.
+
+    A user's units depend on nobody else, to the last bit. Of private data only their sum goes on.
+    """
+    contribution = contributions(step, state, people)
+    for users in people.batches(selected, batch_size(step, people.bounds, contribution.width)):
+        taken = np.flatnonzero(users != EMPTY)
+        places = torch.from_numpy(taken) if len(taken) < len(users) else None
+        parts = contribution.of(people.batch(users, step.graph.user), places)
+        values = [part.values for part in parts]
+        found = clipped_units(step.clipping, values, step.clip_norm, step.scale)
+        yield users[taken], found, _with_votes(parts, found)
+
+
+def _with_votes(parts: "list[Part]", found: Tensor) -> "list[Part]":
+    """The parts, and one for the votes if there is a column that is no part's."""
+    width = sum(part.values[0].numel() for part in parts)
+    return parts if width == found.shape[1] else [*parts, Part(found[:, width:])]
+
+
+def row_positions(step: Step, parts: "Sequence[Part]") -> Tensor:
+    """Where each of a batch's units lies in the sum: int64 [B, ...], the parts side by side."""
+    begin, found = 0, []
+    for spec, part in zip(step.released, parts, strict=True):
+        users, each = len(part.values), part.values[0].numel()
+        if part.ids is None:
+            found.append(torch.arange(begin, begin + each).expand(users, each))
+        else:
+            width = each // part.ids[0].numel()
+            rows = begin + part.ids.reshape(users, -1, 1) * width
+            found.append((rows + torch.arange(width)).reshape(users, each))
+        begin += spec.count
+    return torch.cat(found, dim=1)
 
 
 @dataclass(frozen=True)
@@ -211,9 +246,9 @@ class Total:
             raise ValueError("The sum of so many users could pass 2^53; lower the step's scale.")
         self._step = step
         self._sums = torch.zeros(step.width, dtype=torch.int64)
-        ends = np.cumsum([spec.count for spec in step.outputs]).tolist()
+        ends = np.cumsum([spec.count for spec in step.released]).tolist()
         self._places = [
-            slice(end - s.count, end) for end, s in zip(ends, step.outputs, strict=True)
+            slice(end - s.count, end) for end, s in zip(ends, step.released, strict=True)
         ]
         self._in_doubles: set[int] = set()
 
@@ -279,11 +314,12 @@ class Contributions:
     """How a step's users contribute.
 
     Attributes:
-        of: a batch of user tensors -> what each user adds to every output, before clipping.
+        of: a batch of user tensors, places to keep (None: all) -> what each user at one of these
+            places adds to every output, before clipping.
         width: how many numbers one user contributes, rows of zeros among them.
     """
 
-    of: Callable[[dict[str, Tensor]], list[Part]]
+    of: "_Mapped"
     width: int
 
 
@@ -303,7 +339,7 @@ def contributions(step: Step, state: Mapping[str, Tensor], people: UserTensors) 
     return Contributions(_sparse_gradients(step, dict(state), gathering), width)
 
 
-_Mapped = Callable[[dict[str, Tensor]], list[Part]]
+_Mapped = Callable[[dict[str, Tensor], Tensor | None], list[Part]]
 
 
 def _sums(step: Step, state: dict[str, Tensor]) -> _Mapped:
@@ -311,8 +347,8 @@ def _sums(step: Step, state: dict[str, Tensor]) -> _Mapped:
     public = {**state, **computed}
     mapped = torch.func.vmap(lambda user: graph.run({**public, **user}))
 
-    def sums(users: dict[str, Tensor]) -> list[Part]:
-        found = mapped(users)
+    def sums(users: dict[str, Tensor], places: Tensor | None) -> list[Part]:
+        found = _kept(mapped(users), places)
         return [Part(found[spec.name]) for spec in step.outputs]
 
     return sums
@@ -324,8 +360,8 @@ def dense_contributions(step: Step, state: Mapping[str, Tensor]) -> _Mapped:
     fixed = {name: tensor for name, tensor in state.items() if name not in parameters}
     mapped = _mapped_gradient(*hoist(step.graph, fixed), fixed)
 
-    def gradients(users: dict[str, Tensor]) -> list[Part]:
-        found = mapped(parameters, {}, users)
+    def gradients(users: dict[str, Tensor], places: Tensor | None) -> list[Part]:
+        found = _kept(mapped(parameters, {}, users), places)
         return [Part(found[spec.name]) for spec in step.outputs]
 
     return gradients
@@ -339,10 +375,10 @@ def _sparse_gradients(step: Step, state: dict[str, Tensor], gathering: Gathering
     mapped = (_mapped_gradient if dense else _rows_gradient)(graph, computed, fixed)
     indexed = torch.func.vmap(lambda user: gathering.ids.run({**fixed, **user}))
 
-    def gradients(users: dict[str, Tensor]) -> list[Part]:
+    def gradients(users: dict[str, Tensor], places: Tensor | None) -> list[Part]:
         ids = _row_numbers(indexed(users), gathering, state)
         rows = {n: _taken(state[g.table], ids[n]) for n, g in gathering.rows.items()}
-        found = mapped(dense, rows, users)
+        found, ids = _kept(mapped(dense, rows, users), places), _kept(ids, places)
         return [
             _merged(spec.name, state[spec.name], gathering, ids, found)
             if spec.name in gathering.tables
@@ -396,6 +432,13 @@ def _rows_gradient(
     return gradient
 
 
+def _kept(found: dict[str, Tensor], places: Tensor | None) -> dict[str, Tensor]:
+    """The rows of these places alone: what comes next is done for each user by herself."""
+    if places is None:
+        return found
+    return {name: tensor.index_select(0, places) for name, tensor in found.items()}
+
+
 def _row_numbers(
     ids: dict[str, Tensor], gathering: Gathering, state: dict[str, Tensor]
 ) -> dict[str, Tensor]:
@@ -424,7 +467,7 @@ def _merged(
     rows = [_passed_on(found[n], ids[n], gathering.rows[n].padding) for n in names]
     values = _beside([row.reshape(users, -1, width) for row in rows])
     numbers = _beside([ids[name].reshape(users, -1) for name in names])
-    return merge_rows(values, numbers, len(like))
+    return merge_rows(values, numbers)
 
 
 def _beside(tensors: list[Tensor]) -> Tensor:
@@ -437,19 +480,20 @@ def _passed_on(gradient: Tensor, ids: Tensor, padding: int | None) -> Tensor:
     return gradient * (ids != padding).reshape(*ids.shape, *[1] * (gradient.dim() - ids.dim()))
 
 
-def merge_rows(values: Tensor, ids: Tensor, length: int) -> Part:
+def merge_rows(values: Tensor, ids: Tensor) -> Part:
     """Add up each user's rows of the same id, so that the norm is that of the dense gradient.
 
     Args:
-        values: float [B, L, w]; ids: int64 [B, L], in [0, length).
+        values: float [B, L, w]; ids: int64 [B, L].
     """
     users, each, width = values.shape
-    codes = (ids + torch.arange(users).unsqueeze(1) * length).flatten()
-    ordered, order = torch.sort(codes, stable=True)
-    first = torch.ones(len(codes), dtype=torch.bool)
-    torch.ne(ordered[1:], ordered[:-1], out=first[1:])
-    if first.all():
+    ordered, order = torch.sort(ids, dim=1, stable=True)
+    begins = torch.ones(users, each, dtype=torch.bool)
+    begins[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+    if begins.all():
         return Part(values, ids)
+    first = begins.flatten()
+    order = (order + torch.arange(0, users * each, each).unsqueeze(1)).flatten()
     kept = order[first]
     target = torch.empty_like(order)
     target[order] = kept[torch.cumsum(first, 0) - 1]

@@ -46,8 +46,8 @@ from policies.envelopes import read_consent, why_not_approved
 from policies.ledger import Ledger
 from policies.ledger.heads import Cosignature, Note
 from policies.ledger.heads import Release as Reserved
-from policies.mechanism import noise_share_sigma, sample_users
-from policies.noise import SecureRandom, discrete_gaussian
+from policies.mechanism import add_noise_share, sample_users
+from policies.noise import SecureRandom
 from policies.plan import Plan, Step
 
 MAX_STATE_BYTES = 16 * 2**20
@@ -366,17 +366,15 @@ class Participation:
         random = SecureRandom()
         selected = sample_users(run.dataset.users, step.sampling_rate, random)
         total = run.enclosure().private_sum(step.name, state, selected)
-        if step.noise_multiplier == 0.0:
-            return total
-        sigma = noise_share_sigma(
+        return add_noise_share(
+            total,
             step.noise_multiplier,
             step.clip_norm,
             step.scale,
             run.plan.threshold,
             run.plan.collusion,
+            random,
         )
-        noise: NDArray[np.int64] = discrete_gaussian(sigma, total.size, random)
-        return total + noise
 
     def _held(self, plan: Plan) -> dict[str, list[int]]:
         peers = _peers(plan, self._name)

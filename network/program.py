@@ -5,6 +5,7 @@ A contribution or loss is plain PyTorch about one user; it is traced, and only i
 """
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -15,10 +16,11 @@ from torch import Tensor, nn
 from network.smpc.ring import smallest_width
 from policies.accounting import Part, calibrate
 from policies.admission import Bounds, largest_total
+from policies.clipping import Adaptive, Clipping, Flat, PerLayer, fits
 from policies.graph import Graph, TensorSpec
 from policies.modules import aliases, of_state, source_of, state_of, trainable
+from policies.plan import VOTES, RosterEntry, Step
 from policies.plan import Plan as ApprovablePlan
-from policies.plan import RosterEntry, Step
 from policies.trace import TraceError, trace
 
 State = Mapping[str, Tensor]
@@ -52,12 +54,44 @@ class DataSet:
 
 
 @dataclass(frozen=True)
+class AdaptiveClip:
+    """A clip norm that follows a private quantile of users' norms (Andrew et al. 2021).
+
+    After each release it is multiplied by exp(-rate * (noised part of the users that were within
+    it - quantile)), with the declared number of users as the divisor.
+
+    Attributes:
+        start: the first clip norm.
+        quantile: the part of users whose contribution should stay whole.
+        rate: how fast it moves.
+        share: the part of the squared sensitivity that users' votes get. Their sum's noise is then
+            z max(quantile, 1 - quantile) / sqrt(share) users wide; what is left for the
+            contributions raises their noise by 1 / sqrt(1 - share).
+    """
+
+    start: float = 1.0
+    quantile: float = 0.5
+    rate: float = 0.2
+    share: float = 0.01
+
+    def __post_init__(self) -> None:
+        if not (0 < self.start < math.inf and 0 < self.rate < math.inf):
+            raise ValueError("AdaptiveClip needs a positive start and rate")
+        if not (0 < self.quantile < 1 and 0 < self.share < 1):
+            raise ValueError("AdaptiveClip needs quantile and share between 0 and 1")
+
+
+ClipNorm = float | Mapping[str, float] | AdaptiveClip
+
+
+@dataclass(frozen=True)
 class Sum:
     """A step that releases noised sums of what each user contributes.
 
     Attributes:
         contribution: (state, user) -> tensors by name; (model, user) in a plan with a model.
-        clip_norm: bound on the joint L2 norm of one user's contribution.
+        clip_norm: bound on the joint L2 norm of one user's contribution; or a bound for each of
+            its tensors by name; or a bound that adapts (`AdaptiveClip`).
         releases: how many totals are released.
         weight: this step's part of the privacy budget, relative to the other steps' weights.
         after, every: one release after every `every` releases of step `after`.
@@ -68,7 +102,7 @@ class Sum:
 
     name: str
     contribution: Callable[[Any, Any], Mapping[str, Tensor]]
-    clip_norm: float
+    clip_norm: ClipNorm
     releases: int = 1
     weight: float = 1.0
     sampling_rate: float = 1.0
@@ -94,7 +128,7 @@ class Gradient:
     name: str
     loss: Callable[[Any, Any], Tensor]
     parameters: Sequence[str] | None = None
-    clip_norm: float = 1.0
+    clip_norm: ClipNorm = 1.0
     releases: int = 1
     weight: float = 1.0
     sampling_rate: float = 1.0
@@ -148,6 +182,9 @@ class Plan:
             if self.state:
                 raise ValueError("Give a plan a state or a model (whose tensors are its state).")
             object.__setattr__(self, "state", state_of(self.model))
+        adapted = {_unit_name(s): s.clip_norm for s in self.steps}
+        first = {n: _unit(c) for n, c in adapted.items() if isinstance(c, AdaptiveClip)}
+        object.__setattr__(self, "state", {**first, **self.state})
 
     def step(self, name: str) -> Sum | Gradient:
         return next(step for step in self.steps if step.name == name)
@@ -218,24 +255,30 @@ class Plan:
 
     def _step(self, step: Sum | Gradient, noise: float, bounds: Bounds, memory: int | None) -> Step:
         function = step.contribution if isinstance(step, Sum) else step.loss
+        written = function
+        if isinstance(step.clip_norm, AdaptiveClip):
+            function = _divided(function, _unit_name(step))
         if self.memory is not None and self.memory_size is None:
             graph = self._trace(_remembering(function, self.memory), bounds, None)
         else:
             graph = self._trace(function, bounds, memory)
+        outputs = self._outputs(step, graph)
+        clip_norm, clipping = _clipping(step, [spec.name for spec in outputs])
         return Step(
             name=step.name,
             kind="sum" if isinstance(step, Sum) else "gradient",
             graph=graph,
-            source=source_of(function, self.model)[:_SOURCE_LENGTH],
+            source=source_of(written, self.model)[:_SOURCE_LENGTH],
             state=graph.state,
-            outputs=self._outputs(step, graph),
-            clip_norm=float(step.clip_norm),
+            outputs=outputs,
+            clip_norm=clip_norm,
+            clipping=clipping,
             noise_multiplier=float(noise),
             sampling_rate=float(step.sampling_rate),
             releases=step.releases,
             after=step.after,
             every=step.every,
-            scale=_scale(step.clip_norm),
+            scale=_scale(clip_norm),
         )
 
     def _outputs(self, step: Sum | Gradient, graph: Graph) -> tuple[TensorSpec, ...]:
@@ -298,6 +341,97 @@ def noise_std(approved: ApprovablePlan, step: Step) -> float:
     """
     shares = len(approved.roster) / (approved.threshold - approved.collusion)
     return step.noise_multiplier * step.clip_norm * math.sqrt(shares)
+
+
+def in_own_units(author: Sum | Gradient, state: State, totals: State) -> dict[str, Tensor]:
+    """A step's totals as its author means them: those of an adaptive norm times its unit."""
+    found = {name: tensor for name, tensor in totals.items() if name != VOTES}
+    if isinstance(author.clip_norm, AdaptiveClip):
+        found = {name: tensor * state[_unit_name(author)] for name, tensor in found.items()}
+    return found
+
+
+def after_release(
+    plan: Plan, definition: Step, state: State, totals: State, noise: float
+) -> dict[str, Tensor]:
+    """The public state after a release: the author's update, and an adaptive norm's next unit.
+
+    Args:
+        totals: what was released, by name.
+        noise: standard deviation of the noise in each of its numbers.
+    """
+    author = plan.step(definition.name)
+    own = in_own_units(author, state, totals)
+    units = {n: state[n] for n in map(_unit_name, plan.steps) if n in plan.state and n in state}
+    if isinstance(author.clip_norm, AdaptiveClip):
+        name = _unit_name(author)
+        noise *= float(state[name])
+        surplus = _surplus(definition, totals[VOTES], plan.data.users)
+        units[name] = state[name] * math.exp(-author.clip_norm.rate * surplus)
+    found = dict(author.update(state, own, noise)) if author.update is not None else dict(state)
+    return found | units
+
+
+def _surplus(definition: Step, voted: Tensor, users: int) -> float:
+    """By how much the part of users within the norm is above the quantile, noised: -1 to 1."""
+    assert isinstance(definition.clipping, Adaptive)
+    quantile, vote_norm = definition.clipping.quantile, definition.clipping.vote_norm
+    ahead = float(voted) / vote_norm * max(quantile, 1 - quantile)
+    return max(-1.0, min(1.0, ahead / (users * definition.sampling_rate)))
+
+
+def _unit_name(step: Sum | Gradient) -> str:
+    """The state tensor by which an adaptive step's contributions are divided."""
+    return "unit_of." + re.sub(r"[^A-Za-z0-9_.]", "_", step.name)
+
+
+def _unit(clip_norm: AdaptiveClip) -> Tensor:
+    """The first: a contribution as long as `start` is then as long as the node's fixed norm."""
+    return torch.tensor(clip_norm.start / _adaptive(clip_norm).norm)
+
+
+def _divided(function: Callable, unit: str) -> Callable:
+    """`function` in units of the state tensor `unit`."""
+
+    def divided(state: State, user: Any) -> Any:
+        found = function(state, user)
+        if isinstance(found, Tensor):
+            return found / state[unit]
+        return {name: tensor / state[unit] for name, tensor in found.items()}
+
+    return divided
+
+
+def _clipping(step: Sum | Gradient, outputs: list[str]) -> tuple[float, Clipping]:
+    """The whole bound of a step and how it is divided.
+
+    Raises:
+        TraceError: norms by name that aren't those of the outputs.
+    """
+    asked = step.clip_norm
+    if isinstance(asked, AdaptiveClip):
+        return 1.0, _adaptive(asked)
+    if isinstance(asked, Mapping):
+        if set(asked) != set(outputs):
+            raise TraceError(
+                f"Step {step.name!r} has clip norms for {', '.join(sorted(asked)) or 'nothing'}; "
+                f"give one for each of its outputs: {', '.join(outputs)}."
+            )
+        divided = PerLayer(norms=tuple(float(asked[name]) for name in outputs))
+        whole = math.hypot(*divided.norms)
+        while not fits(divided, whole):
+            whole = math.nextafter(whole, math.inf)
+        return whole, divided
+    return float(asked), Flat()
+
+
+def _adaptive(asked: AdaptiveClip) -> Adaptive:
+    norm, vote_norm = math.sqrt(1 - asked.share), math.sqrt(asked.share)
+    while True:
+        found = Adaptive(quantile=asked.quantile, norm=norm, vote_norm=vote_norm)
+        if fits(found, 1.0):
+            return found
+        norm = math.nextafter(norm, 0.0)
 
 
 def _named(name: str, function: Callable[[Any, Any], Tensor]) -> Callable:

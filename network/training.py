@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from network.client import NodeClient, NodeRefused, NodeUnreachable
-from network.program import Plan, State, noise_std
+from network.program import Plan, State, after_release, in_own_units, noise_std
 from network.rounds import Release, RoundAborted, run_attempt, was_begun
 from policies.accounting import plan_epsilon
 from policies.plan import Plan as ApprovablePlan
@@ -167,10 +167,10 @@ def _release(
     payload = _pack(run.state, definition)
     attempt, opened = _open_release(nodes, approved, run, step_name, release, payload)
     totals = unflatten(opened.total, definition)
-    if author.update is not None:
-        noise = noise_std(approved, definition)
-        run.state = dict(author.update(run.state, totals, noise))
-    metrics = dict(author.metrics(totals)) if author.metrics is not None else {}
+    noise = noise_std(approved, definition)
+    own = in_own_units(author, run.state, totals)
+    metrics = dict(author.metrics(own)) if author.metrics is not None else {}
+    run.state = after_release(plan, definition, run.state, totals, noise)
     run.history.append(
         Progress(
             index=index,
@@ -278,9 +278,9 @@ def unflatten(total: NDArray[np.int64], step: Step) -> dict[str, Tensor]:
 
 
 def unflatten_values(values: Tensor, step: Step) -> dict[str, Tensor]:
-    """A flat vector of a step's outputs, shape [P], as float32 tensors by name."""
-    parts = torch.split(values.to(torch.float32), [spec.count for spec in step.outputs])
-    return {s.name: part.reshape(s.shape) for s, part in zip(step.outputs, parts, strict=True)}
+    """A flat vector of what a step releases, shape [P], as float32 tensors by name."""
+    parts = torch.split(values.to(torch.float32), [spec.count for spec in step.released])
+    return {s.name: part.reshape(s.shape) for s, part in zip(step.released, parts, strict=True)}
 
 
 def _pack(state: State, step: Step) -> bytes:

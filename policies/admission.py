@@ -17,6 +17,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import grad, vmap
 
+from policies.clipping import parts_of
 from policies.graph import DTYPES, USER_TENSORS, Graph, GraphFailed, Node, TensorSpec
 from policies.mechanism import MAX_UNITS, noise_share_sigma
 from policies.operations import ALLOWED, OperationRefused, operation
@@ -270,6 +271,13 @@ def _check_ring(plan: Plan, step: Step, users: int) -> None:
             "ring",
             f"Step {step.name!r}: clip_norm * scale is {step.clip_norm * step.scale:g}, "
             f"expected 1 to {MAX_UNITS}.",
+        )
+    finest = min(parts_of(step.clipping, step.clip_norm))
+    if finest * step.scale < 1:
+        raise PlanRefused(
+            "ring",
+            f"Step {step.name!r}: a clip norm of {finest:g} is less than one integer unit, so "
+            "nothing would ever be released of that part: use a larger scale.",
         )
 
 

@@ -16,6 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from policies.accounting import ADJACENCY, epsilon_at_every_partner, plan_epsilon
 from policies.canonical import canonical, sha256_hex
+from policies.clipping import Adaptive, PerLayer
 from policies.graph import Constant, Graph, Node, TensorSpec
 from policies.plan import Plan, Step
 
@@ -127,12 +128,18 @@ def _changed_roster(before: Plan, after: Plan) -> list[str]:
 
 def _changed_step(before: Step, after: Step) -> list[str]:
     lines = list(_changed_fields(before, after, _STEP_FIELDS))
+    if before.clipping != after.clipping:
+        lines.append(f"clipping: {_clipping(before)} -> {_clipping(after)}")
     if before.outputs != after.outputs:
         lines.append(f"what leaves: {_listed(before.outputs)} -> {_listed(after.outputs)}")
     computed = _changed_graph(before.graph, after.graph)
     if before.source != after.source and not computed:
         lines.append("source: another text for the same graph")
     return lines + computed
+
+
+def _clipping(step: Step) -> str:
+    return f"{step.clipping.kind}{_divided(step).replace('; of it', ':')}"
 
 
 def _changed_graph(before: Graph | None, after: Graph | None) -> list[str]:
@@ -217,15 +224,29 @@ def _releases(plan: Plan) -> list[str]:
     for step in plan.steps:
         units = int(step.clip_norm * step.scale)
         lines.append(
-            f"{step.name}: {_listed(step.outputs)}; {step.releases} times"
+            f"{step.name}: {_listed(step.released)}; {step.releases} times"
             + (f", one after every {step.every} of {step.after}" if step.after else "")
             + f"; {step.width} numbers; one user moves the sum by at most {step.clip_norm:g} "
-            f"(clip norm, L2 over all of them; {units} integer units); noise of standard "
-            f"deviation {step.noise_multiplier * step.clip_norm:.4g} on every number (noise "
-            f"multiplier {step.noise_multiplier:.4g}); sampling rate {step.sampling_rate:g}; "
-            f"{len(step.graph.nodes)} operations"
+            f"(clip norm, L2 over all of them; {units} integer units{_divided(step)}); noise of "
+            f"standard deviation {step.noise_multiplier * step.clip_norm:.4g} on every number "
+            f"(noise multiplier {step.noise_multiplier:.4g}); sampling rate "
+            f"{step.sampling_rate:g}; {len(step.graph.nodes)} operations"
         )
     return lines
+
+
+def _divided(step: Step) -> str:
+    """How the clip norm is divided; nothing where it isn't."""
+    if isinstance(step.clipping, PerLayer):
+        pairs = zip(step.outputs, step.clipping.norms, strict=True)
+        return "; of it " + ", ".join(f"{spec.name} {norm:g}" for spec, norm in pairs)
+    if isinstance(step.clipping, Adaptive):
+        return (
+            f"; of it {step.clipping.norm:g} for the outputs and {step.clipping.vote_norm:g} for "
+            "her vote, released with them, whether hers were within it: the author moves the unit "
+            f"in which they are clipped until {step.clipping.quantile:.0%} of users are"
+        )
+    return ""
 
 
 def _cost(plan: Plan, spent: float | None, cap: float | None) -> list[str]:

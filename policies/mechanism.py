@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from policies.noise import SecureRandom
+from policies.noise import SecureRandom, discrete_gaussian
 
 MAX_UNITS = 2**26
 """Largest clip_norm * scale: finer than float32, and squared norms stay exact in float64."""
@@ -40,16 +40,23 @@ def clip(contributions: Sequence[Tensor], clip_norm: float) -> Tensor:
     Raises:
         ValueError: no tensors, unequal B, tensors that aren't floats, or clip_norm not positive.
     """
-    if len({len(tensor) for tensor in contributions}) != 1:
-        raise ValueError("clip needs at least one tensor, and the same number of users in each")
-    if not all(tensor.is_floating_point() for tensor in contributions):
-        raise ValueError(f"clip needs float tensors; got {[t.dtype for t in contributions]}")
-    flat = _side_by_side(contributions)
-    norms = squared_norms(flat).sqrt()
-    if not norms.isfinite().all():
-        flat = zero_nonfinite(flat)
-        norms = squared_norms(flat).sqrt()
+    flat, norms = _measured(contributions)
     return flat * clip_factors(norms, clip_norm).to(flat.dtype).unsqueeze(1)
+
+
+def votes(
+    contributions: Sequence[Tensor], clip_norm: float, quantile: float, vote_norm: float
+) -> Tensor:
+    """Each user's vote on the clip norm: float64 [B, 1], at most `vote_norm` either way.
+
+    (b - quantile) / max(quantile, 1 - quantile) * vote_norm, with b = 1 if her contribution is
+    within the norm, else 0. Votes add up to 0 where a `quantile` of the users are within it,
+    however many they are (Andrew et al. 2021, Algorithm 1, with b - quantile in place of b - 1/2).
+    """
+    _, norms = _measured(contributions)
+    within = (norms <= clip_norm).to(torch.float64)
+    largest = max(quantile, 1 - quantile)
+    return ((within - quantile) / largest * (vote_norm * (1 - _HEADROOM))).unsqueeze(1)
 
 
 def clip_factors(norms: Tensor, clip_norm: float) -> Tensor:
@@ -115,8 +122,8 @@ def squared_norms(rows: Tensor) -> Tensor:
     row = np.empty(rows.shape[1])
     squares = np.empty(len(rows))
     for user, its in enumerate(rows.detach().numpy()):
-        np.copyto(row, its)
-        squares[user] = np.dot(row, row)
+        row[:] = its
+        squares[user] = row.dot(row)
     return torch.from_numpy(squares)
 
 
@@ -155,6 +162,25 @@ def noise_share_sigma(
     return sigma
 
 
+def add_noise_share(
+    total: NDArray[np.int64],
+    noise_multiplier: float,
+    clip_norm: float,
+    scale: int,
+    threshold: int,
+    collusion: int,
+    random: SecureRandom,
+) -> NDArray[np.int64]:
+    """`total` with one node's share of discrete Gaussian noise on every number: int64 [P].
+
+    Canonne, Kamath and Steinke 2020; its width is `noise_share_sigma`. Each number's noise is
+    drawn afresh.
+    """
+    sigma = noise_share_sigma(noise_multiplier, clip_norm, scale, threshold, collusion)
+    noise: NDArray[np.int64] = discrete_gaussian(sigma, total.size, random)
+    return total + noise
+
+
 def sample_users(count: int, rate: float, random: SecureRandom) -> NDArray[np.bool_]:
     """Who takes part: each of `count` users independently with probability `rate`: bool [count].
 
@@ -169,6 +195,20 @@ def sample_users(count: int, rate: float, random: SecureRandom) -> NDArray[np.bo
     if rate == 1:
         return np.ones(count, dtype=bool)
     return random.words(count) < np.uint64(math.floor(Fraction(rate) * 2**64))
+
+
+def _measured(contributions: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Every user's finite numbers side by side, float [B, P], and their norm, float64 [B]."""
+    if len({len(tensor) for tensor in contributions}) != 1:
+        raise ValueError("clip needs at least one tensor, and the same number of users in each")
+    if not all(tensor.is_floating_point() for tensor in contributions):
+        raise ValueError(f"clip needs float tensors; got {[t.dtype for t in contributions]}")
+    flat = _side_by_side(contributions)
+    norms = squared_norms(flat).sqrt()
+    if not norms.isfinite().all():
+        flat = zero_nonfinite(flat)
+        norms = squared_norms(flat).sqrt()
+    return flat, norms
 
 
 def _side_by_side(tensors: Sequence[Tensor]) -> Tensor:

@@ -13,9 +13,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from policies.accounting import Event
 from policies.canonical import canonical, sha256_hex
+from policies.clipping import Adaptive, Clipping, Flat, PerLayer, fits
 from policies.graph import Graph, TensorSpec
 
 MAXIMUM_TEXT = 64 * 2**20
+
+VOTES = "votes_on_clip_norm"
+"""Name of what an adaptive step releases beside its outputs."""
 
 HexKey = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9_. -]{0,62}[A-Za-z0-9_.-])?$")]
@@ -51,7 +55,8 @@ class Step(_Value):
         source: the author's Python, for reading only.
         state: public tensors the graph reads.
         outputs: the tensors that leave, noised, at each release.
-        clip_norm: bound on the joint L2 norm of what one user adds, over all outputs.
+        clip_norm: bound on the joint L2 norm of what one user adds, over all that leaves.
+        clipping: how that bound is divided (`policies.clipping`); flat unless said otherwise.
         noise_multiplier: standard deviation of the accounted noise over `clip_norm`; 0 only for
             a public data set.
         sampling_rate: probability with which each user takes part in a release.
@@ -69,6 +74,7 @@ class Step(_Value):
     state: tuple[TensorSpec, ...]
     outputs: Annotated[tuple[TensorSpec, ...], Field(min_length=1)]
     clip_norm: Annotated[Finite, Field(gt=0, le=1e9)]
+    clipping: Clipping = Flat()
     noise_multiplier: Annotated[Finite, Field(ge=0, le=1e6)]
     sampling_rate: Annotated[Finite, Field(gt=0, le=1)] = 1.0
     releases: Count
@@ -78,9 +84,16 @@ class Step(_Value):
     ring: Literal[32, 64] = 64
 
     @property
+    def released(self) -> tuple[TensorSpec, ...]:
+        """The tensors of one release in their order: outputs, and votes on an adaptive norm."""
+        if not isinstance(self.clipping, Adaptive):
+            return self.outputs
+        return (*self.outputs, TensorSpec(name=VOTES, shape=(), dtype="float32"))
+
+    @property
     def width(self) -> int:
         """Number of integers in one release."""
-        return sum(spec.count for spec in self.outputs)
+        return sum(spec.count for spec in self.released)
 
     def event(self, count: int = 1) -> Event:
         """The mechanism event of `count` releases of this step."""
@@ -92,10 +105,22 @@ class Step(_Value):
             raise ValueError(f"step {self.name!r}: scale must be a power of two, got {self.scale}")
         if (self.after is None) != (self.every is None):
             raise ValueError(f"step {self.name!r}: give both 'after' and 'every', or neither")
-        names = [spec.name for spec in self.outputs]
+        names = [spec.name for spec in self.released]
         if len(set(names)) != len(names):
             raise ValueError(f"step {self.name!r} has two outputs of the same name")
+        self._check_clipping()
         return self
+
+    def _check_clipping(self) -> None:
+        if isinstance(self.clipping, PerLayer) and len(self.clipping.norms) != len(self.outputs):
+            raise ValueError(
+                f"step {self.name!r} has {len(self.clipping.norms)} norms for "
+                f"{len(self.outputs)} outputs"
+            )
+        if not fits(self.clipping, self.clip_norm):
+            raise ValueError(
+                f"step {self.name!r}: the squares of its norms add up to more than clip_norm^2"
+            )
 
 
 class Plan(_Value):

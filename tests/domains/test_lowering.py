@@ -126,7 +126,9 @@ def test_only_tables_that_are_gathered_from_are_fed_by_rows(loss: Callable) -> N
     step = traced(loss, 0.5)
     tensors = UserTensors(people(2), ITEMS, WIDTH, seed=1)
     state = {spec.name: start()[spec.name] for spec in step.state}
-    parts = contributions(step, state, tensors).of(tensors.batch(np.arange(2), step.graph.user))
+    parts = contributions(step, state, tensors).of(
+        tensors.batch(np.arange(2), step.graph.user), None
+    )
     sparse = {
         spec.name for spec, part in zip(step.outputs, parts, strict=True) if part.ids is not None
     }
@@ -165,7 +167,7 @@ def test_poisoned_tables_cannot_break_the_bound() -> None:
 
 def test_rows_of_one_id_become_one_row() -> None:
     values = torch.tensor([[[1.0], [2.0], [4.0]], [[8.0], [16.0], [32.0]]])
-    part = merge_rows(values, torch.tensor([[5, 3, 5], [5, 3, 4]]), 6)
+    part = merge_rows(values, torch.tensor([[5, 3, 5], [5, 3, 4]]))
     assert part.values.squeeze(-1).tolist() == [[5.0, 2.0, 0.0], [8.0, 16.0, 32.0]]
     assert part.real is not None
     assert sorted(part.real.tolist()) == [0, 1, 3, 4, 5]
