@@ -30,7 +30,12 @@ from policies.approvals import create_owner_key, owner_key_hex
 
 
 def create_domain(
-    home: Home, name: str, host: str, port: int, passphrase: str | None = None
+    home: Home,
+    name: str,
+    host: str,
+    port: int,
+    passphrase: str | None = None,
+    public_url: str | None = None,
 ) -> DomainSettings:
     """Make a domain and its owner: two keys, a generated password, all in 0600 files.
 
@@ -46,6 +51,8 @@ def create_domain(
     password = secrets.token_urlsafe(24)
     created = create_folder(folder.path, name, owner_key_hex(key), password, host, port)
     settings = created.settings()
+    if public_url is not None:
+        settings = _with_public_url(created, settings, public_url)
     login = {
         "url": url_of(settings),
         "email": settings.owner_email,
@@ -54,6 +61,17 @@ def create_domain(
     }
     write_private(home.owner_login(name), json.dumps(login, indent=2))
     return settings
+
+
+def _with_public_url(folder: DomainFolder, settings: DomainSettings, url: str) -> DomainSettings:
+    try:
+        changed = DomainSettings(**{**settings.model_dump(), "public_url": url.rstrip("/")})
+    except ValueError:
+        raise FolderError(
+            f"'{url[:80]}' is not an address. Expected http(s)://HOST[:PORT]."
+        ) from None
+    folder.write_settings(changed)
+    return changed
 
 
 def url_of(settings: DomainSettings) -> str:
@@ -139,8 +157,12 @@ def start_domain(home: Home, name: str, hub: str | None, *, foreground: bool = F
     if foreground:
         from domains.node import serve
 
+        def announce_itself() -> None:
+            if hub is not None:
+                announce(hub, card_of(folder))
+
         hold(name, folder.pid_file)
-        serve(folder.path)
+        serve(folder.path, announce_itself)
         return url_of(settings)
     start(
         name,
@@ -159,7 +181,8 @@ def start_domain(home: Home, name: str, hub: str | None, *, foreground: bool = F
 def card_of(folder: DomainFolder) -> Card:
     """The domain's directory card, signed with its node key."""
     settings = folder.settings()
-    return new_card(settings.name, url_of(settings), settings.owner_key, folder.node_key())
+    url = settings.public_url or url_of(settings)
+    return new_card(settings.name, url, settings.owner_key, folder.node_key())
 
 
 def stop_domain(home: Home, name: str) -> bool:

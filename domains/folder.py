@@ -43,7 +43,11 @@ class Peer(BaseModel):
 
 
 class DomainSettings(BaseModel):
-    """`domain.toml`: the node's name, Syft uid, address, owner and pinned peers."""
+    """`domain.toml`: the node's name, Syft uid, address, owner and pinned peers.
+
+    Attributes:
+        public_url: where partners reach it, if that isn't `host` and `port` (a proxy's address).
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -51,6 +55,7 @@ class DomainSettings(BaseModel):
     server_uid: str = Field(pattern=r"^[0-9a-f]{32}$")
     host: str = "127.0.0.1"
     port: int = Field(ge=1, le=65535)
+    public_url: str | None = Field(None, pattern=r"^https?://[A-Za-z0-9.:\[\]-]{1,200}$")
     owner_email: str
     owner_key: str = Field(pattern=r"^[0-9a-f]{64}$")
     peers: dict[str, Peer] = {}
@@ -116,7 +121,7 @@ class DomainFolder:
 
     def write_settings(self, settings: DomainSettings) -> None:
         """Replace `domain.toml` in one step, so that a reader sees the old or the new."""
-        write_private(self.settings_file, tomli_w.dumps(settings.model_dump()))
+        write_private(self.settings_file, tomli_w.dumps(settings.model_dump(exclude_none=True)))
 
     def node_key(self) -> Ed25519PrivateKey:
         """The node's own key, which Syft and the ledger sign with."""
@@ -160,6 +165,7 @@ def create_folder(
             port=port,
             owner_email=f"owner@{name}.example",
             owner_key=owner_key,
+            public_url=None,
         )
     )
     return folder

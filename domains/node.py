@@ -6,7 +6,9 @@
 import logging
 import os
 import secrets
+import shutil
 import sys
+from collections.abc import Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +23,14 @@ if TYPE_CHECKING:
     from syft.server.datasite import Datasite
 
 
-def serve(path: Path) -> None:
+_NEEDED_DISK = 2**26
+
+
+def serve(path: Path, when_ready: Callable[[], object] = lambda: None) -> None:
     """Serve the domain in `path` until it is told to stop.
+
+    Args:
+        when_ready: called once everything is loaded and checked, before the port opens.
 
     Raises:
         FolderError, DeclarationError, InteractionsError, LedgerError: before the port opens, so
@@ -33,6 +41,7 @@ def serve(path: Path) -> None:
     folder = DomainFolder(path)
     settings = folder.settings()
     app = build_app(folder, settings)
+    when_ready()
     serve_app(app, settings.host, settings.port)
 
 
@@ -54,7 +63,11 @@ def build_app(folder: DomainFolder, settings: DomainSettings) -> "FastAPI":
     service.participation = Participation(settings.name, key, ledger, folder.store / "runs")
     publish_mocks(server, datasets)
 
-    app = open_app(server, paths_of, folder.syft / "calls.db")
+    def why_not_ready() -> str | None:
+        free = shutil.disk_usage(folder.path).free
+        return None if free >= _NEEDED_DISK else "The disk is almost full."
+
+    app = open_app(server, paths_of, folder.syft / "calls.db", why_not_ready=why_not_ready)
 
     @asynccontextmanager
     async def lifespan(_: Any) -> Any:

@@ -34,6 +34,7 @@ from network.answers import Seal
 from network.client import API
 from network.connections import serve_app
 from network.envelope import MAX_MESSAGE_BYTES, BytesRefused, Envelope, open_envelope
+from network.health import CONTENT_TYPE, Health
 from network.limits import BodyRoom, Limits, LoginBackoff, Rate, TooMuch
 from network.reader import install_strict_reader, read
 from network.reader_names import OWNER, PLAIN, STORED
@@ -59,7 +60,13 @@ _log = structlog.get_logger("coterie.gate")
 Paths = Callable[[ServiceRole], frozenset[str]]
 
 
-def open_app(server: Server, paths_of: Paths, calls: Path, limits: Limits | None = None) -> FastAPI:
+def open_app(
+    server: Server,
+    paths_of: Paths,
+    calls: Path,
+    limits: Limits | None = None,
+    why_not_ready: Callable[[], str | None] = lambda: None,
+) -> FastAPI:
     """The HTTP face of a node or hub: metadata, login, a member's method list and signed calls.
 
     Sign-up, password reset, streams and CORS are absent on purpose.
@@ -68,10 +75,12 @@ def open_app(server: Server, paths_of: Paths, calls: Path, limits: Limits | None
         server: the Syft server behind the boundary.
         paths_of: the service paths that a role may call; everything else is refused.
         calls: the file that remembers which calls were answered.
+        why_not_ready: a sentence while the server should get no calls; says nothing private.
     """
     install_strict_reader(STORED)
     limits = limits or Limits()
     gate = _Gate(server, paths_of, CallMemory(calls), limits)
+    health = Health()
     app = FastAPI(title=server.name, docs_url=None, redoc_url=None, openapi_url=None)
 
     @app.middleware("http")
@@ -94,6 +103,7 @@ def open_app(server: Server, paths_of: Paths, calls: Path, limits: Limits | None
         finally:
             structlog.contextvars.unbind_contextvars("request")
         response.headers.update({**_HEADERS, "X-Request-Id": number})
+        health.count(response.status_code)
         return response
 
     @app.exception_handler(TooMuch)
@@ -106,8 +116,18 @@ def open_app(server: Server, paths_of: Paths, calls: Path, limits: Limits | None
         return Response(str(error), status_code=400, media_type="text/plain")
 
     @app.get(f"{API}/")
-    def health() -> dict[str, str]:
+    @app.get("/healthz")
+    def alive() -> dict[str, str]:
         return {"status": "ok"}
+
+    @app.get("/readyz")
+    def ready() -> Response:
+        why = why_not_ready()
+        return Response(why or "ready", 503 if why else 200, media_type="text/plain")
+
+    @app.get("/metrics")
+    def metrics() -> Response:
+        return Response(health.metrics(), media_type=CONTENT_TYPE)
 
     @app.get(f"{API}/metadata")
     def metadata() -> Any:

@@ -1,6 +1,7 @@
 """`coterie domain`: make a partner's node, declare data, start, look, stop, invite, pin."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +16,8 @@ from coterie.commands.output import (
     print_table,
     told,
 )
+from coterie.doctor import Verdict, examine_from_outside, examine_on_its_machine
+from coterie.exit_codes import ExitCode
 from coterie.partners import (
     add_data,
     create_domain,
@@ -23,6 +26,7 @@ from coterie.partners import (
     pin_peer,
     start_domain,
     stop_domain,
+    url_of,
 )
 
 app = typer.Typer(no_args_is_help=True, help="A partner's node: make, start, look, stop.")
@@ -35,6 +39,10 @@ def init(
     name: Name,
     port: Annotated[int, typer.Option(help="Port the node will listen on.")] = 8101,
     host: Annotated[str, typer.Option(help="Address the node will listen on.")] = "127.0.0.1",
+    url: Annotated[
+        str | None,
+        typer.Option(help="Address partners reach it by, if not HOST:PORT: a proxy's, say."),
+    ] = None,
     passphrase: Annotated[
         bool, typer.Option(help="Ask for a passphrase to encrypt the owner's key with.")
     ] = False,
@@ -50,7 +58,7 @@ def init(
         if (passphrase)
         else None
     )
-    settings = create_domain(place, name, host, port, secret)
+    settings = create_domain(place, name, host, port, secret, url)
     console.print(f"Domain {name} is in {place.domain(name).path}", highlight=False)
     console.print(f"Owner's login: {place.owner_login(name)}", highlight=False)
     console.print(f"Owner's key:   {place.owner_key(name)} ({settings.owner_key})", highlight=False)
@@ -139,6 +147,34 @@ def status(name: Name, json_: JsonOption = False, home: HomeOption = None) -> No
             for b in found.get("budgets", [])
         ],
     )  # fmt: skip
+
+
+@app.command()
+@told
+def doctor(
+    name: Annotated[str, typer.Argument(help="A domain on this machine, or a node's address.")],
+    json_: JsonOption = False,
+    home: HomeOption = None,
+) -> None:
+    """What is weak about a node, seen from outside and, for a name, on this machine too.
+
+    Ends with code 9 if something is bad.
+
+    Example: coterie domain doctor north
+    """
+    place = home_of(home)
+    if "://" in name:
+        findings = examine_from_outside(name)
+    else:
+        here = examine_on_its_machine(place, name)
+        findings = [*examine_from_outside(url_of(place.domain(name).settings())), *here]
+    if json_:
+        print_json([asdict(finding) for finding in findings])
+    else:
+        print_table(name, ["check", "verdict", "what was found"],
+                    [[f.check, str(f.verdict), f.detail] for f in findings])  # fmt: skip
+    if any(finding.verdict is Verdict.BAD for finding in findings):
+        raise typer.Exit(ExitCode.NOT_VERIFIED)
 
 
 @app.command()
