@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn.functional import log_softmax, softplus
 
 from benchmarks.cases import random_users, roster
-from domains.engine import UserTensors, private_sum
+from domains.engine import private_sum
+from domains.users import UserTensors
 from network.program import DataSet, Gradient, Plan
 from policies.plan import Step
 

@@ -77,14 +77,19 @@ class Enclosure:
         """The clipped integer sum of a step over the selected users, int64 [P], without noise."""
         arrays = {f"state/{name}": array for name, array in state.items()}
         _, found = self._ask({"do": "sum", "step": step}, {**arrays, "selected": selected})
+        if "memories" in found:
+            self._keep(found["memories"])
         return found["total"]
 
     def memory(self, state: Mapping[str, NDArray]) -> None:
         """Compute every user's memory and keep it in the node's store."""
         _, found = self._ask({"do": "memory"}, {f"state/{n}": a for n, a in state.items()})
+        self._keep(found["memories"])
+
+    def _keep(self, memories: NDArray) -> None:
         staged = self._memory_file.with_suffix(".new")
         with private_file(staged) as file:
-            np.save(file, found["memories"], allow_pickle=False)
+            np.save(file, memories, allow_pickle=False)
         os.replace(staged, self._memory_file)
 
     def recommend(
@@ -214,11 +219,12 @@ class _Child:
 
     def read(self, opening: Mapping[str, Any]) -> None:
         """Take the plan."""
-        from domains.engine import UserTensors
+        from domains.users import UserTensors
 
         self._plan = Plan.from_json(opening["plan"])
         seed = int(self._plan.hash[:16], 16)
         self._tensors = UserTensors(self._data, opening["items"], opening["width"], seed)
+        self._tensors.memories = self._memories
 
     def answer(
         self, header: Mapping[str, Any], arrays: Mapping[str, NDArray]
@@ -231,16 +237,22 @@ class _Child:
             if name.startswith("state/")
         }
         if header["do"] == "sum":
-            return {}, {"total": self._sum(header["step"], state, arrays["selected"])}
+            return {}, self._sum(header["step"], state, np.flatnonzero(arrays["selected"]))
         if header["do"] == "memory":
             self._memories = self._memory_of(state, np.arange(self._data.users))
             return {}, {"memories": self._memories}
         return {"items": self._recommend(state, header["user"], header["count"])}, {}
 
-    def _sum(self, step: str, state: Any, selected: NDArray) -> NDArray:
+    def _sum(self, name: str, state: Any, selected: NDArray[np.int64]) -> dict[str, NDArray]:
         from domains.engine import private_sum
 
-        return private_sum(self._plan.step(step), state, self._tensors, np.flatnonzero(selected))
+        step, memory, found = self._plan.step(name), self._plan.memory, {}
+        if "memory" in step.graph.user and memory is not None:
+            self._tensors.remember(selected, self._memory_of(state, selected))
+            if "memory" in memory.user and self._tensors.memories is not None:
+                # The next release starts from these, also if this process doesn't live to see it.
+                found["memories"] = self._tensors.memories
+        return {"total": private_sum(step, state, self._tensors, selected), **found}
 
     def _memory_of(self, state: Any, users: NDArray[np.int64]) -> NDArray:
         from domains.engine import user_memories

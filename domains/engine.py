@@ -24,11 +24,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from domains.interactions import Interactions
 from domains.lowering import Gathering, gather_rows, hoist
+from domains.users import EMPTY, UserTensors
 from policies.admission import inspect
 from policies.clipping import clipped_units
-from policies.graph import NEGATIVES, Graph
+from policies.graph import Graph, GraphFailed
 from policies.mechanism import sum_users
 from policies.plan import Step
 from policies.trace import Bounds
@@ -39,123 +39,11 @@ BATCH_BYTES = 2**30
 """A bound on all tensors of one batch."""
 LARGEST_BATCH = 128
 
-EMPTY = -1
-"""Stands for no user: no interactions, no target."""
+ONE_BY_ONE = frozenset(["aten.prod.default"])
+"""Operations whose derivative looks at the whole batch: that of `prod` searches it for a zero and
+computes everybody's otherwise if there is one. Mapped over users, it can't."""
 
 _ROWS = 4096
-_CANDIDATES = 2 * NEGATIVES
-
-
-class UserTensors:
-    """The tensors graphs may read, batched over users.
-
-    Args:
-        interactions: the data set.
-        items: size of the catalogue, N.
-        width: declared maximum of interactions per user, M.
-        seed: of the sampled negatives; public, fixed by the plan; below 2^64.
-    """
-
-    def __init__(self, interactions: Interactions, items: int, width: int, seed: int) -> None:
-        self._data = interactions
-        self._items = items
-        self._width = width
-        self.bounds = Bounds(items, width)
-        self._seed = np.uint64(seed)
-
-    def batches(self, users: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:
-        """These users in batches of exactly `size` places, `EMPTY` where nobody is.
-
-        A user's place is her key modulo `size`, whoever the others are.
-        """
-        places = (self._data.keys[users, 0] % np.uint64(size)).astype(np.int64)
-        order = np.argsort(places, kind="stable")
-        counts = np.bincount(places, minlength=size)
-        turn = np.arange(len(users)) - np.repeat(np.cumsum(counts) - counts, counts)
-        grid = np.full((counts.max(initial=0), size), EMPTY)
-        grid[turn, places[order]] = users[order]
-        yield from grid
-
-    def batch(self, users: NDArray[np.int64], names: tuple[str, ...]) -> dict[str, Tensor]:
-        """The named tensors of these users or `EMPTY` places; the first dimension is the user."""
-        found: dict[str, Tensor] = {}
-        items, real = self._padded(users)
-        found["items"] = torch.from_numpy(items)
-        found["mask"] = torch.from_numpy(real.astype(np.float32))
-        if "values" in names:
-            found["values"] = torch.from_numpy(self._values(users, real))
-        targets = np.where(users == EMPTY, -1, self._data.targets[users])
-        found["target"] = torch.from_numpy(np.maximum(targets, 0))
-        found["has_target"] = torch.from_numpy((targets >= 0).astype(np.float32))
-        if "negatives" in names:
-            known = np.column_stack([np.where(real, items, -1), targets])
-            found["negatives"] = torch.from_numpy(self._negatives(users, known))
-        return {name: found[name] for name in names}
-
-    def _index(self, users: NDArray[np.int64]) -> NDArray[np.int64]:
-        return self._data.indptr[users][:, None] + np.arange(self._width)[None, :]
-
-    def _padded(self, users: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        index = self._index(users)
-        real = (index < self._data.indptr[users + 1][:, None]) & (users != EMPTY)[:, None]
-        return np.where(real, self._data.items[np.where(real, index, 0)], 0), real
-
-    def _values(self, users: NDArray[np.int64], real: NDArray[np.bool_]) -> NDArray[np.float32]:
-        index = np.where(real, self._index(users), 0)
-        return np.where(real, self._data.values[index], 0).astype(np.float32)
-
-    def _negatives(self, users: NDArray[np.int64], known: NDArray[np.int64]) -> NDArray[np.int64]:
-        """99 items that each user never interacted with (fewer unseen ones: with repetition).
-
-        They follow from the seed, her key and her own items (`known`, -1 for none) alone.
-        """
-        words = keyed_words(self._data.keys[users], self._seed, _CANDIDATES)
-        drawn = (words % np.uint64(self._items)).astype(np.int64)
-        fresh = _first_of_unknown(drawn, known)
-        rank = np.cumsum(fresh, axis=1)
-        enough = rank[:, -1] >= NEGATIVES
-        chosen = np.zeros((len(users), NEGATIVES), dtype=np.int64)
-        chosen[enough] = drawn[enough][(fresh & (rank <= NEGATIVES))[enough]].reshape(-1, NEGATIVES)
-        for row in np.flatnonzero(~enough & (users != EMPTY)):
-            chosen[row] = self._few_negatives(words[row], known[row])
-        return chosen
-
-    def _few_negatives(
-        self, words: NDArray[np.uint64], known: NDArray[np.int64]
-    ) -> NDArray[np.int64]:
-        """For a small catalogue or a heavy user: from all that is left, else from everything."""
-        left = np.setdiff1d(np.arange(self._items), known)
-        pool = left if len(left) else np.arange(self._items)
-        return np.resize(np.random.default_rng(words[:4]).permutation(pool), NEGATIVES)
-
-
-def keyed_words(keys: NDArray[np.uint64], seed: np.uint64, count: int) -> NDArray[np.uint64]:
-    """`count` pseudo-random words for each key: uint64 [users, count].
-
-    SplitMix64 (Steele, Lea and Flood 2014) from a start that mixes both halves of the key and the
-    seed. Not secret: they only have to differ between users and stay the same for a user.
-    """
-    start = _mixed(keys[:, 0] ^ _mixed(keys[:, 1] ^ _mixed(np.atleast_1d(seed))))
-    steps = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-    return _mixed(start[:, None] + steps[None, :])
-
-
-def _mixed(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return words ^ (words >> np.uint64(31))
-
-
-def _first_of_unknown(drawn: NDArray[np.int64], known: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Which of each row's draws are neither among its known items nor drawn before: bool."""
-    both = np.column_stack([known, drawn])
-    order = np.argsort(both, axis=1, kind="stable")
-    ordered = np.take_along_axis(both, order, axis=1)
-    first = np.ones(both.shape, dtype=bool)
-    first[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
-    result = np.empty(both.shape, dtype=bool)
-    np.put_along_axis(result, order, first, axis=1)
-    return result[:, known.shape[1] :]
 
 
 def private_sum(
@@ -183,13 +71,50 @@ def user_integers(
     A user's units depend on nobody else, to the last bit. Of private data only their sum goes on.
     """
     contribution = contributions(step, state, people)
+    names = step.graph.user
     for users in people.batches(selected, batch_size(step, people.bounds, contribution.width)):
-        taken = np.flatnonzero(users != EMPTY)
-        places = torch.from_numpy(taken) if len(taken) < len(users) else None
-        parts = contribution.of(people.batch(users, step.graph.user), places)
-        values = [part.values for part in parts]
-        found = clipped_units(step.clipping, values, step.clip_norm, step.scale)
-        yield users[taken], found, _with_votes(parts, found)
+        for taken, parts in _of_those_who_can(contribution, people, users, names):
+            values = [part.values for part in parts]
+            found = clipped_units(step.clipping, values, step.clip_norm, step.scale)
+            yield users[taken], found, _with_votes(parts, found)
+
+
+def _of_those_who_can(
+    contribution: "Contributions",
+    people: UserTensors,
+    users: NDArray[np.int64],
+    names: tuple[str, ...],
+) -> "Iterator[tuple[NDArray[np.int64], list[Part]]]":
+    """Places of a batch and what the users there contribute.
+
+    An operation or its derivative may fail at some numbers (that of a solution does at a singular
+    matrix). A failure that others see would say something of whoever caused it, and taking her
+    batch with her would make the others' contributions hang on her. So each user of a batch that
+    fails is computed by herself, in her own place; for whom it fails again contributes nothing.
+    """
+    taken = np.flatnonzero(users != EMPTY)
+    places = torch.from_numpy(taken) if len(taken) < len(users) else None
+    try:
+        yield taken, contribution.of(people.batch(users, names), places)
+        return
+    except Exception as error:
+        _raise_if_memory_ran_out(error)
+    for place in taken:
+        # The other places hold her too, since a user with no data may be what fails.
+        batch = people.batch(np.full(len(users), users[place]), names)
+        try:
+            yield np.array([place]), contribution.of(batch, torch.tensor([place]))
+        except Exception as error:
+            _raise_if_memory_ran_out(error)
+
+
+def _raise_if_memory_ran_out(error: BaseException) -> None:
+    """What hangs on the shapes alone says nothing of anybody, and the owner should know it."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, MemoryError) or "allocate memory" in str(seen):
+            raise GraphFailed("There isn't enough memory for one batch of this step.") from None
+        seen = seen.__context__
 
 
 def _with_votes(parts: "list[Part]", found: Tensor) -> "list[Part]":
@@ -286,12 +211,36 @@ class Total:
 def user_memories(
     graph: Graph, state: Mapping[str, Tensor], people: UserTensors, users: NDArray[np.int64]
 ) -> NDArray[np.float32]:
-    """Every user's private memory, float32 [users, d]; it stays on the node."""
-    memory = torch.func.vmap(lambda user: graph.run({**state, **user})["memory"])
-    chunks = [users[begin : begin + 1024] for begin in range(0, len(users), 1024)]
-    found = [memory(people.batch(chunk, graph.user)) for chunk in chunks]
-    memories: NDArray[np.float32] = torch.cat(found).numpy()
-    return memories
+    """These users' private memories, float32 [users, d]; they stay on the node.
+
+    A user's memory hangs on nobody else, to the last bit, since contributions are made of it.
+    A graph that reads the memory finds the last one. Whoever's can't be computed has zeros.
+    """
+    (spec,) = graph.output_specs()
+    if "memory" in graph.user and people.memories is None:
+        people.remember(np.array([], dtype=np.int64), np.zeros((0, spec.count), np.float32))
+    mapped = torch.func.vmap(lambda user: graph.run({**state, **user})["memory"])
+
+    def of(batch: dict[str, Tensor], places: Tensor | None) -> list[Part]:
+        found = mapped(batch)
+        return [Part(found if places is None else found.index_select(0, places))]
+
+    contribution = Contributions(of, spec.count)
+    each = inspect(graph, people.bounds, memory=_memory_length(graph)).bytes + 32 * spec.count
+    size = _power_of_two_within(min(LARGEST_BATCH, BATCH_BYTES // each))
+    memories = np.zeros((people.users, spec.count), np.float32)
+    for batch in people.batches(users, size):
+        for taken, (part,) in _of_those_who_can(contribution, people, batch, graph.user):
+            memories[batch[taken]] = part.values.numpy()
+    return memories[users]
+
+
+def _memory_length(graph: Graph) -> int | None:
+    return next((spec.count for spec in graph.inputs if spec.name == "memory"), None)
+
+
+def _power_of_two_within(most: int) -> int:
+    return 1 << max(0, most.bit_length() - 1)
 
 
 def batch_size(step: Step, bounds: Bounds, width: int) -> int:
@@ -304,9 +253,10 @@ def batch_size(step: Step, bounds: Bounds, width: int) -> int:
         PlanRefused: the step wouldn't be admitted.
     """
     # Going backwards keeps every intermediate and makes about as many again.
-    each = 3 * inspect(step.graph, bounds).bytes + 32 * width
-    fitting = min(LARGEST_BATCH, BATCH_BYTES // each, CACHED_BYTES // (4 * width))
-    return 1 << max(0, fitting.bit_length() - 1)
+    each = 3 * inspect(step.graph, bounds, memory=_memory_length(step.graph)).bytes + 32 * width
+    return _power_of_two_within(
+        min(LARGEST_BATCH, BATCH_BYTES // each, CACHED_BYTES // (4 * width))
+    )
 
 
 @dataclass(frozen=True)
@@ -372,7 +322,8 @@ def _sparse_gradients(step: Step, state: dict[str, Tensor], gathering: Gathering
     dense = {name: state[name] for name in names - gathering.tables}
     fixed = {name: tensor for name, tensor in state.items() if name not in names}
     graph, computed = hoist(gathering.graph, fixed)
-    mapped = (_mapped_gradient if dense else _rows_gradient)(graph, computed, fixed)
+    alone = dense or any(node.op in ONE_BY_ONE for node in graph.nodes)
+    mapped = (_mapped_gradient if alone else _rows_gradient)(graph, computed, fixed)
     indexed = torch.func.vmap(lambda user: gathering.ids.run({**fixed, **user}))
 
     def gradients(users: dict[str, Tensor], places: Tensor | None) -> list[Part]:

@@ -505,6 +505,10 @@ def read_state(step: Step, state: bytes) -> dict[str, NDArray]:
         raise RoundRefused(
             f"Step '{step.name}' takes the state {sorted(expected)}, got {sorted(found)}."
         )
+    for name, tensor in tensors.items():
+        # Admission counts on it: 200 as a truth value, made a whole number, would be an index.
+        if tensor.dtype == bool and tensor.size and tensor.view(np.uint8).max() > 1:
+            raise RoundRefused(f"The state '{name}' has truth values other than 0 and 1.")
     return tensors
 
 

@@ -124,8 +124,9 @@ def admit(plan: Plan, bounds: Bounds, public: bool, limits: Limits | None = None
     _check_nodes(plan, limits)
     length, per_user = _check_memory(plan, bounds, limits)
     work = per_user * bounds.users
+    memory_state = set(plan.memory.state) if plan.memory is not None else set()
     for step in plan.steps:
-        usage = _check_step(step, bounds, limits, length)
+        usage = _check_step(step, bounds, limits, length, memory_state)
         # Differentiating costs about twice the forward pass again.
         forward = 3 * usage.work if step.kind == "gradient" else usage.work
         remembered = per_user if "memory" in step.graph.user else 0.0
@@ -140,13 +141,18 @@ def admit(plan: Plan, bounds: Bounds, public: bool, limits: Limits | None = None
         )
 
 
-def inspect(graph: Graph, bounds: Bounds, limits: Limits | None = None) -> Usage:
+def inspect(
+    graph: Graph, bounds: Bounds, limits: Limits | None = None, memory: int | None = None
+) -> Usage:
     """Derive shapes, dtypes, index ranges and cost of every node without computing anything.
+
+    Args:
+        memory: length of a user's private memory, if the graph may read one.
 
     Raises:
         PlanRefused: an operation, argument, shape, index or size that isn't allowed.
     """
-    return _Inspection(graph, bounds, limits or Limits()).run()
+    return _Inspection(graph, bounds, limits or Limits(), memory).run()
 
 
 def _check_public(plan: Plan, public: bool) -> None:
@@ -199,7 +205,13 @@ def _check_nodes(plan: Plan, limits: Limits) -> None:
         raise PlanRefused("size", f"{total} operations in the plan, at most {limits.plan_nodes}.")
 
 
-def _check_step(step: Step, bounds: Bounds, limits: Limits, memory: int | None) -> Usage:
+def _check_step(
+    step: Step,
+    bounds: Bounds,
+    limits: Limits,
+    memory: int | None,
+    memory_state: set[TensorSpec],
+) -> Usage:
     where = f"Step {step.name!r}"
     if step.graph.state != step.state:
         raise PlanRefused("state", f"{where}: the graph reads another state than the step lists.")
@@ -213,6 +225,12 @@ def _check_step(step: Step, bounds: Bounds, limits: Limits, memory: int | None) 
             "outputs", f"{where}: {step.width} numbers leave, at most {limits.width}."
         )
     usage = _inspected(where, step.graph, bounds, limits, memory)
+    if "memory" in step.graph.user and not memory_state <= set(step.state):
+        raise PlanRefused(
+            "memory",
+            f"{where} reads the memory, which is computed from the step's state, but the memory "
+            "graph reads other state tensors: let the step read them too.",
+        )
     _check_outputs(step, usage)
     trained = step.outputs if step.kind == "gradient" else None
     _check_mapped(where, step.graph, bounds, trained, memory)

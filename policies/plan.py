@@ -16,7 +16,9 @@ from policies.canonical import canonical, sha256_hex
 from policies.clipping import Adaptive, Clipping, Flat, PerLayer, fits
 from policies.graph import Graph, TensorSpec
 
-MAXIMUM_TEXT = 64 * 2**20
+MAXIMUM_TEXT = 4 * 2**20
+"""In characters: several times the largest plan that admission lets pass. Reading the text of a
+plan takes about a second for each million characters, before anything is known of it."""
 
 VOTES = "votes_on_clip_norm"
 """Name of what an adaptive step releases beside its outputs."""

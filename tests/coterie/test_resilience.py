@@ -1,9 +1,11 @@
 """kill -9 of any process in the middle of a round: a clear message, then `coterie run resume`."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -13,7 +15,10 @@ from coterie.exit_codes import ExitCode
 from coterie.hub import start_hub
 from coterie.partners import start_domain
 from coterie.processes import free_ports, running
+from network.client import NodeRefused
+from network.rounds import run_attempt
 from policies.verify import verify
+from tests.coterie.test_main_job import open_everywhere, packed_state
 from tests.coterie.test_transcript import value_of
 from tests.network_of_three import NAMES, Network, counting_plan
 from tests.wire import Wire
@@ -123,6 +128,44 @@ def test_a_run_outlives_the_death_of_every_process(network: Network, tmp_path: P
         charged = network.charged(name, plan_hash)
         assert {(step, release) for step, release, _ in charged} == {("count", r) for r in range(3)}
         assert_one_share_per_attempt(wire, name, charged)
+
+
+def test_an_engine_killed_while_it_computes_ends_the_attempt_and_nothing_is_charged(
+    network: Network, tmp_path: Path
+) -> None:
+    plan = counting_plan(network.federation.data("interactions"), "engine killed", 0.5, releases=2)
+    plan_hash = network.submit_and_approve(plan)
+    open_everywhere(network, plan_hash)
+    bound, state = network.federation.bind(plan), packed_state(plan)
+    nodes = network.federation.nodes
+    run_attempt(nodes, bound, "count", 0, 0, state.tobytes(), tmp_path / "by hand")
+    sent = {"plan_hash": plan_hash, "step": "count", "release": 1, "attempt": 0}
+    adverts = [json.loads(n.call("advertise", **sent))["advert"] for n in nodes.values()]
+
+    (engine,) = psutil.Process(running(network.home.domain("south").pid_file)).children()
+    engine.suspend()
+    with ThreadPoolExecutor(1) as pool:
+        share = pool.submit(
+            nodes["south"].call, "share", **sent,
+            adverts=json.dumps(adverts), state=state, held="{}",
+        )  # fmt: skip
+        while ["count", 1, 0, "reserved"] not in attempts(network, "south", plan_hash):
+            assert not share.done(), share.result()
+        engine.kill()
+        with pytest.raises(NodeRefused, match="engine's process ended in the middle of its work"):
+            share.result()
+    assert ["count", 1, 0, "void"] in attempts(network, "south", plan_hash)
+    run = network.federation.train(plan, tmp_path / "run")
+    assert run.finished
+    charged = network.charged("south", plan_hash)
+    assert ("count", 1, 1) in charged, "the repeat is a new attempt with fresh noise"
+    assert ("count", 1, 0) not in charged
+    assert all(verify(network.home.domain(name).ledger_file).ok for name in NAMES)
+
+
+def attempts(network: Network, name: str, plan_hash: str) -> list:
+    found = json.loads(network.federation.nodes[name].call("progress", plan_hash=plan_hash))
+    return list(found["attempts"])
 
 
 def assert_one_share_per_attempt(wire: Wire, name: str, charged: list) -> None:

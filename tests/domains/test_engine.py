@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from domains.enclosure import Enclosure, EnclosureFailed
-from domains.engine import UserTensors, private_sum
+from domains.engine import private_sum, user_memories
 from domains.interactions import Interactions, user_keys
+from domains.users import UserTensors
 from network.program import DataSet, Gradient, Plan, Sum
 from policies.plan import RosterEntry, Step
 
@@ -185,6 +186,93 @@ def test_poisoned_state_cannot_break_the_bound() -> None:
         state = {"v": torch.full((ITEMS, SIZE), poison)}
         found = total(step, people(1), state)
         assert sum(int(x) ** 2 for x in found) <= step.scale**2
+
+
+def solving(state, user):  # type: ignore[no-untyped-def]
+    """Singular for whoever has item 7, and for nobody's empty data too."""
+    weight = user.mask.sum() * (user.items != 7).all().float()
+    matrix = torch.eye(SIZE) * weight
+    rows = state["v"][user.items] * user.mask[:, None]
+    return torch.linalg.solve(matrix + 0 * rows.T @ rows, rows.sum(0)).sum()
+
+
+def dense_solving(state, user):  # type: ignore[no-untyped-def]
+    return solving(state, user) + (state["v"] ** 2).sum() * user.mask.sum() * 0
+
+
+@pytest.mark.parametrize("loss", [solving, dense_solving])
+def test_a_user_whose_numbers_fail_is_left_out_and_nobody_can_tell(loss) -> None:  # type: ignore[no-untyped-def]
+    """A round that failed because of her would be a release, and one nobody pays for."""
+    data = DataSet("clicks", ITEMS, WIDTH, 100, "0" * 64, False)
+    state = {"v": torch.randn(ITEMS, SIZE, generator=torch.Generator().manual_seed(0))}
+    written = Plan("test", "test", data, [Gradient("s", loss, ["v"], 1e3)], state)
+    step, everyone = bound(written).steps[0], people(40)
+    sound = [u for u in range(40) if 7 not in everyone.items[everyone.indptr[u] :][: WIDTH]
+             [: everyone.indptr[u + 1] - everyone.indptr[u]]]  # fmt: skip
+    assert 5 < len(sound) < 35
+    tensors = UserTensors(everyone, ITEMS, WIDTH, seed=1)
+    alone = [private_sum(step, state, tensors, np.array([user])) for user in sound]
+    assert np.array_equal(private_sum(step, state, tensors, np.arange(40)), sum(alone))
+    assert all(hers.any() for hers in alone)
+    for singular in set(range(40)) - set(sound):
+        assert not private_sum(step, state, tensors, np.array([singular])).any()
+
+
+def test_a_product_of_nothing_changes_no_bit_of_the_others() -> None:
+    def loss(state, user):  # type: ignore[no-untyped-def]
+        return torch.prod(state["v"][user.items] + user.mask[:, None])
+
+    data = DataSet("clicks", ITEMS, WIDTH, 100, "0" * 64, False)
+    state = {"v": torch.randn(ITEMS, SIZE, generator=torch.Generator().manual_seed(0))}
+    state["v"][3] = -1.0
+    step = bound(Plan("t", "t", data, [Gradient("s", loss, ["v"], 1e3)], state)).steps[0]
+    tensors = UserTensors(people(20), ITEMS, WIDTH, seed=1)
+    alone = sum(private_sum(step, state, tensors, np.array([user])) for user in range(20))
+    assert np.array_equal(private_sum(step, state, tensors, np.arange(20)), alone)
+
+
+def remembering() -> Plan:
+    """Her memory counts her releases and follows her items; it is a factor of what she adds."""
+
+    def remember(state, user):  # type: ignore[no-untyped-def]
+        return user.memory + torch.stack([torch.ones(()), (state["v"][user.items, 0]).sum()])
+
+    def add(state, user):  # type: ignore[no-untyped-def]
+        return {"seen": user.memory[0] * user.mask.sum() + 0 * state["v"].sum()}
+
+    data = DataSet("clicks", ITEMS, WIDTH, 100, "0" * 64, True)
+    state = {"v": torch.randn(ITEMS, SIZE, generator=torch.Generator().manual_seed(0))}
+    return Plan("t", "t", data, [Sum("s", add, 1e3, releases=3)], state, epsilon=None,
+                memory=remember, memory_size=2)  # fmt: skip
+
+
+def test_a_memory_is_kept_from_release_to_release_and_outlives_the_engine(tmp_path: Path) -> None:
+    written, everyone = remembering(), people(6)
+    everyone.save(tmp_path)
+    state = {"v": written.state["v"].numpy()}
+    counts, some = np.diff(everyone.indptr), np.array([True, False, True, True, False, True])
+    plan_json, scale = bound(written).to_json(), bound(written).steps[0].scale
+
+    def released(engine: Enclosure, selected: np.ndarray) -> float:
+        return float(engine.private_sum("s", state, selected)[0] / scale)
+
+    with Enclosure(tmp_path, plan_json, ITEMS, WIDTH) as engine:
+        assert released(engine, some) == counts[some].sum()
+        twice = 2 * counts[some].sum() + counts[~some].sum()
+        assert released(engine, np.ones(6, dtype=bool)) == twice
+    with Enclosure(tmp_path, plan_json, ITEMS, WIDTH) as engine:
+        assert released(engine, some) == 3 * counts[some].sum()
+
+
+def test_a_users_memory_hangs_on_nobody_else() -> None:
+    memory, everyone = bound(remembering()).memory, people(30)
+    state = {"v": torch.randn(ITEMS, SIZE, generator=torch.Generator().manual_seed(0))}
+    assert memory is not None
+    tensors = UserTensors(everyone, ITEMS, WIDTH, seed=1)
+    together = user_memories(memory, state, tensors, np.arange(30))
+    for user in range(30):
+        hers = user_memories(memory, state, tensors, np.array([user]))[0]
+        assert np.array_equal(hers, together[user])
 
 
 def test_the_enclosure_gives_the_engines_sum_and_keeps_memory_inside(tmp_path: Path) -> None:

@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from domains import participation
-from domains.engine import UserTensors, private_sum
+from domains.engine import private_sum
 from domains.interactions import Interactions, user_keys
 from domains.participation import Participation
+from domains.users import UserTensors
 from network.program import AdaptiveClip, DataSet, Gradient, Plan, Sum, noise_std
 from policies import clipping, mechanism
 from policies.ledger import Ledger

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import cross_entropy, embedding, softplus
 
-from domains.engine import UserTensors, contributions, merge_rows, private_sum
+from domains.engine import contributions, merge_rows, private_sum
 from domains.lowering import gather_rows, hoist
+from domains.users import UserTensors
 from network.program import DataSet, Gradient, Plan
 from policies.graph import Graph
 from policies.plan import RosterEntry, Step

@@ -16,8 +16,9 @@ import torch
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from domains.engine import UserTensors, private_sum
+from domains.engine import private_sum
 from domains.interactions import Interactions
+from domains.users import UserTensors
 from network.program import DataSet, Gradient, Plan, Sum
 from policies.admission import Bounds, PlanRefused, admit
 from policies.canonical import canonical

@@ -1,5 +1,6 @@
 """Every allowed operation is pure, and mapped over users it never mixes them."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -7,9 +8,14 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
+from domains.engine import ONE_BY_ONE
 from policies.operations import ALLOWED, OperationRefused, operation
 
 USERS = 5
+
+# `copy` has no derivative, so admission refuses it in a gradient. That of `_linalg_solve_ex` fails
+# at a singular matrix, for which the engine leaves a user out (tests/domains/test_engine.py).
+UNDIFFERENTIATED = ("aten.copy.default", "aten._linalg_solve_ex.default")
 
 # Arguments for each operation. Letters stand for one user's tensors: x y floats [2, 3]; p positive
 # [2, 3]; v floats [3]; s float []; q floats [3, 3]; k positive definite [3, 3]; l lower triangular
@@ -141,6 +147,73 @@ def test_another_users_data_changes_not_one_bit_of_hers(name: str) -> None:
     kept = [0, 1, 4]
     for before, after in zip(mapped(name, batch), mapped(name, changed), strict=True):
         assert torch.equal(before[kept], after[kept])
+
+
+def weighed(name: str, user: dict[str, Tensor]) -> Tensor:
+    """A number that hangs on every float that the operation gives."""
+    results = [found for found in called(name, user) if found.is_floating_point()]
+    sums = [(found * torch.arange(1.0, found.numel() + 1).reshape(found.shape)).sum()
+            for found in results]  # fmt: skip
+    return sum(sums, torch.zeros(()))
+
+
+Gradient = Callable[[str, dict[str, Tensor], dict[str, Tensor]], dict[str, Tensor]]
+
+
+def each_alone(
+    name: str, floats: dict[str, Tensor], others: dict[str, Tensor]
+) -> dict[str, Tensor]:
+    def gradient(mine: dict[str, Tensor], rest: dict[str, Tensor]) -> dict[str, Tensor]:
+        found: dict[str, Tensor] = torch.func.grad(lambda m: weighed(name, {**m, **rest}))(mine)
+        return found
+
+    return torch.func.vmap(gradient)(floats, others)
+
+
+def all_at_once(
+    name: str, floats: dict[str, Tensor], others: dict[str, Tensor]
+) -> dict[str, Tensor]:
+    leaves = {key: tensor.clone().requires_grad_() for key, tensor in floats.items()}
+    losses = torch.func.vmap(lambda mine, rest: weighed(name, {**mine, **rest}))
+    total = losses(leaves, others).sum()
+    if not total.requires_grad:
+        return {}
+    found = torch.autograd.grad(
+        total, list(leaves.values()), allow_unused=True, materialize_grads=True
+    )
+    return dict(zip(leaves, found, strict=True))
+
+
+@pytest.mark.parametrize("how", [each_alone, all_at_once])
+@pytest.mark.parametrize("name", sorted(examples()))
+def test_another_users_data_changes_not_one_bit_of_her_gradient(name: str, how: Gradient) -> None:
+    """Both ways in which the engine differentiates; PyTorch's derivatives look at values too."""
+    if (how is all_at_once and name in ONE_BY_ONE) or name in UNDIFFERENTIATED:
+        return
+    batch, kept = people(0), [0, 1, 4]
+    found = []
+    for value in (None, 0.0, torch.nan, torch.inf):
+        changed = {key: tensor.clone() for key, tensor in batch.items()}
+        for key, tensor in changed.items():
+            tensor[2] = batch[key][2] if value is None else people(1)[key][2]
+            if tensor.is_floating_point() and value is not None:
+                tensor[3] = value
+        floats = {k: t for k, t in changed.items() if t.is_floating_point()}
+        others = {k: t for k, t in changed.items() if k not in floats}
+        gradients = how(name, floats, others)
+        found.append({key: gradient[kept] for key, gradient in gradients.items()})
+    for later in found[1:]:
+        for key, gradient in found[0].items():
+            assert torch.equal(gradient, later[key])
+
+
+def test_the_gradient_of_a_product_is_taken_for_each_user_alone() -> None:
+    """Through a whole batch it would hang on whether anybody's factor is zero."""
+    batch = {"x": people(0)["x"]}
+    with_zero = {"x": batch["x"].clone()}
+    with_zero["x"][3] = 0.0
+    before, after = (all_at_once("aten.prod.default", b, {}) for b in (batch, with_zero))
+    assert not torch.equal(before["x"][:3], after["x"][:3]), "then prod needn't be an exception"
 
 
 @pytest.mark.parametrize("name", sorted(examples()))
