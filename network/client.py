@@ -198,7 +198,8 @@ def log_in(
     except BytesRefused as error:
         raise LoginFailed(f"{name} at {url}: unreadable answer. {error}") from None
     if not isinstance(account, UserPrivateKey):
-        raise LoginFailed(f"{name} at {url}: wrong email or password for {email}.")
+        why = account.message if isinstance(account, SyftError) else "not an account"
+        raise LoginFailed(f"{name} at {url} refused the login of {email}: {why}")
     uid = UID(value=UUID(str(metadata["id"])))
     return NodeClient(name, url, account.signing_key, uid, node_key)
 

@@ -342,7 +342,7 @@ class _Gate:
             account = self._account_of(email, password)
             if account is None:
                 _log.warning("login refused", address=address)
-                return _reply(SyftError(message="Wrong email or password."))
+                return _reply(SyftError(message="wrong email or password."))
             passed()
             why = self._why_ended(str(account.signing_key.verify_key))
             return _reply(SyftError(message=why) if why is not None else account)
@@ -359,7 +359,8 @@ class _Gate:
             return None
         try:
             return users.exchange_credentials(context=context).value
-        except (SyftException, ValueError):
+        except (SyftException, ValueError) as error:
+            _log.info("login failed", error=type(error).__name__)
             return None
 
 

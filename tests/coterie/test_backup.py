@@ -218,7 +218,10 @@ def test_a_node_on_postgres_survives_a_kill_and_comes_back_from_a_back_up(
     try:
         invite(home, "north", "ada@university.example", "scientist", home.accounts)
         before = domain_status(home, "north")["budgets"]
-        os.kill(running(home.domain("north").pid_file) or 0, signal.SIGKILL)
+        pid = running(home.domain("north").pid_file)
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
         start_domain(home, "north", None)
         account = read_accounts(home.accounts)["north"]
         ada = log_in(account.url, account.email, account.password, account.node_key)
