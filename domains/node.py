@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import structlog
-
 from domains.folder import DomainFolder, DomainSettings, FolderError, public_hex
 
 if TYPE_CHECKING:
@@ -37,12 +35,17 @@ def serve(path: Path, when_ready: Callable[[], object] = lambda: None) -> None:
         FolderError, DeclarationError, InteractionsError, LedgerError: before the port opens, so
             a node that can't keep its promise doesn't start.
     """
-    from network.gate import serve_app
+    from network.gate import log_as_json, serve_app
 
     folder = DomainFolder(path)
     settings = folder.settings()
+    log_as_json()
     # Syft prints its database's address, password included, and callers' errors as they come.
-    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+    with (
+        open(os.devnull, "w") as nowhere,
+        contextlib.redirect_stdout(nowhere),
+        contextlib.redirect_stderr(nowhere),
+    ):
         app = build_app(folder, settings)
         when_ready()
         tls = folder.path if settings.tls else None
@@ -216,14 +219,6 @@ def _quiet() -> None:
 
 
 def main() -> None:
-    structlog.configure(
-        processors=[
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.add_log_level,
-            structlog.processors.JSONRenderer(),
-        ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
     try:
         serve(Path(sys.argv[1]))
     except FolderError as error:

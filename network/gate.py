@@ -37,6 +37,7 @@ from network.connections import serve_app
 from network.envelope import MAX_MESSAGE_BYTES, BytesRefused, open_envelope
 from network.health import CONTENT_TYPE, Health
 from network.limits import BodyRoom, Limits, LoginBackoff, Rate, TooMuch
+from network.logs import log_as_json
 from network.passwords import why_weak
 from network.reader import install_strict_reader, read
 from network.reader_names import OWNER, PLAIN, STORED
@@ -44,7 +45,7 @@ from network.refusals import refusal_of
 from network.replay import ISSUED, CallMemory, CallRefused
 from network.tls import is_local
 
-__all__ = ["API", "open_app", "read_store_strictly", "serve_app"]
+__all__ = ["API", "log_as_json", "open_app", "read_store_strictly", "serve_app"]
 
 _MAX_LOGIN_BYTES = 4096
 _FORWARDED = ("forwarded", "via", "x-forwarded-for", "x-forwarded-proto", "x-real-ip")
@@ -333,9 +334,7 @@ class _Gate:
 
     def log_in(self, body: dict[str, Any], address: str) -> Response:
         """Check a password; wrong ones make the account and the address wait."""
-        email, password = body.get("email"), body.get("password")
-        if not isinstance(email, str) or not isinstance(password, str):
-            raise HTTPException(422, "Send email and password as text.")
+        email, password = _text_in(body, "email"), _text_in(body, "password")
         with self._backoff.attempt(
             f"account {email[:254].lower()}", f"address {address}"
         ) as passed:
@@ -391,6 +390,17 @@ def _too_much(error: TooMuch) -> Response:
 
 def _address(request: Request) -> str:
     return request.client.host if request.client else ""
+
+
+def _text_in(body: dict[str, Any], field: str) -> str:
+    """A field that is text and can be written down: JSON can spell halves of characters."""
+    value = body.get(field)
+    try:
+        if isinstance(value, str) and value.encode():
+            return value
+    except UnicodeEncodeError:
+        pass
+    raise HTTPException(422, "Send email and password as text.")
 
 
 def _json_object(blob: bytes) -> dict[str, Any]:

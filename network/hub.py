@@ -28,6 +28,7 @@ from fastapi import FastAPI, HTTPException, Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from network.answers import AnswerRefused, ask
+from network.logs import log_as_json
 from network.secrets import is_given, read_secret
 from network.tls import create_certificate, secured
 from policies.canonical import canonical
@@ -235,8 +236,13 @@ def serve(path: Path) -> None:
     from network.connections import serve_app
 
     settings = read_settings(path)
+    log_as_json()
     # Syft prints callers' errors as they come.
-    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+    with (
+        open(os.devnull, "w") as nowhere,
+        contextlib.redirect_stdout(nowhere),
+        contextlib.redirect_stderr(nowhere),
+    ):
         app = build_app(path)
         tls = path if settings.tls else None
         serve_app(app, settings.host, settings.port, tls, settings.proxies)
