@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import sqlalchemy
 import tomli_w
 
 from coterie.home import Home
@@ -29,6 +30,7 @@ from domains.folder import (
 from network.client import log_in
 from network.gate import API
 from network.hub import Card, announce, new_card
+from network.secrets import is_given
 from network.tls import (
     CERTIFICATE,
     KEY,
@@ -75,7 +77,7 @@ def create_domain(
     settings = created.settings()
     if public_url is not None:
         settings = _with_public_url(created, settings, public_url)
-    if database_url is not None:
+    if database_url is not None and not is_given(created.path, "database.url"):
         write_private(created.path / "database.url", database_url)
     settings = settings.model_copy(
         update={
@@ -85,8 +87,8 @@ def create_domain(
         }
     )
     created.write_settings(settings)
-    if tls or proxies:
-        renew_certificate(created)
+    if tls:
+        renew_certificate(home, name)
     if database_url is not None:
         _ = created.database_url
     login = {
@@ -94,7 +96,7 @@ def create_domain(
         "email": settings.owner_email,
         "password": password,
         "node_key": created.node_key().public_key().public_bytes_raw().hex(),
-        **_certificate_of(created),
+        **({"certificate": pin_of(created.path)} if tls else {}),
     }
     write_private(home.owner_login(name), json.dumps(login, indent=2))
     return settings
@@ -111,6 +113,23 @@ def _with_public_url(folder: DomainFolder, settings: DomainSettings, url: str) -
     return changed
 
 
+def with_password(url: str | None, file: Path | None) -> str | None:
+    """A database's URL with the password of a file, which is made (0600) if it's missing.
+
+    Raises:
+        FolderError: the URL isn't one.
+    """
+    if url is None or file is None:
+        return url
+    if not file.exists():
+        write_private(file, secrets.token_urlsafe(32))
+    try:
+        found = sqlalchemy.make_url(url).set(password=file.read_text().strip())
+    except sqlalchemy.exc.ArgumentError:
+        raise FolderError("The database must be a URL: postgresql+psycopg2://...") from None
+    return found.render_as_string(hide_password=False)
+
+
 def _check_proxies(proxies: Sequence[str]) -> None:
     for each in proxies:
         try:
@@ -122,18 +141,28 @@ def _check_proxies(proxies: Sequence[str]) -> None:
             ) from None
 
 
-def renew_certificate(folder: DomainFolder) -> None:
+def renew_certificate(home: Home, name: str) -> None:
     """A new TLS key, certificate and signing request for the domain; the node must restart."""
+    folder = home.domain(name)
     settings = folder.settings()
     public = urlsplit(settings.public_url or "").hostname
-    hosts = [*([public] if public else []), settings.host, "localhost", "127.0.0.1"]
-    create_certificate(folder.path, f"coterie {settings.name}", hosts)
+    hosts = [*([public] if public else []), name, settings.host, "localhost", "127.0.0.1"]
+    pem = create_certificate(folder.path, f"coterie {name}", hosts)
+    shared = home.certificate(name)
+    shared.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    shared.write_text(pem)
 
 
 def _certificate_of(folder: DomainFolder) -> dict[str, str]:
-    """What clients are given to trust the domain's TLS by, if they need anything."""
+    """What people elsewhere are given to trust the address by, if they need anything.
+
+    Behind a proxy that is what the owner put into `proxy.pem`, if anything.
+    """
     settings = folder.settings()
-    pin = pin_of(folder.path) if settings.tls or settings.proxies else None
+    if settings.proxies:
+        proxy = folder.path / "proxy.pem"
+        return {"certificate": proxy.read_text()} if proxy.exists() else {}
+    pin = pin_of(folder.path) if settings.tls else None
     return {} if pin is None else {"certificate": pin}
 
 

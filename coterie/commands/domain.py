@@ -33,6 +33,7 @@ from coterie.partners import (
     trust_own,
     unpin_peer,
     url_of,
+    with_password,
 )
 
 app = typer.Typer(no_args_is_help=True, help="A partner's node: make, start, look, stop.")
@@ -63,6 +64,10 @@ def init(
             help="postgresql+psycopg2://USER:PASSWORD@HOST:PORT/DB instead of SQLite files.",
         ),
     ] = None,
+    database_password: Annotated[
+        Path | None,
+        typer.Option(help="File of the database's password, made if missing, for a URL without."),
+    ] = None,
     passphrase: Annotated[
         bool, typer.Option(help="Ask for a passphrase to encrypt the owner's key with.")
     ] = False,
@@ -80,12 +85,13 @@ def init(
     )
     settings = create_domain(
         place, name, host, port, secret, url,
-        tls=tls, proxies=proxy or (), database_url=database,
+        tls=tls, proxies=proxy or (),
+        database_url=with_password(database, database_password),
     )  # fmt: skip
     console.print(f"Domain {name} is in {place.domain(name).path}", highlight=False)
     console.print(f"Owner's login: {place.owner_login(name)}", highlight=False)
     console.print(f"Owner's key:   {place.owner_key(name)} ({settings.owner_key})", highlight=False)
-    if tls or proxy:
+    if tls:
         request = place.domain(name).path / "tls.csr"
         console.print(f"To have an authority sign: {request}", highlight=False, soft_wrap=True)
     console.print(f"Next: coterie domain data {name} --help", highlight=False)
@@ -359,7 +365,7 @@ def certificate(name: Name, home: HomeOption = None) -> None:
     Example: coterie domain certificate north
     """
     folder = home_of(home).domain(name)
-    renew_certificate(folder)
+    renew_certificate(home_of(home), name)
     console.print(
         f"{folder.path / 'tls.pem'} is new. Restart {name}, and give it to whom you invited.",
         highlight=False,
