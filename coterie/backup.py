@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
@@ -300,15 +301,18 @@ def _typed(value: Any) -> Any:
 
 def _restore_tables(url: str, tables: Mapping[str, list[dict[str, Any]]]) -> None:
     """Make the tables in an empty database and fill them, in one transaction."""
-    import syft  # noqa: F401
-    from syft.store.db.schema import PostgresBase
+    from syft.store.db.schema import PostgresBase, create_table
 
     engine = sqlalchemy.create_engine(url)
     with engine.begin() as connection:
         if sqlalchemy.inspect(connection).get_table_names():
             raise RestoreRefused("The database isn't empty. Give the back-up one of its own.")
-        PostgresBase.metadata.create_all(connection)
         migrate(connection)
+        for name in tables:
+            if not name.startswith("ledger"):
+                # Syft declares a table only when it first uses it; all of them have one shape.
+                create_table(SimpleNamespace(__canonical_name__=name), connection.dialect)
+        PostgresBase.metadata.create_all(connection)
         _fill(connection, tables)
     engine.dispose()
 
@@ -316,6 +320,9 @@ def _restore_tables(url: str, tables: Mapping[str, list[dict[str, Any]]]) -> Non
 def _fill(connection: sqlalchemy.Connection, tables: Mapping[str, list[dict[str, Any]]]) -> None:
     schema = MetaData()
     schema.reflect(connection)
+    unknown = sorted(set(tables) - set(schema.tables))
+    if unknown:
+        raise RestoreRefused(f"The back-up has tables that aren't known here: {unknown[0][:60]}")
     for table in schema.sorted_tables:
         rows = [{c: _typed(v) for c, v in row.items()} for row in tables.get(table.name, [])]
         if table.name == "ledgerversion":

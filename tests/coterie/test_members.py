@@ -84,7 +84,7 @@ def test_an_expelled_scientist_and_her_plans_are_out_at_once(
 
     key = Ed25519PrivateKey.generate()
     author = key.public_key().public_bytes_raw().hex()
-    plan = type(bound).from_json(json.dumps({**json.loads(bound.to_json()), "scientist": author}))
+    plan = type(bound).model_validate({**bound.model_dump(), "scientist": author})
     signature = sign_submission(key, plan.hash, node.verify_key)
     assert json.loads(node.call("submit", plan=plan.to_json(), signature=signature))["new"]
 
