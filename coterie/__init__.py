@@ -22,6 +22,7 @@ from network.answers import check_syft_answers, pin_node
 from network.federation import Account, Federation, FederationError, connect
 from network.program import AdaptiveClip, DataSet, Gradient, Plan, State, Sum
 from network.reader import install_strict_reader
+from network.tls import trust
 from network.training import NotApproved, Progress, Run, RunInterrupted
 from policies.approvals import load_owner_key, sign_approval
 from policies.calibration import Calibration, calibrate
@@ -45,6 +46,7 @@ __all__ = [
     "calibrate",
     "connect",
     "pin_node",
+    "trust",
     "use_owner_key",
 ]
 

@@ -10,7 +10,15 @@ import typer
 
 from coterie.commands import domain, hub, ledger, plan, requests, run
 from coterie.commands.audit import audit
-from coterie.commands.output import HomeOption, JsonOption, console, home_of, print_table, told
+from coterie.commands.output import (
+    HomeOption,
+    JsonOption,
+    console,
+    home_of,
+    print_table,
+    told,
+)
+from network.tls import create_certificate
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -69,6 +77,22 @@ def dashboard(
     command = dashboard_command(home_of(home), domain, url, host, port)
     console.print(f"Dashboard of {domain}: http://{host}:{port}", highlight=False)
     os.execv(sys.executable, [sys.executable, *command])
+
+
+@app.command()
+@told
+def certificate(
+    folder: Annotated[Path, typer.Argument(help="Where tls.pem, tls.key and tls.csr are made.")],
+    name: Annotated[str, typer.Option(help="Whose it is: a proxy's, say, or your own.")],
+    host: Annotated[list[str] | None, typer.Option(help="A name or address in it; repeat.")] = None,
+) -> None:
+    """Make a TLS key, self-signed certificate and CSR: for a proxy, or to show to a node.
+
+    Example: coterie certificate proxy/ --name "our proxy" --host north.example
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    create_certificate(folder, name, host or [])
+    console.print(f"{folder / 'tls.pem'}, its key, and a signing request.", highlight=False)
 
 
 @app.command()

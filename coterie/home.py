@@ -35,6 +35,10 @@ class Home:
     def owner_key(self, name: str) -> Path:
         return self.path / "owners" / name / "owner.pem"
 
+    def certificate(self, name: str) -> Path:
+        """The TLS certificate of a domain made here: public, for those who call its node."""
+        return self.path / "certificates" / f"{name}.pem"
+
     def owner_login(self, name: str) -> Path:
         return self.path / "owners" / name / "login.json"
 

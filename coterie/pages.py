@@ -19,6 +19,9 @@ def dashboard_command(home: Home, domain: str, url: str | None, host: str, port:
         folder = home.domain(domain)
         url = url_of(folder.settings())
         pinned = ["--node-key", folder.node_key().public_key().public_bytes_raw().hex()]
+    certificate = home.certificate(domain)
+    if url.startswith("https://") and certificate.exists():
+        pinned += ["--certificate", str(certificate)]
     return [
         "-m", "streamlit", "run", specification.origin,
         "--server.port", str(port), "--server.address", host,

@@ -8,6 +8,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import altair as alt
@@ -28,6 +29,7 @@ from dashboard.session import (
     signed_in,
     telling,
 )
+from network.tls import is_trusted, trust
 from policies.accounting import ADJACENCY
 from policies.approvals import OwnerKeyError
 
@@ -40,6 +42,8 @@ _COLOURS = ("#b4452f", "#e3b04b", "#5b8c85")
 def main(arguments: Sequence[str]) -> None:
     """Draw the page for the domain that the arguments name."""
     options = _options(arguments)
+    if options.certificate is not None and not is_trusted(options.url):
+        trust(options.url, Path(options.certificate).read_text())
     st.set_page_config(page_title=f"Coterie: {options.domain}", layout="wide")
     st.title(plain(f"Coterie: {options.domain}"))
     owner = signed_in()
@@ -58,6 +62,7 @@ def main(arguments: Sequence[str]) -> None:
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="dashboard")
     parser.add_argument("--domain", required=True, help="name of the domain")
+    parser.add_argument("--certificate", help="file of the certificate that the node shows")
     parser.add_argument("--url", required=True, help="http://HOST:PORT of its node")
     parser.add_argument("--node-key", help="the node's verify key, if you know it: 64 hex digits")
     return parser.parse_args(arguments)

@@ -59,6 +59,8 @@ def get(target: Target, path: str, method: str = "GET", **more: Any) -> str:
 
 
 def verdict(target: Target, status: int, content: bytes) -> str:
+    if status >= 500:
+        return f"failed ({status})"
     if status != 200:
         return f"refused ({status}): {content[:200].decode('utf-8', 'replace')}"
     try:

@@ -4,6 +4,7 @@ import json
 import time
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from syft.service.user.user_roles import ServiceRole
 from syft.types.uid import UID
@@ -144,13 +145,27 @@ REFUSED_PATHS = [
     "user.register", "request.apply", "request.undo", "request.delete_by_uid", "queue", "login",
     "api", "coterie.recommend", "coterie.load_report", "coterie.ledger", "coterie.approve",
     "coterie.__class__", "__init__", "../../metadata", "notifier.turn_on", "code_history.get",
-    "attestation.attest_cpu", "enclave.get_all", "data_subject.get_all",
+    "attestation.attest_cpu", "enclave.get_all", "data_subject.get_all", "coterie.members",
+    "coterie.renew", "coterie.expel", "coterie.status", "coterie.revoke", "coterie.preapprove",
+    "coterie.envelopes", "coterie.discard", "user.request_password_reset", "user.search",
+    "request.approve", "request.filter_all_info", "settings.enable_notifications",
+    "settings.set_email_rate_limit", "settings.enable_eager_execution", "worker.delete",
+    "action.service_method", "blob_storage.write_to_disk", "blob_storage.mount_azure",
+    "dataset.upload", "network.delete_peer", "sync.resolve", "notifications.send",
 ]  # fmt: skip
 AUDITOR_PATHS = [
     "dataset.get_all", "action.get_mock", "coterie.quote", "coterie.submit", "coterie.plan",
     "coterie.open", "coterie.reveal", "coterie.recommend", "request.get_all", "user.create",
-    "user.get_by_verify_key", "request.apply",
+    "user.get_by_verify_key", "request.apply", "coterie.members", "coterie.expel",
+    "coterie.status", "coterie.withdraw", "coterie.advertise", "coterie.finish", "coterie.revoke",
+    "dataset.search", "dataset.get_by_id", "notifications.get_all_unread", "job.get_all",
 ]  # fmt: skip
+
+
+def zstd_bomb() -> bytes:
+    """2 kB that unpack to 64 MiB."""
+    return bytes(pa.compress(bytes(2**26), codec="zstd", asbytes=True))
+
 
 CRAFTED = {
     "a generic alias of os.system": alias("os.system", "id"),
@@ -192,11 +207,36 @@ CRAFTED = {
     "an array with a structured dtype": array(b"x", 8, "i4,(1000000,1000000)f8"),
     "an lz4 bomb": array(b"\x04\x22\x4d\x18" + bytes(200), 64 * 2**20 + 1, "uint8"),
     "a zip bomb": array(b"PK\x03\x04" + bytes(200), 2**26, "uint8"),
+    "a zstd bomb": array(zstd_bomb(), 2**20, "uint8"),
+    "a zstd bomb that claims 63 MiB": array(zstd_bomb(), 63 * 2**20, "uint8"),
+    "a brotli bomb": array(pa.compress(bytes(2**25), codec="brotli", asbytes=True), 2**20, "uint8"),
+    "an LZ4 frame bomb": array(pa.compress(bytes(2**25), codec="lz4", asbytes=True), 99, "uint8"),
+    "a shape whose product wraps": array(packed(np.zeros(1)), 2**32, "float64"),
+    "a text of a thousand zero bytes as a key": blob_of("nacl_verify_key", bytes(1000)),
+    "a time far away": blob_of("datetime_datetime", packed("9999999-01-01")),
+    "a mapping that holds itself by name": mapping("OrderedDict", {packed("a"): packed(1)}),
+    "a method's signature": blob_of("inspect_Signature", packed({"parameters": []})),
+    "a function": blob_of("function", b"os.system"),
+    "a module": blob_of("module", b"os"),
+    "a partial": blob_of("functools_partial", packed(("os.system", "id"))),
+    "a regular expression": blob_of("re_pattern", packed("(a+)+$")),
+    "an HTML object": crafted("HTMLObject", {"value": packed("<script>")}),
+    "a job": crafted("Job", {"node_uid": packed("x")}),
+    "a migration": crafted("MigrationData", {"store_objects": packed({})}),
+    "a sync item": crafted("SyncState", {"objects": packed({})}),
+    "a user": crafted("User", {"role": packed("ADMIN")}),
+    "a request change": crafted("UserCodeStatusChange", {"value": packed(True)}),
     "a gzip bomb": array(b"\x1f\x8b\x08" + bytes(200), 2**26, "uint8"),
     "a packed array of packed arrays": blob_of("numpy_ndarray", array(b"x", 1, "int8")),
 }  # fmt: skip
 
-HASH = "0" * 64
+ROUND_CALLS: dict[str, dict[str, object]] = {
+    "advertise": {},
+    "share": {"adverts": "[]", "state": np.zeros(4, np.uint8), "held": "{}"},
+    "reveal": {"seeds": "[]", "notes": "{}"},
+    "confirm": {"receipts": "[]"},
+    "unmask": {"confirmations": "[]", "cosignatures": "{}"},
+}
 MEMBER_ATTACKS = [
     *(
         Attack(f"path {path}", f"the path {path}", lambda t, p=path: call(t.node, p))
@@ -264,6 +304,15 @@ MEMBER_ATTACKS = [
     Attack("rival's plan", "another scientist's plan by its hash", other_plan("plan")),
     Attack("rival's run", "another scientist's run opened", other_plan("open", approvals="{}")),
     Attack("rival's progress", "another scientist's progress", other_plan("progress")),
+    *(
+        Attack(
+            f"rival's {method}",
+            f"{method} in another scientist's run",
+            other_plan(method, step="count", release=0, attempt=0, **more),
+        )
+        for method, more in ROUND_CALLS.items()
+    ),
+    Attack("rival's plan back", "another's plan withdrawn", other_plan("withdraw", reason="x")),
     Attack(
         "rival's end",
         "another scientist's run ended",

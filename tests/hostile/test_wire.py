@@ -1,13 +1,17 @@
 """Anyone who reaches the port: bytes, HTTP and logins. None is interpreted, none is let in."""
 
+import gzip
 import json
 import pickle
 import struct
 from collections.abc import Callable
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from syft.server.credentials import SyftSigningKey
 
+from domains.witness import ask_for_heads
+from network.federation import read_accounts
 from tests.hostile.attacks import (
     Attack,
     Target,
@@ -20,6 +24,7 @@ from tests.hostile.attacks import (
     post,
     raw,
     signed,
+    verdict,
 )  # fmt: skip
 
 pytestmark = pytest.mark.nodes
@@ -122,6 +127,13 @@ def unknown_or_wrong(target: Target) -> str:
     return known if known == unknown else f"answered: {known} or {unknown}"
 
 
+def heads_of(target: Target, body: bytes) -> str:
+    import requests
+
+    answer = requests.post(f"{target.node.url}/heads", data=body, timeout=30)
+    return verdict(target, answer.status_code, answer.content)
+
+
 def log_in(target: Target, email: object, password: object) -> str:
     body = json.dumps({"email": email, "password": password}).encode()
     return post(target, body, "/login", json_body=True)
@@ -148,7 +160,81 @@ def framed(target: Target) -> str:
     return f"answered without {missing}" if missing or "Server" in headers else "refused"
 
 
+def through_undeclared_proxy(target: Target, **headers: str) -> str:
+    """A login that claims to come from elsewhere: its answer would hold the account's key."""
+    import requests
+
+    account = read_accounts(target.network.home.accounts)["east"]
+    body = {"email": account.email, "password": account.password}
+    answer = requests.post(f"{target.url}/login", json=body, headers=headers, timeout=30)
+    return verdict(target, answer.status_code, answer.content)
+
+
+def head_only(target: Target, request: str, body: bytes = b"") -> str:
+    """An odd request as bytes; 'refused' unless it's answered with 200."""
+    found = raw(target, request.replace("\n", "\r\n").encode("latin-1") + body)
+    first = found.split(b"\r\n", 1)[0]
+    return f"answered: {first!r}" if b" 200 " in first else f"refused: {first!r}"
+
+
+ODD_REQUESTS = {
+    "two lengths": ("POST /api/v2/login HTTP/1.1\nHost: a\nContent-Length: 2\n"
+                    "Content-Length: 3\n\n", b"{}x"),
+    "a negative length": ("POST /api/v2/login HTTP/1.1\nHost: a\nContent-Length: -1\n\n", b""),
+    "a length with a sign": ("POST /api/v2/login HTTP/1.1\nHost: a\nContent-Length: +2\n\n", b"{}"),
+    "an unknown transfer coding": (
+        "POST /api/v2/login HTTP/1.1\nHost: a\nTransfer-Encoding: xchunked\n\n", b"0\r\n\r\n"),
+    "two transfer codings": (
+        "POST /api/v2/login HTTP/1.1\nHost: a\nTransfer-Encoding: gzip, chunked\n\n", b"0\r\n\r\n"),
+    "a chunk of 2**64 bytes": (
+        "POST /api/v2/login HTTP/1.1\nHost: a\nTransfer-Encoding: chunked\n\n",
+        b"FFFFFFFFFFFFFFFF\r\nx"),
+    "a chunk size that isn't one": (
+        "POST /api/v2/login HTTP/1.1\nHost: a\nTransfer-Encoding: chunked\n\n", b"-1\r\nx\r\n"),
+    "a space before the colon": ("GET /api/v2/metadata HTTP/1.1\nHost : a\n\n", b""),
+    "a folded header": ("GET /api/v2/metadata HTTP/1.1\nHost: a\nX: a\n\tb: c\n \x00\n\n", b""),
+    "a zero byte in a header": ("GET /api/v2/metadata HTTP/1.1\nHost: a\x00b\n\n", b""),
+    "no host": ("GET /api/v2/metadata HTTP/1.1\n\n", b""),
+    "two hosts": ("GET /api/v2/metadata HTTP/1.1\nHost: a\nHost: b\n\n", b""),
+    "HTTP/0.9": ("GET /api/v2/metadata\n\n", b""),
+    "HTTP/2 without asking": ("PRI * HTTP/2.0\n\nSM\n\n", b""),
+    "CONNECT to another host": ("CONNECT 127.0.0.1:22 HTTP/1.1\nHost: a\n\n", b""),
+    "an address of another host": ("GET http://evil.example/etc/passwd HTTP/1.1\nHost: a\n\n", b""),
+    "a path that isn't UTF-8": ("GET /api/v2/%ff%fe HTTP/1.1\nHost: a\n\n", b""),
+    "raw bytes in the path": ("GET /api/v2/\xff\xfe HTTP/1.1\nHost: a\n\n", b""),
+    "a double slash": ("GET //api/v2//metadata HTTP/1.1\nHost: a\n\n", b""),
+    "a path with a parameter": ("GET /api/v2/metadata;x=1 HTTP/1.1\nHost: a\n\n", b""),
+    "an encoded slash": ("GET /api%2fv2%2f..%2f..%2fetc/passwd HTTP/1.1\nHost: a\n\n", b""),
+    "a zero byte in the path": ("GET /api/v2/metadata%00.json HTTP/1.1\nHost: a\n\n", b""),
+    "HEAD of the metadata": ("HEAD /api/v2/metadata HTTP/1.1\nHost: a\n\n", b""),
+    "DELETE of the call route": ("DELETE /api/v2/api_call HTTP/1.1\nHost: a\n\n", b""),
+    "PATCH of the login": ("PATCH /api/v2/login HTTP/1.1\nHost: a\n\n", b""),
+    "GET of the call route": ("GET /api/v2/api_call HTTP/1.1\nHost: a\n\n", b""),
+    "a promise of 17 MiB": (
+        "POST /api/v2/api_call HTTP/1.1\nHost: a\nContent-Length: 17825793\n"
+        "Expect: 100-continue\n\n", b""),
+    "a length of a thousand digits": (
+        f"POST /api/v2/api_call HTTP/1.1\nHost: a\nContent-Length: {'9' * 1000}\n\n", b""),
+    "a range of the metadata": (
+        "POST /api/v2/metadata HTTP/1.1\nHost: a\nRange: bytes=0-0,0-0,0-0\n\n", b""),
+    "a method of our own": ("\x1b[2J /api/v2/metadata HTTP/1.1\nHost: a\n\n", b""),
+    "500 headers": ("GET /nothing HTTP/1.1\nHost: a\n" + "X: y\n" * 500 + "\n", b""),
+}  # fmt: skip
+ODD_LOGINS = {
+    "halves of characters": b'{"email": "\\ud800", "password": "\\udfff"}',
+    "a zero byte in the email": b'{"email": "rita@rival.example\\u0000", "password": "x"}',
+    "look-alike letters": '{"email": "rit\u0430@rival.example", "password": "x"}'.encode(),
+    "an email twice": b'{"email": "a@b.c", "email": "rita@rival.example", "password": "x"}',
+    "a number without end": b'{"email": ' + b"9" * 4000 + b', "password": "x"}',
+    "not a number": b'{"email": NaN, "password": Infinity}',
+    "a gzip bomb": gzip.compress(bytes(2**20)),
+    "UTF-16": '{"email": "a@b.c", "password": "x"}'.encode("utf-16"),
+    "a list": b'["rita@rival.example", "x"]',
+    "XML": b"<?xml version='1.0'?><!DOCTYPE a [<!ENTITY b SYSTEM 'file:///etc/passwd'>]><a>&b;</a>",
+}
+
 STRANGER = SyftSigningKey.generate()
+STRANGER_NODE = Ed25519PrivateKey.generate()
 ATTACKS = [
     Attack("empty", "an empty body", lambda t: post(t, b"")),
     Attack("junk", "random bytes", lambda t: post(t, bytes(range(256)) * 8)),
@@ -259,6 +345,38 @@ ATTACKS = [
         "long password", "4 kB of password", lambda t: log_in(t, "rita@rival.example", "a" * 4000)
     ),
     Attack("brute force", "eight guesses in a row", guessed_passwords),
+    *(
+        Attack(f"odd {what}", what, lambda t, r=request, b=body: head_only(t, r, b))
+        for what, (request, body) in ODD_REQUESTS.items()
+    ),
+    *(
+        Attack(
+            f"login {what}",
+            f"{what} as a login",
+            lambda t, b=body: post(t, b, "/login", json_body=True),
+        )
+        for what, body in ODD_LOGINS.items()
+    ),
+    *(
+        Attack(
+            f"key by {name}",
+            f"a login's answer, with its key, over a line with {name}",
+            lambda t, n=name, v=value: through_undeclared_proxy(t, **{n: v}),
+        )
+        for name, value in (
+            ("X-Forwarded-For", "203.0.113.9"),
+            ("X-Forwarded-Proto", "https"),
+            ("Forwarded", "for=203.0.113.9;proto=https"),
+            ("Via", "1.1 proxy"),
+        )
+    ),
+    Attack("heads junk", "brackets as a partner's request", lambda t: heads_of(t, b"[" * 1000)),
+    Attack(
+        "heads by the stranger's key",
+        "a partner's request signed by a stranger",
+        lambda t: heads_of(t, ask_for_heads(STRANGER_NODE, t.node.node_key)),
+    ),
+    Attack("heads oversize", "1 MiB as a partner's request", lambda t: heads_of(t, bytes(2**20))),
     Attack("which accounts", "another answer for unknown emails", unknown_or_wrong),
 ]
 

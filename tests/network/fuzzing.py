@@ -4,24 +4,34 @@ Structure is kept often enough to get past the first checks: lengths, pointers a
 one at a time, inside the innermost parts too, and the result is wrapped and signed again.
 """
 
+import json
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import safetensors.numpy
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from fastapi import HTTPException
 from syft.client.api import SyftAPICall, SyftAPIData
 from syft.serde.serialize import _serialize
 from syft.server.credentials import SyftSigningKey
 from syft.service.response import SyftError, SyftSuccess
 from syft.types.uid import UID
 
+from domains.participation import RoundRefused, _load
+from domains.witness import WitnessRefused, answer_heads, ask_for_heads
 from network.capnproto import BytesRefused
 from network.envelope import open_envelope
+from network.gate import _json_object
+from network.hub import _read_card, new_card
 from network.reader import read
 from network.reader_names import ANSWERS, OWNER, PLAIN
+from policies.plan import Plan, PlanUnreadable
+from tests.domains.test_engine import bound, plan
 
 CORPUS = Path(__file__).parent / "corpus"
 KEY = SyftSigningKey.generate()
@@ -47,6 +57,20 @@ def seeds() -> list[bytes]:
     return [packed(value) for value in values]
 
 
+def texts() -> list[bytes]:
+    """Genuine JSON, and a state, of each kind that is read outside Syft's envelope."""
+    key = Ed25519PrivateKey.generate()
+    card = new_card("north", "https://north.example:8443", "ab" * 32, key)
+    login = {"email": "ada@university.example", "password": "a long password"}
+    return [
+        json.dumps(login).encode(),
+        json.dumps(card.model_dump()).encode(),
+        ask_for_heads(key, "cd" * 32),
+        bound(plan()).to_json().encode(),
+        safetensors.numpy.save({"weight": np.arange(12, dtype=np.float32).reshape(3, 4)}),
+    ]
+
+
 def kept() -> list[bytes]:
     """Inputs that once went wrong, or reached what few do."""
     return [file.read_bytes() for file in sorted(CORPUS.glob("*.bin"))]
@@ -59,7 +83,7 @@ def inputs(seed: int, frames: bool = True) -> Iterator[bytes]:
         frames: whether data frames, which Arrow reads, are among them.
     """
     chance = random.Random(seed)
-    genuine = seeds() if frames else seeds()[:-1]
+    genuine = [*(seeds() if frames else seeds()[:-1]), *texts()]
     pool = [*genuine, *kept()]
     while True:
         blob = bytearray(chance.choice(genuine if chance.random() < 0.8 else pool))
@@ -118,4 +142,27 @@ def give(blob: bytes) -> str:
         said.append("read")
     except BytesRefused as error:
         said.append(re.sub(r"'[^']*'|\d+", "*", str(error), flags=re.DOTALL))
+    said += [_said(reader, refusals, blob) for reader, refusals in _OTHERS]
     return " | ".join(said)
+
+
+def _said(reader: Callable[[bytes], Any], refusals: type[Exception], blob: bytes) -> str:
+    try:
+        reader(blob)
+    except refusals as error:
+        return type(error).__name__
+    return "read"
+
+
+def _plan(blob: bytes) -> None:
+    Plan.from_json(blob.decode("utf-8", "surrogatepass" if len(blob) % 2 else "replace"))
+
+
+_OTHERS: tuple[tuple[Callable[[bytes], Any], Any], ...] = (
+    (_json_object, HTTPException),
+    (_read_card, HTTPException),
+    (lambda blob: answer_heads(blob, "cd" * 32, ["ab" * 32], {"heads": []}), WitnessRefused),
+    (_plan, (PlanUnreadable, UnicodeDecodeError)),
+    (_load, RoundRefused),
+)
+"""Readers of bytes outside Syft's envelope, and how each refuses."""
