@@ -209,6 +209,7 @@ class _Try:
     mechanism: Mechanism
     repeat: bool
     population: str
+    reserved: str
     state: str = "reserved"
     share: str = ""
     inputs: str = ""
@@ -228,6 +229,7 @@ class _State:
         self.latest: dict[tuple[str, str, int], int] = {}
         self.charged: set[tuple[str, str, int]] = set()
         self.open: Counter[str] = Counter()
+        self.mentions: list[Row] = []
         self.watched: dict[int, tuple[str, datetime]] = {}
         self.covered: dict[str, int] = {}
         self._sizes: set[int] = set()
@@ -256,6 +258,8 @@ class _State:
             self._read_body(entry.kind, body)
         except _UNREADABLE as error:
             raise _Bad(f"it can't be read ({type(error).__name__}: {error})", self.index) from None
+        about = body.get("plan") or body.get("population") or ""
+        self.mentions.append((self.index, entry.kind, about, body["time"]))
         self.head = entry.hash
         self._tree.append(bytes.fromhex(entry.hash))
         if self.index in self._sizes:
@@ -423,7 +427,7 @@ class _State:
         self._expect(body["event"]["count"] == 1, "one attempt is one event")
         self._use(plan, mechanism, repeat)
         self.latest[key[:3]] = key[3]
-        self.tries[key] = _Try(mechanism, repeat, plan.population)
+        self.tries[key] = _Try(mechanism, repeat, plan.population, body["time"])
         self.open[key[0]] += 1
         self._spend(plan.population, mechanism)
 
@@ -519,6 +523,8 @@ class _State:
     def _index_rows(self, table: str) -> Iterable[Row]:
         if table == "ledgerhead":
             return [(1, self.index, self.head)]
+        if table == "ledgermention":
+            return self.mentions
         if table == "ledgerbudget":
             return [(name, b.epsilon, b.delta, int(b.public)) for name, b in self.budgets.items()]
         if table == "ledgerplan":
@@ -736,11 +742,12 @@ _QUERIES = {
     "ledgerentry": 'SELECT "index", previous, kind, body, hash, signature FROM ledgerentry'
     ' ORDER BY "index"',
     "ledgerhead": 'SELECT id, "index", hash FROM ledgerhead',
+    "ledgermention": 'SELECT "index", kind, about, time FROM ledgermention',
     "ledgerbudget": "SELECT population, epsilon, delta, public FROM ledgerbudget",
     "ledgerplan": "SELECT plan_hash, name, scientist, population, status, events, spare_attempts,"
     " summary, submitted, decided, decided_by, reason FROM ledgerplan",
     "ledgerattempt": 'SELECT plan_hash, step, "release", attempt, population, state,'
-    " noise_multiplier, sampling_rate, repeat, share, inputs FROM ledgerattempt",
+    " noise_multiplier, sampling_rate, repeat, share, inputs, reserved FROM ledgerattempt",
     "ledgeruse": "SELECT population, plan_hash, noise_multiplier, sampling_rate, repeat, count"
     " FROM ledgeruse WHERE count <> 0",
     "ledgerpeerhead": "SELECT node_key, size, domain, root, signature, time, cosignature"
@@ -889,7 +896,7 @@ def _plan_tuple(name: str, plan: _Plan) -> Row:
 
 def _try_tuple(key: Attempt, one: _Try) -> Row:
     paid = (one.population, one.state, *one.mechanism, int(one.repeat))
-    return (*key, *paid, one.share, one.inputs)
+    return (*key, *paid, one.share, one.inputs, one.reserved)
 
 
 def _plain(value: Any) -> str:
