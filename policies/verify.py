@@ -17,7 +17,7 @@ import re
 import sqlite3
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -89,13 +89,13 @@ def verify(
     ledger: str | Path | Sequence[EntryLike],
     domain_key: str | None = None,
     owner_key: str | None = None,
-    heads: str | Path | None = None,
+    heads: str | Path | Sequence[Mapping[str, Any]] | None = None,
 ) -> Verdict:
     """Replay a ledger: an SQLite file, an exported bundle, a database URL, or entries.
 
     `domain_key` is the node's public key in hex, from the roster; without it the key that the
     ledger itself names is used, and the verdict says so. With `owner_key`, approvals must be
-    signed by it. `heads` is a file that a peer exported, or a folder of such files.
+    signed by it. `heads` is a file that a peer exported, a folder of such files, or their JSON.
 
     Raises:
         FileNotFoundError: there is no such file, or no heads in the folder.
@@ -103,7 +103,7 @@ def verify(
     state = _State(domain_key, owner_key)
     count = 0
     try:
-        witnessed = _read_heads(Path(heads)) if heads is not None else []
+        witnessed = _witnessed(heads)
         found = _read(ledger)
         state.watch(found, witnessed)
         for entry in found.entries:
@@ -113,6 +113,20 @@ def verify(
     except _Bad as bad:
         return _verdict(state, count, str(bad), bad.index)
     return _verdict(state, count, "", None)
+
+
+def heads_problem(said: Mapping[str, Any], witness_key: str) -> str:
+    """What is wrong with the heads that a peer gave as its own; empty if nothing is."""
+    try:
+        heads = list(_heads_in("its heads", said))
+        if said["witness_key"] != witness_key:
+            return f"its heads are signed by {said['witness_key']}, expected {witness_key}"
+    except (_Bad, *_UNREADABLE) as error:
+        return str(error)
+    for each in heads:
+        if not _cosigned_by_witness(each):
+            return f"its co-signature at {each.size} entries isn't its own"
+    return ""
 
 
 def verify_proof(
@@ -845,23 +859,39 @@ def _read_heads(path: Path) -> list[_Cosigned]:
     files = sorted(path.glob("*.json")) if path.is_dir() else [path]
     if not files or not files[0].is_file():
         raise FileNotFoundError(f"There are no peers' heads at {path}")
-    return [each for file in files for each in _heads_of(file)]
+    return [
+        each
+        for file in files
+        for each in _heads_in(str(file), _json_file(file, "coterie-heads-v1"))
+    ]
 
 
-def _heads_of(file: Path) -> Iterator[_Cosigned]:
-    said = _json_file(file, "coterie-heads-v1")
+def _witnessed(heads: str | Path | Sequence[Mapping[str, Any]] | None) -> list[_Cosigned]:
+    if heads is None:
+        return []
+    if isinstance(heads, str | Path):
+        return _read_heads(Path(heads))
+    return [each for said in heads for each in _heads_in("a peer's heads", said)]
+
+
+def _heads_in(where: str, said: Mapping[str, Any]) -> Iterator[_Cosigned]:
     try:
         for head in said["heads"]:
             names = ("node_key", "size", "root", "time", "cosignature")
             found = _Cosigned(
-                str(file), said["witness"], said["witness_key"], **{n: head[n] for n in names}
+                where, said["witness"], said["witness_key"], **{n: head[n] for n in names}
             )
             if not _signed(found.node_key, head["signature"],
                            _headed(head["domain"], found.size, found.root)):  # fmt: skip
-                raise _Bad(f"{file}: a head of {head['domain']} isn't signed by its node", None)
+                raise _Bad(f"{where}: a head of {head['domain']} isn't signed by its node", None)
             yield found
     except _UNREADABLE as error:
-        raise _Bad(f"{file} can't be read ({type(error).__name__}: {error})", None) from None
+        raise _Bad(f"{where} can't be read ({type(error).__name__}: {error})", None) from None
+
+
+def _cosigned_by_witness(each: _Cosigned) -> bool:
+    said = _cosigned(each.node_key, each.size, each.root, each.time)
+    return _signed(each.witness_key, each.cosignature, said)
 
 
 def _json_file(path: Path, format_: str) -> dict[str, Any]:
