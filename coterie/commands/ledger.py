@@ -73,6 +73,12 @@ def verify(
     heads: Annotated[
         Path | None, typer.Option(help="What peers exported (`ledger heads`): file or folder.")
     ] = None,
+    peer: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A peer's node key from the roster; repeat it. Nobody else's heads count."
+        ),
+    ] = None,
     account: Annotated[
         Path | None, typer.Option(help="With a node's address: JSON file of your account there.")
     ] = None,
@@ -86,7 +92,7 @@ def verify(
     Example: coterie ledger verify north-ledger.json --heads peers/
     """
     try:
-        verdict = _verdict(ledger, domain, key, owner_key, heads, account, home)
+        verdict = _verdict(ledger, domain, key, owner_key, heads, peer, account, home)
     except FileNotFoundError as error:
         raise fail(str(error), ExitCode.USAGE) from None
     if json_:
@@ -103,6 +109,7 @@ def _verdict(
     key: str | None,
     owner_key: str | None,
     heads: Path | None,
+    peers: list[str] | None,
     account: Path | None,
     home: Path | None,
 ) -> Verdict:
@@ -110,14 +117,14 @@ def _verdict(
         folder = home_of(home).domain(domain)
         folder.settings()
         node_key = folder.node_key().public_key().public_bytes_raw().hex()
-        return verify_ledger(folder.ledger_file, node_key, owner_key, heads)
+        return verify_ledger(folder.ledger_file, node_key, owner_key, heads, peers)
     if ledger is None:
         raise typer.BadParameter("Give a ledger's file, bundle or address, or --domain.")
     if ledger.startswith(("http://", "https://")):
-        return verify_ledger(_fetched(ledger, account), key, owner_key, heads)
+        return verify_ledger(_fetched(ledger, account), key, owner_key, heads, peers)
     if _is_proof(Path(ledger)):
         return verify_proof(ledger, key, heads)
-    return verify_ledger(ledger, key, owner_key, heads)
+    return verify_ledger(ledger, key, owner_key, heads, peers)
 
 
 def _is_proof(path: Path) -> bool:

@@ -72,12 +72,15 @@ class Ledger:
         """Set the cap of a population. The same cap again does nothing; what was spent stays spent.
 
         Raises:
-            ValueError: epsilon isn't positive and finite, or delta not between 0 and 1.
+            ValueError: epsilon isn't positive and finite, delta not between 0 and 1, or the
+                population's name isn't printable ASCII (another letter may look the same).
         """
-        if not population or not 0 < epsilon < math.inf or not 0 < delta < 1:
+        if not (population.isascii() and population.isprintable() and population):
+            raise ValueError(f"A population is named in printable ASCII; got {population!r}")
+        if not 0 < epsilon < math.inf or not 0 < delta < 1:
             raise ValueError(
-                f"A budget needs a population, a finite epsilon above 0 and a delta in (0, 1);"
-                f" got {population!r}, {epsilon}, {delta}"
+                f"A budget needs a finite epsilon above 0 and a delta in (0, 1);"
+                f" got {epsilon}, {delta} for {population!r}"
             )
         with self._database.writing() as session:
             new = LedgerBudget(population=population, epsilon=epsilon, delta=delta, public=public)

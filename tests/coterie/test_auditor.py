@@ -76,8 +76,8 @@ def test_the_network_at_one_look(hub: str, accounts: Path, ran: str) -> None:
 
 def test_questions_to_one_domain(network: Network, accounts: Path, ran: str) -> None:
     auditor = ct.Auditor.connect(accounts)
-    page = auditor.read("east", "ledger_page", before=0, limit=3,
-                        wanted=json.dumps({"plan": ran, "kinds": ["release", "charge"]}))  # fmt: skip
+    wanted = json.dumps({"plan": ran, "kinds": ["release", "charge"]})
+    page = auditor.read("east", "ledger_page", before=0, limit=3, wanted=wanted)
     assert (page["total"], len(page["entries"])) == (4, 3)
     newest = page["entries"][0]["index"]
     proven = auditor.read("east", "ledger_entry", index=newest - 1)
