@@ -1,7 +1,7 @@
 """An auditor looks at all partners through the hub: everything they decided, none of their data."""
 
 import json
-import shutil
+import sqlite3
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -53,6 +53,14 @@ def ran(network: Network, tmp_path_factory: pytest.TempPathFactory) -> str:
     plan_hash = network.submit_and_approve(plan)
     network.federation.train(plan, tmp_path_factory.mktemp("run"))
     return plan_hash
+
+
+def copy_ledger(source: Path, target: Path) -> None:
+    """Copy a ledger, with what lies in its write-ahead log, over another or to a new place."""
+    with sqlite3.connect(source) as old, sqlite3.connect(target) as new:
+        old.backup(new)
+    old.close()
+    new.close()
 
 
 def test_the_network_at_one_look(hub: str, accounts: Path, ran: str) -> None:
@@ -141,16 +149,15 @@ def test_a_rolled_back_node_is_found_by_the_auditor_and_refused_by_its_peers(
     plan = counting_plan(network.federation.data("interactions"), "rolled back", 0.3)
     plan_hash = network.submit_and_approve(plan)
     stop_domain(network.home, "south")
-    old = tmp_path / "old.db"
-    shutil.copyfile(folder.ledger_file, old)
+    old, new = tmp_path / "old.db", tmp_path / "new.db"
+    copy_ledger(folder.ledger_file, old)
     start_domain(network.home, "south", None)
     network.connect()
     network.federation.train(plan, tmp_path / "run")
     stop_domain(network.home, "south")
-    new = tmp_path / "new.db"
-    shutil.copyfile(folder.ledger_file, new)
+    copy_ledger(folder.ledger_file, new)
     try:
-        shutil.copyfile(old, folder.ledger_file)
+        copy_ledger(old, folder.ledger_file)
         start_domain(network.home, "south", None)
         network.connect()
         seen = ct.Auditor.connect(accounts, hub).overview()
@@ -169,7 +176,7 @@ def test_a_rolled_back_node_is_found_by_the_auditor_and_refused_by_its_peers(
         open_owner(network.home, "east").revoke(again_hash, "south was rolled back")
     finally:
         stop_domain(network.home, "south")
-        shutil.copyfile(new, folder.ledger_file)
+        copy_ledger(new, folder.ledger_file)
         start_domain(network.home, "south", None)
         network.connect()
     assert network.charged("south", plan_hash)
