@@ -17,6 +17,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from coterie.auditor import Auditor
 from domains.request import PlanChange, sign_approvals_with
 from network.answers import check_syft_answers, pin_node
 from network.federation import Account, Federation, FederationError, connect
@@ -31,6 +32,7 @@ from policies.canonical import sha256_hex
 __all__ = [
     "Account",
     "AdaptiveClip",
+    "Auditor",
     "Calibration",
     "DataSet",
     "Federation",

@@ -499,6 +499,17 @@ class Desk:
     def entries(self, after: int, limit: int) -> list[dict[str, Any]]:
         return [asdict(e) for e in self.ledger.entries(after, min(max(limit, 1), 1000))]
 
+    def ledger_entry(self, index: int) -> dict[str, Any]:
+        """Proof of one entry, under the first head that a peer co-signed over it, if any did."""
+        witnesses = self.ledger.overview.witnesses(index)
+        size = witnesses[0]["size"] if witnesses else None
+        return {"proof": self.ledger.prove(index, size), "witnesses": witnesses}
+
+    def ledger_heads(self) -> dict[str, Any]:
+        """This ledger's head, co-signatures under its heads, and the peers' heads held here."""
+        heads = self.ledger.heads
+        return {"head": heads.head().model_dump(), "held": heads.export(), "kept": heads.kept()}
+
     def verdict(self) -> dict[str, Any]:
         """The offline verifier's verdict on this node's own ledger."""
         return asdict(verify(self.ledger.entries(), self._node_key))

@@ -7,7 +7,9 @@ ledger; owners see and decide everything on their node.
 
 import functools
 import json
+import math
 from collections.abc import Callable
+from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
 
@@ -44,7 +46,8 @@ from network.smpc.messages import (
     pack_masked,
 )
 from network.smpc.ring import RingError
-from policies.ledger import LedgerError
+from policies.accounting import ADJACENCY
+from policies.ledger import EntryFilter, LedgerError
 from policies.ledger.heads import Cosignature
 from policies.plan import Plan, PlanUnreadable
 
@@ -366,6 +369,58 @@ class CoterieService(AbstractService):
         self._require_auditor_or_owner(context)
         return json.dumps(self.desk.entries(after, limit))
 
+    @service_method(path="coterie.ledger_counts", name="ledger_counts", roles=GUEST_ROLE_LEVEL)
+    @_answering
+    def ledger_counts(self, context: AuthedServiceContext) -> str:
+        """How many entries of each kind, and plans of each status."""
+        self._require_auditor_or_owner(context)
+        return _json(self.desk.ledger.overview.counts())
+
+    @service_method(path="coterie.ledger_spends", name="ledger_spends", roles=GUEST_ROLE_LEVEL)
+    @_answering
+    def ledger_spends(self, context: AuthedServiceContext, by: str) -> str:
+        """What each month, scientist or plan used of the budgets."""
+        self._require_auditor_or_owner(context)
+        spends = self.desk.ledger.overview.spends(_one_of(by, "month", "scientist", "plan"))
+        return json.dumps({"adjacency": ADJACENCY, "by": by, "rows": [_dict(s) for s in spends]})
+
+    @service_method(path="coterie.ledger_timeline", name="ledger_timeline", roles=GUEST_ROLE_LEVEL)
+    @_answering
+    def ledger_timeline(self, context: AuthedServiceContext, by: str) -> str:
+        """How many entries of each kind every day or month brought."""
+        self._require_auditor_or_owner(context)
+        return json.dumps(self.desk.ledger.overview.timeline(_one_of(by, "day", "month")))
+
+    @service_method(path="coterie.ledger_page", name="ledger_page", roles=GUEST_ROLE_LEVEL)
+    @_answering
+    def ledger_page(
+        self, context: AuthedServiceContext, before: int, limit: int, wanted: str
+    ) -> str:
+        """Entries newest first; `wanted` is an `EntryFilter` as JSON."""
+        self._require_auditor_or_owner(context)
+        return _json(self.desk.ledger.overview.page(_filter(wanted), before, limit))
+
+    @service_method(path="coterie.ledger_entry", name="ledger_entry", roles=GUEST_ROLE_LEVEL)
+    @_answering
+    def ledger_entry(self, context: AuthedServiceContext, index: int) -> str:
+        """One entry, with the proof that it is in the ledger and who co-signed a head over it."""
+        self._require_auditor_or_owner(context)
+        return json.dumps(self.desk.ledger_entry(index))
+
+    @service_method(path="coterie.ledger_heads", name="ledger_heads", roles=GUEST_ROLE_LEVEL)
+    @_answering
+    def ledger_heads(self, context: AuthedServiceContext) -> str:
+        """What this node holds of its peers' ledgers, and they of its own."""
+        self._require_auditor_or_owner(context)
+        return json.dumps(self.desk.ledger_heads())
+
+    @service_method(path="coterie.ledger_runs", name="ledger_runs", roles=GUEST_ROLE_LEVEL)
+    @_answering
+    def ledger_runs(self, context: AuthedServiceContext) -> str:
+        """Every plan that was approved, and how far it came."""
+        self._require_auditor_or_owner(context)
+        return json.dumps([_dict(run) for run in self.desk.ledger.overview.runs()])
+
     @service_method(path="coterie.verify", name="verify", roles=GUEST_ROLE_LEVEL)
     @_answering
     def verify(self, context: AuthedServiceContext) -> str:
@@ -422,10 +477,15 @@ class CoterieService(AbstractService):
             raise SyftException(public_message="The ledger is shown to owners and auditors.")
 
 
+_LEDGER_PATHS = frozenset(
+    f"coterie.ledger{m}"
+    for m in ("", "_counts", "_spends", "_timeline", "_page", "_entry", "_heads", "_runs")
+)
 PATHS = {
     ServiceRole.GUEST: frozenset(
-        f"coterie.{m}" for m in ("describe", "plan", "plans", "budgets", "ledger", "verify")
+        f"coterie.{m}" for m in ("describe", "plan", "plans", "budgets", "verify")
     )
+    | _LEDGER_PATHS
     | {"user.get_current_user", "metadata.get_metadata", "metadata"},
     ServiceRole.DATA_SCIENTIST: frozenset(
         f"coterie.{m}"
@@ -443,8 +503,9 @@ PATHS = {
 }  # fmt: skip
 _OWNER_PATHS = (
     PATHS[ServiceRole.DATA_SCIENTIST]
+    | _LEDGER_PATHS
     | {f"coterie.{m}" for m in (
-        "recommend", "load_report", "ledger", "revoke", "preapprove", "envelopes", "discard",
+        "recommend", "load_report", "revoke", "preapprove", "envelopes", "discard",
         "members", "renew", "expel", "status",
     )}
     | {
@@ -461,6 +522,32 @@ def paths_of(role: ServiceRole) -> frozenset[str]:
     if role.value >= ServiceRole.DATA_OWNER.value:
         return frozenset(_OWNER_PATHS)
     return PATHS.get(role, frozenset())
+
+
+def _filter(text: str) -> EntryFilter:
+    """Raises DeskRefused unless the JSON says an `EntryFilter`."""
+    try:
+        said = dict(json.loads(text))
+        kinds = tuple(str(kind) for kind in said.pop("kinds", ()))
+        return EntryFilter(kinds=kinds, **{name: str(value) for name, value in said.items()})
+    except (ValueError, TypeError) as error:
+        raise DeskRefused(f"Not a filter of ledger entries: {error}") from None
+
+
+def _one_of(text: str, *allowed: str) -> Any:
+    if text not in allowed:
+        raise DeskRefused(f"Expected {' or '.join(allowed)}, got '{text[:20]}'.")
+    return text
+
+
+def _json(value: Any) -> str:
+    return json.dumps(_dict(value))
+
+
+def _dict(value: Any) -> dict[str, Any]:
+    """A flat record's fields; infinity, which JSON lacks, becomes None."""
+    found = asdict(value)
+    return {name: None if each == math.inf else each for name, each in found.items()}
 
 
 def _json_list(text: str) -> list[Any]:

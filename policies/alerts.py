@@ -7,7 +7,7 @@ approved and charged, and the budget covers all of them together.
 import json
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Protocol
@@ -37,7 +37,7 @@ class Alert:
     """Something to ask about.
 
     Attributes:
-        kind: 'spend rate', 'near-duplicate plans' or 'same query repeated'.
+        kind: 'spend rate', 'near-duplicate plans', 'same query repeated' or 'head not co-signed'.
         population: whose budget it touches.
         message: a sentence.
         entries: the entries it follows from.
@@ -58,6 +58,7 @@ class _Submission:
     author: str
     model: str
     queries: dict[str, str]
+    roster: tuple[str, ...]
     events: list[Event]
 
 
@@ -69,6 +70,7 @@ class _Read:
     plans: dict[str, _Submission] = field(default_factory=dict)
     reserved: dict[tuple[Any, ...], tuple[int, datetime, str, Event]] = field(default_factory=dict)
     charged: dict[tuple[Any, ...], int] = field(default_factory=dict)
+    opened: list[tuple[Any, ...]] = field(default_factory=list)
 
 
 def alerts(entries: Iterable[Written], now: datetime) -> list[Alert]:
@@ -82,6 +84,41 @@ def alerts(entries: Iterable[Written], now: datetime) -> list[Alert]:
     """
     read = _read(entries)
     return [*_spend_rates(read, now), *_duplicates(read), *_averaging(read)]
+
+
+def unsigned_heads(
+    entries: Iterable[Written], domain: str, signed: Mapping[str, int]
+) -> list[Alert]:
+    """*head not co-signed*: totals were opened with a peer that signed no head over them.
+
+    A peer that dropped out of a round signs nothing in it; one that took part, or was never told
+    of this ledger's end, is a reason to ask.
+
+    Args:
+        domain: whose ledger it is.
+        signed: by peer, how many entries are under the newest head of this ledger that it signed.
+    """
+    read = _read(entries)
+    rosters = {plan.plan: plan for plan in read.plans.values()}
+    missing: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for attempt in read.opened:
+        plan, reserved = rosters.get(attempt[0]), read.reserved.get(attempt)
+        if plan is None or reserved is None:
+            continue
+        for peer in plan.roster:
+            if peer != domain and signed.get(peer, 0) < reserved[0]:
+                missing[peer, plan.population].append(reserved[0])
+    return [
+        Alert(
+            "head not co-signed",
+            population,
+            f"{len(found)} totals were opened, from entry {min(found)} on, in rounds with {peer}, "
+            f"which holds no head over them (its newest has {signed.get(peer, 0)} entries): did it "
+            "drop out of those rounds, or does it see another ledger?",
+            tuple(sorted(found)),
+        )
+        for (peer, population), found in sorted(missing.items())
+    ]
 
 
 def _read(entries: Iterable[Written]) -> _Read:
@@ -101,6 +138,8 @@ def _read(entries: Iterable[Written]) -> _Read:
             read.reserved.pop(_attempt(body), None)
         elif entry.kind == "charge":
             read.charged[_attempt(body)] = entry.index
+        elif entry.kind == "release":
+            read.opened.append(_attempt(body))
     return read
 
 
@@ -114,6 +153,7 @@ def _submission(index: int, time: datetime, body: dict[str, Any]) -> _Submission
         author=summary.get("author") or body["scientist"],
         model=summary.get("model", ""),
         queries=dict(summary.get("queries", {})),
+        roster=tuple(summary.get("roster", ())),
         events=[_event(event) for event in body["events"]],
     )
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from coterie.auditor import Auditor, Overview
 from coterie.commands.output import (
     HomeOption,
     JsonOption,
@@ -23,7 +24,7 @@ from coterie.partners import open_owner
 from coterie.report import report
 from domains.folder import FolderError
 from network.client import log_in
-from policies.alerts import alerts
+from policies.alerts import alerts, unsigned_heads
 from policies.ledger import Entry, Ledger
 from policies.verify import Verdict, verify_proof
 from policies.verify import verify as verify_ledger
@@ -72,6 +73,12 @@ def verify(
     heads: Annotated[
         Path | None, typer.Option(help="What peers exported (`ledger heads`): file or folder.")
     ] = None,
+    peer: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A peer's node key from the roster; repeat it. Nobody else's heads count."
+        ),
+    ] = None,
     account: Annotated[
         Path | None, typer.Option(help="With a node's address: JSON file of your account there.")
     ] = None,
@@ -85,7 +92,7 @@ def verify(
     Example: coterie ledger verify north-ledger.json --heads peers/
     """
     try:
-        verdict = _verdict(ledger, domain, key, owner_key, heads, account, home)
+        verdict = _verdict(ledger, domain, key, owner_key, heads, peer, account, home)
     except FileNotFoundError as error:
         raise fail(str(error), ExitCode.USAGE) from None
     if json_:
@@ -102,6 +109,7 @@ def _verdict(
     key: str | None,
     owner_key: str | None,
     heads: Path | None,
+    peers: list[str] | None,
     account: Path | None,
     home: Path | None,
 ) -> Verdict:
@@ -109,14 +117,14 @@ def _verdict(
         folder = home_of(home).domain(domain)
         folder.settings()
         node_key = folder.node_key().public_key().public_bytes_raw().hex()
-        return verify_ledger(folder.ledger_file, node_key, owner_key, heads)
+        return verify_ledger(folder.ledger_file, node_key, owner_key, heads, peers)
     if ledger is None:
         raise typer.BadParameter("Give a ledger's file, bundle or address, or --domain.")
     if ledger.startswith(("http://", "https://")):
-        return verify_ledger(_fetched(ledger, account), key, owner_key, heads)
+        return verify_ledger(_fetched(ledger, account), key, owner_key, heads, peers)
     if _is_proof(Path(ledger)):
         return verify_proof(ledger, key, heads)
-    return verify_ledger(ledger, key, owner_key, heads)
+    return verify_ledger(ledger, key, owner_key, heads, peers)
 
 
 def _is_proof(path: Path) -> bool:
@@ -147,14 +155,73 @@ def account_at(accounts: dict[str, Any], url: str) -> dict[str, Any]:
     raise typer.BadParameter(f"The account file has no login for {url}.")
 
 
+@app.command()
+@told
+def overview(
+    accounts: Annotated[
+        Path,
+        typer.Option(help="Your accounts at the domains, as the owners' invitations wrote it."),
+    ],
+    hub: Annotated[
+        str | None, typer.Option(help="The hub's address: where the domains are now.")
+    ] = None,
+    json_: JsonOption = False,
+) -> None:
+    """Every domain's ledger, verified here against the heads that all others keep of it.
+
+    Example: coterie ledger overview --accounts eve.json --hub http://127.0.0.1:8100
+    """
+    with console.status("Signing in") as status:
+        auditor = Auditor.connect(accounts, hub)
+        found = auditor.overview(lambda name: status.update(f"Verifying {name}"))
+    if json_:
+        print_json(asdict(found))
+    else:
+        _show_overview(found)
+    if any(not domain.verdict.ok for domain in found.domains):
+        raise fail("A ledger does not verify.", ExitCode.NOT_VERIFIED)
+
+
+def _show_overview(found: Overview) -> None:
+    for domain in found.domains:
+        console.print(f"{domain.name}  {domain.url}", style="bold", markup=False, highlight=False)
+        console.print(domain.verdict.text, markup=False, highlight=False)
+        for budget in domain.budgets:
+            console.print(
+                f"Population {budget['population']!r}: epsilon {_figure(budget['spent'])} spent, "
+                f"{_figure(budget['held'])} held of {budget['epsilon']:g}; spent by a person at "
+                f"every partner {_figure(budget['everywhere'])}; delta {budget['delta']:g}",
+                markup=False,
+                highlight=False,
+            )
+    print_table(
+        "Co-signed",
+        ["ledger of", "by", "up to entry", "of", "when"],
+        [[c.domain, c.peer, c.size or "never", c.of, c.time] for c in found.cosignatures],
+    )
+    for each in found.alerts:
+        text = f"{each.domain}: {each.alert.kind}: {each.alert.message}"
+        console.print(text, markup=False, highlight=False)
+    for name, why in found.absent.items():
+        console.print(f"{name}: not read: {why}", markup=False, highlight=False)
+    console.print(f"Every epsilon: {found.adjacency}.", highlight=False)
+
+
+def _figure(epsilon: float | None) -> str:
+    return "unbounded" if epsilon is None else f"{epsilon:.3f}"
+
+
 @app.command(name="alerts")
 @told
 def show_alerts(domain: DomainOption, json_: JsonOption = False, home: HomeOption = None) -> None:
-    """What to ask about: spend rate, near-duplicate plans, the same query repeated.
+    """What to ask about: spend rate, similar plans, repeated queries, missing co-signers.
 
     Example: coterie ledger alerts --domain north
     """
-    found = alerts(_open(home, domain).entries(), datetime.now(UTC))
+    ledger = _open(home, domain)
+    entries = ledger.entries()
+    signed = {each["witness"]: each["size"] for each in ledger.heads.kept()}  # oldest first
+    found = [*alerts(entries, datetime.now(UTC)), *unsigned_heads(entries, domain, signed)]
     if json_:
         print_json([asdict(alert) for alert in found])
         return

@@ -25,6 +25,7 @@ from policies.ledger.errors import (
     UnknownPopulation,
     WrongStatus,
 )
+from policies.ledger.overview import EntryFilter, Overview
 from policies.ledger.plans import PlanRecord
 
 __all__ = [
@@ -37,12 +38,14 @@ __all__ = [
     "BudgetExceeded",
     "Commitment",
     "Entry",
+    "EntryFilter",
     "HeadRefused",
     "Ledger",
     "LedgerError",
     "LedgerUnavailable",
     "NotApproved",
     "NotReserved",
+    "Overview",
     "PlanRecord",
     "UnknownPopulation",
     "WrongStatus",

@@ -32,6 +32,7 @@ from policies.ledger.errors import (
 )
 from policies.ledger.export import bundle, proof
 from policies.ledger.heads import Heads
+from policies.ledger.overview import Overview
 from policies.ledger.plans import PlanRecord, check_hash, decide, plan_row, record_of, require
 from policies.ledger.releases import attempt_json, check_attempt, open_reservation
 from policies.ledger.tables import (
@@ -60,6 +61,7 @@ class Ledger:
         self._database = Database(url)
         self._chain = Chain(domain, signing_key)
         self.heads = Heads(self._database, self._chain)
+        self.overview = Overview(self._database)
         with self._database.writing(create=True) as session:
             self._chain.begin(session)
             self._chain.check_ours(session)
@@ -70,12 +72,15 @@ class Ledger:
         """Set the cap of a population. The same cap again does nothing; what was spent stays spent.
 
         Raises:
-            ValueError: epsilon isn't positive and finite, or delta not between 0 and 1.
+            ValueError: epsilon isn't positive and finite, delta not between 0 and 1, or the
+                population's name isn't printable ASCII (another letter may look the same).
         """
-        if not population or not 0 < epsilon < math.inf or not 0 < delta < 1:
+        if not (population.isascii() and population.isprintable() and population):
+            raise ValueError(f"A population is named in printable ASCII; got {population!r}")
+        if not 0 < epsilon < math.inf or not 0 < delta < 1:
             raise ValueError(
-                f"A budget needs a population, a finite epsilon above 0 and a delta in (0, 1);"
-                f" got {population!r}, {epsilon}, {delta}"
+                f"A budget needs a finite epsilon above 0 and a delta in (0, 1);"
+                f" got {epsilon}, {delta} for {population!r}"
             )
         with self._database.writing() as session:
             new = LedgerBudget(population=population, epsilon=epsilon, delta=delta, public=public)
@@ -265,6 +270,16 @@ class Ledger:
                     f" {self.domain!r}; only an approved plan may release"
                 )
             repeat = check_attempt(session, plan, step, release, attempt, event)
+            use_budget(session, plan.population, plan_hash, event, repeat)
+            entry = self._chain.append(
+                session,
+                "reservation",
+                plan=plan_hash,
+                step=step,
+                release=release,
+                attempt=attempt,
+                event=event_json(event),
+            )
             session.add(
                 LedgerAttempt(
                     plan_hash=plan_hash,
@@ -278,17 +293,8 @@ class Ledger:
                     repeat=repeat,
                     share="",
                     inputs="",
+                    reserved=entry.time,
                 )
-            )
-            use_budget(session, plan.population, plan_hash, event, repeat)
-            entry = self._chain.append(
-                session,
-                "reservation",
-                plan=plan_hash,
-                step=step,
-                release=release,
-                attempt=attempt,
-                event=event_json(event),
             )
             if until and entry.time >= until:
                 raise NotApproved(f"The approval of plan {plan_hash[:16]} expired at {until}")

@@ -12,7 +12,13 @@ import sqlalchemy
 from numpy.typing import NDArray
 from sqlmodel import Session, col, func, select
 
-from policies.accounting import Event, RenyiFilter, renyi_total
+from policies.accounting import (
+    ORDERS,
+    Event,
+    RenyiFilter,
+    renyi_at_every_partner,
+    renyi_total,
+)
 from policies.ledger.errors import BudgetExceeded, unknown_population
 from policies.ledger.tables import LedgerBudget, LedgerPlan, LedgerUse
 
@@ -30,6 +36,7 @@ class Budget:
         delta: the probability the guarantee excepts.
         public: declared public by the owner: recorded, but not limited.
         spent: epsilon of all that was charged or is reserved.
+        everywhere: the same for a person who is a user at every partner of each of these plans.
         held: epsilon once every open, approved plan has used all it may.
         remaining: cap less held; infinite if public, negative if the cap was lowered below held.
         releases: number of attempts charged or reserved.
@@ -40,6 +47,7 @@ class Budget:
     delta: float
     public: bool
     spent: float
+    everywhere: float
     held: float
     remaining: float
     releases: int
@@ -92,6 +100,7 @@ def read_budget(session: Session, population: str) -> Budget:
         delta=row.delta,
         public=row.public,
         spent=epsilon(spent),
+        everywhere=everywhere_of(_spent_by_partners(session, population), row.delta),
         held=held,
         remaining=math.inf if row.public else row.epsilon - held,
         releases=sum(event.count for event in spent),
@@ -181,6 +190,33 @@ def spent_of(session: Session, population: str) -> list[Event]:
     )
     rows = session.connection().execute(query)
     return [Event(z, q, int(count)) for z, q, count in rows if count > 0]
+
+
+def everywhere_of(plans: Iterable[tuple[Sequence[Event], int]], delta: float) -> float:
+    """The filter's epsilon of (events, partners) for a person who is a user at all partners."""
+    total = np.zeros(len(ORDERS))
+    for events, partners in plans:
+        total = total + renyi_at_every_partner(events, partners)
+    return RenyiFilter(delta).epsilon_of(total)
+
+
+def _spent_by_partners(session: Session, population: str) -> list[tuple[list[Event], int]]:
+    query = sqlalchemy.select(
+        col(LedgerPlan.summary),
+        col(LedgerUse.noise_multiplier),
+        col(LedgerUse.sampling_rate),
+        col(LedgerUse.count),
+    ).join(LedgerPlan, col(LedgerUse.plan_hash) == col(LedgerPlan.plan_hash))
+    query = query.where(col(LedgerUse.population) == population)
+    found: dict[int, list[Event]] = {}
+    for summary, z, q, count in session.connection().execute(query.where(col(LedgerUse.count) > 0)):
+        found.setdefault(partners_of(summary), []).append(Event(z, q, int(count)))
+    return [(events, partners) for partners, events in found.items()]
+
+
+def partners_of(summary: str) -> int:
+    """How many domains are on the roster of a plan, from its row's summary."""
+    return max(1, len(json.loads(summary).get("roster", ())))
 
 
 def _outstanding(session: Session, population: str) -> list[Event]:

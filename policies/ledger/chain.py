@@ -11,7 +11,7 @@ from sqlmodel import Session, col, select
 
 from policies.canonical import canonical, sha256_hex
 from policies.ledger.errors import LedgerError
-from policies.ledger.tables import LedgerEntry, LedgerHead
+from policies.ledger.tables import LedgerEntry, LedgerHead, LedgerMention
 
 GENESIS = "0" * 64
 """The hash that the first entry names as its predecessor."""
@@ -74,6 +74,8 @@ class Chain:
         signature = self.sign(f"coterie-ledger-v1:{digest}")
         entry = Entry(head.index + 1, head.hash, kind, text, digest, signature)
         session.add(LedgerEntry(**asdict(entry)))
+        about = body.get("plan") or body.get("population") or ""
+        session.add(LedgerMention(index=entry.index, kind=kind, about=about, time=time))
         head.index, head.hash = entry.index, entry.hash
         session.flush()
         return entry

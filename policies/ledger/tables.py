@@ -25,6 +25,18 @@ class LedgerHead(SQLModel, table=True):
     hash: str
 
 
+class LedgerMention(SQLModel, table=True):
+    """What each entry is about and when it was written, so that auditors find it.
+
+    `about`: the hash of the plan, else the name of the population, that the entry names.
+    """
+
+    index: int = Field(primary_key=True)
+    kind: str = Field(index=True)
+    about: str = Field(index=True)
+    time: str
+
+
 class LedgerBudget(SQLModel, table=True):
     """The cap in force for each population."""
 
@@ -55,7 +67,7 @@ class LedgerAttempt(SQLModel, table=True):
     """Every attempt at every release.
 
     `repeat`: an earlier attempt of it was charged. `inputs`: hash of the masked inputs that were
-    agreed to be opened with this domain's; empty before.
+    agreed to be opened with this domain's; empty before. `reserved`: when it was set aside.
     """
 
     plan_hash: str = Field(primary_key=True)
@@ -69,6 +81,7 @@ class LedgerAttempt(SQLModel, table=True):
     repeat: bool
     share: str
     inputs: str
+    reserved: str
 
 
 class LedgerUse(SQLModel, table=True):
@@ -111,6 +124,7 @@ TABLES = [
     for model in (
         LedgerEntry,
         LedgerHead,
+        LedgerMention,
         LedgerBudget,
         LedgerPlan,
         LedgerAttempt,

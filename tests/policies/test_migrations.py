@@ -49,7 +49,7 @@ def test_the_migrations_make_the_tables_that_the_code_declares(url: str) -> None
         each for each in found if getattr(each[-1], "name", "") in OURS or each[0] != "add_table"
     ]
     assert ours == []
-    assert version == "0002"
+    assert version == "0003"
 
 
 def first_schema(path: Path) -> None:
@@ -59,9 +59,16 @@ def first_schema(path: Path) -> None:
             "SELECT name FROM sqlite_master WHERE type = 'trigger'"
         ).fetchall():
             connection.execute(f"DROP TRIGGER {name}")
-        for table in (VERSION_TABLE, "ledgeruse", "ledgerpeerhead", "ledgercosignature"):
+        for table in (
+            VERSION_TABLE,
+            "ledgermention",
+            "ledgeruse",
+            "ledgerpeerhead",
+            "ledgercosignature",
+        ):
             connection.execute(f"DROP TABLE {table}")
         connection.execute("ALTER TABLE ledgerattempt DROP COLUMN inputs")
+        connection.execute("ALTER TABLE ledgerattempt DROP COLUMN reserved")
         connection.execute(
             "CREATE INDEX ledgerattempt_spend ON ledgerattempt"
             " (population, state, plan_hash, noise_multiplier, sampling_rate, repeat)"

@@ -125,6 +125,14 @@ class Scene:
         entries[place] = dataclasses.replace(entries[place], body=body)
         return entries
 
+    def respelled(self, kind: str, old: str, new: str) -> list[Entry]:
+        """The entries with a piece of one's text written another way."""
+        entries, place = list(self.entries), self.place(kind)
+        assert old in entries[place].body
+        body = entries[place].body.replace(old, new, 1)
+        entries[place] = dataclasses.replace(entries[place], body=body)
+        return entries
+
     def without(self, kind: str, nth: int = 0) -> list[Entry]:
         place = self.place(kind, nth)
         return self.entries[:place] + self.entries[place + 1 :]
@@ -219,6 +227,7 @@ CUT = (
     'DELETE FROM ledgerattempt WHERE "release" = 2',
     "UPDATE ledgeruse SET count = 2",
     "DELETE FROM ledgercosignature WHERE size > 12",
+    'DELETE FROM ledgermention WHERE "index" > 12',
 )
 
 
@@ -350,6 +359,22 @@ def head_file(**changes: Any) -> Callable[[Scene], object]:
     return tamper
 
 
+def respell(kind: str, old: str, new: str) -> Callable[[Scene], object]:
+    return lambda scene: scene.resign(scene.respelled(kind, old, new))
+
+
+def own_witness(scene: Scene) -> None:
+    """The node signs its own head in a peer's name."""
+    file = scene.heads / "south.json"
+    said, key = json.loads(file.read_text()), scene.north.key
+    said["witness_key"] = owner_key_hex(key)
+    for head in said["heads"]:
+        parts = (head["node_key"], head["size"], head["root"], head["time"])
+        text = "\n".join(map(str, ("coterie-cosignature-v1", *parts)))
+        head["cosignature"] = key.sign(text.encode()).hex()
+    file.write_text(json.dumps(said))
+
+
 NO_NOISE = {"count": 1, "noise_multiplier": 0.5, "sampling_rate": 1}
 KINDS = [
     # Whoever has the file, and no key
@@ -445,7 +470,48 @@ KINDS = [
         "bundle"),
     Kind("set the clock ahead while writing", late_clock, "dated after", needs_heads=True),
     Kind("add an entry of an unknown kind", add("pardon", plan=PLAN), "unknown kind", "bundle"),
+    Kind("use an approval for another domain", lambda s: s.resign(s.edited(
+        "approval", signature=sign_approval(OWNER, PLAN, "south"))),
+        "owner's signature doesn't fit", "bundle"),
+    Kind("open a second ledger inside", lambda s: s.resign([*s.entries, s.entries[0]]),
+         "dated before the entry", "bundle"),
+    # The node writes entries as no honest one does, hashed and signed by its key
+    Kind("write a whole number as a fraction",
+         respell("reservation", '"noise_multiplier":4,', '"noise_multiplier":4.0,'),
+         "RFC 8785", "bundle"),
+    Kind("write a number with an exponent",
+         respell("budget", '"epsilon":8', '"epsilon":8e0'), "RFC 8785", "bundle"),
+    Kind("write a number too large for its type",
+         respell("budget", '"epsilon":8', '"epsilon":1e999'), "can't be read", "bundle"),
+    Kind("write an integer that no other reader can hold",
+         respell("reservation", '"release":0', '"release":90071992547409930'),
+         "can't be read", "bundle"),
+    Kind("write true for a number", respell("reservation", '"release":0', '"release":true'),
+         "its 'release' is bool", "bundle"),
+    Kind("say a field twice",
+         respell("reservation", '{"attempt":0', '{"attempt":1,"attempt":0'),
+         "a key stands twice", "bundle"),
+    Kind("put a field more into an entry", lambda s: s.resign(s.edited("charge", refund=True)),
+         "says more than its kind may: ['refund']", "bundle"),
+    Kind("put a field more into a mechanism", lambda s: s.resign(s.edited("reservation", event={
+        "count": 1, "noise_multiplier": 4, "sampling_rate": 1, "clip": 9})),
+        "a mechanism says", "bundle"),
+    Kind("leave a field out", lambda s: s.resign(s.respelled(
+        "release", '"attempt":0,', "")), "it lacks ['attempt']", "bundle"),
+    Kind("write spaces into an entry", respell("charge", '{"attempt"', '{ "attempt"'),
+         "RFC 8785", "bundle"),
+    Kind("write letters as escapes", respell("charge", '"step":"train"',
+         '"step":"tr\\u0061in"'), "RFC 8785", "bundle"),
+    Kind("date an entry in another time zone",
+         respell("charge", '+00:00"', '+05:00"'), "isn't in UTC", "bundle"),
+    Kind("date an entry without a time zone", respell("charge", '+00:00"', '"'),
+         "isn't in UTC", "bundle"),
+    Kind("open a budget under a name that looks alike", add(
+        "budget", population="sh\u043eppers", epsilon=8.0, delta=1e-5, public=False),
+        "isn't plain ASCII", "bundle"),
     # The exported bundle
+    Kind("claim a huge count", bundled(size=10**18), "the bundle says it has 10000", "bundle"),
+    Kind("claim a fractional count", bundled(size=15.0), "isn't a whole number", "bundle"),
     Kind("edit an entry of the bundle", bundle_entry(6, 3, "{}"), "was edited", "bundle"),
     Kind("drop the bundle's last entries",
          lambda s: s.bundle.update(entries=s.bundle["entries"][:-2]),
@@ -461,11 +527,17 @@ KINDS = [
          "signature isn't the node's", "bundle"),
     Kind("cut the bundle and sign it anew", cut_bundle, "co-signed 13 entries, here are 10",
          "bundle", needs_heads=True),
+    Kind("hide an entry from the auditor's questions", sql(
+        "DELETE FROM ledgermention WHERE kind = 'charge'"), "table ledgermention"),
+    Kind("date an attempt into another month", sql(
+        "UPDATE ledgerattempt SET reserved = '2020-01-01T00:00:00+00:00'"), "table ledgerattempt"),
     # The peers' heads, on their way to the auditor
     Kind("change a root in a peer's file", head_file(root="0" * 64), "isn't signed by its node",
          needs_heads=True),
     Kind("change a time in a peer's file", head_file(time="2026-01-01T00:00:00+00:00"),
          "the co-signature at", needs_heads=True),
+    Kind("sign one's own head in a peer's name", own_witness,
+         "signed by the ledger's own key", needs_heads=True),
 ]  # fmt: skip
 
 
@@ -509,11 +581,32 @@ def test_a_proof_of_one_entry_holds_for_that_entry_only(scene: Scene, tmp_path: 
         {**proof, "head": {**proof["head"], "size": 14}},
         {**proof, "head": {**proof["head"], "root": "0" * 64}},
         {**proof, "head": 3},
+        {**proof, "head": scene.north.ledger.prove(8, 12)["head"]},
+        {**proof, "head": scene.north.ledger.prove(8)["head"]},
+        {**proof, "head": {**proof["head"], "size": 2**63}},
+        {**proof, "entry": {**proof["entry"], "index": 8.0}},
+        {**proof, "entry": {**proof["entry"], "index": True}},
+        {**proof, "entry": {**proof["entry"], "path": proof["entry"]["path"] * 2000}},
     ]
     for forged in forgeries:
         file.write_text(json.dumps(forged))
         assert not verify_proof(file, scene.north.node_key, scene.heads).ok
     assert not verify_proof(file, "0" * 64).ok
+
+
+def test_heads_of_keys_outside_the_roster_do_not_count(scene: Scene) -> None:
+    keys = {each["witness_key"] for each in map(_read, scene.heads.iterdir())}
+    check = scene.file, scene.north.node_key, owner_key_hex(OWNER), scene.heads
+    pinned = verify(*check, peers=keys)
+    assert pinned.complete
+    assert "compare them with the roster" not in pinned.text
+    assert "peers' keys were taken from their files" in verify(*check).text
+    stranger = verify(*check, peers=list(keys)[:1])
+    assert "no key of the roster" in stranger.problem
+
+
+def _read(file: Path) -> Any:
+    return json.loads(file.read_text())
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"format": 1}', '{"format":"coterie-ledger-v1"}'])

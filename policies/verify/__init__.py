@@ -1,0 +1,196 @@
+"""The auditor's reading of a ledger, offline: `python -m policies.verify LEDGER [--heads PATH]`.
+
+It shares no code with what writes ledgers: only json, RFC 8785, hashlib, SQL, the signatures of
+`cryptography`, and dp-accounting called directly. `replay` has the rules, entry by entry; `beside`
+what must follow from the entries; `spending` recomputes epsilon; `reading` and `evidence` read
+files and check signatures. The first bad entry is named, and what is wrong with it.
+
+A ledger rolled back to an older copy, or rewritten whole under the node's own key, contradicts
+nothing inside itself: without its peers' heads the best verdict there is, is 'consistent, not
+proven complete'. With them (`coterie ledger heads` at each peer) it is 'complete', or it is bad.
+"""
+
+import hashlib
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from policies.verify.beside import finish, watch
+from policies.verify.evidence import (
+    UNREADABLE,
+    Bad,
+    Cosigned,
+    EntryLike,
+    cosignature_words,
+    head_words,
+    is_cosigned,
+    is_signed,
+    root_of_path,
+    whole,
+)
+from policies.verify.reading import _read_heads, heads_in, json_file, read_ledger, read_witnessed
+from policies.verify.replay import Replay
+from policies.verify.spending import UNIT
+
+__all__ = ["UNIT", "Verdict", "heads_problem", "verify", "verify_proof"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a replay found.
+
+    Attributes:
+        ok: nothing contradicts anything else.
+        entries: how many entries were read without fault.
+        first_bad: index of the first bad entry; None if ok, or if no single entry is to blame.
+        problem: what is wrong; empty if ok.
+        epsilon: by population, of everything charged or reserved up to there: the Renyi filter's
+            figure at the budget's delta, for `UNIT`.
+        text: the whole verdict in words.
+        complete: the peers' heads were given and are all in this ledger.
+    """
+
+    ok: bool
+    entries: int
+    first_bad: int | None
+    problem: str
+    epsilon: dict[str, float]
+    text: str
+    complete: bool = False
+
+
+def verify(
+    ledger: str | Path | Sequence[EntryLike],
+    domain_key: str | None = None,
+    owner_key: str | None = None,
+    heads: str | Path | Sequence[Mapping[str, Any]] | None = None,
+    peers: Collection[str] | None = None,
+) -> Verdict:
+    """Replay a ledger: an SQLite file, an exported bundle, a database URL, or entries.
+
+    `domain_key` is the node's public key in hex, from the roster; without it the key that the
+    ledger itself names is used, and the verdict says so. With `owner_key`, approvals must be
+    signed by it. `heads` is a file that a peer exported, a folder of such files, or their JSON.
+    `peers` are the other domains' node keys from the roster: nobody else's heads count then.
+
+    Raises:
+        FileNotFoundError: there is no such file, or no heads in the folder.
+    """
+    state = Replay(domain_key, owner_key)
+    count = 0
+    try:
+        witnessed = read_witnessed(heads)
+        state.peers = peers
+        found = read_ledger(ledger)
+        watch(state, found, witnessed)
+        for entry in found.entries:
+            state.replay(entry)
+            count += 1
+        finish(state, found, witnessed)
+    except Bad as bad:
+        return _verdict(state, count, str(bad), bad.index)
+    return _verdict(state, count, "", None)
+
+
+def heads_problem(said: Mapping[str, Any], witness_key: str) -> str:
+    """What is wrong with the heads that a peer gave as its own; empty if nothing is."""
+    try:
+        heads = list(heads_in("its heads", said))
+        if said["witness_key"] != witness_key:
+            return f"its heads are signed by {said['witness_key']}, expected {witness_key}"
+    except (Bad, *UNREADABLE) as error:
+        return str(error)
+    for each in heads:
+        if not is_cosigned(each):
+            return f"its co-signature at {each.size} entries isn't its own"
+    return ""
+
+
+def verify_proof(
+    proof: str | Path, domain_key: str | None = None, heads: str | Path | None = None
+) -> Verdict:
+    """Check that one entry is in a ledger, from what `coterie ledger prove` wrote."""
+    state = Replay(domain_key, None)
+    try:
+        said = json_file(Path(proof), "coterie-proof-v1")
+        witnessed = _read_heads(Path(heads)) if heads is not None else []
+        text, signed = _check_proof(state, said, witnessed)
+    except Bad as bad:
+        return Verdict(False, 0, bad.index, str(bad), {}, f"BAD: {bad}")
+    return Verdict(True, 1, None, "", {}, text, signed)
+
+
+def _check_proof(
+    state: Replay, said: dict[str, Any], witnessed: Sequence[Cosigned]
+) -> tuple[str, bool]:
+    try:
+        head, entry = said["head"], said["entry"]
+        index, size, root = whole(entry["index"]), whole(head["size"]), str(head["root"])
+        key = state.key or str(said["node_key"])
+        text = f"coterie-ledger-entry-v1\n{index}\n{entry['previous']}\n{entry['kind']}\n"
+        leaf = hashlib.sha256((text + entry["body"]).encode()).digest()
+        path = [bytes.fromhex(each) for each in entry["path"]]
+        in_range = 1 <= index <= size
+        found = root_of_path(leaf, index - 1, size, path) if in_range else ""
+        signed = is_signed(key, head["signature"], head_words(head["domain"], size, root))
+    except UNREADABLE as error:
+        raise Bad(f"the proof can't be read ({type(error).__name__}: {error})", None) from None
+    if not signed:
+        raise Bad("the proof's head isn't signed by the node", None)
+    if found != root:
+        raise Bad("the entry isn't under the proof's head: it was changed or never there", index)
+    names = []
+    for each in witnessed:
+        if each.node_key != key or each.size != size:
+            continue
+        message = cosignature_words(each.node_key, each.size, each.root, each.time)
+        if not is_signed(each.witness_key, each.cosignature, message):
+            raise Bad(f"{each.where}: the co-signature isn't {each.witness}'s", None)
+        if each.root != root:
+            raise Bad(f"{each.witness} co-signed another ledger of {size} entries: a fork", None)
+        if each.witness_key == key:
+            raise Bad(f"{each.where}: signed by the ledger's own key, not by a peer", None)
+        names.append(f"{each.witness} ({each.witness_key[:16]})")
+    by = f"co-signed by {', '.join(names)}" if names else "not co-signed by a given peer"
+    lines = [f"Entry {index} is in the ledger of {head['domain']!r} at {size} entries; {by}."]
+    lines.append(f"{entry['kind']}: {entry['body']}")
+    if not state.pinned:
+        lines.append(
+            f"The node's key was taken from the proof ({key}): compare it with the roster."
+        )
+    return "\n".join(lines), bool(names)
+
+
+def _verdict(state: Replay, count: int, problem: str, first_bad: int | None) -> Verdict:
+    epsilon = {name: state.epsilon(name) for name, budget in state.budgets.items() if budget.delta}
+    lines = _headlines(state, count, problem, first_bad)
+    for name, spent in epsilon.items():
+        budget = state.budgets[name]
+        cap = "declared public, no limit" if budget.public else f"of {budget.epsilon:.3f}"
+        lines.append(f"Population {name!r}: epsilon {spent:.3f} ({cap}) at delta {budget.delta:g}")
+    lines.append(f"Epsilon holds for plans chosen adaptively; unit: {UNIT}.")
+    if not state.pinned:
+        lines.append("The node's key was taken from the ledger itself: compare it with the roster.")
+    if state.covered and state.peers is None:
+        lines.append("The peers' keys were taken from their files: compare them with the roster.")
+    complete = not problem and bool(state.covered)
+    return Verdict(not problem, count, first_bad, problem, epsilon, "\n".join(lines), complete)
+
+
+def _headlines(state: Replay, count: int, problem: str, first_bad: int | None) -> list[str]:
+    if problem:
+        where = f"entry {first_bad}: " if first_bad is not None else ""
+        return [f"BAD: {where}{problem} ({count} entries were read without fault)"]
+    what = f"({count} entries, head {state.head})"
+    if not state.covered:
+        return [
+            f"Ledger of {state.domain!r}: consistent, not proven complete {what}."
+            " Only the peers' heads can show that nothing was cut off or rewritten."
+        ]
+    newest = max(state.covered.values())
+    lines = [f"Ledger of {state.domain!r}: complete {what}."]
+    lines += [f"Co-signed up to entry {size} by {name}." for name, size in state.covered.items()]
+    if newest < count:
+        lines.append(f"Entries {newest + 1} to {count} came after: only this node signed them yet.")
+    return lines

@@ -1,0 +1,187 @@
+"""What stands beside the entries and must follow from them: tables, a bundle, co-signed heads."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+from policies.verify.evidence import (
+    CLOCK_SKEW,
+    UNREADABLE,
+    Bad,
+    Cosigned,
+    bundle_words,
+    cosignature_words,
+    head_words,
+    is_signed,
+    utc,
+    whole,
+)
+from policies.verify.reading import GUARDS, Found
+from policies.verify.replay import Attempt, Attempted, PlanState, Replay, Row
+
+
+def watch(state: Replay, found: Found, witnessed: Sequence[Cosigned]) -> None:
+    """Note at which sizes the root will be needed."""
+    state.sizes = {each.size for each in (*found.cosigned, *witnessed)}
+    if found.bundle is not None:
+        state.sizes.add(whole(found.bundle["size"]))
+
+
+def finish(state: Replay, found: Found, witnessed: Sequence[Cosigned]) -> None:
+    state.expect(state.index > 0, "the ledger is empty", at=None)
+    own = [replace(each, node_key=state.key or "") for each in found.cosigned]
+    try:
+        if found.bundle is not None:
+            _check_bundle(state, found.bundle)
+        for table, rows in found.tables.items():
+            _check_table(state, table, rows)
+        _check_cosigned(state, own)
+        _check_cosigned(state, [each for each in witnessed if each.node_key == state.key])
+    except UNREADABLE as error:
+        raise Bad(f"it can't be read ({type(error).__name__}: {error})", None) from None
+    for each in witnessed:
+        if each.node_key == state.key:
+            name = f"{each.witness} ({each.witness_key[:16]})"
+            state.covered[name] = max(each.size, state.covered.get(name, 0))
+
+
+def _check_table(state: Replay, table: str, rows: Iterable[Row]) -> None:
+    if table == "guards":
+        missing = sorted(set(GUARDS) - {name for name, _ in rows})
+        surplus = sorted({name for name, _ in rows} - set(GUARDS))
+        changed = sorted(n for n, sql in rows if n in GUARDS and GUARDS[n] != sql)
+        odd: list[Any] = [*missing, *surplus, *changed]
+        state.expect(not odd, f"its guards against rewriting were changed: {odd[:1]}", at=None)
+        return
+    if table == "ledgerpeerhead":
+        _check_peer_heads(state, rows)
+        return
+    if table == "ledgerplan":
+        rows = [(*r[:5], plain(json.loads(r[5])), r[6], plain(json.loads(r[7])), *r[8:])
+                for r in rows]  # fmt: skip
+    found, expected = Counter(rows), Counter(_index_rows(state, table))
+    odd = [*(found - expected), *(expected - found)]
+    state.expect(not odd, f"table {table} doesn't follow from the entries, at {odd[:1]}", at=None)
+
+
+def _index_rows(state: Replay, table: str) -> Iterable[Row]:
+    if table == "ledgerhead":
+        return [(1, state.index, state.head)]
+    if table == "ledgermention":
+        return state.mentions
+    if table == "ledgerbudget":
+        return [(name, b.epsilon, b.delta, int(b.public)) for name, b in state.budgets.items()]
+    if table == "ledgerplan":
+        return [_plan_tuple(name, plan) for name, plan in state.plans.items()]
+    if table == "ledgeruse":
+        uses = Counter(
+            (one.population, key[0], *one.mechanism, int(one.repeat))
+            for key, one in state.tries.items()
+            if one.state != "void"
+        )
+        return [(*key, count) for key, count in uses.items()]
+    return [_try_tuple(key, one) for key, one in state.tries.items()]
+
+
+def _check_peer_heads(state: Replay, rows: Iterable[Row]) -> None:
+    for node_key, size, domain, root, signature, time, cosignature in rows:
+        head, said = head_words(domain, size, root), cosignature_words(node_key, size, root, time)
+        good = is_signed(node_key, signature, head) and is_signed(
+            state.key or "", cosignature, said
+        )
+        state.expect(
+            good, f"the head of {domain} at {size} entries that it keeps was changed", at=None
+        )
+
+
+def _check_bundle(state: Replay, bundle: dict[str, Any]) -> None:
+    size = whole(bundle["size"])
+    state.expect(
+        size == state.index,
+        f"the bundle says it has {size} entries, it has {state.index}",
+        at=min(state.index, size) + 1,
+    )
+    told = bundle["root"], bundle["domain"], bundle["node_key"]
+    state.expect(
+        told == (state.watched[size][0], state.domain, state.key),
+        "the bundle's head isn't that of its entries",
+        at=None,
+    )
+    state.expect(
+        is_signed(state.key or "", bundle["signature"], bundle_words(bundle)),
+        "the bundle isn't signed by the node: its date or co-signatures were changed",
+        at=None,
+    )
+    exported = utc(bundle["exported"])
+    state.expect(
+        state.time <= exported + CLOCK_SKEW and exported <= datetime.now(UTC) + CLOCK_SKEW,
+        f"the bundle is dated {exported}, which its entries or the clock contradict",
+        at=None,
+    )
+
+
+def _check_cosigned(state: Replay, heads: Iterable[Cosigned]) -> None:
+    """Every co-signed head is one of this chain's, and its time fits the entries' times."""
+    good = 0
+    for each in sorted(heads, key=lambda each: each.size):
+        said = cosignature_words(each.node_key, each.size, each.root, each.time)
+        state.expect(
+            each.witness_key != state.key,
+            f"{each.where}: {each.witness}'s head is signed by the ledger's own key, not by a peer",
+            at=None,
+        )
+        state.expect(
+            state.peers is None or each.witness_key in state.peers,
+            f"{each.where}: {each.witness} signs with {each.witness_key}, no key of the roster",
+            at=None,
+        )
+        state.expect(
+            each.node_key == state.key and is_signed(each.witness_key, each.cosignature, said),
+            f"{each.where}: the co-signature at {each.size} entries isn't {each.witness}'s",
+            at=None,
+        )
+        state.expect(
+            each.size <= state.index,
+            f"{each.witness} co-signed {each.size} entries, here are {state.index}: the ledger"
+            " was cut off or rolled back to an older copy",
+            at=state.index + 1,
+        )
+        root, last = state.watched[each.size]
+        state.expect(
+            root == each.root,
+            f"{each.witness} co-signed other entries up to {each.size}: one from {good + 1} on"
+            " was rewritten, or this is a fork",
+            at=good + 1,
+        )
+        state.expect(
+            last <= utc(each.time) + CLOCK_SKEW,
+            f"it is dated after {each.witness} had co-signed it ({each.time})",
+            at=each.size,
+        )
+        good = each.size
+
+
+def _plan_tuple(name: str, plan: PlanState) -> Row:
+    row = plan.row
+    events = [
+        {"noise_multiplier": noise, "sampling_rate": rate, "count": count}
+        for (noise, rate), count in sorted(plan.allowed.items())
+    ]
+    return (
+        name, row["name"], row["scientist"], plan.population, plan.status, plain(events),
+        plan.spare, plain(row["summary"]), row["submitted"], row["decided"], row["decided_by"],
+        row["reason"],
+    )  # fmt: skip
+
+
+def _try_tuple(key: Attempt, one: Attempted) -> Row:
+    paid = (one.population, one.state, *one.mechanism, int(one.repeat))
+    return (*key, *paid, one.share, one.inputs, one.reserved)
+
+
+def plain(value: Any) -> str:
+    """JSON with every number as a float, so that 4 and 4.0 are the same."""
+    return json.dumps(json.loads(json.dumps(value), parse_int=float), sort_keys=True)

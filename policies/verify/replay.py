@@ -1,0 +1,363 @@
+"""The rules of a ledger, entry by entry: what may follow what, who signed it, what it costs."""
+
+import hashlib
+import math
+from collections import Counter
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from policies.verify.evidence import (
+    CLOCK_SKEW,
+    HEX64,
+    UNREADABLE,
+    Bad,
+    EntryLike,
+    Roots,
+    is_signed,
+    statement_of,
+    strict_json,
+    utc,
+    whole,
+)
+from policies.verify.spending import BudgetState, Mechanism, filter_epsilon, mechanism_of
+
+Attempt = tuple[str, str, int, int]  # (plan hash, step, release, attempt)
+Row = tuple[Any, ...]
+
+_TRY = {"plan", "step", "release", "attempt"}
+FIELDS: dict[str, tuple[set[str], set[str]]] = {
+    "ledger": ({"domain", "node_key"}, set()),
+    "budget": ({"population", "epsilon", "delta", "public"}, set()),
+    "submission": (
+        {"plan", "name", "scientist", "population", "events", "spare_attempts", "summary"},
+        set(),
+    ),
+    "refusal": ({"plan", "rule", "reason"}, set()),
+    "consent": ({"plan", "by"}, set()),
+    "approval": ({"plan", "by", "owner_key", "signature", "explanation", "reason"}, set()),
+    "denial": ({"plan", "by", "reason"}, {"explanation"}),
+    "reservation": ({*_TRY, "event"}, set()),
+    "charge": ({*_TRY, "share"}, set()),
+    "release": ({*_TRY, "inputs"}, set()),
+    "void": ({*_TRY, "reason"}, set()),
+    "closure": ({"plan", "reason"}, {"by", "explanation"}),
+}
+"""What each kind of entry says: fields it must have, and may have beside them."""
+
+_TYPES: dict[str, tuple[type, ...]] = {
+    "epsilon": (int, float), "delta": (float,), "public": (bool,), "events": (list,),
+    "spare_attempts": (int,), "summary": (dict,), "release": (int,), "attempt": (int,),
+    "event": (dict,),
+}  # fmt: skip
+
+
+@dataclass
+class PlanState:
+    population: str
+    allowed: Counter[Mechanism]
+    spare: int
+    row: dict[str, Any]
+    status: str = "pending"
+    expires: str = ""
+    firsts: Counter[Mechanism] = field(default_factory=Counter)
+    repeats: int = 0
+
+
+@dataclass
+class Attempted:
+    mechanism: Mechanism
+    repeat: bool
+    population: str
+    reserved: str
+    state: str = "reserved"
+    share: str = ""
+    inputs: str = ""
+
+
+class Replay:
+    """Everything the chain says so far; `replay` takes one entry further or raises `Bad`."""
+
+    def __init__(self, domain_key: str | None, owner_key: str | None):
+        self.key, self.pinned, self.owner_key = domain_key, domain_key is not None, owner_key
+        self.domain = ""
+        self.index, self.head = 0, "0" * 64
+        self.time = datetime.min.replace(tzinfo=UTC)
+        self.budgets: dict[str, BudgetState] = {}
+        self.plans: dict[str, PlanState] = {}
+        self.tries: dict[Attempt, Attempted] = {}
+        self.latest: dict[tuple[str, str, int], int] = {}
+        self.charged: set[tuple[str, str, int]] = set()
+        self.open: Counter[str] = Counter()
+        self.peers: Collection[str] | None = None
+        self.mentions: list[Row] = []
+        self.watched: dict[int, tuple[str, datetime]] = {}
+        self.covered: dict[str, int] = {}
+        self.sizes: set[int] = set()
+        self._tree = Roots()
+
+    def replay(self, entry: EntryLike) -> None:
+        self.expect(
+            entry.index == self.index + 1,
+            f"expected entry {self.index + 1}, found {entry.index}: entries are missing or moved",
+            at=self.index + 1,
+        )
+        self.index = entry.index
+        try:
+            self._check_link(entry)
+            body = strict_json(entry.body)
+            if entry.index == 1:
+                self._read_first(entry.kind, body)
+            self._check_signature(entry)
+            self._check_fields(entry.kind, body)
+            self._check_time(body)
+            self._read_body(entry.kind, body)
+        except UNREADABLE as error:
+            raise Bad(f"it can't be read ({type(error).__name__}: {error})", self.index) from None
+        about = body.get("plan") or body.get("population") or ""
+        self.mentions.append((self.index, entry.kind, about, body["time"]))
+        self.head = entry.hash
+        self._tree.append(bytes.fromhex(entry.hash))
+        if self.index in self.sizes:
+            self.watched[self.index] = self._tree.root(), self.time
+
+    def epsilon(self, population: str) -> float:
+        budget = self.budgets[population]
+        return filter_epsilon(budget.spent, budget.delta)
+
+    def _check_link(self, entry: EntryLike) -> None:
+        self.expect(entry.previous == self.head, "it isn't chained to the entry before it")
+        text = f"coterie-ledger-entry-v1\n{entry.index}\n{entry.previous}\n{entry.kind}\n"
+        digest = hashlib.sha256((text + entry.body).encode()).hexdigest()
+        self.expect(digest == entry.hash, "its hash doesn't fit what it says: it was edited")
+
+    def _read_first(self, kind: str, body: dict[str, Any]) -> None:
+        self.expect(kind == "ledger", "the first entry doesn't open a ledger")
+        self.domain = str(body["domain"])
+        self.key = self.key or str(body["node_key"])
+        self.expect(
+            body["node_key"] == self.key,
+            f"it names node key {body['node_key']}, expected {self.key}",
+        )
+
+    def _check_fields(self, kind: str, body: dict[str, Any]) -> None:
+        self.expect(kind in FIELDS, f"unknown kind of entry {kind!r}")
+        needed, more = FIELDS[kind]
+        names = set(body) - {"time"}
+        self.expect(needed <= names, f"it lacks {sorted(needed - names)}")
+        odd = sorted(names - needed - more)
+        self.expect(not odd, f"it says more than its kind may: {odd}")
+        for name in names:
+            self.expect(
+                type(body[name]) in _TYPES.get(name, (str,)),
+                f"its {name!r} is {type(body[name]).__name__}, which it can't be",
+            )
+
+    def _check_signature(self, entry: EntryLike) -> None:
+        valid = is_signed(self.key or "", entry.signature, f"coterie-ledger-v1:{entry.hash}")
+        self.expect(valid, "its signature isn't the node's")
+
+    def _check_time(self, body: dict[str, Any]) -> None:
+        time = utc(body["time"])
+        self.expect(time >= self.time, "it is dated before the entry before it")
+        self.expect(time <= datetime.now(UTC) + CLOCK_SKEW, "it is dated in the future")
+        self.time = time
+
+    def _read_body(self, kind: str, body: dict[str, Any]) -> None:
+        readers = {
+            "budget": self._read_budget,
+            "submission": self._read_submission,
+            "refusal": self._read_refusal,
+            "consent": self._read_consent,
+            "approval": self._read_approval,
+            "denial": self._read_denial,
+            "reservation": self._read_reservation,
+            "charge": self._read_charge,
+            "release": self._read_release,
+            "void": self._read_void,
+            "closure": self._read_closure,
+        }
+        if self.index > 1:
+            self.expect(kind in readers, "a ledger is opened only once")
+            readers[kind](body)
+
+    def _read_budget(self, body: dict[str, Any]) -> None:
+        name = body["population"]
+        plain = name.isascii() and name.isprintable()
+        self.expect(plain, f"population {name!a} isn't plain ASCII: it may look like another")
+        budget = self.budgets.setdefault(name, BudgetState())
+        budget.epsilon, budget.delta = float(body["epsilon"]), float(body["delta"])
+        budget.public = bool(body["public"])
+        valid = 0 < budget.epsilon < math.inf and 0 < budget.delta < 1
+        self.expect(valid, f"no such budget: {budget.epsilon} at {budget.delta}")
+
+    def _read_submission(self, body: dict[str, Any]) -> None:
+        old = self.plans.get(body["plan"])
+        self.expect(old is None or old.status == "refused", "the plan was submitted before")
+        self.expect(body["population"] in self.budgets, "its population has no budget")
+        allowed: Counter[Mechanism] = Counter()
+        for event in body["events"]:
+            self.expect(whole(event["count"]) > 0, "an event with no releases")
+            allowed[mechanism_of(event)] += event["count"]
+        row = plan_row(body["time"], **{key: body[key] for key in ("name", "scientist", "summary")})
+        plan = PlanState(body["population"], allowed, int(body["spare_attempts"]), row)
+        self.expect(0 <= plan.spare < allowed.total(), "spare attempts but no releases")
+        self.plans[body["plan"]] = plan
+
+    def _read_refusal(self, body: dict[str, Any]) -> None:
+        unknown = PlanState("", Counter(), 0, plan_row(body["time"]), status="refused")
+        plan = self.plans.setdefault(body["plan"], unknown)
+        reason = f"{body['rule']}: {body['reason']}"
+        self._move(body, plan, "", reason, "refused", "pending", "awaiting signature", "refused")
+
+    def _read_consent(self, body: dict[str, Any]) -> None:
+        self._move(body, self._plan(body), body["by"], "", "awaiting signature", "pending")
+
+    def _read_approval(self, body: dict[str, Any]) -> None:
+        owner = body["owner_key"]
+        said = statement_of(owner, body["signature"])
+        if said is None:
+            raise Bad("the owner's signature doesn't fit the plan", self.index)
+        self.expect(
+            HEX64.fullmatch(body["plan"]) is not None
+            and said["domain"] == self.domain
+            and (said["kind"] == "envelope" or said["plan"] == body["plan"]),
+            "the owner's signature doesn't fit the plan",
+        )
+        self.expect(utc(said["expires"]) > self.time, f"the approval had expired {said['expires']}")
+        if said["kind"] == "envelope":
+            self._check_envelope(self._plan(body), said)
+        else:
+            same = said["explanation"] in ("", body["explanation"])
+            self.expect(same, "the owner was shown something else than the entry says")
+        self._plan(body).expires = said["expires"]
+        self.expect(
+            self.owner_key in (None, owner), f"it is signed by {owner}, not by the domain's owner"
+        )
+        self._decide(body, "approved")
+
+    def _check_envelope(self, plan: PlanState, said: dict[str, Any]) -> None:
+        """What the submission tells of the plan must lie within what was approved in advance."""
+        summary = plan.row["summary"]
+        within = (
+            summary["dataset"] == said["data_set"]
+            and summary["author"] in said["scientists"]
+            and summary["roster_hash"] == said["roster"]
+            and summary["model"] in said["models"]
+            and said["like"] in (None, summary["like"])
+            and float(summary["delta"]) <= said["delta"]
+            and plan.allowed.total() <= said["releases"]
+            and min(noise for noise, _ in plan.allowed) >= said["noise_multiplier"]
+        )
+        self.expect(within, "the plan isn't within the envelope that its owner signed")
+
+    def _read_denial(self, body: dict[str, Any]) -> None:
+        self._decide(body, "denied")
+
+    def _read_closure(self, body: dict[str, Any]) -> None:
+        self.expect(not self.open[body["plan"]], "a reservation of the plan is open")
+        plan, before = self._plan(body), ("pending", "awaiting signature", "approved")
+        by = body.get("by") or plan.row["decided_by"]
+        self._move(body, plan, by, body["reason"], "closed", *before)
+
+    def _decide(self, body: dict[str, Any], status: str) -> None:
+        plan, before = self._plan(body), ("pending", "awaiting signature")
+        self._move(body, plan, body["by"], body["reason"], status, *before)
+
+    def _read_reservation(self, body: dict[str, Any]) -> None:
+        plan, key = self._plan(body), attempt_of(body)
+        self.expect(plan.status == "approved", f"reserved while the plan is {plan.status}")
+        self.expect(body["time"] < plan.expires, f"the approval had expired {plan.expires}")
+        before = self.latest.get(key[:3], -1)
+        self.expect(key[3] > before, "this attempt, or a later one, was reserved before")
+        if before >= 0:
+            open_ = self.tries[(*key[:3], before)].state == "reserved"
+            self.expect(not open_, "an earlier attempt of this release is open")
+        repeat, mechanism = key[:3] in self.charged, mechanism_of(body["event"])
+        self.expect(body["event"]["count"] == 1, "one attempt is one event")
+        self._use(plan, mechanism, repeat)
+        self.latest[key[:3]] = key[3]
+        self.tries[key] = Attempted(mechanism, repeat, plan.population, body["time"])
+        self.open[key[0]] += 1
+        self._spend(plan.population, mechanism)
+
+    def _use(self, plan: PlanState, mechanism: Mechanism, repeat: bool) -> None:
+        self.expect(mechanism in plan.allowed, "its mechanism isn't in the approved plan")
+        if repeat:
+            plan.repeats += 1
+            self.expect(plan.repeats <= plan.spare, "more repetitions than spare attempts")
+            return
+        plan.firsts[mechanism] += 1
+        self.expect(
+            plan.firsts[mechanism] <= plan.allowed[mechanism]
+            and plan.firsts.total() <= plan.allowed.total() - plan.spare,
+            "more releases than were approved",
+        )
+
+    def _spend(self, population: str, mechanism: Mechanism) -> None:
+        budget = self.budgets[population]
+        budget.add(mechanism, 1)
+        if budget.over():
+            spent = self.epsilon(population)
+            raise Bad(
+                f"population {population!r} is over its budget: {spent:.3f} of"
+                f" {budget.epsilon:.3f}",
+                self.index,
+            )
+
+    def _read_charge(self, body: dict[str, Any]) -> None:
+        key, one = self._settle(body)
+        self.expect(HEX64.fullmatch(body["share"]) is not None, "no share's hash")
+        one.state, one.share = "charged", body["share"]
+        self.charged.add(key[:3])
+
+    def _read_release(self, body: dict[str, Any]) -> None:
+        one = self.tries.get(attempt_of(body))
+        if one is None or one.state != "charged":
+            raise Bad("its inputs were opened without a charge before", self.index)
+        self.expect(not one.inputs, "it was opened before")
+        self.expect(HEX64.fullmatch(body["inputs"]) is not None, "no inputs' hash")
+        one.inputs = body["inputs"]
+
+    def _read_void(self, body: dict[str, Any]) -> None:
+        _, one = self._settle(body)
+        plan = self._plan(body)
+        one.state = "void"
+        self.budgets[plan.population].add(one.mechanism, -1)
+        if one.repeat:
+            plan.repeats -= 1
+        else:
+            plan.firsts[one.mechanism] -= 1
+
+    def _settle(self, body: dict[str, Any]) -> tuple[Attempt, Attempted]:
+        key = attempt_of(body)
+        one = self.tries.get(key)
+        if one is None or one.state != "reserved":
+            raise Bad("there is no open reservation for it", self.index)
+        self.open[key[0]] -= 1
+        return key, one
+
+    def _plan(self, body: dict[str, Any]) -> PlanState:
+        self.expect(body["plan"] in self.plans, f"plan {body['plan']} was never submitted")
+        return self.plans[body["plan"]]
+
+    def _move(
+        self, body: dict[str, Any], plan: PlanState, by: str, reason: str, status: str, *before: str
+    ) -> None:
+        self.expect(plan.status in before, f"the plan is {plan.status} and can't become {status}")
+        plan.status = status
+        plan.row |= {"decided": body["time"], "decided_by": by, "reason": reason}
+
+    def expect(self, holds: bool, problem: str, at: int | None = -1) -> None:
+        if not holds:
+            raise Bad(problem, self.index if at == -1 else at)
+
+
+def attempt_of(body: dict[str, Any]) -> Attempt:
+    return body["plan"], body["step"], body["release"], body["attempt"]
+
+
+def plan_row(time: str, **known: Any) -> dict[str, Any]:
+    empty = {"name": "", "scientist": "", "summary": {}, "decided": "", "decided_by": ""}
+    return {**empty, "reason": "", "submitted": time, **known}
