@@ -15,6 +15,7 @@ is `network.smpc.aggregation`.
 """
 
 import hashlib
+import mmap
 import os
 import threading
 from collections.abc import Mapping, Sequence
@@ -24,6 +25,7 @@ from typing import Any
 
 import numpy as np
 import safetensors.numpy
+from blake3 import blake3
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
 
@@ -50,7 +52,10 @@ from policies.mechanism import add_noise_share, sample_users
 from policies.noise import SecureRandom
 from policies.plan import Plan, Step
 
-MAX_STATE_BYTES = 16 * 2**20
+MAX_STATE_BYTES = 2**29
+_STATE_HEADER = 2**20
+_MAPPED_BYTES = 2**20
+"""What an attempt's file holds beyond this is mapped, not read."""
 
 
 class RoundRefused(Exception):
@@ -81,9 +86,14 @@ class _AttemptFiles:
         self._folder = folder
         self._digest = hashlib.sha256(context.bytes).hexdigest()
 
-    def read(self, name: str) -> bytes | None:
+    def read(self, name: str) -> bytes | mmap.mmap | None:
         path = self._path(name)
-        return path.read_bytes() if path.exists() else None
+        if not path.exists():
+            return None
+        if path.stat().st_size <= _MAPPED_BYTES:
+            return path.read_bytes()
+        with path.open("rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
     def write(self, name: str, content: bytes | memoryview) -> None:
         _write_durably(self._path(name), content)
@@ -92,11 +102,24 @@ class _AttemptFiles:
         path = self._path(name)
         if path.exists():
             # What was written may have been copied by the file system; that is the owner's disk.
-            path.write_bytes(bytes(path.stat().st_size))
+            _overwrite(path)
             path.unlink()
 
     def _path(self, name: str) -> Path:
         return self._folder / f"{self._digest}.{name}"
+
+
+@dataclass
+class _State:
+    """A public state as it comes, part by part."""
+
+    digest: str
+    content: bytearray
+    held: int = 0
+
+    @property
+    def complete(self) -> bool:
+        return self.held == len(self.content)
 
 
 class _OpenRun:
@@ -108,6 +131,7 @@ class _OpenRun:
         self.dataset = dataset
         self.lock = threading.Lock()
         self.attempt: _Attempt | None = None
+        self.state: _State | None = None
         self._enclosure: Enclosure | None = None
 
     def missing(self) -> str | None:
@@ -127,6 +151,16 @@ class _OpenRun:
             for entry in self.plan.roster
         )
         return min(consent.expires for consent in found if consent is not None)
+
+    def content_of(self, state: bytes | str) -> bytes | bytearray:
+        """A state as it came, which is held from now on; or the held one, by its digest."""
+        if isinstance(state, bytes):
+            digest = blake3(state).hexdigest()
+            self.state = _State(digest, bytearray(state), len(state))
+        held = self.state
+        if held is None or not held.complete or state not in (held.digest, held.content):
+            raise RoundRefused("This node holds no such state; send it.")
+        return held.content
 
     def enclosure(self) -> Enclosure:
         if self._enclosure is not None and not self._enclosure.alive:
@@ -212,6 +246,45 @@ class Participation:
             run.attempt = _Attempt(context, self._party(run.plan, context), self._held(run.plan))
             return run.attempt.party.advertise(), run.attempt.held
 
+    def hold(self, plan_hash: str, digest: str, size: int, begin: int, part: bytes) -> int:
+        """Take one part of a state; the parts come in order, the first one replaces another state.
+
+        Args:
+            digest: BLAKE3 of the whole state, hex.
+            size: of the whole state, in bytes.
+            begin: where the part belongs.
+
+        Returns:
+            How many bytes are held.
+
+        Raises:
+            RoundRefused: too large, out of order, or the whole doesn't have the digest.
+        """
+        run = self._run(plan_hash)
+        with run.lock:
+            limit = max(_state_limit(step) for step in run.plan.steps)
+            if not 0 < size <= limit:
+                raise RoundRefused(f"The state has {size} bytes; at most {limit} pass.")
+            if begin == 0:
+                run.state = _State(digest, bytearray(size))
+            held = run.state
+            wanted = (digest, size, begin)
+            if held is None or (held.digest, len(held.content), held.held) != wanted:
+                raise RoundRefused("The parts of a state come in order, from its beginning.")
+            if begin + len(part) > size:
+                raise RoundRefused("The part goes beyond the state's end.")
+            held.content[begin : begin + len(part)] = part
+            held.held += len(part)
+            if held.complete and blake3(held.content).hexdigest() != digest:
+                run.state = None
+                raise RoundRefused("The state isn't the one that its digest names.")
+            return held.held
+
+    def held_state(self, plan_hash: str) -> str:
+        """The digest of the state that is held of a run, so that it needn't be sent again."""
+        held = self._run(plan_hash).state
+        return held.digest if held is not None and held.complete else ""
+
     def share(
         self,
         plan_hash: str,
@@ -219,7 +292,7 @@ class Participation:
         release: int,
         attempt: int,
         adverts: Sequence[Advert],
-        state: bytes,
+        state: bytes | str,
         held: Mapping[str, Sequence[int]],
     ) -> tuple[list[SealedShares], dict[str, Any]]:
         """Compute this domain's noised private sum and share this attempt's secrets.
@@ -229,7 +302,8 @@ class Participation:
 
         Args:
             adverts: the attempt's adverts, of at least tau domains.
-            state: the public state as safetensors, exactly the step's tensors.
+            state: the public state as safetensors, exactly the step's tensors; or the digest of
+                the one held.
             held: by peer, the sizes of the heads of this ledger that it says it holds.
 
         Returns:
@@ -242,7 +316,7 @@ class Participation:
                 raise RoundRefused(f"{self._name}: this attempt was shared already.")
             sealed = current.party.share(adverts)
             definition = run.plan.step(step)
-            tensors = read_state(definition, state)
+            tensors = read_state(definition, run.content_of(state))
             entry = self._ledger.reserve(
                 plan_hash, step, release, attempt, _event(definition), run.until()
             )
@@ -277,10 +351,7 @@ class Participation:
         context = Context(plan_hash, step, release, attempt)
         with run.lock:
             if self._state_of(context) == "charged":
-                kept = self._party(run.plan, context).masked()
-                if kept is None:
-                    raise RoundRefused(f"{self._name}: this attempt's masked input is gone.")
-                return kept
+                return self._masked(run.plan, context)
             current = self._current(run, context)
             if current.value is None:
                 raise RoundRefused(f"{self._name}: nothing was shared in this attempt yet.")
@@ -290,6 +361,27 @@ class Participation:
             self._ledger.charge(plan_hash, step, release, attempt, digest)
             run.attempt = None
             return receipt, elements
+
+    def revealed(
+        self, plan_hash: str, step: str, release: int, attempt: int
+    ) -> tuple[Receipt, Elements]:
+        """What `reveal` answered, again.
+
+        Raises:
+            RoundRefused: nothing was.
+        """
+        run = self._run(plan_hash)
+        context = Context(plan_hash, step, release, attempt)
+        with run.lock:
+            if self._state_of(context) != "charged":
+                raise RoundRefused(f"{self._name}: nothing was revealed in this attempt yet.")
+            return self._masked(run.plan, context)
+
+    def _masked(self, plan: Plan, context: Context) -> tuple[Receipt, Elements]:
+        kept = self._party(plan, context).masked()
+        if kept is None:
+            raise RoundRefused(f"{self._name}: this attempt's masked input is gone.")
+        return kept
 
     def confirm(
         self,
@@ -490,14 +582,25 @@ class Participation:
             _AttemptFiles(self._folder, context).erase(name)
 
 
-def read_state(step: Step, state: bytes) -> dict[str, NDArray]:
+def _state_limit(step: Step) -> int:
+    """Most bytes that a state of the step's tensors may take as safetensors."""
+    sizes = (spec.count * _itemsize(spec.dtype) for spec in step.state)
+    return min(sum(sizes) + _STATE_HEADER, MAX_STATE_BYTES)
+
+
+def _itemsize(dtype: str) -> int:
+    return 1 if dtype == "bool" else np.dtype(dtype).itemsize
+
+
+def read_state(step: Step, state: bytes | bytearray) -> dict[str, NDArray]:
     """Parse a step's public state and check it against the approved names, shapes and dtypes.
 
     Raises:
         RoundRefused: too large, not safetensors, or another state than the step's.
     """
-    if len(state) > MAX_STATE_BYTES:
-        raise RoundRefused(f"The state has {len(state)} bytes; at most {MAX_STATE_BYTES} pass.")
+    limit = _state_limit(step)
+    if len(state) > limit:
+        raise RoundRefused(f"The state has {len(state)} bytes; at most {limit} pass.")
     tensors = _load(state)
     found = {(name, tuple(t.shape), str(t.dtype)) for name, t in tensors.items()}
     expected = {(spec.name, tuple(spec.shape), spec.dtype) for spec in step.state}
@@ -513,7 +616,7 @@ def read_model(path: Path) -> dict[str, NDArray]:
     return _load(path.read_bytes())
 
 
-def _load(state: bytes) -> dict[str, NDArray]:
+def _load(state: bytes | bytearray) -> dict[str, NDArray]:
     try:
         return safetensors.numpy.load(state)
     except Exception as error:
@@ -531,6 +634,13 @@ def _event(step: Step) -> Event:
 
 def _unshared(run: _OpenRun) -> bool:
     return run.attempt is not None and run.attempt.value is None
+
+
+def _overwrite(path: Path) -> None:
+    left = path.stat().st_size
+    with path.open("r+b") as file:
+        while left > 0:
+            left -= file.write(bytes(min(left, _MAPPED_BYTES)))
 
 
 def _write_durably(path: Path, content: bytes | memoryview) -> None:

@@ -33,6 +33,7 @@ from domains.participation import Participation, RoundRefused
 from domains.request import PlanChange
 from network.smpc.aggregation import OutOfTurn
 from network.smpc.messages import (
+    PART_BYTES,
     Advert,
     Confirmation,
     MalformedMessage,
@@ -196,10 +197,14 @@ class CoterieService(AbstractService):
     def advertise(
         self, context: AuthedServiceContext, plan_hash: str, step: str, release: int, attempt: int
     ) -> str:
-        """Fresh ephemeral keys for one attempt, signed by this node; ledger heads it holds."""
+        """Fresh ephemeral keys for one attempt, signed by this node.
+
+        Also the sizes of the peers' ledger heads it holds, and the digest of the state it holds.
+        """
         self._own_plan(context, plan_hash)
         advert, held = self.participation.advertise(plan_hash, step, release, attempt)
-        return json.dumps({"advert": advert.to_dict(), "held": held})
+        state = self.participation.held_state(plan_hash)
+        return json.dumps({"advert": advert.to_dict(), "held": held, "state": state})
 
     @service_method(path="coterie.share", name="share", roles=DATA_SCIENTIST_ROLE_LEVEL)
     @_answering
@@ -213,8 +218,11 @@ class CoterieService(AbstractService):
         adverts: str,
         state: np.ndarray,
         held: str,
+        state_digest: str = "",
     ) -> str:
         """Compute the noised private sum, and answer the shares sealed for the peers.
+
+        `state`: safetensors as bytes; none of them where `state_digest` names the state held here.
 
         `held`: by peer, the sizes of the heads it holds of this ledger; the answer's `note` shows
         the peers that the head now extends them and that this release is set aside in it.
@@ -222,9 +230,34 @@ class CoterieService(AbstractService):
         self._own_plan(context, plan_hash)
         parsed = [Advert.from_dict(advert) for advert in _json_list(adverts)]
         sealed, note = self.participation.share(
-            plan_hash, step, release, attempt, parsed, _bytes_of(state), _sizes(held)
+            plan_hash,
+            step,
+            release,
+            attempt,
+            parsed,
+            state_digest or _bytes_of(state),
+            _sizes(held),
         )
         return json.dumps({"sealed": [shares.to_dict() for shares in sealed], "note": note})
+
+    @service_method(path="coterie.hold", name="hold", roles=DATA_SCIENTIST_ROLE_LEVEL)
+    @_answering
+    def hold(
+        self,
+        context: AuthedServiceContext,
+        plan_hash: str,
+        state_digest: str,
+        size: int,
+        begin: int,
+        part: np.ndarray,
+    ) -> str:
+        """Take one part of a state that is too long for `share`; gives the bytes held so far.
+
+        `state_digest`: BLAKE3 of the whole state of `size` bytes, hex.
+        """
+        self._own_plan(context, plan_hash)
+        held = self.participation.hold(plan_hash, state_digest, size, begin, _bytes_of(part))
+        return json.dumps({"held": held})
 
     @service_method(path="coterie.reveal", name="reveal", roles=DATA_SCIENTIST_ROLE_LEVEL)
     @_answering
@@ -245,9 +278,26 @@ class CoterieService(AbstractService):
         self._own_plan(context, plan_hash)
         parsed = [SealedShares.from_dict(seed) for seed in _json_list(seeds)]
         shown = _json_object(notes)
-        return pack_masked(
-            *self.participation.reveal(plan_hash, step, release, attempt, parsed, shown)
+        receipt, elements = self.participation.reveal(
+            plan_hash, step, release, attempt, parsed, shown
         )
+        return pack_masked(receipt, elements, 0, PART_BYTES)
+
+    @service_method(path="coterie.masked", name="masked", roles=DATA_SCIENTIST_ROLE_LEVEL)
+    @_answering
+    def masked(
+        self,
+        context: AuthedServiceContext,
+        plan_hash: str,
+        step: str,
+        release: int,
+        attempt: int,
+        begin: int,
+    ) -> np.ndarray:
+        """What `reveal` answered, from byte `begin` on, at most 16 MiB of it."""
+        self._own_plan(context, plan_hash)
+        receipt, elements = self.participation.revealed(plan_hash, step, release, attempt)
+        return pack_masked(receipt, elements, max(0, begin), PART_BYTES)
 
     @service_method(path="coterie.confirm", name="confirm", roles=DATA_SCIENTIST_ROLE_LEVEL)
     @_answering
@@ -374,7 +424,8 @@ PATHS = {
         f"coterie.{m}"
         for m in (
             "describe", "quote", "submit", "plans", "plan", "budgets", "open", "progress",
-            "advertise", "share", "reveal", "confirm", "unmask", "finish", "verify",
+            "advertise", "hold", "share", "reveal", "masked", "confirm", "unmask", "finish",
+            "verify",
             "withdraw",
         )
     )

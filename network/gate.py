@@ -10,11 +10,12 @@ import asyncio
 import json
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import bcrypt
 import structlog
@@ -26,20 +27,29 @@ from syft.server.credentials import SyftVerifyKey, UserLoginCredentials
 from syft.server.server import Server
 from syft.service.context import UnauthedServiceContext
 from syft.service.metadata.server_metadata import ServerMetadataJSON
-from syft.service.response import SyftError
+from syft.service.response import SyftError, SyftSuccess
 from syft.service.user.user_roles import ServiceRole
 from syft.types.errors import SyftException
+from syft.types.uid import UID
 
 from network.answers import Seal
 from network.client import API
 from network.connections import serve_app
-from network.envelope import MAX_MESSAGE_BYTES, BytesRefused, Envelope, open_envelope
+from network.envelope import MAX_MESSAGE_BYTES, BytesRefused, open_envelope
 from network.health import CONTENT_TYPE, Health
 from network.limits import BodyRoom, Limits, LoginBackoff, Rate, TooMuch
 from network.reader import install_strict_reader, read
 from network.reader_names import OWNER, PLAIN, STORED
 from network.refusals import refusal_of
 from network.replay import ISSUED, CallMemory, CallRefused
+from network.streams import (
+    MAX_STREAM_BYTES,
+    STREAMS,
+    StreamCall,
+    read_head,
+    write_answer,
+    write_refusal,
+)
 
 __all__ = ["API", "open_app", "serve_app"]
 
@@ -147,6 +157,12 @@ def open_app(
         async with gate.body_of(request, MAX_MESSAGE_BYTES) as blob:
             return await run_in_threadpool(gate.answer, blob)
 
+    @app.post(f"{STREAMS}/{{method}}")
+    async def stream(method: str, request: Request) -> Response:
+        coming = _Stream(gate, method)
+        async with gate.body_of(request, MAX_STREAM_BYTES, coming.look) as blob:
+            return await run_in_threadpool(coming.answer, blob)
+
     app.add_middleware(Seal, key=server.signing_key.signing_key)
     return app
 
@@ -163,8 +179,17 @@ class _Gate:
         self._methods = lru_cache(maxsize=16)(self._methods_of_role)
 
     @asynccontextmanager
-    async def body_of(self, request: Request, limit: int) -> AsyncIterator[bytes]:
-        """The body, up to a size and within a time that grows with what has come."""
+    async def body_of(
+        self,
+        request: Request,
+        limit: int,
+        look: Callable[[bytes], Awaitable[bool]] | None = None,
+    ) -> AsyncIterator[bytes]:
+        """The body, up to a size and within a time that grows with what has come.
+
+        Args:
+            look: shown what has come so far, until it gives True; raises to take no more.
+        """
         declared = request.headers.get("content-length", "")
         if declared.isdecimal() and int(declared[:20]) > limit:
             raise HTTPException(413, f"At most {limit} bytes.")
@@ -186,6 +211,8 @@ class _Gate:
                 parts.append(part)
                 if size > limit:
                     raise HTTPException(413, f"At most {limit} bytes.")
+                if look is not None and await look(b"".join(parts)):
+                    look = None
             yield b"".join(parts)
         finally:
             self._room.give_back(size)
@@ -200,7 +227,7 @@ class _Gate:
         message = read(envelope.message, OWNER if is_owner else PLAIN)
         if not isinstance(message, SyftAPICall):
             raise BytesRefused("Expected a SyftAPICall inside the signed envelope.")
-        why = self._why_not(message, role) or self._seen(envelope, message)
+        why = self._why_not(message, role) or self._seen(envelope.key, message)
         if why is not None:
             _log.info("refused", why=why, role=role.name)
             return _reply(self._signed(SyftError(message=why)))
@@ -215,6 +242,40 @@ class _Gate:
         except SyftException as error:
             return _reply(self._signed(SyftError.from_public_exception(error)))
 
+    def admit(self, call: StreamCall) -> SyftAPICall | str:
+        """Allow a stream by its signed head, once: the Syft call it stands for, or why not."""
+        key = self._member_key(call.key.hex())
+        self._accounts.spend(call.key.hex())
+        message = SyftAPICall(
+            id=UID(value=UUID(bytes=call.id)),
+            server_uid=_uid(call.server),
+            path=call.path,
+            args=[],
+            kwargs={**call.arguments, ISSUED: call.issued},
+        )
+        role = self._server.get_role_for_credentials(key)
+        why = self._why_not(message, role) or self._seen(call.key, message)
+        if why is not None:
+            _log.info("refused", why=why, role=role.name)
+        return why or message
+
+    def answer_stream(self, call: StreamCall, message: SyftAPICall, blob: bytes) -> bytes:
+        """Carry out an admitted stream once all its octets have come."""
+        message.kwargs.update(call.carried_in(blob))
+        verified = _VerifiedCall(
+            credentials=SyftVerifyKey.from_string(call.key.hex()),
+            serialized_message=b"",
+            signature=b"",
+            cached_deseralized_message=message,
+        )
+        try:
+            result = self._server.handle_api_call_with_unsigned_result(verified)
+        except SyftException as error:
+            result = SyftError.from_public_exception(error)
+        if isinstance(result, SyftSuccess):
+            return write_answer(result.value)
+        return write_refusal(str(result.message))
+
     def _why_not(self, message: SyftAPICall, role: ServiceRole) -> str | None:
         if message.server_uid != self._server.id:
             return "This call names another server; call that one directly."
@@ -228,10 +289,10 @@ class _Gate:
                 return f"A password has at least {MIN_PASSWORD} characters; leave it to `invite`."
         return None
 
-    def _seen(self, envelope: Envelope, message: SyftAPICall) -> str | None:
+    def _seen(self, key: bytes, message: SyftAPICall) -> str | None:
         """Why the call isn't taken, or None once it is remembered."""
         try:
-            self._calls.take(envelope.key, message.id.value.bytes, message.kwargs.pop(ISSUED, None))
+            self._calls.take(key, message.id.value.bytes, message.kwargs.pop(ISSUED, None))
         except CallRefused as error:
             return str(error)
         return None
@@ -295,6 +356,36 @@ class _Gate:
             return None
 
 
+class _Stream:
+    """One signed octet stream, from its head to its answer."""
+
+    def __init__(self, gate: _Gate, method: str) -> None:
+        self._gate, self._method = gate, method
+        self._call: StreamCall | None = None
+        self._allowed: SyftAPICall | str = "The stream has no head."
+
+    async def look(self, begun: bytes) -> bool:
+        """Admit the call as soon as its head has come; before that nothing else is taken."""
+        self._call = read_head(begun)
+        if self._call is None:
+            return False
+        if self._call.path != f"coterie.{self._method}":
+            raise BytesRefused("The stream names another method than its address.")
+        self._allowed = await run_in_threadpool(self._gate.admit, self._call)
+        if isinstance(self._allowed, str) and self._call.octets:
+            raise HTTPException(403, self._allowed)
+        return True
+
+    def answer(self, blob: bytes) -> Response:
+        if self._call is None:
+            raise BytesRefused("The stream ends within its head.")
+        if isinstance(self._allowed, str):
+            content = write_refusal(self._allowed)
+        else:
+            content = self._gate.answer_stream(self._call, self._allowed, blob)
+        return Response(content, media_type="application/octet-stream")
+
+
 _NOBODY = bcrypt.hashpw(secrets.token_bytes(16), bcrypt.gensalt(12))
 
 
@@ -307,6 +398,13 @@ class _VerifiedCall(SignedSyftAPICall):
     @property
     def is_valid(self) -> bool:
         return True
+
+
+def _uid(text: str) -> UID:
+    try:
+        return UID(value=UUID(text))
+    except ValueError:
+        raise BytesRefused("The stream names no server.") from None
 
 
 def _reply(value: Any) -> Response:

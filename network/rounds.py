@@ -9,25 +9,28 @@ that anyone can recompute the total (`verify_rounds`).
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from blake3 import blake3
 from numpy.typing import NDArray
 
 from network.client import NodeClient, NodeRefused, NodeUnreachable
 from network.smpc.agreement import agreement_of
 from network.smpc.coordination import Begun, Coordinator, SumAborted
 from network.smpc.messages import (
+    PART_BYTES,
     Advert,
     Agreement,
     Confirmation,
     MalformedMessage,
     SealedShares,
     Unmasking,
+    packed_bytes,
     unpack_masked,
 )
 from network.smpc.transcript import verify_transcript, write_transcript
@@ -176,6 +179,8 @@ class _Call:
         self.heads = _Heads()
         self._nodes = nodes
         self._state = np.frombuffer(state, dtype=np.uint8)
+        self._digest = blake3(state).hexdigest()
+        self._holds: dict[str, bool] = {}
 
     def exchange(self, phase: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
         began = time.monotonic()
@@ -194,17 +199,51 @@ class _Call:
         return answers
 
     def _ask(self, phase: str, name: str, argument: Any) -> Any:
-        context = self.agreement.context
-        answer = self._nodes[name].call(
-            phase,
-            timeout_s=DEADLINE_S.get(phase, _DEADLINE_S),
-            plan_hash=context.plan_hash,
-            step=context.step,
-            release=context.release,
-            attempt=context.attempt,
-            **self._arguments(phase, name, argument),
-        )
+        node, context = self._nodes[name], self.agreement.context
+        until = time.monotonic() + DEADLINE_S.get(phase, _DEADLINE_S)
+
+        def ask(method: str, **arguments: Any) -> Any:
+            return node.stream(
+                method,
+                timeout_s=max(until - time.monotonic(), 0.001),
+                plan_hash=context.plan_hash,
+                **arguments,
+            )
+
+        attempt = {"step": context.step, "release": context.release, "attempt": context.attempt}
+        if phase == "share" and not self._holds[name] and self._state.size > PART_BYTES:
+            self._send_state(name, ask)
+        answer = ask(phase, **attempt, **self._arguments(phase, name, argument))
+        if phase == "reveal":
+            answer = self._rest_of(answer, lambda at: ask("masked", **attempt, begin=at))
         return self._read(phase, name, answer)
+
+    def _send_state(self, name: str, ask: Callable[..., Any]) -> None:
+        """Send a state that is too long for one message, in parts."""
+        size = self._state.size
+        for begin in range(0, size, PART_BYTES):
+            part = self._state[begin : begin + PART_BYTES]
+            ask("hold", state_digest=self._digest, size=size, begin=begin, part=part)
+        self._holds[name] = True
+
+    def _rest_of(self, first: Any, more: Callable[[int], Any]) -> NDArray[np.uint8]:
+        """A masked input from its parts, of which the first has come.
+
+        Raises:
+            MalformedMessage: a part isn't octets, or too long.
+        """
+        size = packed_bytes(self.agreement, _octets(first))
+        if first.size >= size:
+            return _octets(first)
+        whole, held = np.empty(size, dtype=np.uint8), 0
+        part = first
+        while part.size and held + part.size <= size:
+            whole[held : held + part.size] = part
+            held += part.size
+            if held == size:
+                return whole
+            part = _octets(more(held))
+        raise MalformedMessage("the parts of the masked input don't make up a whole")
 
     def _arguments(self, phase: str, name: str, argument: Any) -> dict[str, Any]:
         if phase == "advertise":
@@ -212,7 +251,10 @@ class _Call:
         said = json.dumps([message.to_dict() for message in argument])
         if phase == "share":
             held = json.dumps(self.heads.held_of(name))
-            return {"adverts": said, "state": self._state, "held": held}
+            if self._holds[name]:
+                return {"adverts": said, "held": held, "state_digest": self._digest,
+                        "state": self._state[:0]}  # fmt: skip
+            return {"adverts": said, "held": held, "state": self._state}
         if phase == "reveal":
             return {"seeds": said, "notes": json.dumps(self.heads.notes_for(name))}
         if phase == "confirm":
@@ -231,6 +273,7 @@ class _Call:
             return Unmasking.from_dict(said)
         if phase == "advertise":
             self.heads.held[name] = _part(said, "held", dict)
+            self._holds[name] = said.get("state") == self._digest
             return Advert.from_dict(said.get("advert"))
         if phase == "confirm":
             self.heads.cosignatures[name] = _part(said, "cosignatures", list)
@@ -241,6 +284,12 @@ class _Call:
         _part(note, "extends", dict)
         self.heads.notes[name] = note
         return [SealedShares.from_dict(each) for each in sealed]
+
+
+def _octets(answer: Any) -> NDArray[np.uint8]:
+    if not isinstance(answer, np.ndarray) or answer.dtype != np.uint8 or answer.ndim != 1:
+        raise MalformedMessage("a masked input travels as octets")
+    return answer
 
 
 def _part(said: Any, key: str, kind: type) -> Any:

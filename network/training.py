@@ -8,6 +8,7 @@ process died is fetched again under its old attempt number; it is never computed
 import json
 import os
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -223,9 +224,14 @@ def _progress(
     """What the domains have charged; up to N - tau of them may be down."""
     found: dict[str, Mapping[str, Any]] = {}
     down: list[NodeUnreachable] = []
-    for name, node in nodes.items():
+    with ThreadPoolExecutor(len(nodes)) as pool:
+        calls = {
+            name: pool.submit(node.stream, "progress", plan_hash=approved.hash)
+            for name, node in nodes.items()
+        }
+    for name, call in calls.items():
         try:
-            found[name] = json.loads(node.call("progress", plan_hash=approved.hash))
+            found[name] = json.loads(call.result())
         except NodeUnreachable as error:
             down.append(error)
     if len(found) < approved.threshold:

@@ -24,6 +24,7 @@ leaves before `mask` dies with the keys, which are only in memory until then.
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from mmap import mmap
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -66,8 +67,8 @@ class OutOfTurn(Exception):
 class Store(Protocol):
     """Where one attempt's answers are kept on one domain; nobody else reads it."""
 
-    def read(self, name: str) -> bytes | None:
-        """What was written under this name, or None."""
+    def read(self, name: str) -> bytes | mmap | None:
+        """What was written under this name, or None; something long may be mapped."""
 
     def write(self, name: str, content: bytes | memoryview) -> None:
         """Keep the content; on the disk, durably, when this returns."""
@@ -213,7 +214,7 @@ class Party:
         wanted = _json({name: survivors[name].to_dict() for name in sorted(survivors)})
         if kept is None:
             self._store.write("confirmed", wanted)
-        elif kept != wanted:
+        elif bytes(kept) != wanted:
             raise OutOfTurn(f"{self.me}: another set of survivors was confirmed in this attempt.")
         message = confirmation_message(transcript, survivors)
         return Confirmation(domain=self.me, signature=self._signing_key.sign(message))
@@ -277,7 +278,7 @@ class Party:
 
     def _read(self, name: str) -> dict[str, Any] | None:
         content = self._store.read(name)
-        return None if content is None else dict(json.loads(content))
+        return None if content is None else dict(json.loads(bytes(content)))
 
 
 class _Secrets:

@@ -35,6 +35,9 @@ SIGNATURE_BYTES = 64
 SEALED_BYTES = 24 + 16 + 2 * SHARE_BYTES
 """Nonce, authenticator, and two shares."""
 
+PART_BYTES = 16 * 2**20
+"""One message carries at most 16 MiB of numbers; what is longer goes in parts."""
+
 _NAME_BYTES = 64
 _COUNTER_LIMIT = 2**32
 _RECEIPT_BYTES = 2**16
@@ -373,14 +376,32 @@ def framed(label: bytes, *parts: bytes) -> bytes:
     return b"".join(len(part).to_bytes(4, "big") + part for part in (label, *parts))
 
 
-def pack_masked(receipt: Receipt, elements: ring.Elements) -> NDArray[np.uint8]:
-    """A receipt and its masked elements as one array of bytes, for the wire.
+def pack_masked(
+    receipt: Receipt, elements: ring.Elements, begin: int = 0, size: int | None = None
+) -> NDArray[np.uint8]:
+    """A receipt and its masked elements as bytes for the wire, or a part of these bytes.
 
     The receipt's length (u32), the receipt as JSON, a frame of ring elements.
+
+    Args:
+        begin, size: which bytes; all of them without.
     """
     said = json.dumps(receipt.to_dict()).encode()
-    parts = (len(said).to_bytes(4, "little"), said, ring.pack(elements))
-    return np.frombuffer(b"".join(parts), dtype=np.uint8)
+    head = b"".join((len(said).to_bytes(4, "little"), said, ring.header(elements)))
+    size = len(head) + elements.nbytes if size is None else size
+    first = np.frombuffer(head, np.uint8)[begin : begin + size]
+    rest = elements.view(np.uint8)[max(0, begin - len(head)) :][: size - len(first)]
+    return np.concatenate([first, rest])
+
+
+def packed_bytes(agreement: Agreement, begun: NDArray[np.uint8]) -> int:
+    """How many bytes `pack_masked` makes in all, from the first ones of them.
+
+    Raises:
+        MalformedMessage: the receipt is announced longer than one can be.
+    """
+    size = _receipt_bytes(begun)
+    return 4 + size + ring.HEADER_BYTES + agreement.length * agreement.bits // 8
 
 
 def unpack_masked(
@@ -394,9 +415,7 @@ def unpack_masked(
     if not isinstance(received, np.ndarray) or received.dtype != np.uint8 or received.ndim != 1:
         raise MalformedMessage("a masked input travels as a one-dimensional uint8 array")
     content = np.ascontiguousarray(received).data
-    size = int.from_bytes(content[:4], "little")
-    if size > _RECEIPT_BYTES:
-        raise MalformedMessage(f"a receipt has at most {_RECEIPT_BYTES} bytes")
+    size = _receipt_bytes(received)
     try:
         receipt = Receipt.from_dict(json.loads(bytes(content[4 : 4 + size])))
         elements = ring.unpack(content[4 + size :], agreement.length, agreement.bits)
@@ -405,3 +424,10 @@ def unpack_masked(
     except ValueError as error:
         raise MalformedMessage(f"not a masked input: {error}") from None
     return receipt, elements
+
+
+def _receipt_bytes(begun: NDArray[np.uint8]) -> int:
+    size = int.from_bytes(begun[:4].tobytes(), "little")
+    if size > _RECEIPT_BYTES:
+        raise MalformedMessage(f"a receipt has at most {_RECEIPT_BYTES} bytes")
+    return size
