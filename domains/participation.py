@@ -54,6 +54,7 @@ from policies.plan import Plan, Step
 
 MAX_STATE_BYTES = 2**29
 _STATE_HEADER = 2**20
+_NOISED_AT_A_TIME = 2**20
 _MAPPED_BYTES = 2**20
 """What an attempt's file holds beyond this is mapped, not read."""
 
@@ -458,15 +459,19 @@ class Participation:
         random = SecureRandom()
         selected = sample_users(run.dataset.users, step.sampling_rate, random)
         total = run.enclosure().private_sum(step.name, state, selected)
-        return add_noise_share(
-            total,
-            step.noise_multiplier,
-            step.clip_norm,
-            step.scale,
-            run.plan.threshold,
-            run.plan.collusion,
-            random,
-        )
+        # Block by block, so that the noise takes no second vector of memory.
+        for begin in range(0, total.size, _NOISED_AT_A_TIME):
+            part = total[begin : begin + _NOISED_AT_A_TIME]
+            part[:] = add_noise_share(
+                part,
+                step.noise_multiplier,
+                step.clip_norm,
+                step.scale,
+                run.plan.threshold,
+                run.plan.collusion,
+                random,
+            )
+        return total
 
     def _held(self, plan: Plan) -> dict[str, list[int]]:
         peers = _peers(plan, self._name)

@@ -163,6 +163,12 @@ def _check_roster(plan: Plan) -> None:
     for what in ("name", "server_uid", "node_key", "owner_key"):
         if len({getattr(entry, what) for entry in plan.roster}) != size:
             raise PlanRefused("roster", f"Two domains of the roster have the same {what}.")
+    if (size == 2) != plan.two_domains or size > 64:
+        raise PlanRefused(
+            "roster",
+            f"The roster has {size} domains and two_domains is {plan.two_domains}; expected 3 to "
+            "64, or 2 with two_domains=True: each of two can subtract its own part from the total.",
+        )
     if t < 1:
         raise PlanRefused("threshold", f"collusion is {t}; at least 1 partner may collude.")
     if tau > size or tau - t < 1:

@@ -45,6 +45,7 @@ def explain(
         f"Data set: {plan.dataset}   Partners: {', '.join(e.name for e in plan.roster)}",
         f"A coalition of up to {plan.collusion} of {len(plan.roster)} partners, the hub and "
         "the scientist sees no less noise than accounted.",
+        *_two_domains(plan),
         "",
         "What leaves, noised and summed over all partners, and nothing else:",
         *[f"  - {line}" for line in _releases(plan)],
@@ -57,6 +58,15 @@ def explain(
         lines += [f"What changed since {since.name} {since.hash[:16]}:"]
         lines += [f"  {line}" for line in changes(since, plan) or ["nothing"]] + [""]
     return "\n".join([*lines, *_computations(plan), *_sources(plan)])
+
+
+def _two_domains(plan: Plan) -> list[str]:
+    if not plan.two_domains:
+        return []
+    return [
+        "TWO PARTNERS ONLY: each of you can subtract its own part from the total and then sees the "
+        "other's total, under the full noise that the other added. That noise is what is accounted."
+    ]
 
 
 def pseudo_code(graph: Graph) -> list[str]:
@@ -103,7 +113,7 @@ def meaning(graph: Graph) -> tuple[object, ...]:
 
 _PLAN_FIELDS = (
     "name", "purpose", "scientist", "dataset", "population_note", "catalogue", "collusion",
-    "threshold", "delta", "spare_attempts", "public",
+    "threshold", "delta", "spare_attempts", "public", "two_domains",
 )  # fmt: skip
 _STEP_FIELDS = (
     "kind", "clip_norm", "noise_multiplier", "sampling_rate", "releases", "after", "every", "scale",

@@ -140,6 +140,8 @@ class Plan(_Value):
             one, zeros at first.
         scores: (state, memory) -> {"scores": float32[items]}; run on the node, never released.
         public: the owners declared the data set public: noise may be 0. NOT PRIVATE.
+        two_domains: the roster has two domains, whose owners accept what that means: each can
+            subtract its own part from the total, and sees the other's under the other's noise.
     """
 
     version: Literal[1] = 1
@@ -158,6 +160,7 @@ class Plan(_Value):
     memory: Graph | None = None
     scores: Graph | None = None
     public: bool = False
+    two_domains: bool = False
 
     @model_validator(mode="after")
     def _is_consistent(self) -> "Plan":

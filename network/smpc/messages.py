@@ -8,7 +8,7 @@ be used in another. Ed25519: RFC 8032.
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any, Self
@@ -27,6 +27,7 @@ from pydantic import (
 )
 
 from network.smpc import ring
+from network.smpc.neighbours import degree, neighbourhood, share_threshold
 from network.smpc.shamir import MAX_SHARES, SHARE_BYTES
 
 KEY_BYTES = 32
@@ -106,7 +107,7 @@ class Agreement:
     Attributes:
         context: which attempt of what.
         roster: every domain's name and its node's Ed25519 key (64 hex characters).
-        threshold: tau, how many domains must survive; also how many shares open a secret.
+        threshold: tau, how many domains must survive.
         collusion: t, how many domains may be malicious.
         length: number of ring elements, P.
         bits: width of the ring, 32 or 64.
@@ -152,6 +153,24 @@ class Agreement:
     def names(self) -> tuple[str, ...]:
         """The roster's names, sorted."""
         return tuple(sorted(self.roster))
+
+    @cached_property
+    def share_threshold(self) -> int:
+        """How many shares open a secret."""
+        return share_threshold(len(self.roster), self.threshold, self.collusion)
+
+    def neighbourhood(self, name: str) -> tuple[str, ...]:
+        """A domain and those it masks with and deals shares to, sorted; see `neighbours`."""
+        return self._neighbourhoods[name]
+
+    @cached_property
+    def _neighbourhoods(self) -> dict[str, tuple[str, ...]]:
+        size = len(self.roster)
+        each = degree(size, self.threshold, self.collusion)
+        return {
+            name: tuple(self.names[other] for other in neighbourhood(index, size, each))
+            for index, name in enumerate(self.names)
+        }
 
     def holder(self, name: str) -> int:
         """The number of a domain's Shamir shares, from 1."""
@@ -243,7 +262,7 @@ class Receipt(_Message):
     """A domain's signature over its masked input.
 
     Attributes:
-        members: the domains whose pairwise masks are in it, sorted.
+        members: the domain itself and those whose pairwise masks are in it, sorted.
         digest: BLAKE3 of the masked elements' little-endian words.
     """
 
@@ -328,9 +347,14 @@ def receipt_message(transcript: bytes, domain: str, members: Sequence[str], dige
     return framed(b"coterie-receipt-v1", transcript, domain.encode(), digest, *names)
 
 
+def members_of(receipts: Iterable[Receipt]) -> tuple[str, ...]:
+    """All domains that some receipt is masked with, sorted: survivors and dropped ones."""
+    return tuple(sorted({name for receipt in receipts for name in receipt.members}))
+
+
 def confirmation_message(transcript: bytes, receipts: Mapping[str, Receipt]) -> bytes:
     """What every survivor signs: all members, all survivors and all masked inputs of the total."""
-    members = next(iter(receipts.values())).members
+    members = members_of(receipts.values())
     parts = [len(members).to_bytes(4, "big"), *(name.encode() for name in members)]
     for name in sorted(receipts):
         parts += [name.encode(), receipts[name].digest]

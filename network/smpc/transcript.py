@@ -35,6 +35,7 @@ from network.smpc.messages import (
     Unmasking,
     confirmation_message,
     is_signed,
+    members_of,
     pair_info,
     seed_digest,
     self_info,
@@ -80,8 +81,8 @@ def open_total(
     """
     adverts = verify_adverts(agreement, transcript.adverts)
     heard = transcript_hash(agreement, adverts)
-    members = _members(transcript.receipts)
-    survivors = verify_receipts(agreement, heard, members, transcript.receipts)
+    survivors = verify_receipts(agreement, heard, transcript.receipts)
+    members = members_of(survivors.values())
     message = confirmation_message(heard, survivors)
     verify_confirmations(agreement, message, survivors, transcript.confirmations)
     total = _sum_of(agreement, survivors, masked)
@@ -89,17 +90,18 @@ def open_total(
     answers = _answers(agreement, message, survivors, members, transcript.unmaskings)
     masks: list[Mask] = []
     for name in survivors:
-        shares = {holder: answer.seed_shares[name] for holder, answer in answers.items()}
+        shares = {h: a.seed_shares[name] for h, a in answers.items() if name in a.seed_shares}
         seed = _joined(agreement, heard, SEED, name, shares, dealt)
         if seed_digest(agreement, name, seed) != adverts[name].seed_digest:
             raise _dealer_lied(name)
         masks.append(Mask(mask_key(seed, self_info(heard, name)), subtract=True))
     for name in set(members) - set(survivors):
-        shares = {holder: answer.key_shares[name] for holder, answer in answers.items()}
+        shares = {h: a.key_shares[name] for h, a in answers.items() if name in a.key_shares}
         key = EphemeralKey(_joined(agreement, heard, KEY, name, shares, dealt))
         if key.public_key != adverts[name].mask_key:
             raise _dealer_lied(name)
-        masks += _between(heard, name, key, {n: adverts[n].mask_key for n in survivors})
+        around = [n for n in agreement.neighbourhood(name) if n in survivors]
+        masks += _between(heard, name, key, {n: adverts[n].mask_key for n in around})
     apply(total, masks)
     return ring.from_ring(total)
 
@@ -165,12 +167,6 @@ def _masked_file(folder: Path, agreement: Agreement, name: str) -> Path:
     return folder / f"masked-{agreement.holder(name):02d}.ring"
 
 
-def _members(receipts: Sequence[Receipt]) -> tuple[str, ...]:
-    if not receipts:
-        raise SharingRefused("the coordinator", "there is no masked input")
-    return receipts[0].members
-
-
 def _sum_of(
     agreement: Agreement, survivors: Mapping[str, Receipt], masked: Mapping[str, ring.Elements]
 ) -> ring.Elements:
@@ -210,7 +206,9 @@ def _answers(
         said = unmasking_message(message, name, answer.seed_shares, answer.key_shares)
         if not is_signed(said, answer.signature, agreement.roster[name]):
             raise SharingRefused(name, "its shares aren't signed for this set of survivors")
-        if set(answer.seed_shares) != set(survivors) or set(answer.key_shares) != dropped:
+        around = set(agreement.neighbourhood(name))
+        asked = set(survivors) & around, dropped & around
+        if (set(answer.seed_shares), set(answer.key_shares)) != asked:
             raise SharingRefused(name, "it signed shares of other domains than those asked for")
     if len(answers) < agreement.threshold:
         missing = [name for name in survivors if name not in answers]
@@ -241,7 +239,7 @@ def _joined(
                 raise SharingRefused(holder, f"it signed another share than {dealer} dealt to it")
         good[agreement.holder(holder)] = share
     try:
-        return shamir.join(good, agreement.threshold)
+        return shamir.join(good, agreement.share_threshold)
     except shamir.NotShares:
         raise _dealer_lied(dealer) from None
 
