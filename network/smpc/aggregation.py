@@ -172,7 +172,7 @@ class Party:
         masks = secrets.masks(members)
         self._secrets = None
         secrets.erase()
-        elements = ring.to_ring(value, self.agreement.bits)
+        elements = ring.into_ring(value, self.agreement.bits)
         digest = apply(elements, masks)
         message = receipt_message(secrets.transcript, self.me, members, digest)
         receipt = Receipt(

@@ -20,6 +20,7 @@ WORDS: Mapping[int, np.dtype] = {32: np.dtype("<u4"), 64: np.dtype("<u8")}
 
 _MAGIC = {32: b"Z32\x01", 64: b"Z64\x01"}
 _HEADER = struct.Struct("<4sQ")
+_NARROWED_AT_A_TIME = 2**16
 HEADER_BYTES = _HEADER.size
 MAX_LENGTH = 2**28
 """Most elements one frame may announce (2 GiB of 64-bit words)."""
@@ -53,6 +54,24 @@ def to_ring(values: NDArray[np.int64], bits: int = 64) -> Elements:
     """
     _check_array(values, [np.dtype(np.int64)])
     return values.view(word(bits)) if bits == 64 else values.astype(word(bits))
+
+
+def into_ring(values: NDArray[np.int64], bits: int) -> Elements:
+    """As `to_ring`, in the memory of `values`, which are overwritten in either ring.
+
+    Args:
+        values: int64 array of shape [P], contiguous and writable.
+    """
+    if bits == 64:
+        return to_ring(values, bits)
+    _check_array(values, [np.dtype(np.int64)])
+    words = values.view(word(bits))
+    kept = words[: values.size]
+    for begin in range(0, values.size, _NARROWED_AT_A_TIME):
+        # Low words lie at even places, never before where they go, so none is lost.
+        end = min(begin + _NARROWED_AT_A_TIME, values.size)
+        kept[begin:end] = words[2 * begin : 2 * end : 2]
+    return kept
 
 
 def from_ring(elements: Elements) -> NDArray[np.int64]:
