@@ -13,6 +13,7 @@ import argparse
 import contextlib
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -42,7 +43,7 @@ from coterie.partners import (
     start_domain,
     stop_domain,
 )
-from coterie.processes import free_ports
+from coterie.processes import free_ports, running
 from network.smpc.masks import Mask, apply
 from network.smpc.ring import to_ring, word
 from policies.mechanism import add_noise_share
@@ -86,7 +87,30 @@ def partners(folder: Path) -> Iterator[ct.Federation]:
             stop_domain(home, name)
 
 
-def approved(federation: ct.Federation, folder: Path, size: int, releases: int) -> ct.Plan:
+def silenced(federation: ct.Federation, folder: Path) -> float:
+    """How long after the plan's deadline a node that stopped answering is given up and named."""
+    plan = approved(federation, folder, 6400, 2, deadline_s=3)
+    pid = running(Home(folder).domain("south").pid_file) or 0
+    began = []
+
+    def stop(_: Any) -> None:
+        os.kill(pid, signal.SIGSTOP)
+        began.append(time.monotonic())
+
+    try:
+        federation.train(plan, folder / "silenced", stop)
+    except ct.RunInterrupted as error:
+        if "south" not in str(error):
+            raise
+        return round(time.monotonic() - began[0] - plan.deadline_s, 2)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    raise SystemExit("A silent node wasn't missed.")
+
+
+def approved(
+    federation: ct.Federation, folder: Path, size: int, releases: int, deadline_s: int = 600
+) -> ct.Plan:
     """A plan whose state and release have `size` numbers, agreed to by all owners."""
 
     def loss(state: Any, user: Any) -> Any:
@@ -96,7 +120,7 @@ def approved(federation: ct.Federation, folder: Path, size: int, releases: int) 
     plan = ct.Plan(
         name="round", purpose="benchmark", data=federation.data("interactions"),
         steps=[ct.Gradient("train", loss, ["table"], releases=releases, update=moved)],
-        state={"table": table.float()}, epsilon=5.0,
+        state={"table": table.float()}, epsilon=3.0, deadline_s=deadline_s,
     )  # fmt: skip
     answers = federation.submit(plan)
     if {answer["status"] for answer in answers.values()} != {"pending"}:
@@ -132,12 +156,13 @@ def whole_rounds(folder: Path, size: int, releases: int) -> tuple[Step, dict[str
             plan, folder / "run", lambda _: seen.append((time.monotonic(), cpu_of_all()))
         )
         step = federation.bind(plan).steps[0]
+        late = silenced(federation, folder)
     steady = np.array(seen)[WARM_UP - 1 :]
     wall, cpu = np.median(np.diff(steady, axis=0), axis=0)
     last = run.history[-1]
     return step, {
         "size": size, "ring": step.ring, "wall_s": round(wall, 3), "cpu_s": round(cpu, 3),
-        "phases": dict(last.seconds),
+        "phases": dict(last.seconds), "decided_after_deadline_s": late,
         "up_mb": round(last.received[NAMES[0]] / 1e6, 3),
         "down_mb": round(last.sent[NAMES[0]] / 1e6, 3),
     }  # fmt: skip

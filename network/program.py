@@ -153,6 +153,7 @@ class Plan:
         threshold: tau, how many partners must survive a round; default all of them. Fewer need
             more noise: every domain adds variance sigma^2 / (tau - t).
         spare_attempts: how many failed attempts may be repeated.
+        deadline_s: seconds that a domain may take over one step of a round; then it is left out.
         two_domains: there are only two partners, and each may see the other's total under the
             other's full noise (it can subtract its own part); both owners read so and decide.
         memory: (state, user) -> the user's private vector; never leaves her node. Steps find it
@@ -173,6 +174,7 @@ class Plan:
     collusion: int | None = None
     threshold: int | None = None
     spare_attempts: int = 2
+    deadline_s: int = 600
     two_domains: bool = False
     memory: Callable[[Any, Any], Tensor] | None = None
     scores: Callable[[Any, Tensor], Tensor] | None = None
@@ -230,6 +232,7 @@ class Plan:
             memory=memory,
             scores=self._trace_scores(length, bounds),
             public=self.epsilon is None,
+            deadline_s=self.deadline_s,
             two_domains=self.two_domains,
         )
         # No domain has more users than all together, so admission will find no larger total.

@@ -36,10 +36,6 @@ from network.smpc.messages import (
 from network.smpc.transcript import verify_transcript, write_transcript
 from policies.plan import Plan
 
-DEADLINE_S: Mapping[str, float] = {"share": 600.0}
-"""How long a domain may take to answer a step; `share` is where it computes."""
-
-_DEADLINE_S = 60.0
 _BEGUN = "begun.json"
 
 
@@ -93,7 +89,7 @@ def run_attempt(
         RoundAborted: too few domains are left. Take the next attempt number.
     """
     kept = attempt_folder(folder, step, release, attempt)
-    call = _Call(nodes, agreement_of(plan, step, release, attempt), state)
+    call = _Call(nodes, agreement_of(plan, step, release, attempt), state, plan.deadline_s)
     coordinator = Coordinator(call.agreement, call.exchange, call.left_out)
     try:
         begun = _read_begun(kept, call.heads)
@@ -171,7 +167,13 @@ class _Heads:
 class _Call:
     """Asks all domains at once and keeps who was silent, and why."""
 
-    def __init__(self, nodes: Mapping[str, NodeClient], agreement: Agreement, state: bytes) -> None:
+    def __init__(
+        self,
+        nodes: Mapping[str, NodeClient],
+        agreement: Agreement,
+        state: bytes,
+        deadline_s: float,
+    ) -> None:
         self.agreement = agreement
         self.left_out: dict[str, str] = {}
         self.lost: set[str] = set()
@@ -180,6 +182,7 @@ class _Call:
         self._nodes = nodes
         self._state = np.frombuffer(state, dtype=np.uint8)
         self._digest = blake3(state).hexdigest()
+        self._deadline_s = deadline_s
         self._holds: dict[str, bool] = {}
 
     def exchange(self, phase: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -200,7 +203,7 @@ class _Call:
 
     def _ask(self, phase: str, name: str, argument: Any) -> Any:
         node, context = self._nodes[name], self.agreement.context
-        until = time.monotonic() + DEADLINE_S.get(phase, _DEADLINE_S)
+        until = time.monotonic() + self._deadline_s
 
         def ask(method: str, **arguments: Any) -> Any:
             return node.stream(

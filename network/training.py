@@ -232,7 +232,7 @@ def _progress(
     down: list[NodeUnreachable] = []
     with ThreadPoolExecutor(len(nodes)) as pool:
         calls = {
-            name: pool.submit(node.stream, "progress", plan_hash=approved.hash)
+            name: pool.submit(node.stream, "progress", approved.deadline_s, plan_hash=approved.hash)
             for name, node in nodes.items()
         }
     for name, call in calls.items():

@@ -113,7 +113,7 @@ def meaning(graph: Graph) -> tuple[object, ...]:
 
 _PLAN_FIELDS = (
     "name", "purpose", "scientist", "dataset", "population_note", "catalogue", "collusion",
-    "threshold", "delta", "spare_attempts", "public", "two_domains",
+    "threshold", "delta", "spare_attempts", "public", "deadline_s", "two_domains",
 )  # fmt: skip
 _STEP_FIELDS = (
     "kind", "clip_norm", "noise_multiplier", "sampling_rate", "releases", "after", "every", "scale",

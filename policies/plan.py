@@ -140,6 +140,8 @@ class Plan(_Value):
             one, zeros at first.
         scores: (state, memory) -> {"scores": float32[items]}; run on the node, never released.
         public: the owners declared the data set public: noise may be 0. NOT PRIVATE.
+        deadline_s: seconds that a domain may take over one step of a round before the others go on
+            without it, or the attempt ends.
         two_domains: the roster has two domains, whose owners accept what that means: each can
             subtract its own part from the total, and sees the other's under the other's noise.
     """
@@ -160,6 +162,7 @@ class Plan(_Value):
     memory: Graph | None = None
     scores: Graph | None = None
     public: bool = False
+    deadline_s: Annotated[int, Field(ge=1, le=86_400)] = 600
     two_domains: bool = False
 
     @model_validator(mode="after")

@@ -12,13 +12,13 @@ from tests.network.roster_of_domains import PHASES, Domains
 
 def rosters() -> list[tuple[int, int, int]]:
     """(N, tau, t) with 2 tau > N + t, sparse and dense ones."""
-    return [
+    found = [
         (size, tau, t)
-        for size in (17, 18, 24, 33, 64)
+        for size in (17, 18, 23)
         for t in (1, 2, (size - 1) // 4, (size - 1) // 2)
         for tau in ((size + t) // 2 + 1, size - 1, size)
-        if tau > t
     ]
+    return [*found, (64, 64, 1), (64, 62, 4)]
 
 
 def graph(size: int, each: int) -> networkx.Graph:
