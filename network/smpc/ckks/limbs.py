@@ -22,8 +22,7 @@ def to_slots(values: NDArray[np.int64], layout: Layout) -> NDArray[np.complex128
     Raises:
         ValueError: a number is beyond the ring.
     """
-    bound = 2 ** (layout.ring - 1)
-    if values.size and not (-bound <= int(values.min()) and int(values.max()) < bound):
+    if (values != _within(values, layout.ring)).any():
         raise ValueError(f"a number is beyond {layout.ring} bits")
     numbers = np.zeros(layout.ciphertexts(values.size) * NUMBERS)
     for index, limb in enumerate(_limbs(values, layout)):
@@ -58,15 +57,20 @@ def from_slots(
     used = layout.limbs * length
     if whole[used:].any():
         raise NotIntegers("it holds more numbers than the plan releases")
-    limbs = whole[:used].reshape(layout.limbs, length)
-    weights = 2.0 ** (layout.limb_bits * np.arange(layout.limbs))
-    if not np.abs(weights @ limbs).max(initial=0.0) < 2.0 ** (layout.ring - 1):
-        raise NotIntegers("its total is beyond the plan's ring")
     total = np.zeros(length, dtype=np.int64)
-    # Wraps at most in between: the true total is within the ring.
-    for limb in limbs[::-1].astype(np.int64):
-        total = (total << layout.limb_bits) + limb if layout.limbs > 1 else limb
+    rounded = np.zeros(length)
+    for limb in whole[:used].reshape(layout.limbs, length)[::-1]:
+        # May wrap in between; if the true total is within 64 bits, it is right in the end.
+        total = (total << min(layout.limb_bits, 63)) + limb.astype(np.int64)
+        rounded = rounded * 2.0**layout.limb_bits + limb
+    wrapped = np.abs(rounded - total) > 2.0**62
+    if wrapped.any() or (total != _within(total, layout.ring)).any():
+        raise NotIntegers("its total is beyond the plan's ring")
     return total, distance
+
+
+def _within(values: NDArray[np.int64], ring: int) -> NDArray[np.int64]:
+    return values.clip(-(2 ** (ring - 1)), 2 ** (ring - 1) - 1)
 
 
 def _limbs(values: NDArray[np.int64], layout: Layout) -> list[NDArray[np.int64]]:
