@@ -20,6 +20,16 @@ from numpy.typing import NDArray
 
 from network.client import NodeClient, NodeRefused, NodeUnreachable
 from network.smpc.agreement import agreement_of
+from network.smpc.ckks.coordination import CkksBegun, CkksCoordinator
+from network.smpc.ckks.messages import (
+    Joining,
+    KeyAdvert,
+    TaggedConfirmation,
+    residues_bytes,
+    unpack_ciphertexts,
+    unpack_opening,
+)
+from network.smpc.ckks.transcript import verify_ckks_transcript, write_ckks_transcript
 from network.smpc.coordination import Begun, Coordinator, SumAborted
 from network.smpc.messages import (
     Advert,
@@ -90,20 +100,15 @@ def run_attempt(
         RoundAborted: too few domains are left. Take the next attempt number.
     """
     kept = attempt_folder(folder, step, release, attempt)
-    call = _Call(nodes, agreement_of(plan, step, release, attempt), state)
-    coordinator = Coordinator(call.agreement, call.exchange, call.left_out)
+    agreement = agreement_of(plan, step, release, attempt)
+    call = (_Call if plan.aggregation == "smpc" else _CkksCall)(nodes, agreement, state)
     try:
-        begun = _read_begun(kept, call.heads)
-        if begun is None:
-            begun = coordinator.begin()
-            _write_begun(kept, begun, call.heads)
-        opened = coordinator.finish(begun)
+        total, survivors = call.open_total(kept)
     except SumAborted as aborted:
         raise RoundAborted(
             aborted.domain, aborted.phase, str(aborted), lost=aborted.domain in call.lost
         ) from None
-    write_transcript(kept, call.agreement, opened.transcript, opened.masked, opened.total)
-    return Release(opened.total, opened.survivors, call.seconds)
+    return Release(total, survivors, call.seconds)
 
 
 def was_begun(folder: Path, step: str, release: int, attempt: int) -> bool:
@@ -128,7 +133,9 @@ def verify_rounds(plan: Plan, folder: Path) -> list[tuple[str, int, int]]:
     checked = []
     for kept in sorted((folder / "rounds").glob("*/messages.json")):
         step, release, attempt = kept.parent.name.rsplit("-", 2)
-        verify_transcript(agreement_of(plan, step, int(release), int(attempt)), kept.parent)
+        agreement = agreement_of(plan, step, int(release), int(attempt))
+        verify = verify_transcript if plan.aggregation == "smpc" else verify_ckks_transcript
+        verify(agreement, kept.parent)
         checked.append((step, int(release), int(attempt)))
     return checked
 
@@ -168,6 +175,10 @@ class _Heads:
 class _Call:
     """Asks all domains at once and keeps who was silent, and why."""
 
+    advert: type[Advert] | type[KeyAdvert] = Advert
+    shared: type[SealedShares] | type[Joining] = SealedShares
+    confirmation: type[Confirmation] | type[TaggedConfirmation] = Confirmation
+
     def __init__(self, nodes: Mapping[str, NodeClient], agreement: Agreement, state: bytes) -> None:
         self.agreement = agreement
         self.left_out: dict[str, str] = {}
@@ -176,6 +187,21 @@ class _Call:
         self.heads = _Heads()
         self._nodes = nodes
         self._state = np.frombuffer(state, dtype=np.uint8)
+
+    def open_total(self, kept: Path) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+        """Carry the attempt through and keep it: (total, survivors).
+
+        Raises:
+            SumAborted: too few domains are left.
+        """
+        coordinator = Coordinator(self.agreement, self.exchange, self.left_out)
+        found = _read_begun(kept, self.heads)
+        begun = coordinator.begin() if found is None else Begun.from_dict(found)
+        if found is None:
+            _write_begun(kept, begun.to_dict(), self.heads)
+        opened = coordinator.finish(begun)
+        write_transcript(kept, self.agreement, opened.transcript, opened.masked, opened.total)
+        return opened.total, opened.survivors
 
     def exchange(self, phase: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
         began = time.monotonic()
@@ -231,16 +257,54 @@ class _Call:
             return Unmasking.from_dict(said)
         if phase == "advertise":
             self.heads.held[name] = _part(said, "held", dict)
-            return Advert.from_dict(said.get("advert"))
+            return self.advert.from_dict(said.get("advert"))
         if phase == "confirm":
             self.heads.cosignatures[name] = _part(said, "cosignatures", list)
-            return Confirmation.from_dict(said.get("confirmation"))
+            return self.confirmation.from_dict(said.get("confirmation"))
         sealed, note = _part(said, "sealed", list), _part(said, "note", dict)
         if len(sealed) > len(self.agreement.roster):
             raise MalformedMessage("expected a list of sealed shares")
         _part(note, "extends", dict)
         self.heads.notes[name] = note
-        return [SealedShares.from_dict(each) for each in sealed]
+        return [self.shared.from_dict(each) for each in sealed]
+
+
+class _CkksCall(_Call):
+    """The same, with the messages of `network.smpc.ckks`."""
+
+    advert = KeyAdvert
+    shared = Joining
+    confirmation = TaggedConfirmation
+
+    def open_total(self, kept: Path) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+        coordinator = CkksCoordinator(self.agreement, self.exchange, self.left_out)
+        found = _read_begun(kept, self.heads)
+        begun = coordinator.begin() if found is None else CkksBegun.from_dict(found)
+        if found is None:
+            _write_begun(kept, begun.to_dict(), self.heads)
+        opened = coordinator.finish(begun)
+        write_ckks_transcript(
+            kept, self.agreement, opened.transcript, opened.ciphertexts, opened.total
+        )
+        return opened.total, opened.survivors
+
+    def _arguments(self, phase: str, name: str, argument: Any) -> dict[str, Any]:
+        if phase not in ("confirm", "unmask"):
+            return super()._arguments(phase, name, argument)
+        messages, total = argument
+        arguments = super()._arguments(phase, name, messages)
+        if phase == "confirm":
+            return {**arguments, "total": total.hex()}
+        if total is None:
+            return arguments
+        return {**arguments, "total": np.frombuffer(residues_bytes(total), dtype=np.uint8)}
+
+    def _read(self, phase: str, name: str, answer: Any) -> Any:
+        if phase == "reveal":
+            return unpack_ciphertexts(self.agreement, answer)
+        if phase == "unmask":
+            return None if isinstance(answer, str) else unpack_opening(self.agreement, answer)
+        return super()._read(phase, name, answer)
 
 
 def _part(said: Any, key: str, kind: type) -> Any:
@@ -254,20 +318,20 @@ def _part(said: Any, key: str, kind: type) -> Any:
     return said[key]
 
 
-def _read_begun(kept: Path, heads: _Heads) -> Begun | None:
+def _read_begun(kept: Path, heads: _Heads) -> dict[str, Any] | None:
     file = kept / _BEGUN
     if not file.exists():
         return None
-    found = json.loads(file.read_text())
+    found: dict[str, Any] = json.loads(file.read_text())
     heads.notes.update(found.pop("notes"))
-    return Begun.from_dict(found)
+    return found
 
 
-def _write_begun(kept: Path, begun: Begun, heads: _Heads) -> None:
+def _write_begun(kept: Path, begun: dict[str, Any], heads: _Heads) -> None:
     kept.mkdir(parents=True, exist_ok=True)
     temporary = kept / (_BEGUN + ".new")
     with temporary.open("w") as file:
-        json.dump({**begun.to_dict(), "notes": heads.notes}, file)
+        json.dump({**begun, "notes": heads.notes}, file)
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, kept / _BEGUN)
