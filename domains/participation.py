@@ -17,7 +17,7 @@ is `network.smpc.aggregation`, or `network.smpc.ckks` where the plan says so.
 import hashlib
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -145,6 +145,7 @@ class Participation:
         signing_key: the node's Ed25519 key.
         ledger: this domain's ledger; decides every release.
         folder: where the answers of attempts and released models are kept (0700).
+        why_not_roster: why a plan's partners aren't those pinned here; no round goes on with them.
     """
 
     def __init__(
@@ -153,8 +154,10 @@ class Participation:
         signing_key: Ed25519PrivateKey,
         ledger: Ledger,
         folder: Path,
+        why_not_roster: Callable[[Plan], str | None] = lambda plan: None,
     ) -> None:
         self._name = name
+        self._why_not_roster = why_not_roster
         self._signing_key = signing_key
         self._ledger = ledger
         self._folder = folder
@@ -179,7 +182,7 @@ class Participation:
         if status != "approved":
             raise RoundRefused(f"{self._name}: this plan is {status} here, so it can't run.")
         run = _OpenRun(plan, approvals, dataset)
-        missing = run.missing()
+        missing = run.missing() or self._why_not_roster(plan)
         if missing is not None:
             raise RoundRefused(f"{self._name}: {missing}.")
         with self._lock:
@@ -421,7 +424,7 @@ class Participation:
         status = self._ledger.status(plan_hash)
         if status != "approved":
             raise RoundRefused(f"{self._name}: this plan is {status} here: {self._why(plan_hash)}")
-        missing = run.missing()
+        missing = run.missing() or self._why_not_roster(run.plan)
         if missing is not None:
             raise RoundRefused(f"{self._name}: {missing}.")
         return run

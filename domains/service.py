@@ -27,6 +27,7 @@ from syft.service.user.user_roles import (
 from syft.store.db.db import DBManager
 from syft.types.errors import SyftException
 
+from domains.accounts import Accounts, AccountsError
 from domains.desk import Desk, DeskRefused
 from domains.enclosure import EnclosureFailed
 from domains.interactions import InteractionsError
@@ -45,6 +46,7 @@ from policies.plan import Plan, PlanUnreadable
 
 _log = structlog.get_logger("coterie.service")
 _REFUSALS = (
+    AccountsError,
     DeskRefused,
     EnclosureFailed,
     InteractionsError,
@@ -82,8 +84,9 @@ def _answering(method: Callable) -> Callable:
 
 @serializable(canonical_name="CoterieService", version=1)
 class CoterieService(AbstractService):
-    """The `coterie.*` methods of a node. `desk` and `participation` are set by the node."""
+    """The `coterie.*` methods of a node; what decides is set by the node."""
 
+    accounts: Accounts
     desk: Desk
     participation: Participation
 
@@ -315,6 +318,45 @@ class CoterieService(AbstractService):
         self.participation.finish(plan_hash, _bytes_of(state))
         return json.dumps({"status": self.desk.ledger.status(plan_hash)})
 
+    @service_method(path="coterie.members", name="members", roles=DATA_OWNER_ROLE_LEVEL)
+    @_answering
+    def members(self, context: AuthedServiceContext) -> str:
+        """Every account: email, role, until when, and why it ended."""
+        users = context.server.services.user
+        found = []
+        for user in users.stash.get_all(users.root_verify_key).unwrap():
+            term = self.accounts.term(str(user.verify_key))
+            found.append(
+                {
+                    "email": str(user.email),
+                    "role": user.role.name,
+                    "until": term.until if term else None,
+                    "over": self.accounts.why_ended(str(user.verify_key)) is not None,
+                }
+            )
+        return json.dumps(found)
+
+    @service_method(path="coterie.renew", name="renew", roles=DATA_OWNER_ROLE_LEVEL)
+    @_answering
+    def renew(self, context: AuthedServiceContext, email: str, days: int) -> str:
+        """Let an account last so many days from now; one that was ended comes back."""
+        key = self._member(context, email)
+        return self.accounts.renew(key, email, days).until
+
+    @service_method(path="coterie.expel", name="expel", roles=DATA_OWNER_ROLE_LEVEL)
+    @_answering
+    def expel(self, context: AuthedServiceContext, email: str, reason: str) -> str:
+        """End an account now, and with it every open plan of its holder; gives their hashes."""
+        key = self._member(context, email)
+        self.accounts.end(key, email, reason)
+        return json.dumps(self.desk.revoke_all(key, self._email(context), reason))
+
+    @service_method(path="coterie.status", name="status", roles=DATA_OWNER_ROLE_LEVEL)
+    @_answering
+    def status(self, context: AuthedServiceContext) -> str:
+        """How the node does, for its owner: version, minutes up, partners, co-signed heads."""
+        return json.dumps({"version": version("coterie"), **self.desk.status()})
+
     @service_method(path="coterie.recommend", name="recommend", roles=DATA_OWNER_ROLE_LEVEL)
     @_answering
     def recommend(self, context: AuthedServiceContext, user: str, count: int) -> str:
@@ -366,6 +408,19 @@ class CoterieService(AbstractService):
         ).unwrap()
         return str(user.email)
 
+    def _member(self, context: AuthedServiceContext, email: str) -> str:
+        """The verify key of somebody else's account."""
+        users = context.server.services.user
+        try:
+            user = users.stash.get_by_email(users.root_verify_key, email=email).unwrap()
+        except SyftException:
+            raise AccountsError(
+                "There is no account of that email: coterie domain members"
+            ) from None
+        if user.verify_key == users.root_verify_key:
+            raise AccountsError("The owner's own account lasts.")
+        return str(user.verify_key)
+
     def _own_plan(self, context: AuthedServiceContext, plan_hash: str) -> Plan:
         plan = self.desk.plan(plan_hash, str(context.credentials))
         if plan is None:
@@ -400,6 +455,7 @@ _OWNER_PATHS = (
     PATHS[ServiceRole.DATA_SCIENTIST]
     | {f"coterie.{m}" for m in (
         "recommend", "load_report", "ledger", "revoke", "preapprove", "envelopes", "discard",
+        "members", "renew", "expel", "status",
     )}
     | {
         "user.create", "user.get_all", "user.update", "user.delete", "user.search", "user.view",

@@ -9,6 +9,7 @@ path it names, once. Nodes and the hub both serve through this module.
 import asyncio
 import json
 import secrets
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -33,18 +34,20 @@ from syft.types.errors import SyftException
 from network.answers import Seal
 from network.client import API
 from network.connections import serve_app
-from network.envelope import MAX_MESSAGE_BYTES, BytesRefused, Envelope, open_envelope
+from network.envelope import MAX_MESSAGE_BYTES, BytesRefused, open_envelope
 from network.health import CONTENT_TYPE, Health
 from network.limits import BodyRoom, Limits, LoginBackoff, Rate, TooMuch
+from network.passwords import why_weak
 from network.reader import install_strict_reader, read
 from network.reader_names import OWNER, PLAIN, STORED
 from network.refusals import refusal_of
 from network.replay import ISSUED, CallMemory, CallRefused
+from network.tls import is_local
 
-__all__ = ["API", "open_app", "serve_app"]
+__all__ = ["API", "open_app", "read_store_strictly", "serve_app"]
 
-MIN_PASSWORD = 12
 _MAX_LOGIN_BYTES = 4096
+_FORWARDED = ("forwarded", "via", "x-forwarded-for", "x-forwarded-proto", "x-real-ip")
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -52,6 +55,7 @@ _HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
 }
+_CHANGING_MEMBERS = frozenset({"user.create", "user.update", "user.delete"})
 _LISTED_AND_REFUSED = frozenset({"action.get"})
 """Syft's `asset.data` asks for this path and shows nothing when it is refused."""
 
@@ -60,12 +64,18 @@ _log = structlog.get_logger("coterie.gate")
 Paths = Callable[[ServiceRole], frozenset[str]]
 
 
+def read_store_strictly() -> None:
+    """Make Syft in this process read what a server reads of its database; before it starts."""
+    install_strict_reader(STORED)
+
+
 def open_app(
     server: Server,
     paths_of: Paths,
     calls: Path,
     limits: Limits | None = None,
     why_not_ready: Callable[[], str | None] = lambda: None,
+    why_ended: Callable[[str], str | None] = lambda key: None,
 ) -> FastAPI:
     """The HTTP face of a node or hub: metadata, login, a member's method list and signed calls.
 
@@ -76,12 +86,14 @@ def open_app(
         paths_of: the service paths that a role may call; everything else is refused.
         calls: the file that remembers which calls were answered.
         why_not_ready: a sentence while the server should get no calls; says nothing private.
+        why_ended: a sentence if the account with this verify key may no longer call.
     """
-    install_strict_reader(STORED)
+    read_store_strictly()
     limits = limits or Limits()
-    gate = _Gate(server, paths_of, CallMemory(calls), limits)
+    gate = _Gate(server, paths_of, CallMemory(calls), limits, why_ended)
     health = Health()
     app = FastAPI(title=server.name, docs_url=None, redoc_url=None, openapi_url=None)
+    app.state.body_of = gate.body_of
 
     @app.middleware("http")
     async def guard(request: Request, proceed: Callable) -> Response:
@@ -135,6 +147,7 @@ def open_app(
 
     @app.post(f"{API}/login")
     async def login(request: Request) -> Response:
+        gate.require_private_channel(request)
         async with gate.body_of(request, _MAX_LOGIN_BYTES) as blob:
             return await run_in_threadpool(gate.log_in, _json_object(blob), _address(request))
 
@@ -154,13 +167,23 @@ def open_app(
 class _Gate:
     """What stands between the bytes of a request and the Syft server."""
 
-    def __init__(self, server: Server, paths_of: Paths, calls: CallMemory, limits: Limits) -> None:
+    def __init__(
+        self,
+        server: Server,
+        paths_of: Paths,
+        calls: CallMemory,
+        limits: Limits,
+        why_ended: Callable[[str], str | None],
+    ) -> None:
         self._server, self._paths_of, self._calls, self._limits = server, paths_of, calls, limits
+        self._why_ended = why_ended
         self.addresses = Rate(limits.requests_per_s, limits.request_burst)
         self._accounts = Rate(limits.calls_per_s, limits.burst)
         self._backoff = LoginBackoff(limits)
         self._room = BodyRoom(limits.bodies_bytes)
         self._methods = lru_cache(maxsize=16)(self._methods_of_role)
+        self._members: dict[str, tuple[SyftVerifyKey, ServiceRole]] = {}
+        self._changing_members = threading.Lock()
 
     @asynccontextmanager
     async def body_of(self, request: Request, limit: int) -> AsyncIterator[bytes]:
@@ -193,17 +216,20 @@ class _Gate:
     def answer(self, blob: bytes) -> Response:
         """Authenticate, read, allow and carry out one signed call."""
         envelope = open_envelope(blob)
-        key = self._member_key(envelope.key.hex())
+        key, role = self._member(envelope.key.hex())
         self._accounts.spend(envelope.key.hex())
-        role = self._server.get_role_for_credentials(key)
         is_owner = role.value >= ServiceRole.DATA_OWNER.value
         message = read(envelope.message, OWNER if is_owner else PLAIN)
         if not isinstance(message, SyftAPICall):
             raise BytesRefused("Expected a SyftAPICall inside the signed envelope.")
-        why = self._why_not(message, role) or self._seen(envelope, message)
-        if why is not None:
-            _log.info("refused", why=why, role=role.name)
-            return _reply(self._signed(SyftError(message=why)))
+        try:
+            self._check_allowed(message, role)
+            remembered = self._calls.take(
+                envelope.key, message.id.value.bytes, message.kwargs.pop(ISSUED, None)
+            )
+        except CallRefused as why:
+            _log.info("refused", why=str(why), role=role.name)
+            return _reply(self._signed(SyftError(message=str(why))))
         call = _VerifiedCall(
             credentials=key,
             serialized_message=envelope.message,
@@ -211,9 +237,26 @@ class _Gate:
             cached_deseralized_message=message,
         )
         try:
+            if message.path not in _CHANGING_MEMBERS:
+                return self._carried_out(call)
+            with self._changing_members:
+                try:
+                    return self._carried_out(call)
+                finally:
+                    self._members.clear()
+        finally:
+            remembered()
+
+    def _carried_out(self, call: SignedSyftAPICall) -> Response:
+        try:
             return _reply(self._server.handle_api_call(call))
         except SyftException as error:
             return _reply(self._signed(SyftError.from_public_exception(error)))
+
+    def _check_allowed(self, message: SyftAPICall, role: ServiceRole) -> None:
+        why = self._why_not(message, role)
+        if why is not None:
+            raise CallRefused(why)
 
     def _why_not(self, message: SyftAPICall, role: ServiceRole) -> str | None:
         if message.server_uid != self._server.id:
@@ -222,40 +265,64 @@ class _Gate:
             return refusal_of(message.path, role.name)
         if not message.blocking:
             return "Non-blocking calls need a job queue, which Coterie does not run. Call blocking."
-        if message.path in ("user.create", "user.update"):
+        if message.path in _CHANGING_MEMBERS:
+            if message.args:
+                return f"Name the arguments of {message.path}."
             password = message.kwargs.get("password")
-            if isinstance(password, str) and len(password) < MIN_PASSWORD:
-                return f"A password has at least {MIN_PASSWORD} characters; leave it to `invite`."
-        return None
-
-    def _seen(self, envelope: Envelope, message: SyftAPICall) -> str | None:
-        """Why the call isn't taken, or None once it is remembered."""
-        try:
-            self._calls.take(envelope.key, message.id.value.bytes, message.kwargs.pop(ISSUED, None))
-        except CallRefused as error:
-            return str(error)
+            if isinstance(password, str):
+                return why_weak(password, str(message.kwargs.get("email") or ""))
         return None
 
     def _signed(self, value: Any) -> Any:
         return SyftAPIData(data=value).sign(self._server.signing_key)
 
-    def _member_key(self, key: str) -> SyftVerifyKey:
+    def _member(self, key: str) -> tuple[SyftVerifyKey, ServiceRole]:
+        """The account with this verify key; kept until a call changes accounts, for its speed."""
+        key = key.lower()
+        found = self._members.get(key) or self._look_up(key)
+        why = self._why_ended(key)
+        if why is not None:
+            raise HTTPException(401, why)
+        return found
+
+    def _look_up(self, key: str) -> tuple[SyftVerifyKey, ServiceRole]:
         try:
             verify_key = SyftVerifyKey.from_string(key)
         except Exception:
             raise HTTPException(401, "Not an Ed25519 key.") from None
-        if not self._server.services.user.stash.verify_key_exists(verify_key).unwrap():
-            raise HTTPException(
-                401, "This key has no account here. Ask the owner for an invitation."
-            )
-        return verify_key
+        with self._changing_members:
+            if not self._server.services.user.stash.verify_key_exists(verify_key).unwrap():
+                raise HTTPException(
+                    401, "This key has no account here. Ask the owner for an invitation."
+                )
+            found = verify_key, self._server.get_role_for_credentials(verify_key)
+            self._members[key] = found
+        return found
+
+    def require_private_channel(self, request: Request) -> None:
+        """An answer to a login holds the account's signing key: it may not pass in clear.
+
+        Raises:
+            HTTPException: neither encrypted nor from this machine itself. A local proxy that isn't
+                declared would make every caller look local, so its headers count as being one.
+        """
+        if request.url.scheme == "https":
+            return
+        forwarded = any(name in request.headers for name in _FORWARDED)
+        if is_local(_address(request)) and not forwarded:
+            return
+        raise HTTPException(
+            403,
+            "Nobody logs in over an unencrypted line: use the node's https:// address. Behind a "
+            "TLS proxy, declare it: proxies in domain.toml, see docs/security.md.",
+        )
 
     def methods_of(self, verify_key: str, protocol: str) -> Response:
         """The methods that a member's role may call: the same for all of that role."""
-        key = self._member_key(verify_key)
+        key, role = self._member(verify_key)
         if not (protocol == "dev" or (protocol.isdecimal() and len(protocol) < 4)):
             raise HTTPException(422, "The communication protocol is a number or 'dev'.")
-        return self._methods(self._server.get_role_for_credentials(key), protocol, key)
+        return self._methods(role, protocol, key)
 
     def _methods_of_role(self, role: ServiceRole, protocol: str, key: SyftVerifyKey) -> Response:
         api = self._server.get_api(key, protocol)
@@ -275,9 +342,10 @@ class _Gate:
             account = self._account_of(email, password)
             if account is None:
                 _log.warning("login refused", address=address)
-                return _reply(SyftError(message="Wrong email or password."))
+                return _reply(SyftError(message="wrong email or password."))
             passed()
-            return _reply(account)
+            why = self._why_ended(str(account.signing_key.verify_key))
+            return _reply(SyftError(message=why) if why is not None else account)
 
     def _account_of(self, email: str, password: str) -> Any:
         """Takes as long for an unknown email as for a wrong password."""
@@ -291,7 +359,8 @@ class _Gate:
             return None
         try:
             return users.exchange_credentials(context=context).value
-        except (SyftException, ValueError):
+        except (SyftException, ValueError) as error:
+            _log.info("login failed", error=type(error).__name__)
             return None
 
 
