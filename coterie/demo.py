@@ -386,7 +386,7 @@ class Demo:
             folder.path / "dashboard.log",
             "127.0.0.1",
             port,
-            "/_stcore/health",
+            f"http://127.0.0.1:{port}/_stcore/health",
         )
         return f"http://127.0.0.1:{port}"
 

@@ -17,12 +17,13 @@ from domains.confinement import ProbeFailed, probe
 from domains.folder import DomainFolder
 from network.answers import Answer, AnswerRefused, ask
 from network.gate import API
+from network.tls import CERTIFICATE, TlsError, days_left, is_local, secured
 
 _STRANGER = "https://stranger.example"
 _TIMEOUT_S = (5, 10)
 _ENOUGH_DISK = 2**30
+_SOON_DAYS = 30
 _NEEDED_WALLS = frozenset({"network", "other files", "writing", "processes", "memory"})
-_LOCAL = ("127.0.0.1", "localhost", "::1")
 
 
 class Verdict(StrEnum):
@@ -97,7 +98,7 @@ class _Stranger:
 
     def _lets_pages_in(self) -> bool:
         try:
-            answer = self._session.get(
+            answer = secured(self._session, self._url).get(
                 f"{self._url}{API}/", headers={"Origin": _STRANGER}, timeout=_TIMEOUT_S, stream=True
             )
         except requests.RequestException:
@@ -115,9 +116,10 @@ def _encrypted(url: str) -> Finding:
     parts = urlsplit(url)
     if parts.scheme == "https":
         return Finding("encryption", Verdict.GOOD, "TLS.")
-    if parts.hostname in _LOCAL:
+    if is_local(parts.hostname):
         return Finding("encryption", Verdict.GOOD, "Not encrypted, and not leaving this machine.")
-    return Finding("encryption", Verdict.BAD, "Not encrypted. Put a TLS proxy before the node.")
+    told = "Not encrypted: coterie domain init --tls, or put a TLS proxy before the node."
+    return Finding("encryption", Verdict.BAD, told)
 
 
 def examine_on_its_machine(home: Home, name: str) -> list[Finding]:
@@ -157,8 +159,28 @@ def examine_on_its_machine(home: Home, name: str) -> list[Finding]:
             Verdict.GOOD if free >= _ENOUGH_DISK else Verdict.BAD,
             f"{free / 2**30:.1f} GiB free; the ledger needs room before anything can be released.",
         ),
+        *_certificate(folder),
         *_walls(folder),
     ]
+
+
+def _certificate(folder: DomainFolder) -> list[Finding]:
+    settings = folder.settings()
+    if not settings.tls and not settings.proxies:
+        if is_local(settings.host):
+            return []
+        told = "Neither TLS nor a TLS proxy in domain.toml: nobody can log in from elsewhere."
+        return [Finding("certificate", Verdict.BAD, told)]
+    if not settings.tls and not (folder.path / CERTIFICATE).exists():
+        return []
+    try:
+        days = days_left(folder.path)
+    except TlsError as error:
+        return [Finding("certificate", Verdict.BAD, str(error))]
+    if days >= _SOON_DAYS:
+        return [Finding("certificate", Verdict.GOOD, f"Holds for {days} days.")]
+    told = f"Holds for {max(days, 0)} days. Renew it: coterie domain certificate --help"
+    return [Finding("certificate", Verdict.BAD if days < 0 else Verdict.WEAK, told)]
 
 
 def _closed_files(folder: DomainFolder) -> Finding:

@@ -13,6 +13,7 @@ from syft.types.uid import UID
 
 from domains.request import PlanChange
 from network.client import NodeClient, NodeRefused, log_in
+from network.tls import is_trusted
 from policies.approvals import APPROVAL_DAYS, OwnerKeyError, load_owner_key, sign_approval
 from policies.canonical import sha256_hex
 from policies.envelopes import Envelope, sign_envelope
@@ -136,12 +137,29 @@ class Owner:
             raise OwnerKeyError("This session has no key to sign with. Give the owner's key file")
         return self.key
 
-    def invite(self, email: str, name: str, role: str) -> str:
+    def members(self) -> list[dict[str, Any]]:
+        """The node's accounts: email, role, until when, whether it's over."""
+        return json.loads(self.node.call("members"))
+
+    def renew(self, email: str, days: int) -> str:
+        """Let an account last so many days from now; gives until when."""
+        return str(self.node.call("renew", email=email, days=days))
+
+    def expel(self, email: str, reason: str) -> list[str]:
+        """End an account and its holder's open plans; gives their hashes."""
+        return json.loads(self.node.call("expel", email=email, reason=reason))
+
+    def invite(self, email: str, name: str, role: str, *, again: bool = False) -> str:
         """Make an account with a generated password, which is returned once.
 
         Args:
             role: 'scientist' or 'auditor'.
+            again: end and delete the account of that email first.
         """
+        if again:
+            self.expel(email, "invited again")
+            (known,) = [u for u in self.node.call_syft("user.get_all") if str(u.email) == email]
+            self.node.call_syft("user.delete", uid=known.id)
         password = secrets.token_urlsafe(24)
         self.node.call_syft(
             "user.create",
@@ -172,6 +190,12 @@ def log_in_owner(login: Path, key: Path | None, passphrase: str | None = None) -
         FileNotFoundError, NodeUnreachable, LoginFailed, OwnerKeyError.
     """
     account = json.loads(login.read_text())
-    node = log_in(account["url"], account["email"], account["password"], account.get("node_key"))
+    node = log_in(
+        account["url"],
+        account["email"],
+        account["password"],
+        account.get("node_key"),
+        None if is_trusted(account["url"]) else account.get("certificate"),
+    )
     signing = load_owner_key(key, passphrase) if key is not None else None
     return Owner(node, signing, account["email"])

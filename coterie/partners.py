@@ -1,11 +1,14 @@
 """A partner's side on this machine: make a domain, give it data, start it, invite, pin."""
 
+import ipaddress
 import json
 import os
 import secrets
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import tomli_w
 
@@ -26,6 +29,15 @@ from domains.folder import (
 from network.client import log_in
 from network.gate import API
 from network.hub import Card, announce, new_card
+from network.tls import (
+    CERTIFICATE,
+    KEY,
+    TlsError,
+    create_certificate,
+    pin_of,
+    trust,
+    trust_own_server,
+)
 from policies.approvals import create_owner_key, owner_key_hex
 
 
@@ -36,13 +48,23 @@ def create_domain(
     port: int,
     passphrase: str | None = None,
     public_url: str | None = None,
+    *,
+    tls: bool = False,
+    proxies: Sequence[str] = (),
+    database_url: str | None = None,
 ) -> DomainSettings:
     """Make a domain and its owner: two keys, a generated password, all in 0600 files.
 
+    Args:
+        tls: make a TLS key and certificate too, and serve with them.
+        proxies: addresses or networks of TLS proxies before the node.
+        database_url: Postgres, for Syft and the ledger; SQLite files by default.
+
     Raises:
-        FolderError, OwnerKeyError: the name is unusable or taken.
+        FolderError, OwnerKeyError: the name is unusable or taken, or an option makes no sense.
     """
     require_name(name)
+    _check_proxies(proxies)
     folder = home.domain(name)
     if folder.path.exists():
         raise FolderError(f"{folder.path} exists already. Start it: coterie domain up {name}")
@@ -53,11 +75,26 @@ def create_domain(
     settings = created.settings()
     if public_url is not None:
         settings = _with_public_url(created, settings, public_url)
+    if database_url is not None:
+        write_private(created.path / "database.url", database_url)
+    settings = settings.model_copy(
+        update={
+            "tls": tls,
+            "proxies": tuple(proxies),
+            "database": "sqlite" if database_url is None else "postgres",
+        }
+    )
+    created.write_settings(settings)
+    if tls or proxies:
+        renew_certificate(created)
+    if database_url is not None:
+        _ = created.database_url
     login = {
         "url": url_of(settings),
         "email": settings.owner_email,
         "password": password,
         "node_key": created.node_key().public_key().public_bytes_raw().hex(),
+        **_certificate_of(created),
     }
     write_private(home.owner_login(name), json.dumps(login, indent=2))
     return settings
@@ -74,10 +111,43 @@ def _with_public_url(folder: DomainFolder, settings: DomainSettings, url: str) -
     return changed
 
 
+def _check_proxies(proxies: Sequence[str]) -> None:
+    for each in proxies:
+        try:
+            ipaddress.ip_network(each)
+        except ValueError:
+            raise FolderError(
+                f"'{each[:60]}' is no address or network of a proxy. Expected 10.0.0.5 or "
+                "10.0.0.0/24."
+            ) from None
+
+
+def renew_certificate(folder: DomainFolder) -> None:
+    """A new TLS key, certificate and signing request for the domain; the node must restart."""
+    settings = folder.settings()
+    public = urlsplit(settings.public_url or "").hostname
+    hosts = [*([public] if public else []), settings.host, "localhost", "127.0.0.1"]
+    create_certificate(folder.path, f"coterie {settings.name}", hosts)
+
+
+def _certificate_of(folder: DomainFolder) -> dict[str, str]:
+    """What clients are given to trust the domain's TLS by, if they need anything."""
+    settings = folder.settings()
+    pin = pin_of(folder.path) if settings.tls or settings.proxies else None
+    return {} if pin is None else {"certificate": pin}
+
+
 def url_of(settings: DomainSettings) -> str:
     """Where this machine reaches the node."""
     host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host
-    return f"http://{host}:{settings.port}"
+    return f"{'https' if settings.tls else 'http'}://{host}:{settings.port}"
+
+
+def trust_own(folder: DomainFolder) -> None:
+    """Let this process take the certificate in the domain's folder as the node's."""
+    settings = folder.settings()
+    if settings.tls:
+        trust_own_server(url_of(settings), folder.path)
 
 
 def add_data(
@@ -146,14 +216,27 @@ def _copy_private(source: Path, target: Path) -> None:
         shutil.copyfileobj(rows, file)
 
 
-def start_domain(home: Home, name: str, hub: str | None, *, foreground: bool = False) -> str:
+def start_domain(
+    home: Home,
+    name: str,
+    hub: str | None,
+    *,
+    foreground: bool = False,
+    hub_certificate: Path | None = None,
+) -> str:
     """Start the node (in this process if `foreground`) and announce it; gives its address.
 
+    Args:
+        hub_certificate: file of the hub's certificate, if the system doesn't know its authority.
+
     Raises:
-        FolderError, AlreadyRunning, ProcessError, HubError.
+        FolderError, AlreadyRunning, ProcessError, HubError, TlsError.
     """
     folder = home.domain(name)
     settings = folder.settings()
+    trust_own(folder)
+    if hub is not None:
+        _trust_hub(folder, hub, hub_certificate)
     if foreground:
         from domains.node import serve
 
@@ -171,11 +254,23 @@ def start_domain(home: Home, name: str, hub: str | None, *, foreground: bool = F
         folder.log_file,
         settings.host,
         settings.port,
-        f"{API}/",
+        f"{url_of(settings)}{API}/",
     )
     if hub is not None:
         announce(hub, card_of(folder))
     return url_of(settings)
+
+
+def _trust_hub(folder: DomainFolder, hub: str, certificate: Path | None) -> None:
+    """The hub's certificate, and ours to show where it asks its callers for theirs."""
+    own = (folder.path / CERTIFICATE, folder.path / KEY)
+    has_own = all(each.exists() for each in own)
+    try:
+        pem = None if certificate is None else certificate.read_text()
+    except OSError as error:
+        raise TlsError(f"{certificate} can't be read: {error.strerror}") from None
+    if pem is not None or has_own:
+        trust(hub, pem, *(own if has_own else ()))
 
 
 def card_of(folder: DomainFolder) -> Card:
@@ -203,6 +298,7 @@ def domain_status(home: Home, name: str) -> dict[str, Any]:
     }
     if status["up"]:
         owner = open_owner(home, name, with_key=False)
+        status |= json.loads(owner.node.call("status"))
         status["budgets"] = json.loads(owner.node.call("budgets"))
         status["loaded"] = json.loads(owner.node.call("load_report"))
     return status
@@ -212,31 +308,59 @@ def open_owner(
     home: Home, name: str, *, with_key: bool = True, passphrase: str | None = None
 ) -> Owner:
     """The owner's session, from her login file and, if asked, her key on this machine."""
-    home.domain(name).settings()
+    trust_own(home.domain(name))
     key = home.owner_key(name)
     return log_in_owner(home.owner_login(name), key if with_key else None, passphrase)
 
 
-def invite(home: Home, name: str, email: str, role: str, out: Path) -> None:
-    """Make an account and add its login to the JSON file `out` (0600) under the domain's name."""
+def invite(
+    home: Home, name: str, email: str, role: str, out: Path, *, days: int = 90, again: bool = False
+) -> str:
+    """Make an account and add its login to the JSON file `out` (0600) under the domain's name.
+
+    Args:
+        days: after which the account stops working unless it is renewed.
+        again: end the account of that email first, with its open plans: new password, new key.
+
+    Returns:
+        When it expires.
+    """
     if role not in ROLES:
         raise FolderError(f"The role must be one of {', '.join(ROLES)}, got '{role[:20]}'.")
+    folder = home.domain(name)
+    settings = folder.settings()
     owner = open_owner(home, name, with_key=False)
-    password = owner.invite(email, email.partition("@")[0], role)
+    password = owner.invite(email, email.partition("@")[0], role, again=again)
+    until = owner.renew(email, days)
     log_in(owner.node.url, email, password)
     accounts = json.loads(out.read_text()) if out.exists() else {}
     accounts[name] = {
-        "url": owner.node.url,
+        "url": settings.public_url or owner.node.url,
         "email": email,
         "password": password,
         "node_key": owner.node.node_key,
+        **_certificate_of(folder),
     }
     out.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     write_private(out, json.dumps(accounts, indent=2))
+    return until
+
+
+def unpin_peer(folder: DomainFolder, peer: str) -> None:
+    """Trust a partner's keys no longer: a running node refuses every further round with it.
+
+    Raises:
+        FolderError: it isn't pinned.
+    """
+    settings = folder.settings()
+    if peer not in settings.peers:
+        raise FolderError(f"{settings.name} has not pinned '{peer[:40]}'.")
+    peers = {name: keys for name, keys in settings.peers.items() if name != peer}
+    folder.write_settings(settings.model_copy(update={"peers": peers}))
 
 
 def pin_peer(folder: DomainFolder, peer: str, node_key: str, owner_key: str) -> None:
-    """Pin a partner's keys in `domain.toml`; a running node reads it at its next start."""
+    """Pin a partner's keys in `domain.toml`; a running node reads it at once."""
     require_name(peer)
     settings = folder.settings()
     try:

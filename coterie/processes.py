@@ -12,6 +12,10 @@ from pathlib import Path
 
 import requests
 
+from network.secrets import SECRETS, variable_of
+from network.tls import secured
+
+_SECRETS = (SECRETS, variable_of("node.key"), variable_of("database.url"))
 START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 20.0
 
@@ -68,7 +72,7 @@ def start(
 
     Args:
         command: arguments after the Python interpreter, e.g. `-m domains.node FOLDER`.
-        probe: path that answers 200 when the process is ready.
+        probe: address that answers 200 when the process is ready.
 
     Raises:
         AlreadyRunning: its process is alive.
@@ -92,7 +96,7 @@ def start(
         _write_pid(held, process.pid)
     finally:
         os.close(held)
-    _wait_until_ready(name, process, log, began, f"http://{_reachable(host)}:{port}{probe}")
+    _wait_until_ready(name, process, log, began, probe)
     return process
 
 
@@ -139,8 +143,9 @@ def _wait_until_ready(
         if process.poll() is not None:
             raise ProcessError(f"{name} did not start: {_last_words(log, began)}")
         try:
-            if requests.get(url, timeout=2).status_code == 200:
-                return
+            with requests.Session() as session:
+                if secured(session, url).get(url, timeout=2).status_code == 200:
+                    return
         except requests.RequestException:
             time.sleep(0.1)
     process.kill()
@@ -154,13 +159,9 @@ def _last_words(log: Path, began: int) -> str:
     return text.splitlines()[-1] if text else f"it ended without a word. See {log}."
 
 
-def _reachable(host: str) -> str:
-    return "127.0.0.1" if host in ("0.0.0.0", "::") else host
-
-
 def _environment() -> dict[str, str]:
     """What a server process needs of this one's environment, and nothing else."""
-    kept = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV")
+    kept = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV", *_SECRETS)
     environment = {name: os.environ[name] for name in kept if name in os.environ}
     return {**environment, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
 

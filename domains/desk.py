@@ -2,14 +2,15 @@
 
 import math
 import threading
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from domains.dataset import PrivateDataset
-from domains.folder import DomainSettings, write_private
+from domains.folder import DomainSettings, Peer, write_private
 from domains.participation import Participation, read_model
 from policies.accounting import ADJACENCY, epsilon_at_every_partner, plan_epsilon
 from policies.admission import PlanRefused, admit
@@ -42,6 +43,7 @@ class Desk:
         ledger: this domain's ledger.
         datasets: the loaded data sets by name.
         plans: folder where submitted plans are kept as canonical JSON.
+        peers: the partners pinned at the moment; by default those in `settings`.
     """
 
     def __init__(
@@ -51,8 +53,10 @@ class Desk:
         ledger: Ledger,
         datasets: Mapping[str, PrivateDataset],
         plans: Path,
+        peers: Callable[[], Mapping[str, Peer]] | None = None,
     ) -> None:
         self.name = settings.name
+        self._peers = peers or (lambda: settings.peers)
         self.ledger = ledger
         self._settings = settings
         self._node_key = node_key
@@ -61,6 +65,7 @@ class Desk:
         self._envelopes = plans / "envelopes"
         # One decision after the other, so that what a rule saw still holds when it is recorded.
         self._deciding = threading.RLock()
+        self._began = time.monotonic()
         for folder in (plans, self._envelopes):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for dataset in datasets.values():
@@ -282,6 +287,37 @@ class Desk:
         return self._end(
             plan, "withdrawn", by, reason, ("pending", "awaiting signature", "approved")
         )
+
+    def status(self) -> dict[str, Any]:
+        """For the owner: how long the node is up, its partners, the last heads they co-signed."""
+        last = {c["witness"]: c for c in self.ledger.heads.kept()}
+        return {
+            "up_minutes": int((time.monotonic() - self._began) // 60),
+            "data_sets": sorted(self._datasets),
+            "peers": {
+                name: {
+                    "node_key": peer.node_key,
+                    "cosigned": last[name]["size"] if name in last else None,
+                    "cosigned_at": last[name]["time"] if name in last else None,
+                }
+                for name, peer in sorted(self._peers().items())
+            },
+        }
+
+    def revoke_all(self, scientist: str, decided_by: str, reason: str) -> list[str]:
+        """End every open plan that this account submitted; gives their hashes."""
+        ended = []
+        for record in self.ledger.plans():
+            if record.scientist != scientist:
+                continue
+            plan = self._known(record.plan_hash)
+            try:
+                statuses = ("pending", "awaiting signature", "approved")
+                self._end(plan, "revoked", decided_by, reason, statuses)
+            except DeskRefused:
+                continue
+            ended.append(plan.hash)
+        return ended
 
     def _end(self, plan: Plan, how: str, by: str, reason: str, statuses: Sequence[str]) -> str:
         shown = sha256_hex(self.explain(plan).encode())
@@ -559,16 +595,25 @@ class Desk:
             return refusal
         return Refusal(refusal.rule, f"{refusal.message}\nA plan that fits: {'; or '.join(offers)}")
 
+    def why_not_roster(self, plan: Plan) -> str | None:
+        """Why a plan's partners aren't, or no longer, those that the owner pinned."""
+        try:
+            self._check_roster(plan)
+        except PlanRefused as error:
+            return str(error)
+        return None
+
     def _check_roster(self, plan: Plan) -> None:
         entries = {entry.name: entry for entry in plan.roster}
         mine = entries.get(self.name)
         expected = (self._settings.server_uid, self._node_key, self._settings.owner_key)
         if mine is None or (mine.server_uid, mine.node_key, mine.owner_key) != expected:
             raise PlanRefused("roster", f"The plan's roster doesn't name {self.name} as it is.")
+        pinned = self._peers()
         for name, entry in entries.items():
             if name == self.name:
                 continue
-            peer = self._settings.peers.get(name)
+            peer = pinned.get(name)
             if peer is None or (peer.node_key, peer.owner_key) != (entry.node_key, entry.owner_key):
                 raise PlanRefused(
                     "roster",

@@ -3,9 +3,12 @@
 HOME/domains/NAME/           the node's: 0700
     domain.toml              name, address, pinned peers
     node.key                 Ed25519 seed of the node, hex, 0600
+    tls.pem tls.key tls.csr  its certificate, key and signing request; clients.pem, if it asks for
+                             its callers' certificates too
     datasets/NAME/           dataset.toml (declared), policy.toml (allowed), catalogue.txt and
                              data/: the owner's files, read by this node only
     syft/  ledger.db  store/ Syft's database, the ledger, arrays and revealed shares
+Secrets may lie elsewhere (`network.secrets`): node.key, tls.key, database.url.
 HOME/owners/NAME/            the owner's, on the owner's machine: signing key and login
 """
 
@@ -14,12 +17,16 @@ import re
 import secrets
 import tomllib
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import tomli_w
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from network.secrets import SecretMissing, is_given, read_secret
 
 NAME = re.compile(r"[a-z][a-z0-9-]{0,31}")
 
@@ -47,6 +54,11 @@ class DomainSettings(BaseModel):
 
     Attributes:
         public_url: where partners reach it, if that isn't `host` and `port` (a proxy's address).
+        tls: whether the node itself serves TLS, with the folder's certificate.
+        proxies: addresses or networks of TLS proxies before it, whose word on the caller's address
+            and on encryption is taken.
+        database: of Syft and the ledger. 'sqlite': files in the folder; 'postgres': at the URL in
+            the secret `database.url`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -56,6 +68,9 @@ class DomainSettings(BaseModel):
     host: str = "127.0.0.1"
     port: int = Field(ge=1, le=65535)
     public_url: str | None = Field(None, pattern=r"^https?://[A-Za-z0-9.:\[\]-]{1,200}$")
+    tls: bool = False
+    proxies: tuple[str, ...] = ()
+    database: Literal["sqlite", "postgres"] = "sqlite"
     owner_email: str
     owner_key: str = Field(pattern=r"^[0-9a-f]{64}$")
     peers: dict[str, Peer] = {}
@@ -102,7 +117,20 @@ class DomainFolder:
 
     @property
     def ledger_url(self) -> str:
+        """Where the ledger is: a file here, or the database that Syft uses too."""
+        if self.settings_file.exists() and self.settings().database == "postgres":
+            return self.database_url
         return f"sqlite:///{self.ledger_file}"
+
+    @property
+    def database_url(self) -> str:
+        """Raises FolderError if the secret isn't there or isn't a Postgres URL."""
+        url = self._secret("database.url")
+        if not url.startswith("postgresql+psycopg2://"):
+            raise FolderError(
+                "database.url must be postgresql+psycopg2://USER:PASSWORD@HOST:PORT/DB"
+            )
+        return url
 
     def settings(self) -> DomainSettings:
         """Read `domain.toml`.
@@ -119,6 +147,10 @@ class DomainFolder:
         except (ValidationError, tomllib.TOMLDecodeError) as error:
             raise FolderError(f"{self.settings_file} can't be read: {error}") from None
 
+    def peers(self) -> Mapping[str, Peer]:
+        """The partners pinned at this moment, so that pinning and unpinning need no restart."""
+        return self.settings().peers
+
     def write_settings(self, settings: DomainSettings) -> None:
         """Replace `domain.toml` in one step, so that a reader sees the old or the new."""
         write_private(self.settings_file, tomli_w.dumps(settings.model_dump(exclude_none=True)))
@@ -128,7 +160,13 @@ class DomainFolder:
         return Ed25519PrivateKey.from_private_bytes(bytes.fromhex(self.node_key_hex()))
 
     def node_key_hex(self) -> str:
-        return (self.path / "node.key").read_text().strip()
+        return self._secret("node.key")
+
+    def _secret(self, name: str) -> str:
+        try:
+            return read_secret(self.path, name)
+        except SecretMissing as error:
+            raise FolderError(str(error)) from None
 
 
 def public_hex(key: Ed25519PrivateKey) -> str:
@@ -155,7 +193,8 @@ def create_folder(
     folder = DomainFolder(path)
     for directory in (path, folder.datasets, folder.store, folder.syft):
         directory.mkdir(mode=0o700, parents=True)
-    write_private(path / "node.key", secrets.token_hex(32))
+    if not is_given(path, "node.key"):
+        write_private(path / "node.key", secrets.token_hex(32))
     write_private(folder.first_password, password)
     folder.write_settings(
         DomainSettings(

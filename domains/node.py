@@ -3,6 +3,7 @@
 `coterie domain up` runs it in a process of its own and sees to it that there is only one.
 """
 
+import contextlib
 import logging
 import os
 import secrets
@@ -40,13 +41,17 @@ def serve(path: Path, when_ready: Callable[[], object] = lambda: None) -> None:
 
     folder = DomainFolder(path)
     settings = folder.settings()
-    app = build_app(folder, settings)
-    when_ready()
-    serve_app(app, settings.host, settings.port)
+    # Syft prints its database's address, password included, and callers' errors as they come.
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+        app = build_app(folder, settings)
+        when_ready()
+        tls = folder.path if settings.tls else None
+        serve_app(app, settings.host, settings.port, tls, settings.proxies)
 
 
 def build_app(folder: DomainFolder, settings: DomainSettings) -> "FastAPI":
     """The node's HTTP app: data sets loaded, ledger recovered, mocks published, gate closed."""
+    from domains.accounts import Accounts
     from domains.dataset import load_datasets
     from domains.desk import Desk
     from domains.participation import Participation
@@ -59,15 +64,28 @@ def build_app(folder: DomainFolder, settings: DomainSettings) -> "FastAPI":
     ledger = Ledger(folder.ledger_url, settings.name, key)
     server = start_server(folder, settings)
     service: CoterieService = server.services.coterie
-    service.desk = Desk(settings, public_hex(key), ledger, datasets, folder.store / "plans")
-    service.participation = Participation(settings.name, key, ledger, folder.store / "runs")
+    service.accounts = Accounts(folder.syft / "accounts.json")
+    service.desk = Desk(
+        settings, public_hex(key), ledger, datasets, folder.store / "plans", folder.peers
+    )
+    service.participation = Participation(
+        settings.name, key, ledger, folder.store / "runs", service.desk.why_not_roster
+    )
     publish_mocks(server, datasets)
 
     def why_not_ready() -> str | None:
         free = shutil.disk_usage(folder.path).free
         return None if free >= _NEEDED_DISK else "The disk is almost full."
 
-    app = open_app(server, paths_of, folder.syft / "calls.db", why_not_ready=why_not_ready)
+    app = open_app(
+        server,
+        paths_of,
+        folder.syft / "calls.db",
+        why_not_ready=why_not_ready,
+        why_ended=service.accounts.why_ended,
+    )
+
+    _answer_partners(app, folder, public_hex(key), ledger)
 
     @asynccontextmanager
     async def lifespan(_: Any) -> Any:
@@ -77,6 +95,27 @@ def build_app(folder: DomainFolder, settings: DomainSettings) -> "FastAPI":
 
     app.router.lifespan_context = lifespan
     return app
+
+
+def _answer_partners(app: "FastAPI", folder: DomainFolder, my_key: str, ledger: Any) -> None:
+    """The one route that a partner's node may call without an account."""
+    from fastapi import HTTPException, Request
+    from starlette.concurrency import run_in_threadpool
+
+    from domains.witness import MAX_REQUEST_BYTES, WitnessRefused, answer_heads
+
+    def answered(body: bytes) -> dict[str, Any]:
+        pinned = [peer.node_key for peer in folder.peers().values()]
+        try:
+            return answer_heads(body, my_key, pinned, ledger.heads.export())
+        except WitnessRefused as error:
+            raise HTTPException(403, str(error)) from None
+
+    async def heads(request: Request) -> dict[str, Any]:
+        async with app.state.body_of(request, MAX_REQUEST_BYTES) as body:
+            return await run_in_threadpool(answered, body)
+
+    app.post("/heads")(heads)
 
 
 def start_server(folder: DomainFolder, settings: DomainSettings) -> "Datasite":
@@ -90,16 +129,18 @@ def start_server(folder: DomainFolder, settings: DomainSettings) -> "Datasite":
     import syft.server.server as syft_server
     from syft.server.credentials import SyftSigningKey
     from syft.server.datasite import Datasite
-    from syft.store.db.sqlite import SQLiteDBConfig
     from syft.types.uid import UID
 
+    from network.gate import read_store_strictly
+
+    read_store_strictly()
     syft_server.ServiceRegistry = _registry()
     _quiet()
     server = Datasite(
         name=settings.name,
         id=UID.from_string(settings.server_uid),
         signing_key=SyftSigningKey.from_string(folder.node_key_hex()),
-        db_config=SQLiteDBConfig(filename="syft.db", path=folder.syft),
+        db_config=_database_of(folder, settings),
         root_email=settings.owner_email,
         root_username=f"{settings.name} owner",
         root_password=password,
@@ -111,6 +152,23 @@ def start_server(folder: DomainFolder, settings: DomainSettings) -> "Datasite":
     first.unlink(missing_ok=True)
     _quiet()
     return server
+
+
+def _database_of(folder: DomainFolder, settings: DomainSettings) -> Any:
+    from sqlalchemy import make_url
+    from syft.store.db.postgres import PostgresDBConfig
+    from syft.store.db.sqlite import SQLiteDBConfig
+
+    if settings.database == "sqlite":
+        return SQLiteDBConfig(filename="syft.db", path=folder.syft)
+    url = make_url(folder.database_url)
+    return PostgresDBConfig(
+        host=url.host,
+        port=url.port or 5432,
+        user=url.username,
+        password=url.password or "",
+        database=url.database,
+    )
 
 
 def _registry() -> type:
@@ -153,9 +211,8 @@ def publish_mocks(server: "Datasite", datasets: dict[str, Any]) -> None:
 
 
 def _quiet() -> None:
-    """Syft logs calls with their arguments; only our own structured log is kept."""
-    logging.getLogger().setLevel(logging.CRITICAL)
-    logging.getLogger("syft").setLevel(logging.CRITICAL)
+    """Syft logs calls with their arguments, and hashes of keys; only our own log is kept."""
+    logging.disable(logging.CRITICAL)
 
 
 def main() -> None:

@@ -11,14 +11,14 @@ computed; `reveal` charges it, durably, before the masked input can leave. What 
 kept, so that asking again gives the same bytes and nothing new. What a crash leaves reserved but
 not charged was never sent: it is voided when the node starts again, and that attempt is never
 continued. What was charged can still be confirmed and unmasked after a crash. The protocol itself
-is `network.smpc.aggregation`.
+is `network.smpc.aggregation`, or `network.smpc.ckks` where the plan says so.
 """
 
 import hashlib
 import mmap
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,17 +31,12 @@ from numpy.typing import NDArray
 
 from domains.dataset import PrivateDataset
 from domains.enclosure import Enclosure, EnclosureFailed
-from network.smpc.aggregation import Party
+from domains.wire import WIRES
 from network.smpc.agreement import agreement_of
 from network.smpc.messages import (
-    Advert,
-    Confirmation,
     Context,
     Receipt,
-    SealedShares,
-    Unmasking,
 )
-from network.smpc.ring import Elements
 from policies.accounting import Event
 from policies.canonical import canonical, sha256_hex
 from policies.envelopes import read_consent, why_not_approved
@@ -68,7 +63,8 @@ class _Attempt:
     """The live attempt: its keys and vector are in memory only and die with it."""
 
     context: Context
-    party: Party
+    party: Any
+    """The protocol's side of it: `Wire.party`."""
     held: Mapping[str, Sequence[int]]
     """By peer, the sizes of the ledger heads held of it when the attempt began."""
     value: NDArray[np.int64] | None = None
@@ -184,6 +180,7 @@ class Participation:
         signing_key: the node's Ed25519 key.
         ledger: this domain's ledger; decides every release.
         folder: where the answers of attempts and released models are kept (0700).
+        why_not_roster: why a plan's partners aren't those pinned here; no round goes on with them.
     """
 
     def __init__(
@@ -192,8 +189,10 @@ class Participation:
         signing_key: Ed25519PrivateKey,
         ledger: Ledger,
         folder: Path,
+        why_not_roster: Callable[[Plan], str | None] = lambda plan: None,
     ) -> None:
         self._name = name
+        self._why_not_roster = why_not_roster
         self._signing_key = signing_key
         self._ledger = ledger
         self._folder = folder
@@ -218,7 +217,7 @@ class Participation:
         if status != "approved":
             raise RoundRefused(f"{self._name}: this plan is {status} here, so it can't run.")
         run = _OpenRun(plan, approvals, dataset)
-        missing = run.missing()
+        missing = run.missing() or self._why_not_roster(plan)
         if missing is not None:
             raise RoundRefused(f"{self._name}: {missing}.")
         with self._lock:
@@ -226,7 +225,7 @@ class Participation:
 
     def advertise(
         self, plan_hash: str, step: str, release: int, attempt: int
-    ) -> tuple[Advert, Mapping[str, Sequence[int]]]:
+    ) -> tuple[Any, Mapping[str, Sequence[int]]]:
         """Start an attempt: fresh ephemeral keys, signed for this attempt alone.
 
         Also gives, by peer, the sizes of the ledger heads that this domain holds of it.
@@ -292,10 +291,10 @@ class Participation:
         step: str,
         release: int,
         attempt: int,
-        adverts: Sequence[Advert],
+        adverts: Sequence[Any],
         state: bytes | str,
         held: Mapping[str, Sequence[int]],
-    ) -> tuple[list[SealedShares], dict[str, Any]]:
+    ) -> tuple[list[Any], dict[str, Any]]:
         """Compute this domain's noised private sum and share this attempt's secrets.
 
         The charge is reserved durably first. Only sealed shares are returned; they are independent
@@ -335,9 +334,9 @@ class Participation:
         step: str,
         release: int,
         attempt: int,
-        sealed: Sequence[SealedShares],
+        sealed: Sequence[Any],
         notes: Mapping[str, Any],
-    ) -> tuple[Receipt, Elements]:
+    ) -> tuple[Receipt, NDArray]:
         """This domain's masked input, signed; charged before it is returned.
 
         Args:
@@ -365,7 +364,7 @@ class Participation:
 
     def revealed(
         self, plan_hash: str, step: str, release: int, attempt: int
-    ) -> tuple[Receipt, Elements]:
+    ) -> tuple[Receipt, NDArray]:
         """What `reveal` answered, again.
 
         Raises:
@@ -378,7 +377,7 @@ class Participation:
                 raise RoundRefused(f"{self._name}: nothing was revealed in this attempt yet.")
             return self._masked(run.plan, context)
 
-    def _masked(self, plan: Plan, context: Context) -> tuple[Receipt, Elements]:
+    def _masked(self, plan: Plan, context: Context) -> tuple[Receipt, NDArray]:
         kept = self._party(plan, context).masked()
         if kept is None:
             raise RoundRefused(f"{self._name}: this attempt's masked input is gone.")
@@ -391,14 +390,18 @@ class Participation:
         release: int,
         attempt: int,
         receipts: Sequence[Receipt],
-    ) -> tuple[Confirmation, list[Cosignature]]:
+        *more: Any,
+    ) -> tuple[Any, list[Cosignature]]:
         """Sign the one set of masked inputs that this domain will help to open.
 
         Also gives this domain's signatures under its peers' ledger heads.
+
+        Args:
+            more: under CKKS, the digest of the sum of the ciphertexts.
         """
         run = self._run(plan_hash)
         with run.lock:
-            confirmation = self._charged(plan_hash, step, release, attempt).confirm(receipts)
+            confirmation = self._charged(plan_hash, step, release, attempt).confirm(receipts, *more)
             opened = {receipt.domain: receipt.digest.hex() for receipt in receipts}
             self._ledger.settle(plan_hash, step, release, attempt, sha256_hex(canonical(opened)))
             return confirmation, self._ledger.heads.cosignatures(
@@ -411,20 +414,22 @@ class Participation:
         step: str,
         release: int,
         attempt: int,
-        confirmations: Sequence[Confirmation],
+        confirmations: Sequence[Any],
         cosignatures: Mapping[str, Sequence[Cosignature]],
-    ) -> Unmasking:
+        *more: Any,
+    ) -> Any:
         """This domain's shares of what masks the confirmed total; erased here once answered.
 
         Args:
             cosignatures: by domain, its signatures under this ledger's heads; nothing is opened
                 before every other domain that confirmed has co-signed.
+            more: under CKKS, the sum of the ciphertexts at the key holder, None at the others.
         """
         run = self._run(plan_hash)
         with run.lock:
             party = self._charged(plan_hash, step, release, attempt)
             self._keep(run.plan, {each.domain for each in confirmations}, cosignatures)
-            return party.unmask(confirmations)
+            return party.unmask(confirmations, *more)
 
     def finish(self, plan_hash: str, state: bytes) -> None:
         """End the run: every user's memory is computed and stays here; the model is kept.
@@ -467,8 +472,8 @@ class Participation:
                 step.noise_multiplier,
                 step.clip_norm,
                 step.scale,
-                run.plan.threshold,
-                run.plan.collusion,
+                run.plan.noise_shares,
+                0,
                 random,
             )
         return total
@@ -516,7 +521,7 @@ class Participation:
         status = self._ledger.status(plan_hash)
         if status != "approved":
             raise RoundRefused(f"{self._name}: this plan is {status} here: {self._why(plan_hash)}")
-        missing = run.missing()
+        missing = run.missing() or self._why_not_roster(run.plan)
         if missing is not None:
             raise RoundRefused(f"{self._name}: {missing}.")
         return run
@@ -534,12 +539,12 @@ class Participation:
             )
         return run.attempt
 
-    def _party(self, plan: Plan, context: Context) -> Party:
+    def _party(self, plan: Plan, context: Context) -> Any:
         agreement = agreement_of(plan, context.step, context.release, context.attempt)
         files = _AttemptFiles(self._folder, context)
-        return Party(self._name, agreement, self._signing_key, files)
+        return WIRES[plan.aggregation].party(self._name, agreement, self._signing_key, files)
 
-    def _charged(self, plan_hash: str, step: str, release: int, attempt: int) -> Party:
+    def _charged(self, plan_hash: str, step: str, release: int, attempt: int) -> Any:
         run = self._run(plan_hash)
         context = Context(plan_hash, step, release, attempt)
         if self._state_of(context) != "charged":

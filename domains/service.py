@@ -7,6 +7,7 @@ ledger; owners see and decide everything on their node.
 
 import functools
 import json
+import re
 from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
@@ -26,22 +27,18 @@ from syft.service.user.user_roles import (
 from syft.store.db.db import DBManager
 from syft.types.errors import SyftException
 
+from domains.accounts import Accounts, AccountsError
 from domains.desk import Desk, DeskRefused
 from domains.enclosure import EnclosureFailed
 from domains.interactions import InteractionsError
+from domains.launcher import warm_up
 from domains.participation import Participation, RoundRefused
 from domains.request import PlanChange
+from domains.wire import WIRES
 from network.smpc.aggregation import OutOfTurn
-from network.smpc.messages import (
-    PART_BYTES,
-    Advert,
-    Confirmation,
-    MalformedMessage,
-    Receipt,
-    SealedShares,
-    SharingRefused,
-    pack_masked,
-)
+from network.smpc.agreement import agreement_of
+from network.smpc.ckks.messages import read_residues
+from network.smpc.messages import PART_BYTES, MalformedMessage, Receipt, SharingRefused
 from network.smpc.ring import RingError
 from policies.ledger import LedgerError
 from policies.ledger.heads import Cosignature
@@ -49,6 +46,7 @@ from policies.plan import Plan, PlanUnreadable
 
 _log = structlog.get_logger("coterie.service")
 _REFUSALS = (
+    AccountsError,
     DeskRefused,
     EnclosureFailed,
     InteractionsError,
@@ -86,8 +84,9 @@ def _answering(method: Callable) -> Callable:
 
 @serializable(canonical_name="CoterieService", version=1)
 class CoterieService(AbstractService):
-    """The `coterie.*` methods of a node. `desk` and `participation` are set by the node."""
+    """The `coterie.*` methods of a node; what decides is set by the node."""
 
+    accounts: Accounts
     desk: Desk
     participation: Participation
 
@@ -112,6 +111,7 @@ class CoterieService(AbstractService):
         """Admit a plan and put it before the owner as a native Syft request."""
         parsed = Plan.from_json(plan)
         answer = self.desk.submit(parsed, str(context.credentials), signature)
+        warm_up()
         if answer["status"] == "pending" and answer["new"]:
             change = PlanChange(
                 name=parsed.name,
@@ -227,8 +227,8 @@ class CoterieService(AbstractService):
         `held`: by peer, the sizes of the heads it holds of this ledger; the answer's `note` shows
         the peers that the head now extends them and that this release is set aside in it.
         """
-        self._own_plan(context, plan_hash)
-        parsed = [Advert.from_dict(advert) for advert in _json_list(adverts)]
+        wire = WIRES[self._own_plan(context, plan_hash).aggregation]
+        parsed = [wire.advert.from_dict(advert) for advert in _json_list(adverts)]
         sealed, note = self.participation.share(
             plan_hash,
             step,
@@ -275,13 +275,13 @@ class CoterieService(AbstractService):
 
         Refused unless the `notes` show every member's ledger in order.
         """
-        self._own_plan(context, plan_hash)
-        parsed = [SealedShares.from_dict(seed) for seed in _json_list(seeds)]
+        wire = WIRES[self._own_plan(context, plan_hash).aggregation]
+        parsed = [wire.shared.from_dict(seed) for seed in _json_list(seeds)]
         shown = _json_object(notes)
-        receipt, elements = self.participation.reveal(
+        receipt, content = self.participation.reveal(
             plan_hash, step, release, attempt, parsed, shown
         )
-        return pack_masked(receipt, elements, 0, PART_BYTES)
+        return wire.pack_input(receipt, content, 0, PART_BYTES)
 
     @service_method(path="coterie.masked", name="masked", roles=DATA_SCIENTIST_ROLE_LEVEL)
     @_answering
@@ -295,9 +295,9 @@ class CoterieService(AbstractService):
         begin: int,
     ) -> np.ndarray:
         """What `reveal` answered, from byte `begin` on, at most 16 MiB of it."""
-        self._own_plan(context, plan_hash)
-        receipt, elements = self.participation.revealed(plan_hash, step, release, attempt)
-        return pack_masked(receipt, elements, max(0, begin), PART_BYTES)
+        wire = WIRES[self._own_plan(context, plan_hash).aggregation]
+        receipt, content = self.participation.revealed(plan_hash, step, release, attempt)
+        return wire.pack_input(receipt, content, max(0, begin), PART_BYTES)
 
     @service_method(path="coterie.confirm", name="confirm", roles=DATA_SCIENTIST_ROLE_LEVEL)
     @_answering
@@ -309,14 +309,19 @@ class CoterieService(AbstractService):
         release: int,
         attempt: int,
         receipts: str,
+        total: str = "",
     ) -> str:
         """Sign the one set of masked inputs that this domain will help to open.
 
-        Also gives this domain's signatures under its peers' ledger heads.
+        Also gives this domain's signatures under its peers' ledger heads. `total`: under CKKS, the
+        digest of the ciphertexts' sum.
         """
-        self._own_plan(context, plan_hash)
+        plan = self._own_plan(context, plan_hash)
         parsed = [Receipt.from_dict(receipt) for receipt in _json_list(receipts)]
-        answer, signed = self.participation.confirm(plan_hash, step, release, attempt, parsed)
+        more = (_digest(total),) if plan.aggregation == "ckks" else ()
+        answer, signed = self.participation.confirm(
+            plan_hash, step, release, attempt, parsed, *more
+        )
         heads = [each.model_dump() for each in signed]
         return json.dumps({"confirmation": answer.to_dict(), "cosignatures": heads})
 
@@ -331,19 +336,28 @@ class CoterieService(AbstractService):
         attempt: int,
         confirmations: str,
         cosignatures: str,
-    ) -> str:
+        total: np.ndarray | None = None,
+    ) -> str | np.ndarray:
         """This domain's shares of what masks the total that at least tau domains confirmed.
 
-        Refused until all of them co-signed this ledger's head.
+        Refused until all of them co-signed this ledger's head. `total`: under CKKS, the
+        ciphertexts' sum, which the key holder answers with the opened total.
         """
-        self._own_plan(context, plan_hash)
-        parsed = [Confirmation.from_dict(each) for each in _json_list(confirmations)]
+        plan = self._own_plan(context, plan_hash)
+        wire = WIRES[plan.aggregation]
+        parsed = [wire.confirmation.from_dict(each) for each in _json_list(confirmations)]
         signed = {
             name: [Cosignature.read(each, name) for each in _listed(found)]
             for name, found in _json_object(cosignatures).items()
         }
-        answer = self.participation.unmask(plan_hash, step, release, attempt, parsed, signed)
-        return json.dumps(answer.to_dict())
+        more: tuple[Any, ...] = ()
+        if plan.aggregation == "ckks":
+            agreement = agreement_of(plan, step, release, attempt)
+            more = (None if total is None else read_residues(agreement, _bytes_of(total)),)
+        answer = wire.pack_opened(
+            self.participation.unmask(plan_hash, step, release, attempt, parsed, signed, *more)
+        )
+        return answer if isinstance(answer, np.ndarray) else json.dumps(answer)
 
     @service_method(path="coterie.finish", name="finish", roles=DATA_SCIENTIST_ROLE_LEVEL)
     @_answering
@@ -352,6 +366,45 @@ class CoterieService(AbstractService):
         self._own_plan(context, plan_hash)
         self.participation.finish(plan_hash, _bytes_of(state))
         return json.dumps({"status": self.desk.ledger.status(plan_hash)})
+
+    @service_method(path="coterie.members", name="members", roles=DATA_OWNER_ROLE_LEVEL)
+    @_answering
+    def members(self, context: AuthedServiceContext) -> str:
+        """Every account: email, role, until when, and why it ended."""
+        users = context.server.services.user
+        found = []
+        for user in users.stash.get_all(users.root_verify_key).unwrap():
+            term = self.accounts.term(str(user.verify_key))
+            found.append(
+                {
+                    "email": str(user.email),
+                    "role": user.role.name,
+                    "until": term.until if term else None,
+                    "over": self.accounts.why_ended(str(user.verify_key)) is not None,
+                }
+            )
+        return json.dumps(found)
+
+    @service_method(path="coterie.renew", name="renew", roles=DATA_OWNER_ROLE_LEVEL)
+    @_answering
+    def renew(self, context: AuthedServiceContext, email: str, days: int) -> str:
+        """Let an account last so many days from now; one that was ended comes back."""
+        key = self._member(context, email)
+        return self.accounts.renew(key, email, days).until
+
+    @service_method(path="coterie.expel", name="expel", roles=DATA_OWNER_ROLE_LEVEL)
+    @_answering
+    def expel(self, context: AuthedServiceContext, email: str, reason: str) -> str:
+        """End an account now, and with it every open plan of its holder; gives their hashes."""
+        key = self._member(context, email)
+        self.accounts.end(key, email, reason)
+        return json.dumps(self.desk.revoke_all(key, self._email(context), reason))
+
+    @service_method(path="coterie.status", name="status", roles=DATA_OWNER_ROLE_LEVEL)
+    @_answering
+    def status(self, context: AuthedServiceContext) -> str:
+        """How the node does, for its owner: version, minutes up, partners, co-signed heads."""
+        return json.dumps({"version": version("coterie"), **self.desk.status()})
 
     @service_method(path="coterie.recommend", name="recommend", roles=DATA_OWNER_ROLE_LEVEL)
     @_answering
@@ -404,6 +457,19 @@ class CoterieService(AbstractService):
         ).unwrap()
         return str(user.email)
 
+    def _member(self, context: AuthedServiceContext, email: str) -> str:
+        """The verify key of somebody else's account."""
+        users = context.server.services.user
+        try:
+            user = users.stash.get_by_email(users.root_verify_key, email=email).unwrap()
+        except SyftException:
+            raise AccountsError(
+                "There is no account of that email: coterie domain members"
+            ) from None
+        if user.verify_key == users.root_verify_key:
+            raise AccountsError("The owner's own account lasts.")
+        return str(user.verify_key)
+
     def _own_plan(self, context: AuthedServiceContext, plan_hash: str) -> Plan:
         plan = self.desk.plan(plan_hash, str(context.credentials))
         if plan is None:
@@ -439,6 +505,7 @@ _OWNER_PATHS = (
     PATHS[ServiceRole.DATA_SCIENTIST]
     | {f"coterie.{m}" for m in (
         "recommend", "load_report", "ledger", "revoke", "preapprove", "envelopes", "discard",
+        "members", "renew", "expel", "status",
     )}
     | {
         "user.create", "user.get_all", "user.update", "user.delete", "user.search", "user.view",
@@ -489,7 +556,13 @@ def _sizes(held: str) -> dict[str, list[int]]:
     return found
 
 
-def _bytes_of(state: np.ndarray) -> bytes:
-    if not isinstance(state, np.ndarray) or state.dtype != np.uint8 or state.ndim != 1:
-        raise RoundRefused("The state must be a one-dimensional uint8 array of safetensors.")
-    return state.tobytes()
+def _digest(text: str) -> bytes:
+    if not isinstance(text, str) or not re.fullmatch("[0-9a-f]{64}", text):
+        raise RoundRefused("A digest has 64 lower-case hex digits.")
+    return bytes.fromhex(text)
+
+
+def _bytes_of(array: np.ndarray) -> bytes:
+    if not isinstance(array, np.ndarray) or array.dtype != np.uint8 or array.ndim != 1:
+        raise RoundRefused("Expected a one-dimensional uint8 array (of safetensors, if a state).")
+    return array.tobytes()

@@ -20,6 +20,8 @@ import requests
 from nacl.exceptions import BadSignatureError
 from nacl.signing import SigningKey, VerifyKey
 
+from network.tls import keeps_secrets, secured
+
 NONCE = "X-Coterie-Nonce"
 SEAL = "X-Coterie-Seal"
 MAX_ANSWER_BYTES = 80 * 2**20
@@ -135,7 +137,7 @@ def ask(
     kind = "application/json" if json_body else "application/octet-stream"
     headers = {NONCE: nonce, "Accept-Encoding": "identity", "Content-Type": kind}
     deadline = time.monotonic() + timeout[1]
-    response = session.request(
+    response = secured(session, url).request(
         method,
         url,
         data=body or None,
@@ -143,6 +145,7 @@ def ask(
         timeout=timeout,
         stream=True,
         allow_redirects=False,
+        auth=_no_password,
     )
     with response:
         content = _bounded(response, deadline)
@@ -150,6 +153,11 @@ def ask(
     digests = hashlib.sha256(body).digest(), hashlib.sha256(content).digest()
     text = _sealed_text(nonce, method, target, *digests)
     return Answer(response.status_code, content, text, response.headers.get(SEAL, ""))
+
+
+def _no_password(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    """Said explicitly, since requests would send what a .netrc file holds for the host."""
+    return request
 
 
 def _bounded(response: requests.Response, deadline: float) -> bytes:
@@ -181,11 +189,27 @@ def _origin(url: str) -> str:
 def check_syft_answers() -> None:
     """Make Syft's own HTTP clients in this process check every answer before it is read."""
     from syft.client.client import HTTPConnection
+    from syft.types.server_url import ServerURL
 
+    ServerURL.from_url = classmethod(_url_with_its_port)
     HTTPConnection._make_get = _get
     HTTPConnection._make_post = _post
     HTTPConnection._make_put = _put
     HTTPConnection.make_call = _make_call
+
+
+def _url_with_its_port(kind: Any, url: Any) -> Any:
+    """Syft's address from text; its own reads the port of every https address as 443."""
+    if isinstance(url, kind):
+        return url
+    parts = urlsplit(url if "://" in url else f"http://{url}")
+    return kind(
+        protocol=parts.scheme,
+        host_or_ip=parts.hostname or "",
+        port=parts.port or (443 if parts.scheme == "https" else 80),
+        path=parts.path,
+        query=parts.query,
+    )
 
 
 def _get(
@@ -227,6 +251,8 @@ def _checked(
     connection: Any, method: str, url: str, body: bytes = b"", *, json_body: bool = False
 ) -> bytes:
     """The content of an answer signed by the node that this address is pinned to."""
+    if url.endswith("/login") and not keeps_secrets(url):
+        raise AnswerRefused(f"{url} isn't encrypted; your password isn't sent. Use https://.")
     answer = ask(connection.session, method, url, body, json_body=json_body)
     if answer.status != 200:
         raise requests.ConnectionError(f"{url} answered {answer.status}: {answer.excerpt}")

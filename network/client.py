@@ -25,6 +25,7 @@ from network.reader import read
 from network.reader_names import ANSWERS
 from network.replay import ISSUED
 from network.streams import STREAMS, Refused, read_answer, write_call
+from network.tls import keeps_secrets, trust
 
 API = "/api/v2"
 
@@ -153,7 +154,7 @@ class NodeClient:
                 timeout=(CONNECT_TIMEOUT_S, timeout_s),
             )
         except requests.RequestException as error:
-            raise NodeUnreachable(self.name, self.url, type(error).__name__) from None
+            raise NodeUnreachable(self.name, self.url, _why(error)) from None
         except AnswerRefused as error:
             raise NodeRefused(self.name, f"{self.name}: {error}") from None
         self.traffic.sent += len(blob)
@@ -180,23 +181,38 @@ class NodeClient:
         return result.value if isinstance(result, SyftSuccess) else result
 
 
-def log_in(url: str, email: str, password: str, pinned_key: str | None = None) -> NodeClient:
+def log_in(
+    url: str,
+    email: str,
+    password: str,
+    pinned_key: str | None = None,
+    certificate: str | None = None,
+) -> NodeClient:
     """Log in to a node with a Syft account.
 
     Args:
         pinned_key: the node key this caller knows; without it the first answer's is taken.
+        certificate: the one this node shows, or its authority's, as PEM; without it the one that
+            was given before, or what the system trusts.
 
     Raises:
         NodeUnreachable: nothing answers at the address.
-        LoginFailed: wrong email or password, or another node answers than the pinned one.
+        LoginFailed: wrong email or password, another node answers than the pinned one, or the
+            password would leave this machine unencrypted.
     """
     url = url.rstrip("/")
+    if not keeps_secrets(url):
+        raise LoginFailed(f"{url} isn't encrypted; your password isn't sent. Use https://.")
+    if certificate is not None:
+        trust(url, certificate)
     metadata = _metadata_of(url, pinned_key)
     name, node_key = str(metadata["name"]), str(metadata["verify_key"])
     pin_node(url, node_key)
     body = json.dumps({"email": email, "password": password}).encode()
     answer = _asked(name, "POST", f"{url}{API}/login", body, json_body=True)
     if answer.status == 429:
+        raise LoginFailed(f"{name} at {url}: {answer.excerpt}")
+    if answer.status == 403 and answer.is_from(node_key):
         raise LoginFailed(f"{name} at {url}: {answer.excerpt}")
     if answer.status != 200 or not answer.is_from(node_key):
         raise LoginFailed(f"{name} at {url} refused the login of {email}.")
@@ -205,7 +221,8 @@ def log_in(url: str, email: str, password: str, pinned_key: str | None = None) -
     except BytesRefused as error:
         raise LoginFailed(f"{name} at {url}: unreadable answer. {error}") from None
     if not isinstance(account, UserPrivateKey):
-        raise LoginFailed(f"{name} at {url}: wrong email or password for {email}.")
+        why = account.message if isinstance(account, SyftError) else "not an account"
+        raise LoginFailed(f"{name} at {url} refused the login of {email}: {why}")
     uid = UID(value=UUID(str(metadata["id"])))
     return NodeClient(name, url, account.signing_key, uid, node_key)
 
@@ -237,6 +254,12 @@ def _asked(
                 timeout=(CONNECT_TIMEOUT_S, LOGIN_TIMEOUT_S),
             )
     except requests.RequestException as error:
-        raise NodeUnreachable(name, url, type(error).__name__) from None
+        raise NodeUnreachable(name, url, _why(error)) from None
     except AnswerRefused as error:
         raise LoginFailed(f"{url}: {error}") from None
+
+
+def _why(error: requests.RequestException) -> str:
+    if isinstance(error, requests.exceptions.SSLError):
+        return "its certificate isn't the one known for it, or it wants one of yours"
+    return type(error).__name__

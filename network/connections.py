@@ -4,13 +4,21 @@ uvicorn waits for a request's head for ever, so that a few silent connections co
 """
 
 import asyncio
+import resource
 from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import h11
+import uvicorn
+import uvloop
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from network.limits import Limits
+from network.tls import server_context
+
+_FAREWELL_S = 2.0
 
 _open: Counter[str] = Counter()
 _limits = Limits()
@@ -60,11 +68,31 @@ class ImpatientProtocol(H11Protocol):
             self.transport.abort()
 
 
-def serve_app(app: Any, host: str, port: int) -> None:
-    """Serve an app until told to stop, on connections that may not dawdle."""
-    import uvicorn
+class _Loop(uvloop.Loop):
+    """An event loop whose listeners give up on slow TLS handshakes, and on slow farewells."""
 
-    uvicorn.run(
+    async def create_server(self, *args: Any, **more: Any) -> Any:
+        if more.get("ssl") is not None:
+            more["ssl_handshake_timeout"] = _limits.header_seconds
+            more["ssl_shutdown_timeout"] = _FAREWELL_S
+        return await super().create_server(*args, **more)
+
+
+def serve_app(
+    app: Any, host: str, port: int, tls: Path | None = None, proxies: Sequence[str] = ()
+) -> None:
+    """Serve an app until told to stop, on connections that may not dawdle.
+
+    Args:
+        tls: folder of the certificate and key to serve with; None: without TLS.
+        proxies: addresses or networks of proxies whose word on the client's address and scheme
+            is taken; of nobody else's.
+
+    Raises:
+        TlsError: the certificate or key can't be used.
+    """
+    _use_all_descriptors()
+    config = uvicorn.Config(
         app,
         host=host,
         port=port,
@@ -75,4 +103,19 @@ def serve_app(app: Any, host: str, port: int) -> None:
         ws="none",
         limit_concurrency=_limits.connections,
         timeout_keep_alive=5,
+        proxy_headers=bool(proxies),
+        forwarded_allow_ips=list(proxies),
     )
+    config.load()
+    if tls is not None:
+        config.ssl = server_context(tls)
+    with asyncio.Runner(loop_factory=_Loop) as runner:
+        runner.run(uvicorn.Server(config).serve())
+
+
+def _use_all_descriptors() -> None:
+    """Connections in the middle of a handshake aren't counted yet, and need descriptors too."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 16_384 if hard == resource.RLIM_INFINITY else min(hard, 16_384)
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from network.client import NodeClient, NodeUnreachable, log_in
 from network.program import DataSet, Plan
+from network.tls import trust
 from network.training import Progress, Run, train
 from policies.approvals import create_owner_key, load_owner_key, sign_submission
 from policies.plan import Plan as ApprovablePlan
@@ -27,12 +28,17 @@ class Account:
 
     Attributes:
         node_key: the node's verify key as its owner gave it, 64 hex characters.
+        certificate: what the node is trusted by, as PEM; None: what the system trusts.
+        shown, shown_key: files of a certificate and key of your own, where the node asks for one.
     """
 
     url: str
     email: str
     password: str
     node_key: str | None = None
+    certificate: str | None = None
+    shown: str | None = None
+    shown_key: str | None = None
 
 
 def read_accounts(path: Path) -> dict[str, Account]:
@@ -188,6 +194,9 @@ def connect(accounts: Mapping[str, Account] | Path | str, key: Path | str) -> Fe
 
 def _log_in(name: str, account: Account) -> NodeClient:
     try:
+        if account.certificate is not None or account.shown is not None:
+            own = [Path(each) if each else None for each in (account.shown, account.shown_key)]
+            trust(account.url, account.certificate, *own)
         return log_in(account.url, account.email, account.password, account.node_key)
     except NodeUnreachable as error:
         raise NodeUnreachable(name, account.url, error.why) from None

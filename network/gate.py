@@ -9,9 +9,11 @@ path it names, once. Nodes and the hub both serve through this module.
 import asyncio
 import json
 import secrets
+import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -38,6 +40,7 @@ from network.connections import serve_app
 from network.envelope import MAX_MESSAGE_BYTES, BytesRefused, open_envelope
 from network.health import CONTENT_TYPE, Health
 from network.limits import BodyRoom, Limits, LoginBackoff, Rate, TooMuch
+from network.passwords import why_weak
 from network.reader import install_strict_reader, read
 from network.reader_names import OWNER, PLAIN, STORED
 from network.refusals import refusal_of
@@ -50,11 +53,12 @@ from network.streams import (
     write_answer,
     write_refusal,
 )
+from network.tls import is_local
 
-__all__ = ["API", "open_app", "serve_app"]
+__all__ = ["API", "open_app", "read_store_strictly", "serve_app"]
 
-MIN_PASSWORD = 12
 _MAX_LOGIN_BYTES = 4096
+_FORWARDED = ("forwarded", "via", "x-forwarded-for", "x-forwarded-proto", "x-real-ip")
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -62,6 +66,7 @@ _HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
 }
+_CHANGING_MEMBERS = frozenset({"user.create", "user.update", "user.delete"})
 _LISTED_AND_REFUSED = frozenset({"action.get"})
 """Syft's `asset.data` asks for this path and shows nothing when it is refused."""
 
@@ -70,12 +75,18 @@ _log = structlog.get_logger("coterie.gate")
 Paths = Callable[[ServiceRole], frozenset[str]]
 
 
+def read_store_strictly() -> None:
+    """Make Syft in this process read what a server reads of its database; before it starts."""
+    install_strict_reader(STORED)
+
+
 def open_app(
     server: Server,
     paths_of: Paths,
     calls: Path,
     limits: Limits | None = None,
     why_not_ready: Callable[[], str | None] = lambda: None,
+    why_ended: Callable[[str], str | None] = lambda key: None,
 ) -> FastAPI:
     """The HTTP face of a node or hub: metadata, login, a member's method list and signed calls.
 
@@ -86,12 +97,14 @@ def open_app(
         paths_of: the service paths that a role may call; everything else is refused.
         calls: the file that remembers which calls were answered.
         why_not_ready: a sentence while the server should get no calls; says nothing private.
+        why_ended: a sentence if the account with this verify key may no longer call.
     """
-    install_strict_reader(STORED)
+    read_store_strictly()
     limits = limits or Limits()
-    gate = _Gate(server, paths_of, CallMemory(calls), limits)
+    gate = _Gate(server, paths_of, CallMemory(calls), limits, why_ended)
     health = Health()
     app = FastAPI(title=server.name, docs_url=None, redoc_url=None, openapi_url=None)
+    app.state.body_of = gate.body_of
 
     @app.middleware("http")
     async def guard(request: Request, proceed: Callable) -> Response:
@@ -145,6 +158,7 @@ def open_app(
 
     @app.post(f"{API}/login")
     async def login(request: Request) -> Response:
+        gate.require_private_channel(request)
         async with gate.body_of(request, _MAX_LOGIN_BYTES) as blob:
             return await run_in_threadpool(gate.log_in, _json_object(blob), _address(request))
 
@@ -170,13 +184,23 @@ def open_app(
 class _Gate:
     """What stands between the bytes of a request and the Syft server."""
 
-    def __init__(self, server: Server, paths_of: Paths, calls: CallMemory, limits: Limits) -> None:
+    def __init__(
+        self,
+        server: Server,
+        paths_of: Paths,
+        calls: CallMemory,
+        limits: Limits,
+        why_ended: Callable[[str], str | None],
+    ) -> None:
         self._server, self._paths_of, self._calls, self._limits = server, paths_of, calls, limits
+        self._why_ended = why_ended
         self.addresses = Rate(limits.requests_per_s, limits.request_burst)
         self._accounts = Rate(limits.calls_per_s, limits.burst)
         self._backoff = LoginBackoff(limits)
         self._room = BodyRoom(limits.bodies_bytes)
         self._methods = lru_cache(maxsize=16)(self._methods_of_role)
+        self._members: dict[str, tuple[SyftVerifyKey, ServiceRole]] = {}
+        self._changing_members = threading.Lock()
 
     @asynccontextmanager
     async def body_of(
@@ -220,17 +244,20 @@ class _Gate:
     def answer(self, blob: bytes) -> Response:
         """Authenticate, read, allow and carry out one signed call."""
         envelope = open_envelope(blob)
-        key = self._member_key(envelope.key.hex())
+        key, role = self._member(envelope.key.hex())
         self._accounts.spend(envelope.key.hex())
-        role = self._server.get_role_for_credentials(key)
         is_owner = role.value >= ServiceRole.DATA_OWNER.value
         message = read(envelope.message, OWNER if is_owner else PLAIN)
         if not isinstance(message, SyftAPICall):
             raise BytesRefused("Expected a SyftAPICall inside the signed envelope.")
-        why = self._why_not(message, role) or self._seen(envelope.key, message)
-        if why is not None:
-            _log.info("refused", why=why, role=role.name)
-            return _reply(self._signed(SyftError(message=why)))
+        try:
+            self._check_allowed(message, role)
+            remembered = self._calls.take(
+                envelope.key, message.id.value.bytes, message.kwargs.pop(ISSUED, None)
+            )
+        except CallRefused as why:
+            _log.info("refused", why=str(why), role=role.name)
+            return _reply(self._signed(SyftError(message=str(why))))
         call = _VerifiedCall(
             credentials=key,
             serialized_message=envelope.message,
@@ -238,35 +265,48 @@ class _Gate:
             cached_deseralized_message=message,
         )
         try:
+            if message.path not in _CHANGING_MEMBERS:
+                return self._carried_out(call)
+            with self._changing_members:
+                try:
+                    return self._carried_out(call)
+                finally:
+                    self._members.clear()
+        finally:
+            remembered()
+
+    def _carried_out(self, call: SignedSyftAPICall) -> Response:
+        try:
             return _reply(self._server.handle_api_call(call))
         except SyftException as error:
             return _reply(self._signed(SyftError.from_public_exception(error)))
 
-    def admit(self, call: StreamCall) -> SyftAPICall | str:
-        """Allow a stream by its signed head, once: the Syft call it stands for, or why not."""
-        key = self._member_key(call.key.hex())
+    def admit(self, call: StreamCall) -> "_Admitted":
+        """Allow a stream by its signed head, once.
+
+        Raises:
+            CallRefused: it isn't allowed, was taken before or comes too late.
+        """
+        key, role = self._member(call.key.hex())
         self._accounts.spend(call.key.hex())
         message = SyftAPICall(
             id=UID(value=UUID(bytes=call.id)),
             server_uid=_uid(call.server),
             path=call.path,
             args=[],
-            kwargs={**call.arguments, ISSUED: call.issued},
+            kwargs=dict(call.arguments),
         )
-        role = self._server.get_role_for_credentials(key)
-        why = self._why_not(message, role) or self._seen(call.key, message)
-        if why is not None:
-            _log.info("refused", why=why, role=role.name)
-        return why or message
+        self._check_allowed(message, role)
+        return _Admitted(key, message, self._calls.take(call.key, call.id, call.issued))
 
-    def answer_stream(self, call: StreamCall, message: SyftAPICall, blob: bytes) -> bytes:
-        """Carry out an admitted stream once all its octets have come."""
-        message.kwargs.update(call.carried_in(blob))
+    def answer_stream(self, admitted: "_Admitted", carried: Mapping[str, Any]) -> bytes:
+        """Carry out an admitted stream with the octets that came after its head."""
+        admitted.message.kwargs.update(carried)
         verified = _VerifiedCall(
-            credentials=SyftVerifyKey.from_string(call.key.hex()),
+            credentials=admitted.key,
             serialized_message=b"",
             signature=b"",
-            cached_deseralized_message=message,
+            cached_deseralized_message=admitted.message,
         )
         try:
             result = self._server.handle_api_call_with_unsigned_result(verified)
@@ -276,6 +316,12 @@ class _Gate:
             return write_answer(result.value)
         return write_refusal(str(result.message))
 
+    def _check_allowed(self, message: SyftAPICall, role: ServiceRole) -> None:
+        why = self._why_not(message, role)
+        if why is not None:
+            _log.info("refused", why=why, role=role.name)
+            raise CallRefused(why)
+
     def _why_not(self, message: SyftAPICall, role: ServiceRole) -> str | None:
         if message.server_uid != self._server.id:
             return "This call names another server; call that one directly."
@@ -283,40 +329,64 @@ class _Gate:
             return refusal_of(message.path, role.name)
         if not message.blocking:
             return "Non-blocking calls need a job queue, which Coterie does not run. Call blocking."
-        if message.path in ("user.create", "user.update"):
+        if message.path in _CHANGING_MEMBERS:
+            if message.args:
+                return f"Name the arguments of {message.path}."
             password = message.kwargs.get("password")
-            if isinstance(password, str) and len(password) < MIN_PASSWORD:
-                return f"A password has at least {MIN_PASSWORD} characters; leave it to `invite`."
-        return None
-
-    def _seen(self, key: bytes, message: SyftAPICall) -> str | None:
-        """Why the call isn't taken, or None once it is remembered."""
-        try:
-            self._calls.take(key, message.id.value.bytes, message.kwargs.pop(ISSUED, None))
-        except CallRefused as error:
-            return str(error)
+            if isinstance(password, str):
+                return why_weak(password, str(message.kwargs.get("email") or ""))
         return None
 
     def _signed(self, value: Any) -> Any:
         return SyftAPIData(data=value).sign(self._server.signing_key)
 
-    def _member_key(self, key: str) -> SyftVerifyKey:
+    def _member(self, key: str) -> tuple[SyftVerifyKey, ServiceRole]:
+        """The account with this verify key; kept until a call changes accounts, for its speed."""
+        key = key.lower()
+        found = self._members.get(key) or self._look_up(key)
+        why = self._why_ended(key)
+        if why is not None:
+            raise HTTPException(401, why)
+        return found
+
+    def _look_up(self, key: str) -> tuple[SyftVerifyKey, ServiceRole]:
         try:
             verify_key = SyftVerifyKey.from_string(key)
         except Exception:
             raise HTTPException(401, "Not an Ed25519 key.") from None
-        if not self._server.services.user.stash.verify_key_exists(verify_key).unwrap():
-            raise HTTPException(
-                401, "This key has no account here. Ask the owner for an invitation."
-            )
-        return verify_key
+        with self._changing_members:
+            if not self._server.services.user.stash.verify_key_exists(verify_key).unwrap():
+                raise HTTPException(
+                    401, "This key has no account here. Ask the owner for an invitation."
+                )
+            found = verify_key, self._server.get_role_for_credentials(verify_key)
+            self._members[key] = found
+        return found
+
+    def require_private_channel(self, request: Request) -> None:
+        """An answer to a login holds the account's signing key: it may not pass in clear.
+
+        Raises:
+            HTTPException: neither encrypted nor from this machine itself. A local proxy that isn't
+                declared would make every caller look local, so its headers count as being one.
+        """
+        if request.url.scheme == "https":
+            return
+        forwarded = any(name in request.headers for name in _FORWARDED)
+        if is_local(_address(request)) and not forwarded:
+            return
+        raise HTTPException(
+            403,
+            "Nobody logs in over an unencrypted line: use the node's https:// address. Behind a "
+            "TLS proxy, declare it: proxies in domain.toml, see docs/security.md.",
+        )
 
     def methods_of(self, verify_key: str, protocol: str) -> Response:
         """The methods that a member's role may call: the same for all of that role."""
-        key = self._member_key(verify_key)
+        key, role = self._member(verify_key)
         if not (protocol == "dev" or (protocol.isdecimal() and len(protocol) < 4)):
             raise HTTPException(422, "The communication protocol is a number or 'dev'.")
-        return self._methods(self._server.get_role_for_credentials(key), protocol, key)
+        return self._methods(role, protocol, key)
 
     def _methods_of_role(self, role: ServiceRole, protocol: str, key: SyftVerifyKey) -> Response:
         api = self._server.get_api(key, protocol)
@@ -336,9 +406,10 @@ class _Gate:
             account = self._account_of(email, password)
             if account is None:
                 _log.warning("login refused", address=address)
-                return _reply(SyftError(message="Wrong email or password."))
+                return _reply(SyftError(message="wrong email or password."))
             passed()
-            return _reply(account)
+            why = self._why_ended(str(account.signing_key.verify_key))
+            return _reply(SyftError(message=why) if why is not None else account)
 
     def _account_of(self, email: str, password: str) -> Any:
         """Takes as long for an unknown email as for a wrong password."""
@@ -352,8 +423,22 @@ class _Gate:
             return None
         try:
             return users.exchange_credentials(context=context).value
-        except (SyftException, ValueError):
+        except (SyftException, ValueError) as error:
+            _log.info("login failed", error=type(error).__name__)
             return None
+
+
+@dataclass(frozen=True)
+class _Admitted:
+    """A stream's call that may be carried out.
+
+    Attributes:
+        remembered: returns once it is on the disk that the call was taken.
+    """
+
+    key: SyftVerifyKey
+    message: SyftAPICall
+    remembered: Callable[[], None]
 
 
 class _Stream:
@@ -362,7 +447,8 @@ class _Stream:
     def __init__(self, gate: _Gate, method: str) -> None:
         self._gate, self._method = gate, method
         self._call: StreamCall | None = None
-        self._allowed: SyftAPICall | str = "The stream has no head."
+        self._admitted: _Admitted | None = None
+        self._refusal = ""
 
     async def look(self, begun: bytes) -> bool:
         """Admit the call as soon as its head has come; before that nothing else is taken."""
@@ -371,19 +457,24 @@ class _Stream:
             return False
         if self._call.path != f"coterie.{self._method}":
             raise BytesRefused("The stream names another method than its address.")
-        self._allowed = await run_in_threadpool(self._gate.admit, self._call)
-        if isinstance(self._allowed, str) and self._call.octets:
-            raise HTTPException(403, self._allowed)
+        try:
+            self._admitted = await run_in_threadpool(self._gate.admit, self._call)
+        except CallRefused as why:
+            self._refusal = str(why)
+            if self._call.octets:
+                raise HTTPException(403, self._refusal) from None
         return True
 
     def answer(self, blob: bytes) -> Response:
         if self._call is None:
             raise BytesRefused("The stream ends within its head.")
-        if isinstance(self._allowed, str):
-            content = write_refusal(self._allowed)
-        else:
-            content = self._gate.answer_stream(self._call, self._allowed, blob)
-        return Response(content, media_type="application/octet-stream")
+        if self._admitted is None:
+            return _octets(write_refusal(self._refusal))
+        try:
+            carried = self._call.carried_in(blob)
+            return _octets(self._gate.answer_stream(self._admitted, carried))
+        finally:
+            self._admitted.remembered()
 
 
 _NOBODY = bcrypt.hashpw(secrets.token_bytes(16), bcrypt.gensalt(12))
@@ -398,6 +489,10 @@ class _VerifiedCall(SignedSyftAPICall):
     @property
     def is_valid(self) -> bool:
         return True
+
+
+def _octets(content: bytes) -> Response:
+    return Response(content, media_type="application/octet-stream")
 
 
 def _uid(text: str) -> UID:

@@ -7,6 +7,7 @@ the coordinator and the nodes, so the hub may be down while plans are trained.
 Run it in its own process: python -m network.hub HOME/hub
 """
 
+import contextlib
 import json
 import logging
 import os
@@ -15,7 +16,7 @@ import sys
 import time
 import tomllib
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ from fastapi import FastAPI, HTTPException, Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from network.answers import AnswerRefused, ask
+from network.secrets import is_given, read_secret
+from network.tls import create_certificate, secured
 from policies.canonical import canonical
 
 MAX_CARD_BYTES = 4096
@@ -45,6 +48,8 @@ class HubSettings(BaseModel):
     server_uid: str = Field(pattern=r"^[0-9a-f]{32}$")
     host: str = "127.0.0.1"
     port: int = Field(ge=1, le=65535)
+    tls: bool = False
+    proxies: tuple[str, ...] = ()
     members: dict[str, str] = {}
 
 
@@ -76,17 +81,25 @@ class Card(BaseModel):
         return _CARD_DOMAIN + canonical(self.model_dump(exclude={"signature"}))
 
 
-def create_hub(path: Path, host: str, port: int) -> HubSettings:
+def create_hub(
+    path: Path, host: str, port: int, *, tls: bool = False, proxies: Sequence[str] = ()
+) -> HubSettings:
     """Make the hub's folder (0700) with a fresh key; keeps an existing one."""
     file = path / "hub.toml"
     if file.exists():
         return read_settings(path)
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     for name in ("node.key", "root.password"):
+        if is_given(path, name):
+            continue
         descriptor = os.open(path / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w") as secret:
             secret.write(secrets.token_hex(32))
-    settings = HubSettings(server_uid=uuid.uuid4().hex, host=host, port=port)
+    if tls:
+        create_certificate(path, "coterie hub", [host, "localhost", "127.0.0.1"])
+    settings = HubSettings(
+        server_uid=uuid.uuid4().hex, host=host, port=port, tls=tls, proxies=tuple(proxies)
+    )
     write_settings(path, settings)
     return settings
 
@@ -117,9 +130,13 @@ def admit_member(path: Path, name: str, node_key: str) -> None:
 def announce(hub_url: str, card: Card) -> None:
     """Tell the hub where a domain is; raises HubError if it doesn't take the card."""
     try:
-        response = requests.post(
-            f"{hub_url.rstrip('/')}/directory", json=card.model_dump(), timeout=5
-        )
+        with requests.Session() as session:
+            response = secured(session, hub_url).post(
+                f"{hub_url.rstrip('/')}/directory",
+                json=card.model_dump(),
+                timeout=5,
+                allow_redirects=False,
+            )
     except requests.RequestException as error:
         raise HubError(f"The hub at {hub_url} does not answer ({type(error).__name__}).") from None
     if response.status_code != 200:
@@ -155,7 +172,8 @@ def build_app(path: Path) -> FastAPI:
 
     @app.post("/directory")
     async def announced(request: Request) -> dict[str, str]:
-        card = _read_card(await _short_body(request))
+        async with app.state.body_of(request, MAX_CARD_BYTES) as body:
+            card = _read_card(body)
         if read_settings(path).members.get(card.name) != card.node_key or not card.is_valid():
             raise HTTPException(403, "Not a member's card. Members are admitted in hub.toml.")
         if card.name in cards and card.time < cards[card.name].time:
@@ -164,15 +182,6 @@ def build_app(path: Path) -> FastAPI:
         return {"status": "listed"}
 
     return app
-
-
-async def _short_body(request: Request) -> bytes:
-    blob = b""
-    async for part in request.stream():
-        blob += part
-        if len(blob) > MAX_CARD_BYTES:
-            raise HTTPException(413, f"A card has at most {MAX_CARD_BYTES} bytes.")
-    return blob
 
 
 def _read_card(body: bytes) -> Card:
@@ -189,20 +198,23 @@ def _gateway(path: Path, settings: HubSettings) -> Any:
     from syft.store.db.sqlite import SQLiteDBConfig
     from syft.types.uid import UID
 
+    from network.gate import read_store_strictly
+
+    read_store_strictly()
     (path / "syft").mkdir(mode=0o700, exist_ok=True)
     gateway = Gateway(
         name="hub",
         id=UID.from_string(settings.server_uid),
-        signing_key=SyftSigningKey.from_string((path / "node.key").read_text().strip()),
+        signing_key=SyftSigningKey.from_string(read_secret(path, "node.key")),
         db_config=SQLiteDBConfig(filename="syft.db", path=path / "syft"),
         root_email="operator@hub.example",
         root_username="hub operator",
-        root_password=(path / "root.password").read_text().strip(),
+        root_password=read_secret(path, "root.password"),
         server_type="gateway",
         server_side_type="low",
         in_memory_workers=False,
     )
-    logging.getLogger().setLevel(logging.CRITICAL)
+    logging.disable(logging.CRITICAL)
     return gateway
 
 
@@ -223,8 +235,11 @@ def serve(path: Path) -> None:
     from network.connections import serve_app
 
     settings = read_settings(path)
-    app = build_app(path)
-    serve_app(app, settings.host, settings.port)
+    # Syft prints callers' errors as they come.
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+        app = build_app(path)
+        tls = path if settings.tls else None
+        serve_app(app, settings.host, settings.port, tls, settings.proxies)
 
 
 def main() -> None:

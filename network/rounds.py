@@ -21,6 +21,16 @@ from numpy.typing import NDArray
 
 from network.client import NodeClient, NodeRefused, NodeUnreachable
 from network.smpc.agreement import agreement_of
+from network.smpc.ckks.coordination import CkksBegun, CkksCoordinator
+from network.smpc.ckks.messages import (
+    Joining,
+    KeyAdvert,
+    TaggedConfirmation,
+    residues_bytes,
+    unpack_ciphertexts,
+    unpack_opening,
+)
+from network.smpc.ckks.transcript import verify_ckks_transcript, write_ckks_transcript
 from network.smpc.coordination import Begun, Coordinator, SumAborted
 from network.smpc.messages import (
     PART_BYTES,
@@ -30,7 +40,6 @@ from network.smpc.messages import (
     MalformedMessage,
     SealedShares,
     Unmasking,
-    packed_bytes,
     unpack_masked,
 )
 from network.smpc.transcript import verify_transcript, write_transcript
@@ -89,20 +98,16 @@ def run_attempt(
         RoundAborted: too few domains are left. Take the next attempt number.
     """
     kept = attempt_folder(folder, step, release, attempt)
-    call = _Call(nodes, agreement_of(plan, step, release, attempt), state, plan.deadline_s)
-    coordinator = Coordinator(call.agreement, call.exchange, call.left_out)
+    agreement = agreement_of(plan, step, release, attempt)
+    kind = _Call if plan.aggregation == "smpc" else _CkksCall
+    call = kind(nodes, agreement, state, plan.deadline_s)
     try:
-        begun = _read_begun(kept, call.heads)
-        if begun is None:
-            begun = coordinator.begin()
-            _write_begun(kept, begun, call.heads)
-        opened = coordinator.finish(begun)
+        total, survivors = call.open_total(kept)
     except SumAborted as aborted:
         raise RoundAborted(
             aborted.domain, aborted.phase, str(aborted), lost=aborted.domain in call.lost
         ) from None
-    write_transcript(kept, call.agreement, opened.transcript, opened.masked, opened.total)
-    return Release(opened.total, opened.survivors, call.seconds)
+    return Release(total, survivors, call.seconds)
 
 
 def was_begun(folder: Path, step: str, release: int, attempt: int) -> bool:
@@ -127,7 +132,9 @@ def verify_rounds(plan: Plan, folder: Path) -> list[tuple[str, int, int]]:
     checked = []
     for kept in sorted((folder / "rounds").glob("*/messages.json")):
         step, release, attempt = kept.parent.name.rsplit("-", 2)
-        verify_transcript(agreement_of(plan, step, int(release), int(attempt)), kept.parent)
+        agreement = agreement_of(plan, step, int(release), int(attempt))
+        verify = verify_transcript if plan.aggregation == "smpc" else verify_ckks_transcript
+        verify(agreement, kept.parent)
         checked.append((step, int(release), int(attempt)))
     return checked
 
@@ -167,6 +174,10 @@ class _Heads:
 class _Call:
     """Asks all domains at once and keeps who was silent, and why."""
 
+    advert: type[Advert] | type[KeyAdvert] = Advert
+    shared: type[SealedShares] | type[Joining] = SealedShares
+    confirmation: type[Confirmation] | type[TaggedConfirmation] = Confirmation
+
     def __init__(
         self,
         nodes: Mapping[str, NodeClient],
@@ -184,6 +195,21 @@ class _Call:
         self._digest = blake3(state).hexdigest()
         self._deadline_s = deadline_s
         self._holds: dict[str, bool] = {}
+
+    def open_total(self, kept: Path) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+        """Carry the attempt through and keep it: (total, survivors).
+
+        Raises:
+            SumAborted: too few domains are left.
+        """
+        coordinator = Coordinator(self.agreement, self.exchange, self.left_out)
+        found = _read_begun(kept, self.heads)
+        begun = coordinator.begin() if found is None else Begun.from_dict(found)
+        if found is None:
+            _write_begun(kept, begun.to_dict(), self.heads)
+        opened = coordinator.finish(begun)
+        write_transcript(kept, self.agreement, opened.transcript, opened.masked, opened.total)
+        return opened.total, opened.survivors
 
     def exchange(self, phase: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
         began = time.monotonic()
@@ -218,7 +244,7 @@ class _Call:
             self._send_state(name, ask)
         answer = ask(phase, **attempt, **self._arguments(phase, name, argument))
         if phase == "reveal":
-            answer = self._rest_of(answer, lambda at: ask("masked", **attempt, begin=at))
+            answer = self._whole(answer, lambda at: ask("masked", **attempt, begin=at))
         return self._read(phase, name, answer)
 
     def _send_state(self, name: str, ask: Callable[..., Any]) -> None:
@@ -229,24 +255,24 @@ class _Call:
             ask("hold", state_digest=self._digest, size=size, begin=begin, part=part)
         self._holds[name] = True
 
-    def _rest_of(self, first: Any, more: Callable[[int], Any]) -> NDArray[np.uint8]:
-        """A masked input from its parts, of which the first has come.
+    def _whole(self, first: Any, more: Callable[[int], Any]) -> NDArray[np.uint8]:
+        """A masked input from its parts, of which the first has come; the last one is shorter.
 
         Raises:
-            MalformedMessage: a part isn't octets, or too long.
+            MalformedMessage: a part isn't octets, or there are too many.
         """
-        size = packed_bytes(self.agreement, _octets(first))
-        if first.size >= size:
-            return _octets(first)
-        whole, held = np.empty(size, dtype=np.uint8), 0
-        part = first
-        while part.size and held + part.size <= size:
-            whole[held : held + part.size] = part
-            held += part.size
-            if held == size:
-                return whole
-            part = _octets(more(held))
-        raise MalformedMessage("the parts of the masked input don't make up a whole")
+        parts, held = [_octets(first)], 0
+        while parts[-1].size == PART_BYTES:
+            held += PART_BYTES
+            if held > self.most_bytes:
+                raise MalformedMessage(f"a masked input has at most {self.most_bytes} bytes")
+            parts.append(_octets(more(held)))
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    @property
+    def most_bytes(self) -> int:
+        """No masked input is longer."""
+        return 2**17 + self.agreement.length * self.agreement.bits // 8
 
     def _arguments(self, phase: str, name: str, argument: Any) -> dict[str, Any]:
         if phase == "advertise":
@@ -277,16 +303,55 @@ class _Call:
         if phase == "advertise":
             self.heads.held[name] = _part(said, "held", dict)
             self._holds[name] = said.get("state") == self._digest
-            return Advert.from_dict(said.get("advert"))
+            return self.advert.from_dict(said.get("advert"))
         if phase == "confirm":
             self.heads.cosignatures[name] = _part(said, "cosignatures", list)
-            return Confirmation.from_dict(said.get("confirmation"))
+            return self.confirmation.from_dict(said.get("confirmation"))
         sealed, note = _part(said, "sealed", list), _part(said, "note", dict)
         if len(sealed) > len(self.agreement.roster):
             raise MalformedMessage("expected a list of sealed shares")
         _part(note, "extends", dict)
         self.heads.notes[name] = note
-        return [SealedShares.from_dict(each) for each in sealed]
+        return [self.shared.from_dict(each) for each in sealed]
+
+
+class _CkksCall(_Call):
+    """The same, with the messages of `network.smpc.ckks`."""
+
+    advert = KeyAdvert
+    shared = Joining
+    confirmation = TaggedConfirmation
+    most_bytes = 2**31
+
+    def open_total(self, kept: Path) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+        coordinator = CkksCoordinator(self.agreement, self.exchange, self.left_out)
+        found = _read_begun(kept, self.heads)
+        begun = coordinator.begin() if found is None else CkksBegun.from_dict(found)
+        if found is None:
+            _write_begun(kept, begun.to_dict(), self.heads)
+        opened = coordinator.finish(begun)
+        write_ckks_transcript(
+            kept, self.agreement, opened.transcript, opened.ciphertexts, opened.total
+        )
+        return opened.total, opened.survivors
+
+    def _arguments(self, phase: str, name: str, argument: Any) -> dict[str, Any]:
+        if phase not in ("confirm", "unmask"):
+            return super()._arguments(phase, name, argument)
+        messages, total = argument
+        arguments = super()._arguments(phase, name, messages)
+        if phase == "confirm":
+            return {**arguments, "total": total.hex()}
+        if total is None:
+            return arguments
+        return {**arguments, "total": np.frombuffer(residues_bytes(total), dtype=np.uint8)}
+
+    def _read(self, phase: str, name: str, answer: Any) -> Any:
+        if phase == "reveal":
+            return unpack_ciphertexts(self.agreement, answer)
+        if phase == "unmask":
+            return None if isinstance(answer, str) else unpack_opening(self.agreement, answer)
+        return super()._read(phase, name, answer)
 
 
 def _octets(answer: Any) -> NDArray[np.uint8]:
@@ -306,20 +371,20 @@ def _part(said: Any, key: str, kind: type) -> Any:
     return said[key]
 
 
-def _read_begun(kept: Path, heads: _Heads) -> Begun | None:
+def _read_begun(kept: Path, heads: _Heads) -> dict[str, Any] | None:
     file = kept / _BEGUN
     if not file.exists():
         return None
-    found = json.loads(file.read_text())
+    found: dict[str, Any] = json.loads(file.read_text())
     heads.notes.update(found.pop("notes"))
-    return Begun.from_dict(found)
+    return found
 
 
-def _write_begun(kept: Path, begun: Begun, heads: _Heads) -> None:
+def _write_begun(kept: Path, begun: dict[str, Any], heads: _Heads) -> None:
     kept.mkdir(parents=True, exist_ok=True)
     temporary = kept / (_BEGUN + ".new")
     with temporary.open("w") as file:
-        json.dump({**begun.to_dict(), "notes": heads.notes}, file)
+        json.dump({**begun, "notes": heads.notes}, file)
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, kept / _BEGUN)

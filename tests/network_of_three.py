@@ -56,7 +56,7 @@ class Network:
                     users=100,
                     interactions_per_user=16,
                     holdout=None,
-                    epsilon=10.0,
+                    epsilon=30.0,
                     public=public,
                 )
         network.pin()

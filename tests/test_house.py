@@ -18,7 +18,7 @@ from policies.plan import RosterEntry
 ROOT = Path(__file__).parents[1]
 ALLOWED = {
     "policies": {"policies"},
-    "domains": {"domains", "policies", "network.smpc", "network.gate"},
+    "domains": {"domains", "policies", "network.smpc", "network.gate", "network.secrets"},
     "network": {"network", "policies"},
     "recommenders": {"recommenders", "coterie"},
     "coterie": {"coterie", "network", "domains", "policies", "recommenders"},

@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from coterie.backup import back_up
+from coterie.backup import restore as put_back
 from coterie.commands.output import (
     HomeOption,
     JsonOption,
@@ -23,9 +25,13 @@ from coterie.partners import (
     create_domain,
     domain_status,
     invite,
+    open_owner,
     pin_peer,
+    renew_certificate,
     start_domain,
     stop_domain,
+    trust_own,
+    unpin_peer,
     url_of,
 )
 
@@ -43,6 +49,20 @@ def init(
         str | None,
         typer.Option(help="Address partners reach it by, if not HOST:PORT: a proxy's, say."),
     ] = None,
+    tls: Annotated[
+        bool, typer.Option("--tls", help="Make a TLS key, certificate and CSR; serve with them.")
+    ] = False,
+    proxy: Annotated[
+        list[str] | None,
+        typer.Option(help="Address or network of a TLS proxy before the node; may be repeated."),
+    ] = None,
+    database: Annotated[
+        str | None,
+        typer.Option(
+            envvar="COTERIE_DATABASE_URL",
+            help="postgresql+psycopg2://USER:PASSWORD@HOST:PORT/DB instead of SQLite files.",
+        ),
+    ] = None,
     passphrase: Annotated[
         bool, typer.Option(help="Ask for a passphrase to encrypt the owner's key with.")
     ] = False,
@@ -50,7 +70,7 @@ def init(
 ) -> None:
     """Make a new domain: node key, owner's key and login, all generated.
 
-    Example: coterie domain init north --port 8101
+    Example: coterie domain init north --port 8101 --tls --url https://north.example:8101
     """
     place = home_of(home)
     secret = (
@@ -58,10 +78,16 @@ def init(
         if (passphrase)
         else None
     )
-    settings = create_domain(place, name, host, port, secret, url)
+    settings = create_domain(
+        place, name, host, port, secret, url,
+        tls=tls, proxies=proxy or (), database_url=database,
+    )  # fmt: skip
     console.print(f"Domain {name} is in {place.domain(name).path}", highlight=False)
     console.print(f"Owner's login: {place.owner_login(name)}", highlight=False)
     console.print(f"Owner's key:   {place.owner_key(name)} ({settings.owner_key})", highlight=False)
+    if tls or proxy:
+        request = place.domain(name).path / "tls.csr"
+        console.print(f"To have an authority sign: {request}", highlight=False, soft_wrap=True)
     console.print(f"Next: coterie domain data {name} --help", highlight=False)
 
 
@@ -113,6 +139,9 @@ def data(
 def up(
     name: Name,
     hub: Annotated[str | None, typer.Option(help="Announce the domain to this hub.")] = None,
+    hub_certificate: Annotated[
+        Path | None, typer.Option(help="The hub's certificate, if no public authority signed it.")
+    ] = None,
     foreground: Annotated[
         bool, typer.Option("--foreground", help="Serve in this process, as containers do.")
     ] = False,
@@ -122,14 +151,16 @@ def up(
 
     Example: coterie domain up north
     """
-    url = start_domain(home_of(home), name, hub, foreground=foreground)
+    url = start_domain(
+        home_of(home), name, hub, foreground=foreground, hub_certificate=hub_certificate
+    )
     console.print(f"{name} is up at {url}", highlight=False)
 
 
 @app.command()
 @told
 def status(name: Name, json_: JsonOption = False, home: HomeOption = None) -> None:
-    """Whether the node is up, its data sets and its budgets.
+    """Version, uptime, data sets, budgets, partners and the last heads they co-signed.
 
     Example: coterie domain status north --json
     """
@@ -137,7 +168,23 @@ def status(name: Name, json_: JsonOption = False, home: HomeOption = None) -> No
     if json_:
         print_json(found)
         return
-    console.print(f"{name}: {'up' if found['up'] else 'down'} at {found['url']}", highlight=False)
+    if not found["up"]:
+        console.print(f"{name}: down at {found['url']}", highlight=False)
+        return
+    console.print(
+        f"{name}: up at {found['url']} for {found['up_minutes']} min, version {found['version']}; "
+        f"data sets: {', '.join(found['data_sets'])}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    print_table(
+        "Partners",
+        ["name", "node key", "co-signed entries", "at"],
+        [
+            [peer, facts["node_key"][:16], facts["cosigned"] or "-", facts["cosigned_at"] or "-"]
+            for peer, facts in found["peers"].items()
+        ],
+    )
     print_table(
         "Budgets (epsilon; add/remove one user with all her interactions, per domain)",
         ["population", "cap", "delta", "spent", "promised", "remaining"],
@@ -167,6 +214,7 @@ def doctor(
         findings = examine_from_outside(name)
     else:
         here = examine_on_its_machine(place, name)
+        trust_own(place.domain(name))
         findings = [*examine_from_outside(url_of(place.domain(name).settings())), *here]
     if json_:
         print_json([asdict(finding) for finding in findings])
@@ -175,6 +223,46 @@ def doctor(
                     [[f.check, str(f.verdict), f.detail] for f in findings])  # fmt: skip
     if any(finding.verdict is Verdict.BAD for finding in findings):
         raise typer.Exit(ExitCode.NOT_VERIFIED)
+
+
+@app.command()
+@told
+def backup(
+    name: Name,
+    out: Annotated[Path, typer.Argument(help="The file to write; it must not exist yet.")],
+    home: HomeOption = None,
+) -> None:
+    """Write all that a node keeps to one file, also while it runs: keys and data too.
+
+    Example: coterie domain backup north north-monday.tar
+    """
+    size = back_up(home_of(home), name, out)
+    console.print(f"{out}: {size / 2**20:.1f} MiB. Keep it as safe as the node.", soft_wrap=True)
+
+
+@app.command()
+@told
+def restore(
+    name: Name,
+    file: Annotated[Path, typer.Argument(help="What `coterie domain backup` wrote.")],
+    heads: Annotated[
+        list[Path] | None, typer.Option(help="A partner's `coterie ledger heads`; repeat it.")
+    ] = None,
+    hub: Annotated[
+        str | None, typer.Option(help="Ask the partners' nodes, by this hub's directory.")
+    ] = None,
+    unheard: Annotated[
+        list[str] | None, typer.Option(help="A partner to do without, gone for good.")
+    ] = None,
+    home: HomeOption = None,
+) -> None:
+    """Put a back-up back, unless partners co-signed a newer ledger than the one in it.
+
+    Example: coterie domain restore north north-monday.tar --hub https://hub.example
+    """
+    text = put_back(home_of(home), name, file, heads=heads or (), hub=hub, unheard=unheard or ())
+    console.print(text, markup=False, highlight=False)
+    console.print(f"{name} is back. Start it: coterie domain up {name}")
 
 
 @app.command()
@@ -195,14 +283,103 @@ def invite_(
     email: Annotated[str, typer.Option(help="The person's e-mail address.")],
     out: Annotated[Path, typer.Option(help="Accounts file to add the login to (0600).")],
     role: Annotated[str, typer.Option(help="scientist or auditor")] = "scientist",
+    days: Annotated[int, typer.Option(help="How long the account works, unless renewed.")] = 90,
+    again: Annotated[
+        bool, typer.Option("--again", help="New password and key; her open plans end.")
+    ] = False,
     home: HomeOption = None,
 ) -> None:
     """Make an account on the node and write its generated login to a file for that person.
 
-    Example: coterie domain invite north --email ada@uni.example --out ada.json
+    Example: coterie domain invite north --email ada@uni.example --out ada.json --days 180
     """
-    invite(home_of(home), name, email, role, out)
-    console.print(f"{email} can log in to {name} as {role}: {out}", highlight=False)
+    until = invite(home_of(home), name, email, role, out, days=days, again=again)
+    console.print(
+        f"{email} can log in to {name} as {role} until {until}: {out}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+@app.command()
+@told
+def members(name: Name, json_: JsonOption = False, home: HomeOption = None) -> None:
+    """The node's accounts, their roles, and until when they work.
+
+    Example: coterie domain members north
+    """
+    found = open_owner(home_of(home), name, with_key=False).members()
+    if json_:
+        print_json(found)
+        return
+    print_table(
+        f"Accounts of {name}",
+        ["email", "role", "until", ""],
+        [[m["email"], m["role"], m["until"] or "-", "over" if m["over"] else ""] for m in found],
+    )
+
+
+@app.command()
+@told
+def renew(
+    name: Name,
+    email: Annotated[str, typer.Option(help="The account's e-mail address.")],
+    days: Annotated[int, typer.Option(help="How long it works from now on.")] = 90,
+    home: HomeOption = None,
+) -> None:
+    """Let an account work longer, or again.
+
+    Example: coterie domain renew north --email ada@uni.example --days 90
+    """
+    until = open_owner(home_of(home), name, with_key=False).renew(email, days)
+    console.print(f"{email} can log in to {name} until {until}", highlight=False)
+
+
+@app.command()
+@told
+def expel(
+    name: Name,
+    email: Annotated[str, typer.Option(help="The account's e-mail address.")],
+    reason: Annotated[str, typer.Option(help="Why; recorded with each plan that ends.")],
+    home: HomeOption = None,
+) -> None:
+    """End an account now, and every open plan of its holder, in the middle of a run too.
+
+    Example: coterie domain expel north --email ada@uni.example --reason "left the university"
+    """
+    ended = open_owner(home_of(home), name, with_key=False).expel(email, reason)
+    console.print(f"{email} is out; {len(ended)} open plans ended.", highlight=False)
+
+
+@app.command()
+@told
+def certificate(name: Name, home: HomeOption = None) -> None:
+    """Make a new TLS key, certificate and signing request; restart the node to serve with them.
+
+    Example: coterie domain certificate north
+    """
+    folder = home_of(home).domain(name)
+    renew_certificate(folder)
+    console.print(
+        f"{folder.path / 'tls.pem'} is new. Restart {name}, and give it to whom you invited.",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+@app.command()
+@told
+def unpin(
+    name: Name,
+    peer: Annotated[str, typer.Argument(help="The partner's domain.")],
+    home: HomeOption = None,
+) -> None:
+    """Trust a partner's keys no longer: every further round with it is refused, at once.
+
+    Example: coterie domain unpin north east
+    """
+    unpin_peer(home_of(home).domain(name), peer)
+    console.print(f"{name} refuses every further round with {peer}.")
 
 
 @app.command()
@@ -219,7 +396,7 @@ def pin(
     Example: coterie domain pin north east --node-key 12… --owner-key ab…
     """
     pin_peer(home_of(home).domain(name), peer, node_key, owner_key)
-    console.print(f"{name} has pinned {peer}. Restart the node to use it.")
+    console.print(f"{name} has pinned {peer}.")
 
 
 @app.command()

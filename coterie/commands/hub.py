@@ -1,5 +1,6 @@
 """`coterie hub`: the network's directory."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -15,6 +16,7 @@ from coterie.commands.output import (
 )
 from coterie.hub import start_hub, stop_hub
 from network.hub import admit_member, directory
+from network.tls import trust
 
 app = typer.Typer(no_args_is_help=True, help="The network's hub: start it, list domains.")
 
@@ -24,6 +26,13 @@ app = typer.Typer(no_args_is_help=True, help="The network's hub: start it, list 
 def up(
     port: Annotated[int, typer.Option(help="Port the hub will listen on.")] = 8100,
     host: Annotated[str, typer.Option(help="Address the hub will listen on.")] = "127.0.0.1",
+    tls: Annotated[
+        bool, typer.Option("--tls", help="At the first start: make a certificate and use it.")
+    ] = False,
+    proxy: Annotated[
+        list[str] | None,
+        typer.Option(help="At the first start: address or network of a TLS proxy before it."),
+    ] = None,
     foreground: Annotated[
         bool, typer.Option("--foreground", help="Serve in this process, as containers do.")
     ] = False,
@@ -33,7 +42,7 @@ def up(
 
     Example: coterie hub up --port 8100
     """
-    url = start_hub(home_of(home), host, port, foreground=foreground)
+    url = start_hub(home_of(home), host, port, foreground=foreground, tls=tls, proxies=proxy or ())
     console.print(f"The hub is up at {url}", highlight=False)
 
 
@@ -65,12 +74,18 @@ def admit(
 @app.command(name="list")
 @told
 def list_(
-    url: Annotated[str, typer.Argument(help="The hub's address.")], json_: JsonOption = False
+    url: Annotated[str, typer.Argument(help="The hub's address.")],
+    certificate: Annotated[
+        Path | None, typer.Option(help="Its certificate, if no public authority signed it.")
+    ] = None,
+    json_: JsonOption = False,
 ) -> None:
     """The domains that announced themselves, with validly signed cards.
 
     Example: coterie hub list http://127.0.0.1:8100
     """
+    if certificate is not None:
+        trust(url, certificate.read_text())
     cards = directory(url)
     if json_:
         print_json([card.model_dump() for card in cards.values()])

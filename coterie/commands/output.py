@@ -19,6 +19,7 @@ from domains.interactions import InteractionsError
 from network.client import LoginFailed, NodeRefused, NodeUnreachable
 from network.federation import FederationError
 from network.hub import HubError
+from network.tls import TlsError
 from network.training import NotApproved, RunInterrupted
 from policies.approvals import OwnerKeyError
 from policies.ledger import LedgerError
@@ -46,6 +47,7 @@ _CODES: tuple[tuple[type[Exception], ExitCode], ...] = (
     (FolderError, ExitCode.USAGE),
     (OwnerKeyError, ExitCode.USAGE),
     (ProcessError, ExitCode.USAGE),
+    (TlsError, ExitCode.USAGE),
 )
 
 HomeOption = Annotated[

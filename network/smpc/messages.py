@@ -418,16 +418,6 @@ def pack_masked(
     return np.concatenate([first, rest])
 
 
-def packed_bytes(agreement: Agreement, begun: NDArray[np.uint8]) -> int:
-    """How many bytes `pack_masked` makes in all, from the first ones of them.
-
-    Raises:
-        MalformedMessage: the receipt is announced longer than one can be.
-    """
-    size = _receipt_bytes(begun)
-    return 4 + size + ring.HEADER_BYTES + agreement.length * agreement.bits // 8
-
-
 def unpack_masked(
     agreement: Agreement, received: NDArray[np.uint8]
 ) -> tuple[Receipt, ring.Elements]:
@@ -439,7 +429,9 @@ def unpack_masked(
     if not isinstance(received, np.ndarray) or received.dtype != np.uint8 or received.ndim != 1:
         raise MalformedMessage("a masked input travels as a one-dimensional uint8 array")
     content = np.ascontiguousarray(received).data
-    size = _receipt_bytes(received)
+    size = int.from_bytes(content[:4], "little")
+    if size > _RECEIPT_BYTES:
+        raise MalformedMessage(f"a receipt has at most {_RECEIPT_BYTES} bytes")
     try:
         receipt = Receipt.from_dict(json.loads(bytes(content[4 : 4 + size])))
         elements = ring.unpack(content[4 + size :], agreement.length, agreement.bits)
@@ -448,10 +440,3 @@ def unpack_masked(
     except ValueError as error:
         raise MalformedMessage(f"not a masked input: {error}") from None
     return receipt, elements
-
-
-def _receipt_bytes(begun: NDArray[np.uint8]) -> int:
-    size = int.from_bytes(begun[:4].tobytes(), "little")
-    if size > _RECEIPT_BYTES:
-        raise MalformedMessage(f"a receipt has at most {_RECEIPT_BYTES} bytes")
-    return size

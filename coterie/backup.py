@@ -1,0 +1,324 @@
+"""Back-ups of a domain: one file with all that its node keeps, and putting it back.
+
+A back-up holds keys, passwords' hashes and private data: keep it as safe as the node itself. What
+is put back is compared with the heads that partners co-signed, since an older ledger forgets
+charges. Secret shares of rounds under way are left out: they are never needed again.
+"""
+
+import io
+import json
+import os
+import shutil
+import sqlite3
+import tarfile
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import requests
+import sqlalchemy
+from sqlalchemy import MetaData, Table
+
+from coterie.home import Home
+from coterie.processes import running
+from domains.folder import DomainFolder, FolderError, Peer, public_hex, require_name
+from domains.witness import ask_for_heads
+from network.answers import AnswerRefused, ask
+from network.hub import directory
+from policies.ledger.migrations import migrate
+from policies.verify import verify
+
+_FORMAT = "coterie-backup-v1"
+_MANIFEST, _TABLES = "backup.json", "tables.json"
+_DATABASES = ("syft/syft.db", "syft/calls.db", "ledger.db")
+_SHARES = (".held", ".masked", ".receipt")
+_LEFT_OUT = ("-wal", "-shm", ".new", ".log", ".pid")
+
+
+class RestoreRefused(FolderError):
+    """A back-up can't be made or put back; the text says why and what to do."""
+
+
+def back_up(home: Home, name: str, out: Path) -> int:
+    """Write everything of a domain's node to one file (0600), also while it runs; gives its size.
+
+    The ledger comes last, so that it knows of everything else in the file.
+
+    Raises:
+        FolderError: no such domain, or the file exists.
+    """
+    folder = home.domain(name)
+    settings = folder.settings()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        descriptor = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        raise RestoreRefused(f"{out} exists. Choose another file.") from None
+    about = {"format": _FORMAT, "name": name, "node_key": public_hex(folder.node_key())}
+    with os.fdopen(descriptor, "wb") as file, tarfile.open(fileobj=file, mode="w") as archive:
+        _add(archive, _MANIFEST, json.dumps(about).encode())
+        for path in _files(folder.path):
+            archive.add(path, str(path.relative_to(folder.path)), recursive=False)
+        if settings.database == "postgres":
+            _add(archive, _TABLES, json.dumps(_tables_of(folder.database_url)).encode())
+        for each in _DATABASES:
+            if (folder.path / each).exists():
+                _add(archive, each, _snapshot(folder.path / each))
+        file.flush()
+        os.fsync(file.fileno())
+    return out.stat().st_size
+
+
+def restore(
+    home: Home,
+    name: str,
+    archive: Path,
+    *,
+    heads: Sequence[Path] = (),
+    hub: str | None = None,
+    unheard: Sequence[str] = (),
+) -> str:
+    """Put a back-up back, unless a partner co-signed a newer ledger; gives the verdict's text.
+
+    A folder that lies there is kept beside, and its ledger counts as a witness too.
+
+    Args:
+        heads: what partners exported (`coterie ledger heads`).
+        hub: where the partners' addresses are listed, to ask their nodes.
+        unheard: partners that the owner does without.
+
+    Raises:
+        RestoreRefused: the ledger is older than one that was co-signed, a pinned partner wasn't
+            heard, the node runs, or the file isn't such a back-up.
+    """
+    require_name(name)
+    folder = home.domain(name)
+    if folder.path.exists() and running(folder.pid_file) is not None:
+        raise RestoreRefused(f"{name} is running. Stop it first: coterie domain stop {name}")
+    folder.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    staged = DomainFolder(folder.path.with_name(f".{name}.restored"))
+    shutil.rmtree(staged.path, ignore_errors=True)
+    try:
+        _unpack(archive, staged.path, name)
+        text = _checked(staged, folder, heads, hub, unheard)
+        if (staged.path / _TABLES).exists():
+            _restore_tables(staged.database_url, json.loads((staged.path / _TABLES).read_text()))
+            (staged.path / _TABLES).unlink()
+        (staged.path / _MANIFEST).unlink()
+        if folder.path.exists():
+            os.replace(folder.path, folder.path.with_name(f".{name}.before-{int(time.time())}"))
+        os.replace(staged.path, folder.path)
+    finally:
+        shutil.rmtree(staged.path, ignore_errors=True)
+    return text
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for path in sorted(folder.rglob("*")):
+        inside = str(path.relative_to(folder))
+        if path.is_symlink() or path.suffix in _SHARES or inside.endswith(_LEFT_OUT):
+            continue
+        if inside not in _DATABASES and (path.is_file() or path.is_dir()):
+            yield path
+
+
+def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
+    entry = tarfile.TarInfo(name)
+    entry.size, entry.mode, entry.mtime = len(content), 0o600, int(time.time())
+    archive.addfile(entry, io.BytesIO(content))
+
+
+def _snapshot(path: Path) -> bytes:
+    """A database file as one moment left it, while others write (SQLite's backup API)."""
+    with tempfile.TemporaryDirectory(dir=path.parent) as place:
+        copy = Path(place) / path.name
+        source, target = sqlite3.connect(path), sqlite3.connect(copy)
+        try:
+            source.backup(target)
+        finally:
+            source.close()
+            target.close()
+        return copy.read_bytes()
+
+
+def _unpack(archive: Path, target: Path, name: str) -> None:
+    target.mkdir(mode=0o700)
+    try:
+        with tarfile.open(archive, "r:") as found:
+            for entry in found:
+                if not (entry.isreg() or entry.isdir()):
+                    raise RestoreRefused(f"{archive} holds more than files and folders.")
+                found.extract(entry, target, filter="data")
+        about = json.loads((target / _MANIFEST).read_text())
+    except FileNotFoundError:
+        raise RestoreRefused(
+            f"There is no back-up at {archive}, or it has no {_MANIFEST}."
+        ) from None
+    except (tarfile.TarError, OSError, ValueError) as error:
+        raise RestoreRefused(f"{archive} can't be read ({type(error).__name__}).") from None
+    if about.get("format") != _FORMAT or about.get("name") != name:
+        raise RestoreRefused(f"{archive} is no back-up of {name}: it names {about.get('name')!r}.")
+    for path in [target, *target.rglob("*")]:
+        path.chmod(0o700 if path.is_dir() else 0o600)
+
+
+def _checked(
+    staged: DomainFolder,
+    present: DomainFolder,
+    heads: Sequence[Path],
+    hub: str | None,
+    unheard: Sequence[str],
+) -> str:
+    settings = staged.settings()
+    node_key = public_hex(staged.node_key())
+    with tempfile.TemporaryDirectory() as place:
+        said = _gathered(staged, heads, hub, Path(place))
+        missing = sorted(set(settings.peers) - said - set(unheard))
+        if missing:
+            raise RestoreRefused(
+                f"Not heard: {', '.join(missing)}. An older ledger would forget charges that they "
+                "know of. Give their `coterie ledger heads` with --heads, or --hub to ask them; "
+                "if a partner is gone for good, --unheard NAME."
+            )
+        ledger = _ledger_of(staged, Path(place))
+        known = Path(place) / "heads"
+        verdict = verify(ledger, node_key, None, known if said else None)
+        if not verdict.ok:
+            raise RestoreRefused(f"This back-up isn't put back. {verdict.text}")
+        entries = verdict.entries
+    if present.ledger_file.exists() and (there := _size(present.ledger_file)) > entries:
+        raise RestoreRefused(
+            f"The ledger that lies in {present.path} has {there} entries, the back-up's {entries}: "
+            "putting it back would forget what came since. Keep the newer one."
+        )
+    return verdict.text
+
+
+def _gathered(
+    staged: DomainFolder, heads: Sequence[Path], hub: str | None, place: Path
+) -> set[str]:
+    """Collect what partners hold of this ledger, by their pinned keys; gives who was heard."""
+    peers = staged.settings().peers
+    keys = {peer.node_key: name for name, peer in peers.items()}
+    folder = place / "heads"
+    folder.mkdir()
+    said = set()
+    for file in heads:
+        try:
+            found = json.loads(file.read_text())
+            witness = found["witness_key"]
+        except (OSError, ValueError, KeyError, TypeError):
+            raise RestoreRefused(f"{file} is not what `coterie ledger heads` writes.") from None
+        if witness not in keys:
+            raise RestoreRefused(
+                f"{file} is by a node that {staged.settings().name} hasn't pinned."
+            )
+        said.add(keys[witness])
+        (folder / f"{keys[witness]}.json").write_text(json.dumps(found))
+    for name, card in (directory(hub) if hub is not None else {}).items():
+        if name in peers and name not in said and card.node_key == peers[name].node_key:
+            answer = _asked(staged, card.url, peers[name])
+            if answer is not None:
+                said.add(name)
+                (folder / f"{name}.json").write_bytes(answer)
+    return said
+
+
+def _asked(staged: DomainFolder, url: str, peer: Peer) -> bytes | None:
+    """A partner's node, asked under our node key; None if it doesn't answer as itself."""
+    body = ask_for_heads(staged.node_key(), peer.node_key)
+    try:
+        with requests.Session() as session:
+            answer = ask(session, "POST", f"{url}/heads", body, json_body=True, timeout=(5, 30))
+    except (requests.RequestException, AnswerRefused):
+        return None
+    return answer.content if answer.status == 200 and answer.is_from(peer.node_key) else None
+
+
+def _ledger_of(staged: DomainFolder, place: Path) -> Any:
+    if staged.ledger_file.exists():
+        return staged.ledger_file
+    tables = json.loads((staged.path / _TABLES).read_text())
+    ledger = place / "ledger.db"
+    engine = sqlalchemy.create_engine(f"sqlite:///{ledger}")
+    with engine.begin() as connection:
+        migrate(connection)
+        _fill(connection, {n: rows for n, rows in tables.items() if n.startswith("ledger")})
+    engine.dispose()
+    return ledger
+
+
+def _size(ledger: Path) -> int:
+    with sqlite3.connect(f"file:{ledger}?mode=ro", uri=True) as line:
+        return int(line.execute("SELECT COUNT(*) FROM ledgerentry").fetchone()[0])
+
+
+def _tables_of(url: str) -> dict[str, list[dict[str, Any]]]:
+    """Every table's rows as one moment left them."""
+    engine = sqlalchemy.create_engine(url, isolation_level="REPEATABLE READ")
+    with engine.connect() as line:
+        schema = MetaData()
+        schema.reflect(line)
+        found = {
+            table.name: [
+                {column: _plain(value) for column, value in row.items()}
+                for row in line.execute(table.select()).mappings()
+            ]
+            for table in schema.sorted_tables
+        }
+    engine.dispose()
+    return found
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return {"time": value.isoformat()}
+    if isinstance(value, UUID):
+        return {"uuid": str(value)}
+    if isinstance(value, bytes):
+        return {"bytes": value.hex()}
+    return {"json": value} if isinstance(value, dict | list) else value
+
+
+def _typed(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    ((kind, content),) = value.items()
+    match kind:
+        case "time":
+            return datetime.fromisoformat(content)
+        case "uuid":
+            return UUID(content)
+        case "bytes":
+            return bytes.fromhex(content)
+    return content
+
+
+def _restore_tables(url: str, tables: Mapping[str, list[dict[str, Any]]]) -> None:
+    """Make the tables in an empty database and fill them, in one transaction."""
+    import syft  # noqa: F401
+    from syft.store.db.schema import PostgresBase
+
+    engine = sqlalchemy.create_engine(url)
+    with engine.begin() as connection:
+        if sqlalchemy.inspect(connection).get_table_names():
+            raise RestoreRefused("The database isn't empty. Give the back-up one of its own.")
+        PostgresBase.metadata.create_all(connection)
+        migrate(connection)
+        _fill(connection, tables)
+    engine.dispose()
+
+
+def _fill(connection: sqlalchemy.Connection, tables: Mapping[str, list[dict[str, Any]]]) -> None:
+    schema = MetaData()
+    schema.reflect(connection)
+    for table in schema.sorted_tables:
+        rows = [{c: _typed(v) for c, v in row.items()} for row in tables.get(table.name, [])]
+        if table.name == "ledgerversion":
+            continue
+        for row in rows:
+            connection.execute(Table.insert(table), row)

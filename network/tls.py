@@ -1,0 +1,251 @@
+"""TLS between machines: a server's certificate, and whom a client trusts at an address.
+
+A server's folder holds `tls.pem` (its certificate, with the issuers' if there are any), `tls.key`,
+`tls.csr` for those who have an authority sign it, and, where clients must show certificates too,
+`clients.pem`: those it takes. A client trusts, for one address, the certificate or authority it was
+given; for others what its system trusts. Only TLS 1.3 is served (RFC 8446).
+"""
+
+import ipaddress
+import os
+import ssl
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import requests
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from requests.adapters import HTTPAdapter
+
+from network.secrets import secret_file
+
+CERTIFICATE, KEY, REQUEST, CLIENTS = "tls.pem", "tls.key", "tls.csr", "clients.pem"
+VALID_DAYS = 397
+"""How long a certificate made here holds; authorities and browsers allow no longer."""
+
+
+class TlsError(Exception):
+    """A certificate or key is missing, broken, or doesn't fit; the text says which."""
+
+
+def create_certificate(folder: Path, name: str, hosts: Sequence[str]) -> str:
+    """Make a new key, a self-signed certificate and a signing request; gives the certificate (PEM).
+
+    Args:
+        folder: of the server; what lay there of these three is replaced.
+        name: the certificate's common name.
+        hosts: the names and addresses that clients will call it by.
+    """
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    names = x509.SubjectAlternativeName([_general_name(host) for host in dict.fromkeys(hosts)])
+    uses = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(days=VALID_DAYS))
+        .add_extension(names, critical=False)
+        .add_extension(uses, critical=False)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    request = (
+        x509.CertificateSigningRequestBuilder()
+        .subject_name(subject)
+        .add_extension(names, critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    pem = certificate.public_bytes(Encoding.PEM)
+    for file, content in (
+        (KEY, secret),
+        (CERTIFICATE, pem),
+        (REQUEST, request.public_bytes(Encoding.PEM)),
+    ):
+        _write_private(folder / file, content)
+    return pem.decode()
+
+
+def server_context(folder: Path) -> ssl.SSLContext:
+    """What a server shows, and whom it takes.
+
+    Raises:
+        TlsError: a file is missing or broken.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    try:
+        context.load_cert_chain(secret_file(folder, CERTIFICATE), secret_file(folder, KEY))
+        clients = secret_file(folder, CLIENTS)
+        if clients.exists():
+            # Those listed, or signed by an authority that is; and the server's own, for its owner.
+            context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+            context.load_verify_locations(clients)
+            context.load_verify_locations(secret_file(folder, CERTIFICATE))
+            context.verify_mode = ssl.CERT_REQUIRED
+    except (OSError, ssl.SSLError) as error:
+        raise TlsError(
+            f"The certificate or key in {folder} can't be used ({type(error).__name__}): make them "
+            "again, or put back tls.pem and tls.key."
+        ) from None
+    return context
+
+
+def days_left(folder: Path) -> int:
+    """Whole days until the server's certificate expires; negative if it has.
+
+    Raises:
+        TlsError: there is none.
+    """
+    return (_certificates(folder)[0].not_valid_after_utc - datetime.now(UTC)).days
+
+
+_known: dict[str, ssl.SSLContext] = {}
+
+
+def pin_of(folder: Path) -> str | None:
+    """What clients should be given to trust this server by, as PEM; None: their system knows it.
+
+    That is the last certificate of the file: the server's own if it is self-signed, or the
+    authority that signed it, if it isn't one that everybody knows.
+    """
+    last = _certificates(folder)[-1]
+    constraints = last.extensions.get_extension_for_class(x509.BasicConstraints).value
+    if last.issuer != last.subject and not constraints.ca:
+        return None
+    return last.public_bytes(Encoding.PEM).decode()
+
+
+def trust_own_server(url: str, folder: Path) -> None:
+    """On a server's own machine: take just its own certificate, whatever names are in it.
+
+    Raises:
+        TlsError: there is none.
+    """
+    own = _certificates(folder)[0].public_bytes(Encoding.PEM).decode()
+    trust(url, own, secret_file(folder, CERTIFICATE), secret_file(folder, KEY))
+    _known[_origin(url)].check_hostname = False
+
+
+def _certificates(folder: Path) -> list[x509.Certificate]:
+    try:
+        return x509.load_pem_x509_certificates(secret_file(folder, CERTIFICATE).read_bytes())
+    except (OSError, ValueError):
+        raise TlsError(
+            f"{folder / CERTIFICATE} is missing or no certificate: coterie domain certificate"
+        ) from None
+
+
+def trust(
+    url: str, certificate: str | None, shown: Path | None = None, shown_key: Path | None = None
+) -> None:
+    """From now on take only this certificate (or what this authority signed) at an address.
+
+    Args:
+        certificate: PEM text; None: what the system trusts.
+        shown: file of the certificate that this client shows, where the server asks for one.
+        shown_key: file of its key.
+
+    Raises:
+        TlsError: not certificates, or the key doesn't fit.
+    """
+    try:
+        context = ssl.create_default_context(cadata=certificate)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        if certificate is not None:
+            # The certificate itself may be what is trusted, whoever signed it.
+            context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+        if shown is not None:
+            context.load_cert_chain(shown, shown_key)
+    except (OSError, ssl.SSLError, ValueError):
+        raise TlsError(f"What was given to trust {url} by is no usable certificate.") from None
+    _known[_origin(url)] = context
+
+
+def is_trusted(url: str) -> bool:
+    """Whether this process was told whom to trust at an address."""
+    return _origin(url) in _known
+
+
+def secured(session: requests.Session, url: str) -> requests.Session:
+    """The session, with what is trusted at this address."""
+    origin = _origin(url)
+    context = _known.get(origin)
+    mounted = session.adapters.get(origin)
+    if context is not None and getattr(mounted, "context", None) is not context:
+        session.mount(origin, _Pinned(context))
+    return session
+
+
+def is_local(host: str | None) -> bool:
+    """Whether this names the machine itself."""
+    if host is None:
+        return False
+    if host == "localhost":
+        return True
+    try:
+        found = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    mapped = getattr(found, "ipv4_mapped", None)
+    return bool((mapped or found).is_loopback)
+
+
+def keeps_secrets(url: str) -> bool:
+    """Whether a password may be sent to this address: encrypted, or not leaving this machine."""
+    parts = urlsplit(url)
+    return parts.scheme == "https" or is_local(parts.hostname)
+
+
+class _Pinned(HTTPAdapter):
+    """Connections of one address, by one context."""
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        self.context = context
+        super().__init__()
+
+    def init_poolmanager(self, *args: Any, **more: Any) -> None:
+        super().init_poolmanager(*args, **more, ssl_context=self.context)
+
+    def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
+        """Leave the context as it is; requests would add what the system trusts."""
+        conn.cert_reqs = "CERT_REQUIRED"
+
+    def build_connection_pool_key_attributes(
+        self, request: Any, verify: Any, cert: Any = None
+    ) -> Any:
+        host, _ = super().build_connection_pool_key_attributes(request, verify, cert)
+        return host, {"ssl_context": self.context, "cert_reqs": "CERT_REQUIRED"}
+
+
+def _origin(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}/".lower()
+
+
+def _general_name(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)
+
+
+def _write_private(path: Path, content: bytes) -> None:
+    temporary = path.with_name(path.name + ".new")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)

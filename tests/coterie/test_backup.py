@@ -1,0 +1,258 @@
+"""Back-up and restore: everything comes back, an older ledger than the co-signed one doesn't."""
+
+import json
+import os
+import signal
+import sqlite3
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+from typer.testing import CliRunner
+
+from coterie.backup import RestoreRefused, back_up, restore
+from coterie.cli import app
+from coterie.home import Home
+from coterie.partners import (
+    add_data,
+    create_domain,
+    domain_status,
+    invite,
+    pin_peer,
+    start_domain,
+    stop_domain,
+)
+from coterie.processes import free_ports, running
+from domains.folder import public_hex
+from domains.witness import ask_for_heads
+from network.client import log_in
+from network.federation import read_accounts
+from policies.accounting import Event
+from policies.ledger import Ledger
+from policies.ledger.heads import Note
+from policies.ledger.heads import Release as Reserved
+from policies.verify import verify
+from tests.network_of_three import Network, counting_plan, interactions
+from tests.policies.postgres import MISSING, new_database, programs, running_postgres
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    """Two partners that pinned each other, each with a ledger; north's was co-signed by east."""
+    place = Home(tmp_path / "home")
+    for name in ("north", "east"):
+        create_domain(place, name, "127.0.0.1", 8199)
+        folder = place.domain(name)
+        ledger = Ledger(folder.ledger_url, name, folder.node_key())
+        ledger.open_budget("people", 8.0, 1e-5)
+    for name, peer in (("north", "east"), ("east", "north")):
+        settings = place.domain(peer).settings()
+        pin_peer(
+            place.domain(name), peer, public_hex(place.domain(peer).node_key()), settings.owner_key
+        )
+    return place
+
+
+def ledger_of(home: Home, name: str) -> Ledger:
+    folder = home.domain(name)
+    return Ledger(folder.ledger_url, name, folder.node_key())
+
+
+def cosigned_by_east(home: Home, file: Path) -> Path:
+    """East's file of heads after north showed it its ledger in a round."""
+    north, east = ledger_of(home, "north"), ledger_of(home, "east")
+    event, plan = Event(8.0, 1.0, 1), "a" * 64
+    if north.status(plan) == "unknown":
+        north.submit(plan, "plan", "ada", "people", [Event(8.0, 1.0, 5)], {})
+        north.approve(plan, "owner", home.domain("north").settings().owner_key, *signed(home, plan))
+    release = len(north.attempts(plan))
+    entry = north.reserve(plan, "s", release, 0, event)
+    key = public_hex(home.domain("north").node_key())
+    note = Note.read(
+        {**(said := north.heads.note(entry, {"east": east.heads.held([key])[key]})),
+         "extends": said["extends"]["east"]},
+        "north",
+    )  # fmt: skip
+    held = east.heads.held([key])[key]
+    east.heads.cosign(note, "north", key, held, Reserved(plan, "s", release, 0, event))
+    file.write_text(json.dumps(east.heads.export()))
+    return file
+
+
+def signed(home: Home, plan: str) -> tuple[str, str, str]:
+    from policies.approvals import load_owner_key, sign_approval
+    from policies.canonical import sha256_hex
+
+    key = load_owner_key(home.owner_key("north"), None)
+    shown = sha256_hex(b"")
+    return sign_approval(key, plan, "north", by="o", reason="r", explanation=shown), shown, "r"
+
+
+def test_everything_comes_back(home: Home, tmp_path: Path) -> None:
+    heads = cosigned_by_east(home, tmp_path / "east.json")
+    before = ledger_of(home, "north").heads.head()
+    settings = home.domain("north").settings()
+    (home.domain("north").store / "x.held").write_text("a share")
+    back_up(home, "north", tmp_path / "north.tar")
+    assert (tmp_path / "north.tar").stat().st_mode & 0o777 == 0o600
+    elsewhere = Home(tmp_path / "new machine")
+    assert "complete" in restore(elsewhere, "north", tmp_path / "north.tar", heads=[heads])
+    folder = elsewhere.domain("north")
+    assert folder.settings() == settings
+    assert ledger_of(elsewhere, "north").heads.head() == before
+    assert not (folder.store / "x.held").exists(), "a share of a round under way is left out"
+    assert (folder.path / "node.key").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_ledger_older_than_the_one_a_partner_cosigned_is_refused(
+    home: Home, tmp_path: Path
+) -> None:
+    heads = cosigned_by_east(home, tmp_path / "east.json")
+    back_up(home, "north", tmp_path / "old.tar")
+    elsewhere = Home(tmp_path / "new machine")
+    newer = cosigned_by_east(home, tmp_path / "newer.json")
+    with pytest.raises(RestoreRefused, match="isn't put back"):
+        restore(elsewhere, "north", tmp_path / "old.tar", heads=[newer])
+    assert not elsewhere.domain("north").path.exists()
+    assert "complete" in restore(elsewhere, "north", tmp_path / "old.tar", heads=[heads])
+
+
+def test_the_ledger_that_lies_there_counts_too(home: Home, tmp_path: Path) -> None:
+    heads = cosigned_by_east(home, tmp_path / "east.json")
+    back_up(home, "north", tmp_path / "old.tar")
+    ledger_of(home, "north").open_budget("people", 4.0, 1e-5)
+    with pytest.raises(RestoreRefused, match="forget"):
+        restore(home, "north", tmp_path / "old.tar", heads=[heads])
+    back_up(home, "north", tmp_path / "new.tar")
+    restore(home, "north", tmp_path / "new.tar", heads=[heads])
+    assert list(home.domain("north").path.parent.glob(".north.before-*")), "the old one is kept"
+
+
+def test_partners_that_were_not_heard_are_named(home: Home, tmp_path: Path) -> None:
+    back_up(home, "north", tmp_path / "north.tar")
+    arguments = ["domain", "restore", "north", str(tmp_path / "north.tar"), "--home"]
+    elsewhere = str(tmp_path / "new machine")
+    refused = CliRunner().invoke(app, [*arguments, elsewhere])
+    assert refused.exit_code == 2
+    restored = CliRunner().invoke(app, [*arguments, elsewhere, "--unheard", "east"])
+    assert restored.exit_code == 0, restored.output
+
+
+def test_a_strangers_heads_and_a_tampered_archive_are_refused(home: Home, tmp_path: Path) -> None:
+    back_up(home, "north", tmp_path / "north.tar")
+    stranger = tmp_path / "stranger.json"
+    stranger.write_text(json.dumps(ledger_of(home, "north").heads.export()))
+    elsewhere = Home(tmp_path / "new machine")
+    with pytest.raises(RestoreRefused, match="hasn't pinned"):
+        restore(elsewhere, "north", tmp_path / "north.tar", heads=[stranger])
+    for name, kind in (("../escaped", tarfile.REGTYPE), ("link", tarfile.SYMTYPE)):
+        entry = tarfile.TarInfo(name)
+        entry.type, entry.linkname = kind, "/etc/passwd"
+        with tarfile.open(tmp_path / "evil.tar", "w") as archive:
+            archive.addfile(entry)
+        with pytest.raises(RestoreRefused):
+            restore(elsewhere, "north", tmp_path / "evil.tar")
+    assert not (tmp_path / "escaped").exists()
+    with pytest.raises(RestoreRefused, match="no back-up of east"):
+        restore(elsewhere, "east", tmp_path / "north.tar", unheard=["north"])
+
+
+@pytest.mark.nodes
+def test_partners_nodes_say_what_they_hold_to_that_partner_only(network: Network) -> None:
+    """After a round, east's node is asked under north's key; nobody else gets an answer."""
+    plan = counting_plan(network.federation.data("interactions"), "heads for restoring", 0.5, 1)
+    network.submit_and_approve(plan)
+    network.federation.train(plan, network.home.path / "heads-run")
+    url = network.federation.nodes["east"].url + "/heads"
+    east, north = (network.home.domain(name).node_key() for name in ("east", "north"))
+    body = ask_for_heads(north, public_hex(east))
+    answer = requests.post(url, data=body, timeout=10)
+    assert {head["domain"] for head in answer.json()["heads"]} == {"north"}
+    strangers = network.home.path / "stranger"
+    create_domain(Home(strangers), "north", "127.0.0.1", 8199)
+    stranger = Home(strangers).domain("north").node_key()
+    for bad in (
+        ask_for_heads(stranger, public_hex(east)),
+        ask_for_heads(north, public_hex(north)),
+        body.replace(b"signature", b"signatura"),
+        b"[" * 1000,
+        b"\xff",
+    ):
+        assert requests.post(url, data=bad, timeout=10).status_code == 403
+    assert requests.post(url, data=b"x" * 5000, timeout=10).status_code == 413
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    if programs() is None:
+        pytest.skip(MISSING)
+    with running_postgres() as url:
+        yield url
+
+
+@pytest.mark.nodes
+def test_a_node_on_postgres_survives_a_kill_and_comes_back_from_a_back_up(
+    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = Home(tmp_path / "home")
+    (port,) = free_ports(1)
+    url = new_database(server)
+    create_domain(home, "north", "127.0.0.1", port, database_url=url)
+    (tmp_path / "items.txt").write_text("".join(f"item-{i}\n" for i in range(30)))
+    interactions("north").to_csv(tmp_path / "north.csv", index=False)
+    add_data(
+        home.domain("north"),
+        file=tmp_path / "north.csv",
+        catalogue=tmp_path / "items.txt",
+        dataset="interactions",
+        population="north",
+        users=100,
+        interactions_per_user=16,
+        holdout=None,
+        epsilon=10.0,
+        public=False,
+    )
+    start_domain(home, "north", None)
+    try:
+        invite(home, "north", "ada@university.example", "scientist", home.accounts)
+        before = domain_status(home, "north")["budgets"]
+        pid = running(home.domain("north").pid_file)
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        start_domain(home, "north", None)
+        account = read_accounts(home.accounts)["north"]
+        ada = log_in(account.url, account.email, account.password, account.node_key)
+        assert [d["name"] for d in json.loads(ada.call("describe"))["datasets"]] == ["interactions"]
+        assert domain_status(home, "north")["budgets"] == before
+        back_up(home, "north", tmp_path / "north.tar")
+    finally:
+        stop_domain(home, "north")
+    password = url.split(":")[2].split("@")[0]
+    assert password not in home.domain("north").log_file.read_text()
+
+    fresh = new_database(server)
+    with pytest.raises(RestoreRefused, match="isn't empty"):
+        restore(Home(tmp_path / "third"), "north", tmp_path / "north.tar")
+    third = Home(tmp_path / "third")
+    monkeypatch.setenv("COTERIE_DATABASE_URL", fresh)
+    restore(third, "north", tmp_path / "north.tar")
+    assert verify(fresh, public_hex(third.domain("north").node_key())).ok
+    start_domain(third, "north", None)
+    try:
+        log_in(account.url, account.email, account.password, account.node_key).call("describe")
+    finally:
+        stop_domain(third, "north")
+
+
+def test_a_snapshot_holds_while_others_write(home: Home, tmp_path: Path) -> None:
+    """The copy of a database in use opens by itself, without its write-ahead log."""
+    ledger = ledger_of(home, "north")
+    ledger.open_budget("others", 1.0, 1e-5)
+    back_up(home, "north", tmp_path / "north.tar")
+    with tarfile.open(tmp_path / "north.tar") as archive:
+        archive.extract("ledger.db", tmp_path, filter="data")
+    with sqlite3.connect(tmp_path / "ledger.db") as line:
+        assert line.execute("PRAGMA integrity_check").fetchone() == ("ok",)
