@@ -9,17 +9,18 @@ on `size` float32 and the largest error.
 import json
 import sys
 import time
+from typing import Any
 
 import numpy as np
 
 PARTIES = 3
 
 
-def vectors(size):
+def vectors(size: int) -> list[Any]:
     return [np.random.default_rng(i).normal(size=size).astype(np.float32) for i in range(PARTIES)]
 
 
-def flower(size):
+def flower(size: int) -> tuple[float, float]:
     """What SecAgg+'s client does with its vector: quantise, weigh, one mask per peer and its own.
 
     The functions of `flwr.compat...secaggplus_mod` in its order; key agreement and shares are left
@@ -46,14 +47,14 @@ def flower(size):
     return time.process_time() - began, 2 * clip / target * PARTIES
 
 
-def mpyc(size):
+def mpyc(size: int) -> tuple[float, float]:
     """Shamir sharing of fixed-point numbers among three processes, the sum, and its opening."""
     from mpyc.runtime import mpc
 
     secfxp = mpc.SecFxp(64, 22)
-    found = {}
+    found: dict[str, float] = {}
 
-    async def work():
+    async def work() -> None:
         await mpc.start()
         mine = vectors(size)[mpc.pid]
         began = time.process_time()
@@ -72,7 +73,7 @@ def mpyc(size):
     return found["cpu"], found["error"]
 
 
-def spu(size):
+def spu(size: int) -> tuple[float, float]:
     """SEMI2K among three parties in threads of one process; a third of its CPU."""
     import spu.libspu
     import spu.utils.simulation as simulation
