@@ -27,9 +27,10 @@ from syft.client.api import SignedSyftAPICall, SyftAPICall, SyftAPIData
 from syft.serde.serialize import _serialize
 from syft.server.credentials import SyftVerifyKey, UserLoginCredentials
 from syft.server.server import Server
-from syft.service.context import UnauthedServiceContext
+from syft.service.context import AuthedServiceContext, UnauthedServiceContext
 from syft.service.metadata.server_metadata import ServerMetadataJSON
-from syft.service.response import SyftError, SyftSuccess
+from syft.service.response import SyftError
+from syft.service.service import UserServiceConfigRegistry
 from syft.service.user.user_roles import ServiceRole
 from syft.types.errors import SyftException
 from syft.types.uid import UID
@@ -297,24 +298,24 @@ class _Gate:
             kwargs=dict(call.arguments),
         )
         self._check_allowed(message, role)
-        return _Admitted(key, message, self._calls.take(call.key, call.id, call.issued))
+        return _Admitted(key, role, message, self._calls.take(call.key, call.id, call.issued))
 
     def answer_stream(self, admitted: "_Admitted", carried: Mapping[str, Any]) -> bytes:
-        """Carry out an admitted stream with the octets that came after its head."""
-        admitted.message.kwargs.update(carried)
-        verified = _VerifiedCall(
-            credentials=admitted.key,
-            serialized_message=b"",
-            signature=b"",
-            cached_deseralized_message=admitted.message,
+        """Carry out an admitted stream with the octets that came after its head.
+
+        Syft's own dispatch would look the account up twice more, which took three quarters of a
+        small call's time; its table of what a role may call is asked all the same.
+        """
+        services = UserServiceConfigRegistry.from_role(admitted.role)
+        context = AuthedServiceContext(
+            server=self._server, credentials=admitted.key, role=admitted.role
         )
         try:
-            result = self._server.handle_api_call_with_unsigned_result(verified)
+            path = services.private_path_for(admitted.message.path)
+            method = self._server.get_service_method(path)
+            return write_answer(method(context, **admitted.message.kwargs, **carried))
         except SyftException as error:
-            result = SyftError.from_public_exception(error)
-        if isinstance(result, SyftSuccess):
-            return write_answer(result.value)
-        return write_refusal(str(result.message))
+            return write_refusal(SyftError.from_public_exception(error).message)
 
     def _check_allowed(self, message: SyftAPICall, role: ServiceRole) -> None:
         why = self._why_not(message, role)
@@ -437,6 +438,7 @@ class _Admitted:
     """
 
     key: SyftVerifyKey
+    role: ServiceRole
     message: SyftAPICall
     remembered: Callable[[], None]
 
