@@ -19,6 +19,7 @@ import mmap
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,11 +38,12 @@ from network.smpc.messages import (
     Context,
     Receipt,
 )
+from network.smpc.neighbours import SPARSE_ABOVE
 from policies.accounting import Event
 from policies.canonical import canonical, sha256_hex
 from policies.envelopes import read_consent, why_not_approved
 from policies.ledger import Ledger
-from policies.ledger.heads import Cosignature, Note
+from policies.ledger.heads import Cosignature, Note, Shown
 from policies.ledger.heads import Release as Reserved
 from policies.mechanism import add_noise_share, sample_users
 from policies.noise import SecureRandom
@@ -489,18 +491,24 @@ class Participation:
         where, peers = attempt.context, _peers(plan, self._name)
         event = _event(plan.step(where.step))
         reserved = Reserved(plan.hash, where.step, where.release, where.attempt, event)
-        for name in sorted(members & set(peers)):
-            note = Note.read(notes.get(name), name)
-            self._ledger.heads.cosign(note, name, peers[name], attempt.held[name], reserved)
+        if len(plan.roster) > SPARSE_ABOVE:
+            members = members | set(notes)  # not only neighbours, who alone dealt shares to us
+        shown = [
+            Shown(Note.read(notes.get(name), name), name, peers[name], attempt.held[name])
+            for name in sorted(members & set(peers))
+        ]
+        self._ledger.heads.cosign_all(shown, reserved)
 
     def _keep(
         self, plan: Plan, confirmed: set[str], cosignatures: Mapping[str, Sequence[Cosignature]]
     ) -> None:
-        for name, key in _peers(plan, self._name).items():
+        peers = _peers(plan, self._name)
+        for name in peers:
             if name in confirmed and not cosignatures.get(name):
                 raise RoundRefused(f"{self._name}: {name} has not co-signed this ledger's head.")
-            for each in cosignatures.get(name, ()):
-                self._ledger.heads.keep(each, name, key)
+        self._ledger.heads.keep_all(
+            [(each, n, key) for n, key in peers.items() for each in cosignatures.get(n, ())]
+        )
 
     def _require_release(self, plan: Plan, step: str, release: int) -> None:
         if step not in {s.name for s in plan.steps}:
@@ -658,9 +666,18 @@ def _write_durably(path: Path, content: bytes | memoryview) -> None:
     with os.fdopen(descriptor, "wb") as file:
         file.write(content)
         file.flush()
+        # The file and its folder at once: the disk then writes both in one go.
+        folder = _FOLDERS.submit(_sync_folder, path.parent)
         os.fsync(file.fileno())
-    directory = os.open(path.parent, os.O_RDONLY)
+        folder.result()
+
+
+def _sync_folder(path: Path) -> None:
+    directory = os.open(path, os.O_RDONLY)
     try:
         os.fsync(directory)
     finally:
         os.close(directory)
+
+
+_FOLDERS = ThreadPoolExecutor(1, thread_name_prefix="folders")

@@ -153,13 +153,20 @@ def write_transcript(
     """Keep an attempt: messages as JSON, masked inputs and total as frames of ring elements."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, elements in masked.items():
-        _masked_file(folder, agreement, name).write_bytes(ring.pack(elements))
-    (folder / _TOTAL).write_bytes(ring.pack(ring.to_ring(total)))
+        _write_elements(_masked_file(folder, agreement, name), elements)
+    _write_elements(folder / _TOTAL, ring.to_ring(total))
     lists = {
         name: [message.to_dict() for message in getattr(transcript, name)]
         for name in ("adverts", "sealed", "receipts", "confirmations", "unmaskings")
     }
     (folder / _MESSAGES).write_text(json.dumps(lists))
+
+
+def _write_elements(path: Path, elements: ring.Elements) -> None:
+    # As `ring.pack`, without joining millions of words to their header in memory first.
+    with path.open("wb") as file:
+        file.write(ring.header(elements))
+        file.write(elements.data)
 
 
 def _masked_file(folder: Path, agreement: Agreement, name: str) -> Path:
