@@ -113,7 +113,7 @@ class _State:
     """A public state as it comes, part by part."""
 
     digest: str
-    content: bytearray
+    content: bytearray | bytes
     held: int = 0
 
     @property
@@ -151,15 +151,15 @@ class _OpenRun:
         )
         return min(consent.expires for consent in found if consent is not None)
 
-    def content_of(self, state: bytes | str) -> bytes | bytearray:
+    def content_of(self, state: bytes | str) -> bytes:
         """A state as it came, which is held from now on; or the held one, by its digest."""
         if isinstance(state, bytes):
             digest = blake3(state).hexdigest()
-            self.state = _State(digest, bytearray(state), len(state))
+            self.state = _State(digest, state, len(state))
         held = self.state
-        if held is None or not held.complete or state not in (held.digest, held.content):
+        if held is None or not held.complete or (isinstance(state, str) and state != held.digest):
             raise RoundRefused("This node holds no such state; send it.")
-        return held.content
+        return bytes(held.content)
 
     def enclosure(self) -> Enclosure:
         if self._enclosure is not None and not self._enclosure.alive:
@@ -273,13 +273,15 @@ class Participation:
             wanted = (digest, size, begin)
             if held is None or (held.digest, len(held.content), held.held) != wanted:
                 raise RoundRefused("The parts of a state come in order, from its beginning.")
-            if begin + len(part) > size:
+            if begin + len(part) > size or not isinstance(held.content, bytearray):
                 raise RoundRefused("The part goes beyond the state's end.")
             held.content[begin : begin + len(part)] = part
             held.held += len(part)
-            if held.complete and blake3(held.content).hexdigest() != digest:
-                run.state = None
-                raise RoundRefused("The state isn't the one that its digest names.")
+            if held.complete:
+                held.content = bytes(held.content)
+                if blake3(held.content).hexdigest() != digest:
+                    run.state = None
+                    raise RoundRefused("The state isn't the one that its digest names.")
             return held.held
 
     def held_state(self, plan_hash: str) -> str:
@@ -610,7 +612,7 @@ def _itemsize(dtype: str) -> int:
     return 1 if dtype == "bool" else np.dtype(dtype).itemsize
 
 
-def read_state(step: Step, state: bytes | bytearray) -> dict[str, NDArray]:
+def read_state(step: Step, state: bytes) -> dict[str, NDArray]:
     """Parse a step's public state and check it against the approved names, shapes and dtypes.
 
     Raises:
@@ -634,7 +636,7 @@ def read_model(path: Path) -> dict[str, NDArray]:
     return _load(path.read_bytes())
 
 
-def _load(state: bytes | bytearray) -> dict[str, NDArray]:
+def _load(state: bytes) -> dict[str, NDArray]:
     try:
         return safetensors.numpy.load(state)
     except Exception as error:
