@@ -440,7 +440,7 @@ class _Admitted:
     key: SyftVerifyKey
     role: ServiceRole
     message: SyftAPICall
-    remembered: Callable[[], None]
+    remembered: Callable[[], object]
 
 
 class _Stream:

@@ -208,7 +208,7 @@ class Party:
             OutOfTurn: nothing was masked yet, or another set was confirmed.
         """
         receipt, transcript = self._receipt()
-        survivors = verify_receipts(self.agreement, transcript, receipts, receipt)
+        survivors = verify_masked(self.agreement, transcript, receipts, receipt)
         if survivors.get(self.me) != receipt:
             raise SharingRefused(self.me, "the receipt under our own name isn't ours")
         kept = self._store.read("confirmed")
@@ -437,17 +437,9 @@ def verify_sealed(agreement: Agreement, transcript: bytes, sealed: SealedShares)
 
 
 def verify_receipts(
-    agreement: Agreement,
-    transcript: bytes,
-    receipts: Sequence[Receipt],
-    ours: Receipt | None = None,
+    agreement: Agreement, transcript: bytes, members: tuple[str, ...], receipts: Sequence[Receipt]
 ) -> dict[str, Receipt]:
     """Check that these are receipts of at least tau members who all saw the same members.
-
-    Where one domain is masked with another, or a third one is, all around that other must be.
-
-    Args:
-        ours: whose receipt contradicts it is named first; the first one without.
 
     Returns:
         The receipts by domain, sorted by name: the survivors.
@@ -455,12 +447,31 @@ def verify_receipts(
     Raises:
         SharingRefused: see `Party.confirm`.
     """
-    members = members_of(receipts)
-    known = _unique(agreement, receipts, members, "receipt")
+    known = _signed(agreement, transcript, members, receipts)
     for name, receipt in known.items():
-        message = receipt_message(transcript, name, receipt.members, receipt.digest)
-        if not is_signed(message, receipt.signature, agreement.roster[name]):
-            raise SharingRefused(name, "its masked input isn't signed for this attempt and adverts")
+        if receipt.members != members:
+            raise SharingRefused(name, "it signed an input among other members than ours")
+    return known
+
+
+def verify_masked(
+    agreement: Agreement,
+    transcript: bytes,
+    receipts: Sequence[Receipt],
+    ours: Receipt | None = None,
+) -> dict[str, Receipt]:
+    """The same where each domain is masked with its neighbours alone.
+
+    Where one domain is masked with another, or a third one is, all around that other must be.
+
+    Args:
+        ours: whose receipt contradicts it is named first; the first one without.
+
+    Raises:
+        SharingRefused: see `Party.confirm`.
+    """
+    members = members_of(receipts)
+    known = _signed(agreement, transcript, members, receipts)
     first = ours or next(iter(known.values()))
     for name, receipt in known.items():
         shared = set(agreement.neighbourhood(name)) & set(agreement.neighbourhood(first.domain))
@@ -470,6 +481,17 @@ def verify_receipts(
         around = agreement.neighbourhood(name)
         if receipt.members != tuple(other for other in around if other in members):
             raise SharingRefused(name, "it signed a masked input among other members than the rest")
+    return known
+
+
+def _signed(
+    agreement: Agreement, transcript: bytes, members: tuple[str, ...], receipts: Sequence[Receipt]
+) -> dict[str, Receipt]:
+    known = _unique(agreement, receipts, members, "receipt")
+    for name, receipt in known.items():
+        message = receipt_message(transcript, name, receipt.members, receipt.digest)
+        if not is_signed(message, receipt.signature, agreement.roster[name]):
+            raise SharingRefused(name, "its masked input isn't signed for this attempt and adverts")
     return known
 
 

@@ -19,7 +19,7 @@ from network.smpc.aggregation import (
     SEED,
     verify_adverts,
     verify_confirmations,
-    verify_receipts,
+    verify_masked,
     verify_sealed,
 )
 from network.smpc.keys import EphemeralKey
@@ -81,7 +81,7 @@ def open_total(
     """
     adverts = verify_adverts(agreement, transcript.adverts)
     heard = transcript_hash(agreement, adverts)
-    survivors = verify_receipts(agreement, heard, transcript.receipts)
+    survivors = verify_masked(agreement, heard, transcript.receipts)
     members = members_of(survivors.values())
     message = confirmation_message(heard, survivors)
     verify_confirmations(agreement, message, survivors, transcript.confirmations)

@@ -236,7 +236,7 @@ class CkksParty:
         if ciphertexts is None:
             raise SharingRefused(self.me, "we hold the key and got no sum to open")
         verify_sum(message, total, confirmations, ciphertexts)
-        integers = self._decrypted(secret, ciphertexts)
+        integers = self._decrypted(bytes(secret), ciphertexts)
         digest = digest_of(ring.to_ring(integers))
         signature = self._signing_key.sign(opening_message(message, self.me, digest))
         opening = Opening(domain=self.me, digest=digest, signature=signature)
@@ -280,7 +280,7 @@ class CkksParty:
 
     def _read(self, name: str) -> dict[str, Any] | None:
         content = self._store.read(name)
-        return None if content is None else dict(json.loads(content))
+        return None if content is None else dict(json.loads(bytes(content)))
 
 
 def verify_adverts(agreement: Agreement, adverts: Sequence[KeyAdvert]) -> dict[str, KeyAdvert]:
