@@ -105,7 +105,7 @@ def write_call(
     if len(told) + len(arrays) != len(arguments) or len(arrays) > 1:
         raise ValueError("a stream carries text, integers and one array of octets")
     carried_as, octets = next(iter(arrays.items()), ("", np.empty(0, dtype=np.uint8)))
-    carried = memoryview(np.ascontiguousarray(octets))
+    carried = np.ascontiguousarray(octets).data
     said = {
         "server": server,
         "path": path,

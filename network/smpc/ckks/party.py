@@ -166,7 +166,7 @@ class CkksParty:
         record, kept = self._read("receipt"), self._store.read("masked")
         if record is None or kept is None:
             return None
-        return Receipt.from_dict(record["receipt"]), read_residues(self.agreement, kept)
+        return Receipt.from_dict(record["receipt"]), read_residues(self.agreement, memoryview(kept))
 
     def confirm(self, receipts: Sequence[Receipt], total: bytes) -> TaggedConfirmation:
         """Sign the one set of ciphertexts that may be opened, their sum, and our tag.
@@ -196,7 +196,7 @@ class CkksParty:
         if stored is None:
             raise OutOfTurn(f"{self.me}: this attempt's ciphertexts are gone.")
         message = set_message(transcript, chosen, total)
-        tag = tag_of(challenge_of(message), read_residues(self.agreement, stored))
+        tag = tag_of(challenge_of(message), read_residues(self.agreement, memoryview(stored)))
         signature = self._signing_key.sign(confirmation_message(message, self.me, tag))
         return TaggedConfirmation(domain=self.me, total=total, tag=tag, signature=signature)
 
