@@ -24,7 +24,7 @@ from network.smpc.masks import Mask, apply, mask_key
 from network.smpc.messages import Agreement, Context, pair_info, self_info, transcript_hash
 from policies.mechanism import truncate
 from policies.noise import SecureRandom, discrete_gaussian
-from tests.network.roster_of_domains import _STEPS, Disk
+from tests.network.roster_of_domains import _MASKS, Disk
 
 NAMES = ("east", "north", "south")
 FIXED = [0.0, 1.0, -1.0, 0.3333333, -0.3333333, 1e-7, -1e-7, 255.99999]
@@ -95,7 +95,7 @@ def attempt() -> dict[str, Any]:
         parties = {n: Party(n, agreement, signing[n], Disk()) for n in NAMES}
         coordinator = Coordinator(
             agreement,
-            lambda phase, told: {n: _STEPS[phase](parties[n], values[n], told[n]) for n in told},
+            lambda phase, told: {n: _MASKS[phase](parties[n], values[n], told[n]) for n in told},
         )
         opened = coordinator.finish(coordinator.begin())
     heard = transcript_hash(agreement, {a.domain: a for a in opened.transcript.adverts})
