@@ -1,10 +1,11 @@
 """What a secure sum costs beside the parts it can't do without, and beside TenSEAL's CKKS.
 
-    python -m benchmarks.smpc            the sum: CPU per party, error, bytes, growth
-    python -m benchmarks.smpc --round    a whole round of three nodes in processes of their own
+    python -m benchmarks.smpc [--long] [--peer spu=PYTHON] [--peer mpyc=PYTHON] ...
 
 Everything compared is measured in the same run, alternating, as medians; ratios carry over to other
-machines, times don't. TenSEAL is compared where it is installed (`pip install tenseal==0.3.18`).
+machines, times don't. TenSEAL is compared where it is installed (`pip install tenseal==0.3.18`),
+other systems in environments of their own (`pip install spu==0.9.5`, `mpyc==0.11`, `flwr==1.41.0`).
+A whole round: benchmarks.round.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import json
 import os
 import resource
 import statistics
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -127,7 +129,7 @@ def _bytes_of(phase: str, answer: Any) -> int:
     return len(json.dumps(said))
 
 
-def ckks(values: np.ndarray, parties: int) -> float:
+def ckks(values: np.ndarray) -> float:
     """CPU of one party that encrypts its vector with TenSEAL."""
     import tenseal
 
@@ -183,72 +185,75 @@ def growth() -> None:
                           "party_ms_per_party": round(1e3 * spent / parties, 3)}))  # fmt: skip
 
 
-def streaming(size: int) -> None:
-    """Peak memory of one party's masking, beyond the vector and its masked copy."""
-    from network.smpc.masks import Mask, apply
+class File:
+    """A store in a folder, as a node's: long contents aren't held in memory."""
 
-    vector = np.zeros(size, dtype=np.uint64)
-    vector[:] = 1
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    spent = cpu(lambda: apply(vector, [Mask(os.urandom(32)) for _ in range(3)]))
-    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(json.dumps({"size": size, "masking_s": round(spent, 2),
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def read(self, name: str) -> bytes | None:
+        path = self._folder / name
+        return path.read_bytes() if path.exists() else None
+
+    def write(self, name: str, content: bytes | memoryview) -> None:
+        (self._folder / name).write_bytes(content)
+
+    def erase(self, name: str) -> None:
+        (self._folder / name).unlink(missing_ok=True)
+
+
+def streaming(size: int, bits: int) -> None:
+    """CPU of one party's masking, and its peak memory beyond the vector."""
+    keys = {f"domain-{i}": Ed25519PrivateKey.generate() for i in range(3)}
+    roster = {name: key.public_key().public_bytes_raw().hex() for name, key in keys.items()}
+    agreement = Agreement(Context("ab" * 32, "benchmark", 0, 0), roster, 3, 1, size, bits)
+    with tempfile.TemporaryDirectory() as folder:
+        stores = {name: Memory() for name in keys} | {"domain-0": File(Path(folder))}
+        parties = {name: Party(name, agreement, keys[name], stores[name]) for name in keys}
+        adverts = [party.advertise() for party in parties.values()]
+        dealt = [each for party in parties.values() for each in party.share(adverts)]
+        ours = [each for each in dealt if each.receiver == "domain-0"]
+        vector = np.full(size, -5, dtype=np.int64)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        spent = cpu(lambda: parties["domain-0"].mask(vector, ours))
+        after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(json.dumps({"size": size, "ring": bits, "ns_per_element": round(1e9 * spent / size, 2),
                       "extra_mb": round((after - before) / 1024, 1)}))  # fmt: skip
 
 
-def whole_round(size: int, releases: int) -> None:
-    """Three nodes on loopback, trivial local work, SMPC and noise on."""
-    import torch
-
-    import coterie as ct
-    from tests.network_of_three import NAMES, Network
-
-    def contribution(state: Any, user: Any) -> Any:
-        return {"total": state["model"] * 0 + user.mask.sum() * 1e-6}
-
-    with tempfile.TemporaryDirectory() as folder:
-        network = Network.create(Path(folder) / "home")
-        try:
-            plan = ct.Plan(
-                name="round", purpose="benchmark", data=network.federation.data("interactions"),
-                steps=[ct.Sum("sum", contribution, clip_norm=1.0, releases=releases)],
-                state={"model": torch.zeros(size)}, epsilon=2.0,
-            )  # fmt: skip
-            network.submit_and_approve(plan)
-            began = [time.monotonic()]
-            run = network.federation.train(
-                plan, Path(folder) / "run", lambda _: began.append(time.monotonic())
-            )
-            walls = np.diff(began)
-            last = run.history[-1]
-            print(json.dumps({
-                "size": size, "ring": network.federation.bind(plan).steps[0].ring,
-                "wall_s": [round(float(w), 2) for w in walls], "phases": dict(last.seconds),
-                "up_mb": round(last.received[NAMES[0]] / 1e6, 3),
-                "down_mb": round(last.sent[NAMES[0]] / 1e6, 3),
-            }))  # fmt: skip
-        finally:
-            network.stop()
+def peers(pythons: Mapping[str, str], ours: float) -> None:
+    """Other systems, each by an interpreter that has it, right after a run of ours."""
+    script = str(Path(__file__).with_name("smpc_peers.py"))
+    for name, python in pythons.items():
+        # MPyC's time is linear in the size; a million numbers take it gigabytes.
+        size = SIZE // 5 if name == "mpyc" else SIZE
+        command = [python, script, name, str(size), *(["-M3"] if name == "mpyc" else [])]
+        said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
+        found = json.loads(next(line for line in said.stdout.splitlines() if line[:1] == "{"))
+        found["over_ours"] = round(found["cpu_s"] / size * SIZE / ours, 1)
+        print(json.dumps(found))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--round", action="store_true", help="a whole round instead of the sum")
     parser.add_argument("--size", type=int, default=SIZE)
+    parser.add_argument("--peer", action="append", default=[], metavar="NAME=PYTHON",
+                        help="flower, mpyc or spu, and the interpreter that has it")  # fmt: skip
+    parser.add_argument("--long", action="store_true", help="also a vector of 1e8 elements")
     options = parser.parse_args()
-    if options.round:
-        whole_round(options.size, releases=4)
-        return
     for bits in (64, 32):
         print(json.dumps(compare(3, options.size, bits)))
     growth()
-    streaming(10**8)
-    if importlib.util.find_spec("tenseal") is not None:
-        values = np.random.default_rng(0).normal(size=options.size)
-        one = SecureSum(3, options.size, 64)
-        one.run()
-        ratio = ckks(values, 3) / statistics.median(one.cpu.values())
-        print(json.dumps({"tenseal_ckks_over_smpc": round(ratio, 1)}))
+    for size in (10**6, 10**7, *([10**8] if options.long else [])):
+        for bits in (64, 32):
+            streaming(size, bits)
+    ours = compare(3, SIZE, 64)["party_ms"] / 1e3
+    peers(dict(each.split("=", 1) for each in options.peer), ours)
+    if importlib.util.find_spec("tenseal") is None:
+        print("TenSEAL isn't installed, so CKKS isn't compared.")
+        return
+    values = np.random.default_rng(0).normal(size=options.size)
+    print(json.dumps({"tenseal_ckks_over_ours": round(ckks(values) / ours, 1)}))
 
 
 if __name__ == "__main__":

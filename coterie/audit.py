@@ -214,20 +214,19 @@ def _released(
     took_part: NDArray[np.bool_],
     random: SecureRandom,
 ) -> NDArray[np.int64]:
-    """One release as the worst coalition sees it: the sum and tau - t partners' noise."""
+    """One release as the worst coalition sees it: the sum and the accounted noise alone."""
     sampled = sample_users(len(took_part), step.sampling_rate, random)
     total = private_sum(step, state, people, np.flatnonzero(took_part & sampled))
-    threshold, collusion = approved.threshold, approved.collusion
     if step.noise_multiplier == 0:
         return total
-    for _ in range(threshold - collusion):
+    for _ in range(approved.noise_shares):
         total = add_noise_share(
             total,
             step.noise_multiplier,
             step.clip_norm,
             step.scale,
-            threshold,
-            collusion,
+            approved.noise_shares,
+            0,
             random,
         )
     return total

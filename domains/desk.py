@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -464,7 +465,7 @@ class Desk:
             r.scientist for r in self.ledger.plans() if r.plan_hash == plan_hash
         }:
             return None
-        return Plan.from_json(file.read_text())
+        return _parsed(file.read_text())
 
     def plans(self, scientist: str | None) -> list[dict[str, Any]]:
         """All plans, or one scientist's, newest first."""
@@ -630,6 +631,12 @@ class Desk:
                     f"{self.name}'s owner has not pinned these keys for '{name}'. Compare them "
                     f"with that partner, then: coterie domain pin {self.name} {name}",
                 )
+
+
+@lru_cache(maxsize=8)
+def _parsed(text: str) -> Plan:
+    """A kept plan; every call of a round asks for the same one."""
+    return Plan.from_json(text)
 
 
 def _public_facts(dataset: PrivateDataset) -> dict[str, Any]:

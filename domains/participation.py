@@ -11,46 +11,49 @@ computed; `reveal` charges it, durably, before the masked input can leave. What 
 kept, so that asking again gives the same bytes and nothing new. What a crash leaves reserved but
 not charged was never sent: it is voided when the node starts again, and that attempt is never
 continued. What was charged can still be confirmed and unmasked after a crash. The protocol itself
-is `network.smpc.aggregation`.
+is `network.smpc.aggregation`, or `network.smpc.ckks` where the plan says so.
 """
 
 import hashlib
+import mmap
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import safetensors.numpy
+from blake3 import blake3
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
 
 from domains.dataset import PrivateDataset
 from domains.enclosure import Enclosure, EnclosureFailed
-from network.smpc.aggregation import Party
+from domains.wire import WIRES
 from network.smpc.agreement import agreement_of
 from network.smpc.messages import (
-    Advert,
-    Confirmation,
     Context,
     Receipt,
-    SealedShares,
-    Unmasking,
 )
-from network.smpc.ring import Elements
+from network.smpc.neighbours import SPARSE_ABOVE
 from policies.accounting import Event
 from policies.canonical import canonical, sha256_hex
 from policies.envelopes import read_consent, why_not_approved
 from policies.ledger import Ledger
-from policies.ledger.heads import Cosignature, Note
+from policies.ledger.heads import Cosignature, Note, Shown
 from policies.ledger.heads import Release as Reserved
 from policies.mechanism import add_noise_share, sample_users
 from policies.noise import SecureRandom
 from policies.plan import Plan, Step
 
-MAX_STATE_BYTES = 16 * 2**20
+MAX_STATE_BYTES = 2**29
+_STATE_HEADER = 2**20
+_NOISED_AT_A_TIME = 2**20
+_MAPPED_BYTES = 2**20
+"""What an attempt's file holds beyond this is mapped, not read."""
 
 
 class RoundRefused(Exception):
@@ -62,7 +65,8 @@ class _Attempt:
     """The live attempt: its keys and vector are in memory only and die with it."""
 
     context: Context
-    party: Party
+    party: Any
+    """The protocol's side of it: `Wire.party`."""
     held: Mapping[str, Sequence[int]]
     """By peer, the sizes of the ledger heads held of it when the attempt began."""
     value: NDArray[np.int64] | None = None
@@ -81,9 +85,14 @@ class _AttemptFiles:
         self._folder = folder
         self._digest = hashlib.sha256(context.bytes).hexdigest()
 
-    def read(self, name: str) -> bytes | None:
+    def read(self, name: str) -> bytes | mmap.mmap | None:
         path = self._path(name)
-        return path.read_bytes() if path.exists() else None
+        if not path.exists():
+            return None
+        if path.stat().st_size <= _MAPPED_BYTES:
+            return path.read_bytes()
+        with path.open("rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
     def write(self, name: str, content: bytes | memoryview) -> None:
         _write_durably(self._path(name), content)
@@ -92,11 +101,24 @@ class _AttemptFiles:
         path = self._path(name)
         if path.exists():
             # What was written may have been copied by the file system; that is the owner's disk.
-            path.write_bytes(bytes(path.stat().st_size))
+            _overwrite(path)
             path.unlink()
 
     def _path(self, name: str) -> Path:
         return self._folder / f"{self._digest}.{name}"
+
+
+@dataclass
+class _State:
+    """A public state as it comes, part by part."""
+
+    digest: str
+    content: bytearray | bytes
+    held: int = 0
+
+    @property
+    def complete(self) -> bool:
+        return self.held == len(self.content)
 
 
 class _OpenRun:
@@ -108,6 +130,7 @@ class _OpenRun:
         self.dataset = dataset
         self.lock = threading.Lock()
         self.attempt: _Attempt | None = None
+        self.state: _State | None = None
         self._enclosure: Enclosure | None = None
 
     def missing(self) -> str | None:
@@ -127,6 +150,16 @@ class _OpenRun:
             for entry in self.plan.roster
         )
         return min(consent.expires for consent in found if consent is not None)
+
+    def content_of(self, state: bytes | str) -> bytes:
+        """A state as it came, which is held from now on; or the held one, by its digest."""
+        if isinstance(state, bytes):
+            digest = blake3(state).hexdigest()
+            self.state = _State(digest, state, len(state))
+        held = self.state
+        if held is None or not held.complete or (isinstance(state, str) and state != held.digest):
+            raise RoundRefused("This node holds no such state; send it.")
+        return bytes(held.content)
 
     def enclosure(self) -> Enclosure:
         if self._enclosure is not None and not self._enclosure.alive:
@@ -194,7 +227,7 @@ class Participation:
 
     def advertise(
         self, plan_hash: str, step: str, release: int, attempt: int
-    ) -> tuple[Advert, Mapping[str, Sequence[int]]]:
+    ) -> tuple[Any, Mapping[str, Sequence[int]]]:
         """Start an attempt: fresh ephemeral keys, signed for this attempt alone.
 
         Also gives, by peer, the sizes of the ledger heads that this domain holds of it.
@@ -215,16 +248,57 @@ class Participation:
             run.attempt = _Attempt(context, self._party(run.plan, context), self._held(run.plan))
             return run.attempt.party.advertise(), run.attempt.held
 
+    def hold(self, plan_hash: str, digest: str, size: int, begin: int, part: bytes) -> int:
+        """Take one part of a state; the parts come in order, the first one replaces another state.
+
+        Args:
+            digest: BLAKE3 of the whole state, hex.
+            size: of the whole state, in bytes.
+            begin: where the part belongs.
+
+        Returns:
+            How many bytes are held.
+
+        Raises:
+            RoundRefused: too large, out of order, or the whole doesn't have the digest.
+        """
+        run = self._run(plan_hash)
+        with run.lock:
+            limit = max(_state_limit(step) for step in run.plan.steps)
+            if not 0 < size <= limit:
+                raise RoundRefused(f"The state has {size} bytes; at most {limit} pass.")
+            if begin == 0:
+                run.state = _State(digest, bytearray(size))
+            held = run.state
+            wanted = (digest, size, begin)
+            if held is None or (held.digest, len(held.content), held.held) != wanted:
+                raise RoundRefused("The parts of a state come in order, from its beginning.")
+            if begin + len(part) > size or not isinstance(held.content, bytearray):
+                raise RoundRefused("The part goes beyond the state's end.")
+            held.content[begin : begin + len(part)] = part
+            held.held += len(part)
+            if held.complete:
+                held.content = bytes(held.content)
+                if blake3(held.content).hexdigest() != digest:
+                    run.state = None
+                    raise RoundRefused("The state isn't the one that its digest names.")
+            return held.held
+
+    def held_state(self, plan_hash: str) -> str:
+        """The digest of the state that is held of a run, so that it needn't be sent again."""
+        held = self._run(plan_hash).state
+        return held.digest if held is not None and held.complete else ""
+
     def share(
         self,
         plan_hash: str,
         step: str,
         release: int,
         attempt: int,
-        adverts: Sequence[Advert],
-        state: bytes,
+        adverts: Sequence[Any],
+        state: bytes | str,
         held: Mapping[str, Sequence[int]],
-    ) -> tuple[list[SealedShares], dict[str, Any]]:
+    ) -> tuple[list[Any], dict[str, Any]]:
         """Compute this domain's noised private sum and share this attempt's secrets.
 
         The charge is reserved durably first. Only sealed shares are returned; they are independent
@@ -232,7 +306,8 @@ class Participation:
 
         Args:
             adverts: the attempt's adverts, of at least tau domains.
-            state: the public state as safetensors, exactly the step's tensors.
+            state: the public state as safetensors, exactly the step's tensors; or the digest of
+                the one held.
             held: by peer, the sizes of the heads of this ledger that it says it holds.
 
         Returns:
@@ -245,7 +320,7 @@ class Participation:
                 raise RoundRefused(f"{self._name}: this attempt was shared already.")
             sealed = current.party.share(adverts)
             definition = run.plan.step(step)
-            tensors = read_state(definition, state)
+            tensors = read_state(definition, run.content_of(state))
             entry = self._ledger.reserve(
                 plan_hash, step, release, attempt, _event(definition), run.until()
             )
@@ -263,9 +338,9 @@ class Participation:
         step: str,
         release: int,
         attempt: int,
-        sealed: Sequence[SealedShares],
+        sealed: Sequence[Any],
         notes: Mapping[str, Any],
-    ) -> tuple[Receipt, Elements]:
+    ) -> tuple[Receipt, NDArray]:
         """This domain's masked input, signed; charged before it is returned.
 
         Args:
@@ -280,10 +355,7 @@ class Participation:
         context = Context(plan_hash, step, release, attempt)
         with run.lock:
             if self._state_of(context) == "charged":
-                kept = self._party(run.plan, context).masked()
-                if kept is None:
-                    raise RoundRefused(f"{self._name}: this attempt's masked input is gone.")
-                return kept
+                return self._masked(run.plan, context)
             current = self._current(run, context)
             if current.value is None:
                 raise RoundRefused(f"{self._name}: nothing was shared in this attempt yet.")
@@ -294,6 +366,27 @@ class Participation:
             run.attempt = None
             return receipt, elements
 
+    def revealed(
+        self, plan_hash: str, step: str, release: int, attempt: int
+    ) -> tuple[Receipt, NDArray]:
+        """What `reveal` answered, again.
+
+        Raises:
+            RoundRefused: nothing was.
+        """
+        run = self._run(plan_hash)
+        context = Context(plan_hash, step, release, attempt)
+        with run.lock:
+            if self._state_of(context) != "charged":
+                raise RoundRefused(f"{self._name}: nothing was revealed in this attempt yet.")
+            return self._masked(run.plan, context)
+
+    def _masked(self, plan: Plan, context: Context) -> tuple[Receipt, NDArray]:
+        kept = self._party(plan, context).masked()
+        if kept is None:
+            raise RoundRefused(f"{self._name}: this attempt's masked input is gone.")
+        return kept
+
     def confirm(
         self,
         plan_hash: str,
@@ -301,14 +394,18 @@ class Participation:
         release: int,
         attempt: int,
         receipts: Sequence[Receipt],
-    ) -> tuple[Confirmation, list[Cosignature]]:
+        *more: Any,
+    ) -> tuple[Any, list[Cosignature]]:
         """Sign the one set of masked inputs that this domain will help to open.
 
         Also gives this domain's signatures under its peers' ledger heads.
+
+        Args:
+            more: under CKKS, the digest of the sum of the ciphertexts.
         """
         run = self._run(plan_hash)
         with run.lock:
-            confirmation = self._charged(plan_hash, step, release, attempt).confirm(receipts)
+            confirmation = self._charged(plan_hash, step, release, attempt).confirm(receipts, *more)
             opened = {receipt.domain: receipt.digest.hex() for receipt in receipts}
             self._ledger.settle(plan_hash, step, release, attempt, sha256_hex(canonical(opened)))
             return confirmation, self._ledger.heads.cosignatures(
@@ -321,20 +418,22 @@ class Participation:
         step: str,
         release: int,
         attempt: int,
-        confirmations: Sequence[Confirmation],
+        confirmations: Sequence[Any],
         cosignatures: Mapping[str, Sequence[Cosignature]],
-    ) -> Unmasking:
+        *more: Any,
+    ) -> Any:
         """This domain's shares of what masks the confirmed total; erased here once answered.
 
         Args:
             cosignatures: by domain, its signatures under this ledger's heads; nothing is opened
                 before every other domain that confirmed has co-signed.
+            more: under CKKS, the sum of the ciphertexts at the key holder, None at the others.
         """
         run = self._run(plan_hash)
         with run.lock:
             party = self._charged(plan_hash, step, release, attempt)
             self._keep(run.plan, {each.domain for each in confirmations}, cosignatures)
-            return party.unmask(confirmations)
+            return party.unmask(confirmations, *more)
 
     def finish(self, plan_hash: str, state: bytes) -> None:
         """End the run: every user's memory is computed and stays here; the model is kept.
@@ -369,15 +468,19 @@ class Participation:
         random = SecureRandom()
         selected = sample_users(run.dataset.users, step.sampling_rate, random)
         total = run.enclosure().private_sum(step.name, state, selected)
-        return add_noise_share(
-            total,
-            step.noise_multiplier,
-            step.clip_norm,
-            step.scale,
-            run.plan.threshold,
-            run.plan.collusion,
-            random,
-        )
+        # Block by block, so that the noise takes no second vector of memory.
+        for begin in range(0, total.size, _NOISED_AT_A_TIME):
+            part = total[begin : begin + _NOISED_AT_A_TIME]
+            part[:] = add_noise_share(
+                part,
+                step.noise_multiplier,
+                step.clip_norm,
+                step.scale,
+                run.plan.noise_shares,
+                0,
+                random,
+            )
+        return total
 
     def _held(self, plan: Plan) -> dict[str, list[int]]:
         peers = _peers(plan, self._name)
@@ -390,18 +493,24 @@ class Participation:
         where, peers = attempt.context, _peers(plan, self._name)
         event = _event(plan.step(where.step))
         reserved = Reserved(plan.hash, where.step, where.release, where.attempt, event)
-        for name in sorted(members & set(peers)):
-            note = Note.read(notes.get(name), name)
-            self._ledger.heads.cosign(note, name, peers[name], attempt.held[name], reserved)
+        if len(plan.roster) > SPARSE_ABOVE:
+            members = members | set(notes)  # not only neighbours, who alone dealt shares to us
+        shown = [
+            Shown(Note.read(notes.get(name), name), name, peers[name], attempt.held[name])
+            for name in sorted(members & set(peers))
+        ]
+        self._ledger.heads.cosign_all(shown, reserved)
 
     def _keep(
         self, plan: Plan, confirmed: set[str], cosignatures: Mapping[str, Sequence[Cosignature]]
     ) -> None:
-        for name, key in _peers(plan, self._name).items():
+        peers = _peers(plan, self._name)
+        for name in peers:
             if name in confirmed and not cosignatures.get(name):
                 raise RoundRefused(f"{self._name}: {name} has not co-signed this ledger's head.")
-            for each in cosignatures.get(name, ()):
-                self._ledger.heads.keep(each, name, key)
+        self._ledger.heads.keep_all(
+            [(each, n, key) for n, key in peers.items() for each in cosignatures.get(n, ())]
+        )
 
     def _require_release(self, plan: Plan, step: str, release: int) -> None:
         if step not in {s.name for s in plan.steps}:
@@ -440,12 +549,12 @@ class Participation:
             )
         return run.attempt
 
-    def _party(self, plan: Plan, context: Context) -> Party:
+    def _party(self, plan: Plan, context: Context) -> Any:
         agreement = agreement_of(plan, context.step, context.release, context.attempt)
         files = _AttemptFiles(self._folder, context)
-        return Party(self._name, agreement, self._signing_key, files)
+        return WIRES[plan.aggregation].party(self._name, agreement, self._signing_key, files)
 
-    def _charged(self, plan_hash: str, step: str, release: int, attempt: int) -> Party:
+    def _charged(self, plan_hash: str, step: str, release: int, attempt: int) -> Any:
         run = self._run(plan_hash)
         context = Context(plan_hash, step, release, attempt)
         if self._state_of(context) != "charged":
@@ -493,14 +602,25 @@ class Participation:
             _AttemptFiles(self._folder, context).erase(name)
 
 
+def _state_limit(step: Step) -> int:
+    """Most bytes that a state of the step's tensors may take as safetensors."""
+    sizes = (spec.count * _itemsize(spec.dtype) for spec in step.state)
+    return min(sum(sizes) + _STATE_HEADER, MAX_STATE_BYTES)
+
+
+def _itemsize(dtype: str) -> int:
+    return 1 if dtype == "bool" else np.dtype(dtype).itemsize
+
+
 def read_state(step: Step, state: bytes) -> dict[str, NDArray]:
     """Parse a step's public state and check it against the approved names, shapes and dtypes.
 
     Raises:
         RoundRefused: too large, not safetensors, or another state than the step's.
     """
-    if len(state) > MAX_STATE_BYTES:
-        raise RoundRefused(f"The state has {len(state)} bytes; at most {MAX_STATE_BYTES} pass.")
+    limit = _state_limit(step)
+    if len(state) > limit:
+        raise RoundRefused(f"The state has {len(state)} bytes; at most {limit} pass.")
     tensors = _load(state)
     found = {(name, tuple(t.shape), str(t.dtype)) for name, t in tensors.items()}
     expected = {(spec.name, tuple(spec.shape), spec.dtype) for spec in step.state}
@@ -540,14 +660,30 @@ def _unshared(run: _OpenRun) -> bool:
     return run.attempt is not None and run.attempt.value is None
 
 
+def _overwrite(path: Path) -> None:
+    left = path.stat().st_size
+    with path.open("r+b") as file:
+        while left > 0:
+            left -= file.write(bytes(min(left, _MAPPED_BYTES)))
+
+
 def _write_durably(path: Path, content: bytes | memoryview) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(content)
         file.flush()
+        # The file and its folder at once: the disk then writes both in one go.
+        folder = _FOLDERS.submit(_sync_folder, path.parent)
         os.fsync(file.fileno())
-    directory = os.open(path.parent, os.O_RDONLY)
+        folder.result()
+
+
+def _sync_folder(path: Path) -> None:
+    directory = os.open(path, os.O_RDONLY)
     try:
         os.fsync(directory)
     finally:
         os.close(directory)
+
+
+_FOLDERS = ThreadPoolExecutor(1, thread_name_prefix="folders")

@@ -8,6 +8,7 @@ ledger; owners see and decide everything on their node.
 import functools
 import json
 import math
+import re
 from collections.abc import Callable
 from dataclasses import asdict
 from importlib.metadata import version
@@ -35,16 +36,11 @@ from domains.interactions import InteractionsError
 from domains.launcher import warm_up
 from domains.participation import Participation, RoundRefused
 from domains.request import PlanChange
+from domains.wire import WIRES
 from network.smpc.aggregation import OutOfTurn
-from network.smpc.messages import (
-    Advert,
-    Confirmation,
-    MalformedMessage,
-    Receipt,
-    SealedShares,
-    SharingRefused,
-    pack_masked,
-)
+from network.smpc.agreement import agreement_of
+from network.smpc.ckks.messages import read_residues
+from network.smpc.messages import PART_BYTES, MalformedMessage, Receipt, SharingRefused
 from network.smpc.ring import RingError
 from policies.accounting import ADJACENCY
 from policies.ledger import EntryFilter, LedgerError
@@ -204,10 +200,14 @@ class CoterieService(AbstractService):
     def advertise(
         self, context: AuthedServiceContext, plan_hash: str, step: str, release: int, attempt: int
     ) -> str:
-        """Fresh ephemeral keys for one attempt, signed by this node; ledger heads it holds."""
+        """Fresh ephemeral keys for one attempt, signed by this node.
+
+        Also the sizes of the peers' ledger heads it holds, and the digest of the state it holds.
+        """
         self._own_plan(context, plan_hash)
         advert, held = self.participation.advertise(plan_hash, step, release, attempt)
-        return json.dumps({"advert": advert.to_dict(), "held": held})
+        state = self.participation.held_state(plan_hash)
+        return json.dumps({"advert": advert.to_dict(), "held": held, "state": state})
 
     @service_method(path="coterie.share", name="share", roles=DATA_SCIENTIST_ROLE_LEVEL)
     @_answering
@@ -221,18 +221,46 @@ class CoterieService(AbstractService):
         adverts: str,
         state: np.ndarray,
         held: str,
+        state_digest: str = "",
     ) -> str:
         """Compute the noised private sum, and answer the shares sealed for the peers.
+
+        `state`: safetensors as bytes; none of them where `state_digest` names the state held here.
 
         `held`: by peer, the sizes of the heads it holds of this ledger; the answer's `note` shows
         the peers that the head now extends them and that this release is set aside in it.
         """
-        self._own_plan(context, plan_hash)
-        parsed = [Advert.from_dict(advert) for advert in _json_list(adverts)]
+        wire = WIRES[self._own_plan(context, plan_hash).aggregation]
+        parsed = [wire.advert.from_dict(advert) for advert in _json_list(adverts)]
         sealed, note = self.participation.share(
-            plan_hash, step, release, attempt, parsed, _bytes_of(state), _sizes(held)
+            plan_hash,
+            step,
+            release,
+            attempt,
+            parsed,
+            state_digest or _bytes_of(state),
+            _sizes(held),
         )
         return json.dumps({"sealed": [shares.to_dict() for shares in sealed], "note": note})
+
+    @service_method(path="coterie.hold", name="hold", roles=DATA_SCIENTIST_ROLE_LEVEL)
+    @_answering
+    def hold(
+        self,
+        context: AuthedServiceContext,
+        plan_hash: str,
+        state_digest: str,
+        size: int,
+        begin: int,
+        part: np.ndarray,
+    ) -> str:
+        """Take one part of a state that is too long for `share`; gives the bytes held so far.
+
+        `state_digest`: BLAKE3 of the whole state of `size` bytes, hex.
+        """
+        self._own_plan(context, plan_hash)
+        held = self.participation.hold(plan_hash, state_digest, size, begin, _bytes_of(part))
+        return json.dumps({"held": held})
 
     @service_method(path="coterie.reveal", name="reveal", roles=DATA_SCIENTIST_ROLE_LEVEL)
     @_answering
@@ -250,12 +278,29 @@ class CoterieService(AbstractService):
 
         Refused unless the `notes` show every member's ledger in order.
         """
-        self._own_plan(context, plan_hash)
-        parsed = [SealedShares.from_dict(seed) for seed in _json_list(seeds)]
+        wire = WIRES[self._own_plan(context, plan_hash).aggregation]
+        parsed = [wire.shared.from_dict(seed) for seed in _json_list(seeds)]
         shown = _json_object(notes)
-        return pack_masked(
-            *self.participation.reveal(plan_hash, step, release, attempt, parsed, shown)
+        receipt, content = self.participation.reveal(
+            plan_hash, step, release, attempt, parsed, shown
         )
+        return wire.pack_input(receipt, content, 0, PART_BYTES)
+
+    @service_method(path="coterie.masked", name="masked", roles=DATA_SCIENTIST_ROLE_LEVEL)
+    @_answering
+    def masked(
+        self,
+        context: AuthedServiceContext,
+        plan_hash: str,
+        step: str,
+        release: int,
+        attempt: int,
+        begin: int,
+    ) -> np.ndarray:
+        """What `reveal` answered, from byte `begin` on, at most 16 MiB of it."""
+        wire = WIRES[self._own_plan(context, plan_hash).aggregation]
+        receipt, content = self.participation.revealed(plan_hash, step, release, attempt)
+        return wire.pack_input(receipt, content, max(0, begin), PART_BYTES)
 
     @service_method(path="coterie.confirm", name="confirm", roles=DATA_SCIENTIST_ROLE_LEVEL)
     @_answering
@@ -267,14 +312,19 @@ class CoterieService(AbstractService):
         release: int,
         attempt: int,
         receipts: str,
+        total: str = "",
     ) -> str:
         """Sign the one set of masked inputs that this domain will help to open.
 
-        Also gives this domain's signatures under its peers' ledger heads.
+        Also gives this domain's signatures under its peers' ledger heads. `total`: under CKKS, the
+        digest of the ciphertexts' sum.
         """
-        self._own_plan(context, plan_hash)
+        plan = self._own_plan(context, plan_hash)
         parsed = [Receipt.from_dict(receipt) for receipt in _json_list(receipts)]
-        answer, signed = self.participation.confirm(plan_hash, step, release, attempt, parsed)
+        more = (_digest(total),) if plan.aggregation == "ckks" else ()
+        answer, signed = self.participation.confirm(
+            plan_hash, step, release, attempt, parsed, *more
+        )
         heads = [each.model_dump() for each in signed]
         return json.dumps({"confirmation": answer.to_dict(), "cosignatures": heads})
 
@@ -289,19 +339,28 @@ class CoterieService(AbstractService):
         attempt: int,
         confirmations: str,
         cosignatures: str,
-    ) -> str:
+        total: np.ndarray | None = None,
+    ) -> str | np.ndarray:
         """This domain's shares of what masks the total that at least tau domains confirmed.
 
-        Refused until all of them co-signed this ledger's head.
+        Refused until all of them co-signed this ledger's head. `total`: under CKKS, the
+        ciphertexts' sum, which the key holder answers with the opened total.
         """
-        self._own_plan(context, plan_hash)
-        parsed = [Confirmation.from_dict(each) for each in _json_list(confirmations)]
+        plan = self._own_plan(context, plan_hash)
+        wire = WIRES[plan.aggregation]
+        parsed = [wire.confirmation.from_dict(each) for each in _json_list(confirmations)]
         signed = {
             name: [Cosignature.read(each, name) for each in _listed(found)]
             for name, found in _json_object(cosignatures).items()
         }
-        answer = self.participation.unmask(plan_hash, step, release, attempt, parsed, signed)
-        return json.dumps(answer.to_dict())
+        more: tuple[Any, ...] = ()
+        if plan.aggregation == "ckks":
+            agreement = agreement_of(plan, step, release, attempt)
+            more = (None if total is None else read_residues(agreement, _bytes_of(total)),)
+        answer = wire.pack_opened(
+            self.participation.unmask(plan_hash, step, release, attempt, parsed, signed, *more)
+        )
+        return answer if isinstance(answer, np.ndarray) else json.dumps(answer)
 
     @service_method(path="coterie.finish", name="finish", roles=DATA_SCIENTIST_ROLE_LEVEL)
     @_answering
@@ -491,7 +550,8 @@ PATHS = {
         f"coterie.{m}"
         for m in (
             "describe", "quote", "submit", "plans", "plan", "budgets", "open", "progress",
-            "advertise", "share", "reveal", "confirm", "unmask", "finish", "verify",
+            "advertise", "hold", "share", "reveal", "masked", "confirm", "unmask", "finish",
+            "verify",
             "withdraw",
         )
     )
@@ -583,7 +643,13 @@ def _sizes(held: str) -> dict[str, list[int]]:
     return found
 
 
-def _bytes_of(state: np.ndarray) -> bytes:
-    if not isinstance(state, np.ndarray) or state.dtype != np.uint8 or state.ndim != 1:
-        raise RoundRefused("The state must be a one-dimensional uint8 array of safetensors.")
-    return state.tobytes()
+def _digest(text: str) -> bytes:
+    if not isinstance(text, str) or not re.fullmatch("[0-9a-f]{64}", text):
+        raise RoundRefused("A digest has 64 lower-case hex digits.")
+    return bytes.fromhex(text)
+
+
+def _bytes_of(array: np.ndarray) -> bytes:
+    if not isinstance(array, np.ndarray) or array.dtype != np.uint8 or array.ndim != 1:
+        raise RoundRefused("Expected a one-dimensional uint8 array (of safetensors, if a state).")
+    return array.tobytes()

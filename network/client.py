@@ -24,6 +24,7 @@ from network.envelope import BytesRefused, open_envelope
 from network.reader import read
 from network.reader_names import ANSWERS
 from network.replay import ISSUED
+from network.streams import STREAMS, Refused, read_answer, write_call
 from network.tls import keeps_secrets, trust
 
 API = "/api/v2"
@@ -108,6 +109,28 @@ class NodeClient:
         blob = _serialize(call.sign(self._key), to_bytes=True)
         answer = self._post(f"{API}/api_call", blob, timeout_s)
         return self._value_of(answer)
+
+    def stream(self, method: str, timeout_s: float = CALL_TIMEOUT_S, **arguments: Any) -> Any:
+        """Call `coterie.METHOD` as a signed octet stream; see `network.streams`.
+
+        Args:
+            arguments: text, integers, and one uint8 array at most.
+
+        Returns:
+            Text, or uint8 [n].
+
+        Raises:
+            NodeUnreachable: no answer within the time.
+            NodeRefused: the node's own refusal, in its words.
+        """
+        server, key = str(self.server_uid), self._key.signing_key
+        blob = write_call(key, server, f"coterie.{method}", arguments)
+        try:
+            return read_answer(self._post(f"{STREAMS}/{method}", blob, timeout_s))
+        except Refused as error:
+            raise NodeRefused(self.name, str(error)) from None
+        except BytesRefused as error:
+            raise NodeRefused(self.name, f"{self.name}: unreadable answer. {error}") from None
 
     def _post(self, path: str, blob: bytes, timeout_s: float) -> bytes:
         for _ in range(_TRIES_WHEN_BUSY):

@@ -11,11 +11,13 @@ import json
 import secrets
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import bcrypt
 import structlog
@@ -25,11 +27,13 @@ from syft.client.api import SignedSyftAPICall, SyftAPICall, SyftAPIData
 from syft.serde.serialize import _serialize
 from syft.server.credentials import SyftVerifyKey, UserLoginCredentials
 from syft.server.server import Server
-from syft.service.context import UnauthedServiceContext
+from syft.service.context import AuthedServiceContext, UnauthedServiceContext
 from syft.service.metadata.server_metadata import ServerMetadataJSON
 from syft.service.response import SyftError
+from syft.service.service import UserServiceConfigRegistry
 from syft.service.user.user_roles import ServiceRole
 from syft.types.errors import SyftException
+from syft.types.uid import UID
 
 from network.answers import Seal
 from network.client import API
@@ -43,6 +47,14 @@ from network.reader import install_strict_reader, read
 from network.reader_names import OWNER, PLAIN, STORED
 from network.refusals import refusal_of
 from network.replay import ISSUED, CallMemory, CallRefused
+from network.streams import (
+    MAX_STREAM_BYTES,
+    STREAMS,
+    StreamCall,
+    read_head,
+    write_answer,
+    write_refusal,
+)
 from network.tls import is_local
 
 __all__ = ["API", "log_as_json", "open_app", "read_store_strictly", "serve_app"]
@@ -161,6 +173,12 @@ def open_app(
         async with gate.body_of(request, MAX_MESSAGE_BYTES) as blob:
             return await run_in_threadpool(gate.answer, blob)
 
+    @app.post(f"{STREAMS}/{{method}}")
+    async def stream(method: str, request: Request) -> Response:
+        coming = _Stream(gate, method)
+        async with gate.body_of(request, MAX_STREAM_BYTES, coming.look) as blob:
+            return await run_in_threadpool(coming.answer, blob)
+
     app.add_middleware(Seal, key=server.signing_key.signing_key)
     return app
 
@@ -187,8 +205,17 @@ class _Gate:
         self._changing_members = threading.Lock()
 
     @asynccontextmanager
-    async def body_of(self, request: Request, limit: int) -> AsyncIterator[bytes]:
-        """The body, up to a size and within a time that grows with what has come."""
+    async def body_of(
+        self,
+        request: Request,
+        limit: int,
+        look: Callable[[bytes], Awaitable[bool]] | None = None,
+    ) -> AsyncIterator[bytes]:
+        """The body, up to a size and within a time that grows with what has come.
+
+        Args:
+            look: shown what has come so far, until it gives True; raises to take no more.
+        """
         declared = request.headers.get("content-length", "")
         if declared.isdecimal() and int(declared[:20]) > limit:
             raise HTTPException(413, f"At most {limit} bytes.")
@@ -210,6 +237,8 @@ class _Gate:
                 parts.append(part)
                 if size > limit:
                     raise HTTPException(413, f"At most {limit} bytes.")
+                if look is not None and await look(b"".join(parts)):
+                    look = None
             yield b"".join(parts)
         finally:
             self._room.give_back(size)
@@ -254,9 +283,45 @@ class _Gate:
         except SyftException as error:
             return _reply(self._signed(SyftError.from_public_exception(error)))
 
+    def admit(self, call: StreamCall) -> "_Admitted":
+        """Allow a stream by its signed head, once.
+
+        Raises:
+            CallRefused: it isn't allowed, was taken before or comes too late.
+        """
+        key, role = self._member(call.key.hex())
+        self._accounts.spend(call.key.hex())
+        message = SyftAPICall(
+            id=UID(value=UUID(bytes=call.id)),
+            server_uid=_uid(call.server),
+            path=call.path,
+            args=[],
+            kwargs=dict(call.arguments),
+        )
+        self._check_allowed(message, role)
+        return _Admitted(key, role, message, self._calls.take(call.key, call.id, call.issued))
+
+    def answer_stream(self, admitted: "_Admitted", carried: Mapping[str, Any]) -> bytes:
+        """Carry out an admitted stream with the octets that came after its head.
+
+        Syft's own dispatch would look the account up twice more, which took three quarters of a
+        small call's time; its table of what a role may call is asked all the same.
+        """
+        services = UserServiceConfigRegistry.from_role(admitted.role)
+        context = AuthedServiceContext(
+            server=self._server, credentials=admitted.key, role=admitted.role
+        )
+        try:
+            path = services.private_path_for(admitted.message.path)
+            method = self._server.get_service_method(path)
+            return write_answer(method(context, **admitted.message.kwargs, **carried))
+        except SyftException as error:
+            return write_refusal(SyftError.from_public_exception(error).message)
+
     def _check_allowed(self, message: SyftAPICall, role: ServiceRole) -> None:
         why = self._why_not(message, role)
         if why is not None:
+            _log.info("refused", why=why, role=role.name)
             raise CallRefused(why)
 
     def _why_not(self, message: SyftAPICall, role: ServiceRole) -> str | None:
@@ -363,6 +428,56 @@ class _Gate:
             return None
 
 
+@dataclass(frozen=True)
+class _Admitted:
+    """A stream's call that may be carried out.
+
+    Attributes:
+        remembered: returns once it is on the disk that the call was taken.
+    """
+
+    key: SyftVerifyKey
+    role: ServiceRole
+    message: SyftAPICall
+    remembered: Callable[[], object]
+
+
+class _Stream:
+    """One signed octet stream, from its head to its answer."""
+
+    def __init__(self, gate: _Gate, method: str) -> None:
+        self._gate, self._method = gate, method
+        self._call: StreamCall | None = None
+        self._admitted: _Admitted | None = None
+        self._refusal = ""
+
+    async def look(self, begun: bytes) -> bool:
+        """Admit the call as soon as its head has come; before that nothing else is taken."""
+        self._call = read_head(begun)
+        if self._call is None:
+            return False
+        if self._call.path != f"coterie.{self._method}":
+            raise BytesRefused("The stream names another method than its address.")
+        try:
+            self._admitted = await run_in_threadpool(self._gate.admit, self._call)
+        except CallRefused as why:
+            self._refusal = str(why)
+            if self._call.octets:
+                raise HTTPException(403, self._refusal) from None
+        return True
+
+    def answer(self, blob: bytes) -> Response:
+        if self._call is None:
+            raise BytesRefused("The stream ends within its head.")
+        if self._admitted is None:
+            return _octets(write_refusal(self._refusal))
+        try:
+            carried = self._call.carried_in(blob)
+            return _octets(self._gate.answer_stream(self._admitted, carried))
+        finally:
+            self._admitted.remembered()
+
+
 _NOBODY = bcrypt.hashpw(secrets.token_bytes(16), bcrypt.gensalt(12))
 
 
@@ -375,6 +490,17 @@ class _VerifiedCall(SignedSyftAPICall):
     @property
     def is_valid(self) -> bool:
         return True
+
+
+def _octets(content: bytes) -> Response:
+    return Response(content, media_type="application/octet-stream")
+
+
+def _uid(text: str) -> UID:
+    try:
+        return UID(value=UUID(text))
+    except ValueError:
+        raise BytesRefused("The stream names no server.") from None
 
 
 def _reply(value: Any) -> Response:

@@ -8,7 +8,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -153,6 +153,11 @@ class Plan:
         threshold: tau, how many partners must survive a round; default all of them. Fewer need
             more noise: every domain adds variance sigma^2 / (tau - t).
         spare_attempts: how many failed attempts may be repeated.
+        deadline_s: seconds that a domain may take over one step of a round; then it is left out.
+        two_domains: there are only two partners, and each may see the other's total under the
+            other's full noise (it can subtract its own part); both owners read so and decide.
+        aggregation: how domains' sums are added: "smpc", by masks, or "ckks", under homomorphic
+            encryption with the whole noise at every domain (docs/ckks.md).
         memory: (state, user) -> the user's private vector; never leaves her node. Steps find it
             as `user.memory`, computed anew at each release from that release's state, and don't
             differentiate it.
@@ -171,6 +176,9 @@ class Plan:
     collusion: int | None = None
     threshold: int | None = None
     spare_attempts: int = 2
+    deadline_s: int = 600
+    two_domains: bool = False
+    aggregation: Literal["smpc", "ckks"] = "smpc"
     memory: Callable[[Any, Any], Tensor] | None = None
     scores: Callable[[Any, Tensor], Tensor] | None = None
     model: nn.Module | None = None
@@ -227,6 +235,9 @@ class Plan:
             memory=memory,
             scores=self._trace_scores(length, bounds),
             public=self.epsilon is None,
+            deadline_s=self.deadline_s,
+            two_domains=self.two_domains,
+            aggregation=self.aggregation,
         )
         # No domain has more users than all together, so admission will find no larger total.
         rings = [smallest_width(largest_total(plan, step, self.data.users)) for step in plan.steps]
@@ -337,9 +348,9 @@ def noise_std(approved: ApprovablePlan, step: Step) -> float:
     """Standard deviation of the noise in every released number of a step, in the step's units.
 
     All N domains add a share of variance sigma^2 / (tau - t), so N / (tau - t) times the
-    accounted variance is really there.
+    accounted variance is really there; N times under CKKS.
     """
-    shares = len(approved.roster) / (approved.threshold - approved.collusion)
+    shares = len(approved.roster) / approved.noise_shares
     return step.noise_multiplier * step.clip_norm * math.sqrt(shares)
 
 

@@ -9,19 +9,31 @@ that anyone can recompute the total (`verify_rounds`).
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from blake3 import blake3
 from numpy.typing import NDArray
 
 from network.client import NodeClient, NodeRefused, NodeUnreachable
 from network.smpc.agreement import agreement_of
+from network.smpc.ckks.coordination import CkksBegun, CkksCoordinator
+from network.smpc.ckks.messages import (
+    Joining,
+    KeyAdvert,
+    TaggedConfirmation,
+    residues_bytes,
+    unpack_ciphertexts,
+    unpack_opening,
+)
+from network.smpc.ckks.transcript import verify_ckks_transcript, write_ckks_transcript
 from network.smpc.coordination import Begun, Coordinator, SumAborted
 from network.smpc.messages import (
+    PART_BYTES,
     Advert,
     Agreement,
     Confirmation,
@@ -33,10 +45,6 @@ from network.smpc.messages import (
 from network.smpc.transcript import verify_transcript, write_transcript
 from policies.plan import Plan
 
-DEADLINE_S: Mapping[str, float] = {"share": 600.0}
-"""How long a domain may take to answer a step; `share` is where it computes."""
-
-_DEADLINE_S = 60.0
 _BEGUN = "begun.json"
 
 
@@ -90,20 +98,16 @@ def run_attempt(
         RoundAborted: too few domains are left. Take the next attempt number.
     """
     kept = attempt_folder(folder, step, release, attempt)
-    call = _Call(nodes, agreement_of(plan, step, release, attempt), state)
-    coordinator = Coordinator(call.agreement, call.exchange, call.left_out)
+    agreement = agreement_of(plan, step, release, attempt)
+    kind = _Call if plan.aggregation == "smpc" else _CkksCall
+    call = kind(nodes, agreement, state, plan.deadline_s)
     try:
-        begun = _read_begun(kept, call.heads)
-        if begun is None:
-            begun = coordinator.begin()
-            _write_begun(kept, begun, call.heads)
-        opened = coordinator.finish(begun)
+        total, survivors = call.open_total(kept)
     except SumAborted as aborted:
         raise RoundAborted(
             aborted.domain, aborted.phase, str(aborted), lost=aborted.domain in call.lost
         ) from None
-    write_transcript(kept, call.agreement, opened.transcript, opened.masked, opened.total)
-    return Release(opened.total, opened.survivors, call.seconds)
+    return Release(total, survivors, call.seconds)
 
 
 def was_begun(folder: Path, step: str, release: int, attempt: int) -> bool:
@@ -128,7 +132,9 @@ def verify_rounds(plan: Plan, folder: Path) -> list[tuple[str, int, int]]:
     checked = []
     for kept in sorted((folder / "rounds").glob("*/messages.json")):
         step, release, attempt = kept.parent.name.rsplit("-", 2)
-        verify_transcript(agreement_of(plan, step, int(release), int(attempt)), kept.parent)
+        agreement = agreement_of(plan, step, int(release), int(attempt))
+        verify = verify_transcript if plan.aggregation == "smpc" else verify_ckks_transcript
+        verify(agreement, kept.parent)
         checked.append((step, int(release), int(attempt)))
     return checked
 
@@ -168,7 +174,17 @@ class _Heads:
 class _Call:
     """Asks all domains at once and keeps who was silent, and why."""
 
-    def __init__(self, nodes: Mapping[str, NodeClient], agreement: Agreement, state: bytes) -> None:
+    advert: type[Advert] | type[KeyAdvert] = Advert
+    shared: type[SealedShares] | type[Joining] = SealedShares
+    confirmation: type[Confirmation] | type[TaggedConfirmation] = Confirmation
+
+    def __init__(
+        self,
+        nodes: Mapping[str, NodeClient],
+        agreement: Agreement,
+        state: bytes,
+        deadline_s: float,
+    ) -> None:
         self.agreement = agreement
         self.left_out: dict[str, str] = {}
         self.lost: set[str] = set()
@@ -176,6 +192,24 @@ class _Call:
         self.heads = _Heads()
         self._nodes = nodes
         self._state = np.frombuffer(state, dtype=np.uint8)
+        self._digest = blake3(state).hexdigest()
+        self._deadline_s = deadline_s
+        self._holds: dict[str, bool] = {}
+
+    def open_total(self, kept: Path) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+        """Carry the attempt through and keep it: (total, survivors).
+
+        Raises:
+            SumAborted: too few domains are left.
+        """
+        coordinator = Coordinator(self.agreement, self.exchange, self.left_out)
+        found = _read_begun(kept, self.heads)
+        begun = coordinator.begin() if found is None else Begun.from_dict(found)
+        if found is None:
+            _write_begun(kept, begun.to_dict(), self.heads)
+        opened = coordinator.finish(begun)
+        write_transcript(kept, self.agreement, opened.transcript, opened.masked, opened.total)
+        return opened.total, opened.survivors
 
     def exchange(self, phase: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
         began = time.monotonic()
@@ -194,17 +228,51 @@ class _Call:
         return answers
 
     def _ask(self, phase: str, name: str, argument: Any) -> Any:
-        context = self.agreement.context
-        answer = self._nodes[name].call(
-            phase,
-            timeout_s=DEADLINE_S.get(phase, _DEADLINE_S),
-            plan_hash=context.plan_hash,
-            step=context.step,
-            release=context.release,
-            attempt=context.attempt,
-            **self._arguments(phase, name, argument),
-        )
+        node, context = self._nodes[name], self.agreement.context
+        until = time.monotonic() + self._deadline_s
+
+        def ask(method: str, **arguments: Any) -> Any:
+            return node.stream(
+                method,
+                timeout_s=max(until - time.monotonic(), 0.001),
+                plan_hash=context.plan_hash,
+                **arguments,
+            )
+
+        attempt = {"step": context.step, "release": context.release, "attempt": context.attempt}
+        if phase == "share" and not self._holds[name] and self._state.size > PART_BYTES:
+            self._send_state(name, ask)
+        answer = ask(phase, **attempt, **self._arguments(phase, name, argument))
+        if phase == "reveal":
+            answer = self._whole(answer, lambda at: ask("masked", **attempt, begin=at))
         return self._read(phase, name, answer)
+
+    def _send_state(self, name: str, ask: Callable[..., Any]) -> None:
+        """Send a state that is too long for one message, in parts."""
+        size = self._state.size
+        for begin in range(0, size, PART_BYTES):
+            part = self._state[begin : begin + PART_BYTES]
+            ask("hold", state_digest=self._digest, size=size, begin=begin, part=part)
+        self._holds[name] = True
+
+    def _whole(self, first: Any, more: Callable[[int], Any]) -> NDArray[np.uint8]:
+        """A masked input from its parts, of which the first has come; the last one is shorter.
+
+        Raises:
+            MalformedMessage: a part isn't octets, or there are too many.
+        """
+        parts, held = [_octets(first)], 0
+        while parts[-1].size == PART_BYTES:
+            held += PART_BYTES
+            if held > self.most_bytes:
+                raise MalformedMessage(f"a masked input has at most {self.most_bytes} bytes")
+            parts.append(_octets(more(held)))
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    @property
+    def most_bytes(self) -> int:
+        """No masked input is longer."""
+        return 2**17 + self.agreement.length * self.agreement.bits // 8
 
     def _arguments(self, phase: str, name: str, argument: Any) -> dict[str, Any]:
         if phase == "advertise":
@@ -212,7 +280,10 @@ class _Call:
         said = json.dumps([message.to_dict() for message in argument])
         if phase == "share":
             held = json.dumps(self.heads.held_of(name))
-            return {"adverts": said, "state": self._state, "held": held}
+            if self._holds[name]:
+                return {"adverts": said, "held": held, "state_digest": self._digest,
+                        "state": self._state[:0]}  # fmt: skip
+            return {"adverts": said, "held": held, "state": self._state}
         if phase == "reveal":
             return {"seeds": said, "notes": json.dumps(self.heads.notes_for(name))}
         if phase == "confirm":
@@ -231,16 +302,62 @@ class _Call:
             return Unmasking.from_dict(said)
         if phase == "advertise":
             self.heads.held[name] = _part(said, "held", dict)
-            return Advert.from_dict(said.get("advert"))
+            self._holds[name] = said.get("state") == self._digest
+            return self.advert.from_dict(said.get("advert"))
         if phase == "confirm":
             self.heads.cosignatures[name] = _part(said, "cosignatures", list)
-            return Confirmation.from_dict(said.get("confirmation"))
+            return self.confirmation.from_dict(said.get("confirmation"))
         sealed, note = _part(said, "sealed", list), _part(said, "note", dict)
         if len(sealed) > len(self.agreement.roster):
             raise MalformedMessage("expected a list of sealed shares")
         _part(note, "extends", dict)
         self.heads.notes[name] = note
-        return [SealedShares.from_dict(each) for each in sealed]
+        return [self.shared.from_dict(each) for each in sealed]
+
+
+class _CkksCall(_Call):
+    """The same, with the messages of `network.smpc.ckks`."""
+
+    advert = KeyAdvert
+    shared = Joining
+    confirmation = TaggedConfirmation
+    most_bytes = 2**31
+
+    def open_total(self, kept: Path) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+        coordinator = CkksCoordinator(self.agreement, self.exchange, self.left_out)
+        found = _read_begun(kept, self.heads)
+        begun = coordinator.begin() if found is None else CkksBegun.from_dict(found)
+        if found is None:
+            _write_begun(kept, begun.to_dict(), self.heads)
+        opened = coordinator.finish(begun)
+        write_ckks_transcript(
+            kept, self.agreement, opened.transcript, opened.ciphertexts, opened.total
+        )
+        return opened.total, opened.survivors
+
+    def _arguments(self, phase: str, name: str, argument: Any) -> dict[str, Any]:
+        if phase not in ("confirm", "unmask"):
+            return super()._arguments(phase, name, argument)
+        messages, total = argument
+        arguments = super()._arguments(phase, name, messages)
+        if phase == "confirm":
+            return {**arguments, "total": total.hex()}
+        if total is None:
+            return arguments
+        return {**arguments, "total": np.frombuffer(residues_bytes(total), dtype=np.uint8)}
+
+    def _read(self, phase: str, name: str, answer: Any) -> Any:
+        if phase == "reveal":
+            return unpack_ciphertexts(self.agreement, answer)
+        if phase == "unmask":
+            return None if isinstance(answer, str) else unpack_opening(self.agreement, answer)
+        return super()._read(phase, name, answer)
+
+
+def _octets(answer: Any) -> NDArray[np.uint8]:
+    if not isinstance(answer, np.ndarray) or answer.dtype != np.uint8 or answer.ndim != 1:
+        raise MalformedMessage("a masked input travels as octets")
+    return answer
 
 
 def _part(said: Any, key: str, kind: type) -> Any:
@@ -254,20 +371,20 @@ def _part(said: Any, key: str, kind: type) -> Any:
     return said[key]
 
 
-def _read_begun(kept: Path, heads: _Heads) -> Begun | None:
+def _read_begun(kept: Path, heads: _Heads) -> dict[str, Any] | None:
     file = kept / _BEGUN
     if not file.exists():
         return None
-    found = json.loads(file.read_text())
+    found: dict[str, Any] = json.loads(file.read_text())
     heads.notes.update(found.pop("notes"))
-    return Begun.from_dict(found)
+    return found
 
 
-def _write_begun(kept: Path, begun: Begun, heads: _Heads) -> None:
+def _write_begun(kept: Path, begun: dict[str, Any], heads: _Heads) -> None:
     kept.mkdir(parents=True, exist_ok=True)
     temporary = kept / (_BEGUN + ".new")
     with temporary.open("w") as file:
-        json.dump({**begun.to_dict(), "notes": heads.notes}, file)
+        json.dump({**begun, "notes": heads.notes}, file)
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, kept / _BEGUN)

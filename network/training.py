@@ -8,6 +8,7 @@ process died is fetched again under its old attempt number; it is never computed
 import json
 import os
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -165,7 +166,8 @@ def _release(
     definition, author = approved.step(step_name), plan.step(step_name)
     before = {name: asdict(node.traffic) for name, node in nodes.items()}
     payload = _pack(run.state, definition)
-    attempt, opened = _open_release(nodes, approved, run, step_name, release, payload)
+    progress = _progress(nodes, approved)
+    attempt, opened = _open_release(nodes, approved, run, step_name, release, payload, progress)
     totals = unflatten(opened.total, definition)
     noise = noise_std(approved, definition)
     own = in_own_units(author, run.state, totals)
@@ -178,7 +180,7 @@ def _release(
             step=step_name,
             release=release,
             attempt=attempt,
-            epsilon=_epsilon_so_far(nodes, approved),
+            epsilon=_epsilon_so_far(approved, progress, (step_name, release, attempt)),
             metrics=metrics,
             seconds=opened.seconds,
             sent={n: c.traffic.sent - before[n]["sent"] for n, c in nodes.items()},
@@ -195,10 +197,15 @@ def _open_release(
     step: str,
     release: int,
     payload: bytes,
+    found: Mapping[str, Mapping[str, Any]],
 ) -> tuple[int, Release]:
-    """The total, from an attempt that enough domains charged already if it can still be opened."""
+    """The total, from an attempt that enough domains charged already if it can still be opened.
+
+    Args:
+        found: what every domain has charged, from `_progress`.
+    """
     attempts: dict[int, list[str]] = {}
-    for name, progress in _progress(nodes, approved).items():
+    for name, progress in found.items():
         if progress["status"] == "closed":
             # Others could go on without this domain, but its owner's partners should know first.
             raise RunInterrupted(f"{name}'s part of this plan has ended: {progress['reason']}")
@@ -223,9 +230,14 @@ def _progress(
     """What the domains have charged; up to N - tau of them may be down."""
     found: dict[str, Mapping[str, Any]] = {}
     down: list[NodeUnreachable] = []
-    for name, node in nodes.items():
+    with ThreadPoolExecutor(len(nodes)) as pool:
+        calls = {
+            name: pool.submit(node.stream, "progress", approved.deadline_s, plan_hash=approved.hash)
+            for name, node in nodes.items()
+        }
+    for name, call in calls.items():
         try:
-            found[name] = json.loads(node.call("progress", plan_hash=approved.hash))
+            found[name] = json.loads(call.result())
         except NodeUnreachable as error:
             down.append(error)
     if len(found) < approved.threshold:
@@ -233,14 +245,24 @@ def _progress(
     return found
 
 
-def _epsilon_so_far(nodes: Mapping[str, NodeClient], approved: ApprovablePlan) -> float | None:
-    """The largest epsilon any domain's ledger has charged for this plan."""
+def _epsilon_so_far(
+    approved: ApprovablePlan,
+    before: Mapping[str, Mapping[str, Any]],
+    opened: tuple[str, int, int],
+) -> float | None:
+    """The largest epsilon any domain's ledger has charged for this plan.
+
+    Args:
+        before: what was charged before the last release.
+        opened: step, release and attempt of that release.
+    """
     if approved.public:
         return None
     spent = []
-    for progress in _progress(nodes, approved).values():
-        charged = [s for s, _, _, state in progress["attempts"] if state == "charged"]
-        events = [approved.step(name).event(charged.count(name)) for name in sorted(set(charged))]
+    for progress in before.values():
+        charged = {(s, r, a) for s, r, a, state in progress["attempts"] if state == "charged"}
+        steps = [step for step, _, _ in charged | {opened}]
+        events = [approved.step(name).event(steps.count(name)) for name in sorted(set(steps))]
         spent.append(plan_epsilon(events, approved.delta))
     return max(spent)
 

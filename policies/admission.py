@@ -19,6 +19,7 @@ from torch.func import grad, vmap
 
 from policies.clipping import parts_of
 from policies.graph import DTYPES, USER_TENSORS, Graph, GraphFailed, Node, TensorSpec
+from policies.homomorphic import MAX_CIPHERTEXTS, MAX_DOMAINS, layout_of
 from policies.mechanism import MAX_UNITS, noise_share_sigma
 from policies.operations import ALLOWED, OperationRefused, operation
 from policies.plan import Plan, Step
@@ -133,6 +134,8 @@ def admit(plan: Plan, bounds: Bounds, public: bool, limits: Limits | None = None
         work += (forward + remembered) * bounds.users * step.releases
         _check_noise(plan, step)
         _check_ring(plan, step, bounds.users)
+        if plan.aggregation == "ckks":
+            _check_ciphertexts(plan, step)
     if work > limits.work:
         raise PlanRefused(
             "compute",
@@ -169,12 +172,22 @@ def _check_roster(plan: Plan) -> None:
     for what in ("name", "server_uid", "node_key", "owner_key"):
         if len({getattr(entry, what) for entry in plan.roster}) != size:
             raise PlanRefused("roster", f"Two domains of the roster have the same {what}.")
+    if (size == 2) != plan.two_domains or size > 64:
+        raise PlanRefused(
+            "roster",
+            f"The roster has {size} domains and two_domains is {plan.two_domains}; expected 3 to "
+            "64, or 2 with two_domains=True: each of two can subtract its own part from the total.",
+        )
     if t < 1:
         raise PlanRefused("threshold", f"collusion is {t}; at least 1 partner may collude.")
     if tau > size or tau - t < 1:
         raise PlanRefused(
             "threshold", f"threshold is {tau}; expected more than {t} and at most {size}."
         )
+    if plan.aggregation == "ckks" and plan.scientist in {
+        key for entry in plan.roster for key in (entry.node_key, entry.owner_key)
+    }:
+        raise PlanRefused("roster", "Under CKKS the scientist mustn't be a domain of the roster.")
     if 2 * tau <= size + t:
         raise PlanRefused(
             "threshold",
@@ -299,6 +312,27 @@ def _check_ring(plan: Plan, step: Step, users: int) -> None:
         )
 
 
+def _check_ciphertexts(plan: Plan, step: Step) -> None:
+    """The sum must decrypt to the exact integers, and pass in one message."""
+    layout = layout_of(len(plan.roster), step.ring)
+    if layout is None:
+        raise PlanRefused(
+            "ckks",
+            f"{len(plan.roster)} domains can't be summed exactly under CKKS, at most "
+            f"{MAX_DOMAINS}: use aggregation 'smpc'.",
+        )
+    needed = layout.ciphertexts(step.width)
+    if needed > MAX_CIPHERTEXTS:
+        most = MAX_CIPHERTEXTS * step.width // needed
+        raise PlanRefused(
+            "ckks",
+            f"Step {step.name!r}: {step.width} numbers in the {step.ring}-bit ring take {needed} "
+            f"ciphertexts, at most {MAX_CIPHERTEXTS}: release about {most} numbers at once"
+            + (", use a smaller scale" if step.ring == 64 else "")
+            + ", or aggregation 'smpc'.",
+        )
+
+
 def largest_total(plan: Plan, step: Step, users: int) -> float:
     """What no coordinate of a release exceeds, in integer units, but with probability 2^-64.
 
@@ -317,7 +351,7 @@ def largest_total(plan: Plan, step: Step, users: int) -> float:
 
 def _noise_share(plan: Plan, step: Step) -> float:
     return noise_share_sigma(
-        step.noise_multiplier, step.clip_norm, step.scale, plan.threshold, plan.collusion
+        step.noise_multiplier, step.clip_norm, step.scale, plan.noise_shares, 0
     )
 
 

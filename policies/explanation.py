@@ -43,8 +43,8 @@ def explain(
         f"Purpose: {_visible(plan.purpose)}",
         f"Scientist: {plan.scientist}",
         f"Data set: {plan.dataset}   Partners: {', '.join(e.name for e in plan.roster)}",
-        f"A coalition of up to {plan.collusion} of {len(plan.roster)} partners, the hub and "
-        "the scientist sees no less noise than accounted.",
+        *_aggregation(plan),
+        *_two_domains(plan),
         "",
         "What leaves, noised and summed over all partners, and nothing else:",
         *[f"  - {line}" for line in _releases(plan)],
@@ -57,6 +57,15 @@ def explain(
         lines += [f"What changed since {since.name} {since.hash[:16]}:"]
         lines += [f"  {line}" for line in changes(since, plan) or ["nothing"]] + [""]
     return "\n".join([*lines, *_computations(plan), *_sources(plan)])
+
+
+def _two_domains(plan: Plan) -> list[str]:
+    if not plan.two_domains:
+        return []
+    return [
+        "TWO PARTNERS ONLY: each of you can subtract its own part from the total and then sees the "
+        "other's total, under the full noise that the other added. That noise is what is accounted."
+    ]
 
 
 def pseudo_code(graph: Graph) -> list[str]:
@@ -103,7 +112,7 @@ def meaning(graph: Graph) -> tuple[object, ...]:
 
 _PLAN_FIELDS = (
     "name", "purpose", "scientist", "dataset", "population_note", "catalogue", "collusion",
-    "threshold", "delta", "spare_attempts", "public",
+    "threshold", "delta", "spare_attempts", "public", "aggregation", "deadline_s", "two_domains",
 )  # fmt: skip
 _STEP_FIELDS = (
     "kind", "clip_norm", "noise_multiplier", "sampling_rate", "releases", "after", "every", "scale",
@@ -217,6 +226,24 @@ def _hash(parts: list[Any]) -> str:
 
 
 # --- Showing ---
+
+
+def _aggregation(plan: Plan) -> list[str]:
+    """Who could see what of a sum, and how much noise is in it."""
+    if plan.aggregation == "smpc":
+        return [
+            f"A coalition of up to {plan.collusion} of {len(plan.roster)} partners, the hub and "
+            "the scientist sees no less noise than accounted."
+        ]
+    return [
+        "Summed under homomorphic encryption (CKKS). In every round one partner, by turns, holds "
+        "the key.",
+        "  The hub (or the scientist, who runs the round) together with any one partner could "
+        "see your sum alone. So your",
+        "  domain adds the full noise itself and is accounted alone: whoever colludes, and if the "
+        "key is known,",
+        "  your noised sum has the noise accounted below.",
+    ]
 
 
 def _releases(plan: Plan) -> list[str]:

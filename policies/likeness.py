@@ -23,9 +23,10 @@ def query_of(step: Step) -> str:
 
 
 def model_of(plan: Plan) -> str:
-    """SHA-256 of everything a plan computes, whatever its mechanism's numbers."""
+    """SHA-256 of everything a plan computes and how it is summed, whatever its numbers."""
     kept = [None if graph is None else _graph(graph) for graph in (plan.memory, plan.scores)]
-    return _hash([[[step.name, query_of(step)] for step in plan.steps], kept])
+    found: list[object] = [[[step.name, query_of(step)] for step in plan.steps], kept]
+    return _hash(found if plan.aggregation == "smpc" else [*found, plan.aggregation])
 
 
 def likeness_of(plan: Plan) -> str:

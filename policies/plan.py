@@ -9,7 +9,15 @@ import json
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from policies.accounting import Event
 from policies.canonical import canonical, sha256_hex
@@ -142,6 +150,12 @@ class Plan(_Value):
             one, zeros at first.
         scores: (state, memory) -> {"scores": float32[items]}; run on the node, never released.
         public: the owners declared the data set public: noise may be 0. NOT PRIVATE.
+        deadline_s: seconds that a domain may take over one step of a round before the others go on
+            without it, or the attempt ends.
+        two_domains: the roster has two domains, whose owners accept what that means: each can
+            subtract its own part from the total, and sees the other's under the other's noise.
+        aggregation: "smpc": masks (`network.smpc.aggregation`); "ckks": homomorphic encryption
+            (`network.smpc.ckks`), where every domain adds all of the accounted noise.
     """
 
     version: Literal[1] = 1
@@ -160,6 +174,19 @@ class Plan(_Value):
     memory: Graph | None = None
     scores: Graph | None = None
     public: bool = False
+    aggregation: Literal["smpc", "ckks"] = "smpc"
+    deadline_s: Annotated[int, Field(ge=1, le=86_400)] = 600
+    two_domains: bool = False
+
+    @model_serializer(mode="wrap")
+    def _without_the_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Plans from before there was a choice keep their text, and so their hash."""
+        found: dict[str, Any] = dump(self)
+        chosen = {"aggregation": "smpc", "deadline_s": 600, "two_domains": False}
+        for name, default in chosen.items():
+            if getattr(self, name) == default:
+                del found[name]
+        return found
 
     @model_validator(mode="after")
     def _is_consistent(self) -> "Plan":
@@ -200,6 +227,15 @@ class Plan(_Value):
     def hash(self) -> str:
         """SHA-256 of the canonical text, hex: what is approved."""
         return sha256_hex(self._canonical)
+
+    @property
+    def noise_shares(self) -> int:
+        """How many domains' noise adds up to the accounted variance.
+
+        tau - t under masks: any tau survivors of which t subtract theirs. 1 under CKKS, where the
+        hub and the holder of the key could decrypt a domain's sum alone.
+        """
+        return 1 if self.aggregation == "ckks" else self.threshold - self.collusion
 
     def step(self, name: str) -> Step:
         """The step of that name; raises KeyError."""

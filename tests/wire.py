@@ -17,6 +17,7 @@ from syft.serde.deserialize import _deserialize
 
 from network.answers import NONCE, SEAL
 from network.envelope import open_envelope
+from network.streams import STREAMS
 
 Act = Callable[[], None]
 
@@ -28,6 +29,7 @@ class Message:
     node: str
     method: str
     answer: bytes
+    streamed: bool = False
 
 
 @dataclass
@@ -89,7 +91,8 @@ class Wire:
                 except requests.RequestException:
                     self.close_connection = True
                     return
-                wire.messages.append(Message(name, method, answer.content))
+                streamed = self.path.startswith(STREAMS)
+                wire.messages.append(Message(name, method, answer.content, streamed))
                 wire._act("after", name, method)
                 self.send_response(answer.status_code)
                 for each in ("Content-Type", SEAL):
@@ -107,6 +110,8 @@ class Wire:
 
 def method_of(path: str, body: bytes) -> str:
     """The service method that a signed call names, without `coterie.`; else the HTTP path."""
+    if path.startswith(STREAMS):
+        return path.rpartition("/")[2]
     if not path.endswith("/api_call"):
         return path
     call = _deserialize(open_envelope(body).message, from_bytes=True)

@@ -24,6 +24,7 @@ leaves before `mask` dies with the keys, which are only in memory until then.
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from mmap import mmap
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -45,6 +46,7 @@ from network.smpc.messages import (
     advert_message,
     confirmation_message,
     is_signed,
+    members_of,
     pair_info,
     receipt_message,
     sealed_message,
@@ -66,8 +68,8 @@ class OutOfTurn(Exception):
 class Store(Protocol):
     """Where one attempt's answers are kept on one domain; nobody else reads it."""
 
-    def read(self, name: str) -> bytes | None:
-        """What was written under this name, or None."""
+    def read(self, name: str) -> bytes | mmap | None:
+        """What was written under this name, or None; something long may be mapped."""
 
     def write(self, name: str, content: bytes | memoryview) -> None:
         """Keep the content; on the disk, durably, when this returns."""
@@ -170,7 +172,7 @@ class Party:
         masks = secrets.masks(members)
         self._secrets = None
         secrets.erase()
-        elements = ring.to_ring(value, self.agreement.bits)
+        elements = ring.into_ring(value, self.agreement.bits)
         digest = apply(elements, masks)
         message = receipt_message(secrets.transcript, self.me, members, digest)
         receipt = Receipt(
@@ -206,14 +208,14 @@ class Party:
             OutOfTurn: nothing was masked yet, or another set was confirmed.
         """
         receipt, transcript = self._receipt()
-        survivors = verify_receipts(self.agreement, transcript, receipt.members, receipts)
+        survivors = verify_masked(self.agreement, transcript, receipts, receipt)
         if survivors.get(self.me) != receipt:
             raise SharingRefused(self.me, "the receipt under our own name isn't ours")
         kept = self._store.read("confirmed")
         wanted = _json({name: survivors[name].to_dict() for name in sorted(survivors)})
         if kept is None:
             self._store.write("confirmed", wanted)
-        elif kept != wanted:
+        elif bytes(kept) != wanted:
             raise OutOfTurn(f"{self.me}: another set of survivors was confirmed in this attempt.")
         message = confirmation_message(transcript, survivors)
         return Confirmation(domain=self.me, signature=self._signing_key.sign(message))
@@ -243,8 +245,9 @@ class Party:
         held = self._read("held")
         if held is None:
             raise OutOfTurn(f"{self.me}: this attempt was given up; its shares are erased.")
-        seeds = {name: bytes.fromhex(held[name][0]) for name in sorted(survivors)}
-        dropped = sorted(set(receipt.members) - set(survivors))
+        ours = [name for name in receipt.members if name in survivors]
+        seeds = {name: bytes.fromhex(held[name][0]) for name in ours}
+        dropped = [name for name in receipt.members if name not in survivors]
         keys = {name: bytes.fromhex(held[name][1]) for name in dropped}
         signature = self._signing_key.sign(unmasking_message(message, self.me, seeds, keys))
         unmasking = Unmasking(
@@ -277,7 +280,7 @@ class Party:
 
     def _read(self, name: str) -> dict[str, Any] | None:
         content = self._store.read(name)
-        return None if content is None else dict(json.loads(content))
+        return None if content is None else dict(json.loads(bytes(content)))
 
 
 class _Secrets:
@@ -303,11 +306,13 @@ class _Secrets:
         self._own: tuple[bytes, bytes] = (b"", b"")
 
     def deal(self, adverts: dict[str, Advert], signing_key: Ed25519PrivateKey) -> None:
-        size, tau = len(self.agreement.roster), self.agreement.threshold
-        seeds = shamir.split(self.seed, tau, size)
-        keys = shamir.split(self.pairwise.secret, tau, size)
+        size, enough = len(self.agreement.roster), self.agreement.share_threshold
+        seeds = shamir.split(self.seed, enough, size)
+        keys = shamir.split(self.pairwise.secret, enough, size)
         self.transcript = transcript_hash(self.agreement, adverts)
-        for name in adverts:
+        for name in self.agreement.neighbourhood(self.me):
+            if name not in adverts:
+                continue
             index = self.agreement.holder(name) - 1
             pair = seeds[index], keys[index]
             if name == self.me:
@@ -330,20 +335,23 @@ class _Secrets:
         return SealedShares(**fields, signature=signature)
 
     def receive(self, sealed: Iterable[SealedShares]) -> dict[str, tuple[bytes, bytes]]:
-        """The shares held for every member, by dealer; our own among them."""
+        """The shares held for every member around us, by dealer; our own among them."""
         held = {self.me: self._own}
+        around = self.agreement.neighbourhood(self.me)
         for each in sealed:
-            if each.sender in held or each.sender not in self.adverts:
+            known = each.sender in self.adverts and each.sender in around
+            if each.sender in held or not known:
                 raise SharingRefused(each.sender, "dealt shares twice or without an advert")
             if each.receiver != self.me:
                 raise SharingRefused(each.sender, "its shares are meant for another domain")
             verify_sealed(self.agreement, self.transcript, each)
             held[each.sender] = self._opened(each)
-        if len(held) < self.agreement.threshold:
-            missing = sorted(set(self.adverts) - set(held))
+        needed = len(around) - (len(self.agreement.roster) - self.agreement.threshold)
+        if len(held) < needed:
+            missing = sorted(set(self.adverts) & set(around) - set(held))
             raise SharingRefused(
                 missing[0] if missing else self.me,
-                f"dealt no shares; {len(held)} members are fewer than {self.agreement.threshold}",
+                f"dealt no shares; {len(held)} members are fewer than {needed}",
             )
         return held
 
@@ -439,13 +447,51 @@ def verify_receipts(
     Raises:
         SharingRefused: see `Party.confirm`.
     """
+    known = _signed(agreement, transcript, members, receipts)
+    for name, receipt in known.items():
+        if receipt.members != members:
+            raise SharingRefused(name, "it signed an input among other members than ours")
+    return known
+
+
+def verify_masked(
+    agreement: Agreement,
+    transcript: bytes,
+    receipts: Sequence[Receipt],
+    ours: Receipt | None = None,
+) -> dict[str, Receipt]:
+    """The same where each domain is masked with its neighbours alone.
+
+    Where one domain is masked with another, or a third one is, all around that other must be.
+
+    Args:
+        ours: whose receipt contradicts it is named first; the first one without.
+
+    Raises:
+        SharingRefused: see `Party.confirm`.
+    """
+    members = members_of(receipts)
+    known = _signed(agreement, transcript, members, receipts)
+    first = ours or next(iter(known.values()))
+    for name, receipt in known.items():
+        shared = set(agreement.neighbourhood(name)) & set(agreement.neighbourhood(first.domain))
+        if shared & set(receipt.members) != shared & set(first.members):
+            raise SharingRefused(name, "it signed a masked input among other members than ours")
+    for name, receipt in known.items():
+        around = agreement.neighbourhood(name)
+        if receipt.members != tuple(other for other in around if other in members):
+            raise SharingRefused(name, "it signed a masked input among other members than the rest")
+    return known
+
+
+def _signed(
+    agreement: Agreement, transcript: bytes, members: tuple[str, ...], receipts: Sequence[Receipt]
+) -> dict[str, Receipt]:
     known = _unique(agreement, receipts, members, "receipt")
     for name, receipt in known.items():
         message = receipt_message(transcript, name, receipt.members, receipt.digest)
         if not is_signed(message, receipt.signature, agreement.roster[name]):
             raise SharingRefused(name, "its masked input isn't signed for this attempt and adverts")
-        if receipt.members != members:
-            raise SharingRefused(name, "it signed a masked input among other members than ours")
     return known
 
 

@@ -136,7 +136,8 @@ class Coordinator:
         heard = transcript_hash(self.agreement, adverts)
 
         def check(name: str, dealt: list[SealedShares]) -> None:
-            if sorted(s.receiver for s in dealt) != sorted(set(adverts) - {name}):
+            around = set(self.agreement.neighbourhood(name)) & set(adverts)
+            if sorted(s.receiver for s in dealt) != sorted(around - {name}):
                 raise SharingRefused(name, "dealt shares to others than those who advertised")
             for each in dealt:
                 if each.sender != name:
@@ -152,14 +153,16 @@ class Coordinator:
             SumAborted: fewer than tau domains are left, or the answers don't open.
         """
         members = begun.members
-        asked = {name: [s for s in begun.sealed if s.receiver == name] for name in members}
+        dealt = [s for s in begun.sealed if s.sender in members]
+        asked = {name: [s for s in dealt if s.receiver == name] for name in members}
         heard = transcript_hash(self.agreement, {a.domain: a for a in begun.adverts})
 
         def check(name: str, answer: tuple[Receipt, ring.Elements]) -> None:
             receipt = answer[0]
-            if receipt.domain != name or receipt.members != members:
+            around = tuple(n for n in self.agreement.neighbourhood(name) if n in members)
+            if receipt.domain != name or receipt.members != around:
                 raise SharingRefused(name, "signed a masked input for others than the members")
-            message = receipt_message(heard, name, members, receipt.digest)
+            message = receipt_message(heard, name, around, receipt.digest)
             if not is_signed(message, receipt.signature, self.agreement.roster[name]):
                 raise SharingRefused(name, "its masked input isn't signed for this attempt")
 

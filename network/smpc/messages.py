@@ -8,7 +8,7 @@ be used in another. Ed25519: RFC 8032.
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any, Self
@@ -27,6 +27,7 @@ from pydantic import (
 )
 
 from network.smpc import ring
+from network.smpc.neighbours import degree, neighbourhood, share_threshold
 from network.smpc.shamir import MAX_SHARES, SHARE_BYTES
 
 KEY_BYTES = 32
@@ -34,6 +35,9 @@ DIGEST_BYTES = 32
 SIGNATURE_BYTES = 64
 SEALED_BYTES = 24 + 16 + 2 * SHARE_BYTES
 """Nonce, authenticator, and two shares."""
+
+PART_BYTES = 16 * 2**20
+"""One message carries at most 16 MiB of numbers; what is longer goes in parts."""
 
 _NAME_BYTES = 64
 _COUNTER_LIMIT = 2**32
@@ -103,7 +107,7 @@ class Agreement:
     Attributes:
         context: which attempt of what.
         roster: every domain's name and its node's Ed25519 key (64 hex characters).
-        threshold: tau, how many domains must survive; also how many shares open a secret.
+        threshold: tau, how many domains must survive.
         collusion: t, how many domains may be malicious.
         length: number of ring elements, P.
         bits: width of the ring, 32 or 64.
@@ -149,6 +153,24 @@ class Agreement:
     def names(self) -> tuple[str, ...]:
         """The roster's names, sorted."""
         return tuple(sorted(self.roster))
+
+    @cached_property
+    def share_threshold(self) -> int:
+        """How many shares open a secret."""
+        return share_threshold(len(self.roster), self.threshold, self.collusion)
+
+    def neighbourhood(self, name: str) -> tuple[str, ...]:
+        """A domain and those it masks with and deals shares to, sorted; see `neighbours`."""
+        return self._neighbourhoods[name]
+
+    @cached_property
+    def _neighbourhoods(self) -> dict[str, tuple[str, ...]]:
+        size = len(self.roster)
+        each = degree(size, self.threshold, self.collusion)
+        return {
+            name: tuple(self.names[other] for other in neighbourhood(index, size, each))
+            for index, name in enumerate(self.names)
+        }
 
     def holder(self, name: str) -> int:
         """The number of a domain's Shamir shares, from 1."""
@@ -240,7 +262,7 @@ class Receipt(_Message):
     """A domain's signature over its masked input.
 
     Attributes:
-        members: the domains whose pairwise masks are in it, sorted.
+        members: the domain itself and those whose pairwise masks are in it, sorted.
         digest: BLAKE3 of the masked elements' little-endian words.
     """
 
@@ -325,9 +347,14 @@ def receipt_message(transcript: bytes, domain: str, members: Sequence[str], dige
     return framed(b"coterie-receipt-v1", transcript, domain.encode(), digest, *names)
 
 
+def members_of(receipts: Iterable[Receipt]) -> tuple[str, ...]:
+    """All domains that some receipt is masked with, sorted: survivors and dropped ones."""
+    return tuple(sorted({name for receipt in receipts for name in receipt.members}))
+
+
 def confirmation_message(transcript: bytes, receipts: Mapping[str, Receipt]) -> bytes:
     """What every survivor signs: all members, all survivors and all masked inputs of the total."""
-    members = next(iter(receipts.values())).members
+    members = members_of(receipts.values())
     parts = [len(members).to_bytes(4, "big"), *(name.encode() for name in members)]
     for name in sorted(receipts):
         parts += [name.encode(), receipts[name].digest]
@@ -373,14 +400,22 @@ def framed(label: bytes, *parts: bytes) -> bytes:
     return b"".join(len(part).to_bytes(4, "big") + part for part in (label, *parts))
 
 
-def pack_masked(receipt: Receipt, elements: ring.Elements) -> NDArray[np.uint8]:
-    """A receipt and its masked elements as one array of bytes, for the wire.
+def pack_masked(
+    receipt: Receipt, elements: ring.Elements, begin: int = 0, size: int | None = None
+) -> NDArray[np.uint8]:
+    """A receipt and its masked elements as bytes for the wire, or a part of these bytes.
 
     The receipt's length (u32), the receipt as JSON, a frame of ring elements.
+
+    Args:
+        begin, size: which bytes; all of them without.
     """
     said = json.dumps(receipt.to_dict()).encode()
-    parts = (len(said).to_bytes(4, "little"), said, ring.pack(elements))
-    return np.frombuffer(b"".join(parts), dtype=np.uint8)
+    head = b"".join((len(said).to_bytes(4, "little"), said, ring.header(elements)))
+    size = len(head) + elements.nbytes if size is None else size
+    first = np.frombuffer(head, np.uint8)[begin : begin + size]
+    rest = elements.view(np.uint8)[max(0, begin - len(head)) :][: size - len(first)]
+    return np.concatenate([first, rest])
 
 
 def unpack_masked(

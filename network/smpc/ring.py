@@ -20,6 +20,8 @@ WORDS: Mapping[int, np.dtype] = {32: np.dtype("<u4"), 64: np.dtype("<u8")}
 
 _MAGIC = {32: b"Z32\x01", 64: b"Z64\x01"}
 _HEADER = struct.Struct("<4sQ")
+_NARROWED_AT_A_TIME = 2**16
+HEADER_BYTES = _HEADER.size
 MAX_LENGTH = 2**28
 """Most elements one frame may announce (2 GiB of 64-bit words)."""
 
@@ -54,6 +56,24 @@ def to_ring(values: NDArray[np.int64], bits: int = 64) -> Elements:
     return values.view(word(bits)) if bits == 64 else values.astype(word(bits))
 
 
+def into_ring(values: NDArray[np.int64], bits: int) -> Elements:
+    """As `to_ring`, in the memory of `values`, which are overwritten in either ring.
+
+    Args:
+        values: int64 array of shape [P], contiguous and writable.
+    """
+    if bits == 64:
+        return to_ring(values, bits)
+    _check_array(values, [np.dtype(np.int64)])
+    words = values.view(word(bits))
+    kept = words[: values.size]
+    for begin in range(0, values.size, _NARROWED_AT_A_TIME):
+        # Low words lie at even places, never before where they go, so none is lost.
+        end = min(begin + _NARROWED_AT_A_TIME, values.size)
+        kept[begin:end] = words[2 * begin : 2 * end : 2]
+    return kept
+
+
 def from_ring(elements: Elements) -> NDArray[np.int64]:
     """Decode centred: elements of the upper half of the ring stand for negative numbers.
 
@@ -71,8 +91,8 @@ def from_ring(elements: Elements) -> NDArray[np.int64]:
     return elements.view(signed).astype(np.int64)
 
 
-def pack(elements: Elements) -> bytes:
-    """Frame an array of shape [P]: magic with the width, count (u64), then P little-endian words.
+def header(elements: Elements) -> bytes:
+    """What stands before the words of an array of shape [P]: a magic with the width, the count.
 
     Raises:
         RingError: the array isn't one-dimensional uint32 or uint64, or is longer than `MAX_LENGTH`.
@@ -80,9 +100,17 @@ def pack(elements: Elements) -> bytes:
     _check_array(elements, list(WORDS.values()))
     if elements.size > MAX_LENGTH:
         raise RingError(f"{elements.size} elements are more than one frame's {MAX_LENGTH}")
-    bits = 8 * elements.dtype.itemsize
+    return _HEADER.pack(_MAGIC[8 * elements.dtype.itemsize], elements.size)
+
+
+def pack(elements: Elements) -> bytes:
+    """Frame an array of shape [P]: its header, then P little-endian words.
+
+    Raises:
+        RingError: see `header`.
+    """
     # One copy only: the words are joined to the head straight from the array.
-    return b"".join((_HEADER.pack(_MAGIC[bits], elements.size), elements.data))
+    return b"".join((header(elements), elements.data))
 
 
 def unpack(frame: bytes | memoryview, length: int, bits: int = 64) -> Elements:

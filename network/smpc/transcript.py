@@ -19,7 +19,7 @@ from network.smpc.aggregation import (
     SEED,
     verify_adverts,
     verify_confirmations,
-    verify_receipts,
+    verify_masked,
     verify_sealed,
 )
 from network.smpc.keys import EphemeralKey
@@ -35,6 +35,7 @@ from network.smpc.messages import (
     Unmasking,
     confirmation_message,
     is_signed,
+    members_of,
     pair_info,
     seed_digest,
     self_info,
@@ -80,8 +81,8 @@ def open_total(
     """
     adverts = verify_adverts(agreement, transcript.adverts)
     heard = transcript_hash(agreement, adverts)
-    members = _members(transcript.receipts)
-    survivors = verify_receipts(agreement, heard, members, transcript.receipts)
+    survivors = verify_masked(agreement, heard, transcript.receipts)
+    members = members_of(survivors.values())
     message = confirmation_message(heard, survivors)
     verify_confirmations(agreement, message, survivors, transcript.confirmations)
     total = _sum_of(agreement, survivors, masked)
@@ -89,17 +90,18 @@ def open_total(
     answers = _answers(agreement, message, survivors, members, transcript.unmaskings)
     masks: list[Mask] = []
     for name in survivors:
-        shares = {holder: answer.seed_shares[name] for holder, answer in answers.items()}
+        shares = {h: a.seed_shares[name] for h, a in answers.items() if name in a.seed_shares}
         seed = _joined(agreement, heard, SEED, name, shares, dealt)
         if seed_digest(agreement, name, seed) != adverts[name].seed_digest:
             raise _dealer_lied(name)
         masks.append(Mask(mask_key(seed, self_info(heard, name)), subtract=True))
     for name in set(members) - set(survivors):
-        shares = {holder: answer.key_shares[name] for holder, answer in answers.items()}
+        shares = {h: a.key_shares[name] for h, a in answers.items() if name in a.key_shares}
         key = EphemeralKey(_joined(agreement, heard, KEY, name, shares, dealt))
         if key.public_key != adverts[name].mask_key:
             raise _dealer_lied(name)
-        masks += _between(heard, name, key, {n: adverts[n].mask_key for n in survivors})
+        around = [n for n in agreement.neighbourhood(name) if n in survivors]
+        masks += _between(heard, name, key, {n: adverts[n].mask_key for n in around})
     apply(total, masks)
     return ring.from_ring(total)
 
@@ -151,8 +153,8 @@ def write_transcript(
     """Keep an attempt: messages as JSON, masked inputs and total as frames of ring elements."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, elements in masked.items():
-        _masked_file(folder, agreement, name).write_bytes(ring.pack(elements))
-    (folder / _TOTAL).write_bytes(ring.pack(ring.to_ring(total)))
+        _write_elements(_masked_file(folder, agreement, name), elements)
+    _write_elements(folder / _TOTAL, ring.to_ring(total))
     lists = {
         name: [message.to_dict() for message in getattr(transcript, name)]
         for name in ("adverts", "sealed", "receipts", "confirmations", "unmaskings")
@@ -160,15 +162,16 @@ def write_transcript(
     (folder / _MESSAGES).write_text(json.dumps(lists))
 
 
+def _write_elements(path: Path, elements: ring.Elements) -> None:
+    # As `ring.pack`, without joining millions of words to their header in memory first.
+    with path.open("wb") as file:
+        file.write(ring.header(elements))
+        file.write(elements.data)
+
+
 def _masked_file(folder: Path, agreement: Agreement, name: str) -> Path:
     # By number: a domain's name may hold what a file's may not.
     return folder / f"masked-{agreement.holder(name):02d}.ring"
-
-
-def _members(receipts: Sequence[Receipt]) -> tuple[str, ...]:
-    if not receipts:
-        raise SharingRefused("the coordinator", "there is no masked input")
-    return receipts[0].members
 
 
 def _sum_of(
@@ -210,7 +213,9 @@ def _answers(
         said = unmasking_message(message, name, answer.seed_shares, answer.key_shares)
         if not is_signed(said, answer.signature, agreement.roster[name]):
             raise SharingRefused(name, "its shares aren't signed for this set of survivors")
-        if set(answer.seed_shares) != set(survivors) or set(answer.key_shares) != dropped:
+        around = set(agreement.neighbourhood(name))
+        asked = set(survivors) & around, dropped & around
+        if (set(answer.seed_shares), set(answer.key_shares)) != asked:
             raise SharingRefused(name, "it signed shares of other domains than those asked for")
     if len(answers) < agreement.threshold:
         missing = [name for name in survivors if name not in answers]
@@ -241,7 +246,7 @@ def _joined(
                 raise SharingRefused(holder, f"it signed another share than {dealer} dealt to it")
         good[agreement.holder(holder)] = share
     try:
-        return shamir.join(good, agreement.threshold)
+        return shamir.join(good, agreement.share_threshold)
     except shamir.NotShares:
         raise _dealer_lied(dealer) from None
 

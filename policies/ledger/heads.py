@@ -106,6 +106,16 @@ class Release:
     event: Event
 
 
+@dataclass(frozen=True)
+class Shown:
+    """What a peer showed, its node key, and what was held of it (see `Heads.cosign`)."""
+
+    note: Note
+    domain: str
+    node_key: str
+    held: Sequence[int]
+
+
 class Heads:
     """What this node shows of its own ledger, and what it holds of its peers'."""
 
@@ -185,15 +195,25 @@ class Heads:
             HeadRefused: it isn't signed, is older than one held, doesn't extend it, or doesn't
                 contain the release's reservation.
         """
-        head = note.head
-        _check_signed(head, domain, node_key)
-        _check_reservation(note, domain, release)
+        self.cosign_all([Shown(note, domain, node_key, held)], release)
+
+    def cosign_all(self, shown: Sequence["Shown"], release: Release) -> None:
+        """The same for several peers in one transaction: all of them or none.
+
+        Raises:
+            HeadRefused: see `cosign`.
+        """
+        for each in shown:
+            _check_signed(each.note.head, each.domain, each.node_key)
+            _check_reservation(each.note, each.domain, release)
         with self._database.writing() as session:
-            for size in held:
-                row = session.get_one(LedgerPeerHead, (node_key, size))
-                _check_extends(note, row)
-                row.covered = row.covered or head.size > size
-            self._keep_peer(session, head, node_key)
+            for each in shown:
+                head = each.note.head
+                for size in each.held:
+                    row = session.get_one(LedgerPeerHead, (each.node_key, size))
+                    _check_extends(each.note, row)
+                    row.covered = row.covered or head.size > size
+                self._keep_peer(session, head, each.node_key)
 
     def cosignatures(self, node_keys: Iterable[str]) -> list[Cosignature]:
         """Our signatures under the newest heads held of these ledgers."""
@@ -207,29 +227,44 @@ class Heads:
         Raises:
             HeadRefused: it isn't the peer's, or not under a head of this ledger.
         """
-        mine = cosignature.node_key == self._chain.node_key
-        if not mine or not _holds(
-            node_key, cosignature_message(cosignature), cosignature.signature
-        ):
-            raise HeadRefused(f"{witness}: its co-signature isn't under this ledger's head")
+        self.keep_all([(cosignature, witness, node_key)])
+
+    def keep_all(self, signed: Sequence[tuple[Cosignature, str, str]]) -> None:
+        """The same for several, in one transaction: (co-signature, witness, its node key).
+
+        Raises:
+            HeadRefused: see `keep`.
+        """
+        for cosignature, witness, node_key in signed:
+            said = cosignature_message(cosignature)
+            mine = cosignature.node_key == self._chain.node_key
+            if not mine or not _holds(node_key, said, cosignature.signature):
+                raise HeadRefused(f"{witness}: its co-signature isn't under this ledger's head")
         with self._lock, self._database.writing() as session:
-            tree, size = self._grown(session), cosignature.size
-            if size > len(tree) or tree.root(size).hex() != cosignature.root:
-                raise HeadRefused(
-                    f"{witness} co-signed a head of {size} entries that this ledger doesn't have:"
-                    " this node was rolled back to an older copy. Restore the newest one"
+            tree = self._grown(session)
+            for cosignature, witness, node_key in signed:
+                self._keep(session, tree, cosignature, witness, node_key)
+
+    def _keep(
+        self, session: Session, tree: Tree, cosignature: Cosignature, witness: str, node_key: str
+    ) -> None:
+        size = cosignature.size
+        if size > len(tree) or tree.root(size).hex() != cosignature.root:
+            raise HeadRefused(
+                f"{witness} co-signed a head of {size} entries that this ledger doesn't have:"
+                " this node was rolled back to an older copy. Restore the newest one"
+            )
+        if session.get(LedgerCosignature, (size, node_key)) is None:
+            session.add(
+                LedgerCosignature(
+                    size=size,
+                    node_key=node_key,
+                    witness=witness,
+                    root=cosignature.root,
+                    time=cosignature.time,
+                    signature=cosignature.signature,
                 )
-            if session.get(LedgerCosignature, (size, node_key)) is None:
-                session.add(
-                    LedgerCosignature(
-                        size=size,
-                        node_key=node_key,
-                        witness=witness,
-                        root=cosignature.root,
-                        time=cosignature.time,
-                        signature=cosignature.signature,
-                    )
-                )
+            )
 
     def kept(self) -> list[dict[str, Any]]:
         """The peers' co-signatures under this ledger's heads, oldest first."""

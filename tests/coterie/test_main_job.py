@@ -350,7 +350,7 @@ class _DiesBefore:
         self._network, self._name, self._method = network, name, method
         self._line = network.federation.nodes[name]
 
-    def call(self, method: str, **arguments: object) -> object:
+    def stream(self, method: str, **arguments: object) -> object:
         if method == self._method:
             kill(self._network, self._name)
-        return self._line.call(method, **arguments)
+        return self._line.stream(method, **arguments)

@@ -18,6 +18,7 @@ from network.smpc import ring
 from network.smpc.agreement import agreement_of
 from network.smpc.messages import unpack_masked
 from network.smpc.transcript import verify_transcript
+from network.streams import Refused, read_answer
 from policies.mechanism import clip, quantise
 from policies.plan import Plan, Step
 from tests.network_of_three import ITEMS, NAMES, Network, counting_plan, interactions
@@ -128,6 +129,11 @@ def value_of(message: Message) -> Any:
     """What a client makes of an answer; unsigned ones (metadata, login) are left as bytes."""
     if message.method.startswith("/"):
         return message.answer
+    if message.streamed:
+        try:
+            return read_answer(message.answer)
+        except Refused as refusal:
+            return str(refusal)
     result = _deserialize(open_envelope(message.answer).message, from_bytes=True)
     result = result.data if isinstance(result, SyftAPIData) else result
     return getattr(result, "value", result)

@@ -8,10 +8,12 @@ import hashlib
 import json
 import os
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 from unittest.mock import patch
 
 import numpy as np
+import torch
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from network.smpc import ring, shamir
@@ -20,9 +22,12 @@ from network.smpc.coordination import Coordinator
 from network.smpc.keys import EphemeralKey
 from network.smpc.masks import Mask, apply, mask_key
 from network.smpc.messages import Agreement, Context, pair_info, self_info, transcript_hash
-from tests.network.roster_of_domains import _STEPS, Disk
+from policies.mechanism import truncate
+from policies.noise import SecureRandom, discrete_gaussian
+from tests.network.roster_of_domains import _MASKS, Disk
 
 NAMES = ("east", "north", "south")
+FIXED = [0.0, 1.0, -1.0, 0.3333333, -0.3333333, 1e-7, -1e-7, 255.99999]
 
 
 def entropy() -> Callable[[int], bytes]:
@@ -45,6 +50,9 @@ def primitives() -> dict[str, Any]:
     secret, other = (hashlib.sha256(text).digest() for text in (b"one", b"other"))
     with patch.object(os, "urandom", entropy()):
         shares = shamir.split(secret, 3, 5)
+        sealed = EphemeralKey(secret).seal(b"shares", EphemeralKey(other).public_key)
+    with patch.object(os, "urandom", entropy()):
+        noise = discrete_gaussian(Fraction(21, 2), 12, SecureRandom())
     key = mask_key(secret, b"info")
     words = np.zeros(6, dtype=np.uint64)
     digest = apply(words, [Mask(key)])
@@ -57,6 +65,17 @@ def primitives() -> dict[str, Any]:
             "other_secret": other.hex(),
             "public": EphemeralKey(secret).public_key.hex(),
             "agreed": EphemeralKey(secret).agree(EphemeralKey(other).public_key).hex(),
+        },
+        "sealing": {"message": b"shares".hex(), "nonce_and_box": sealed.hex()},
+        "fixed_point": {
+            "scale": 2**22,
+            "values": FIXED,
+            "units": truncate(torch.tensor(FIXED, dtype=torch.float64), 2**22).tolist(),
+        },
+        "noise": {
+            "sigma": "21/2",
+            "keystream_key": entropy()(32).hex(),
+            "drawn": noise.tolist(),
         },
         "frames": {
             str(bits): ring.pack(ring.to_ring(np.array([1, -2, 3]), bits)).hex()
@@ -76,7 +95,7 @@ def attempt() -> dict[str, Any]:
         parties = {n: Party(n, agreement, signing[n], Disk()) for n in NAMES}
         coordinator = Coordinator(
             agreement,
-            lambda phase, told: {n: _STEPS[phase](parties[n], values[n], told[n]) for n in told},
+            lambda phase, told: {n: _MASKS[phase](parties[n], values[n], told[n]) for n in told},
         )
         opened = coordinator.finish(coordinator.begin())
     heard = transcript_hash(agreement, {a.domain: a for a in opened.transcript.adverts})

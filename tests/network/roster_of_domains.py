@@ -8,7 +8,9 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from network.smpc.aggregation import OutOfTurn, Party
-from network.smpc.coordination import Coordinator, Opened
+from network.smpc.ckks.coordination import CkksCoordinator
+from network.smpc.ckks.party import CkksParty
+from network.smpc.coordination import Coordinator
 from network.smpc.messages import Agreement, Context, SharingRefused, Unmasking
 
 PHASES = ("advertise", "share", "reveal", "confirm", "unmask")
@@ -38,9 +40,10 @@ class Domains:
     length: int = 16
     bits: int = 64
     context: Context = CONTEXT
+    aggregation: str = "smpc"
     agreement: Agreement = field(init=False)
     keys: dict[str, Ed25519PrivateKey] = field(default_factory=dict)
-    parties: dict[str, Party] = field(default_factory=dict)
+    parties: dict[str, Any] = field(default_factory=dict)
     disks: dict[str, Disk] = field(default_factory=dict)
     values: dict[str, np.ndarray] = field(default_factory=dict)
     refusals: list[tuple[str, Exception]] = field(default_factory=list)
@@ -68,14 +71,15 @@ class Domains:
         self.refusals, self.said = [], []
         return self
 
-    def restarted(self, name: str) -> Party:
-        return Party(name, self.agreement, self.keys[name], self.disks[name])
+    def restarted(self, name: str) -> Any:
+        party = Party if self.aggregation == "smpc" else CkksParty
+        return party(name, self.agreement, self.keys[name], self.disks[name])
 
     def ask(self, name: str, phase: str, argument: Any) -> Any:
         """One call to one domain; a refusal is noted and raised."""
         party = self.parties[name]
         try:
-            answer = _STEPS[phase](party, self.values[name], argument)
+            answer = _STEPS[self.aggregation][phase](party, self.values[name], argument)
         except (SharingRefused, OutOfTurn) as error:
             self.refusals.append((name, error))
             raise
@@ -92,8 +96,9 @@ class Domains:
                 continue
         return answers
 
-    def run(self, exchange: Callable[..., Any] | None = None) -> Opened:
-        coordinator = Coordinator(self.agreement, exchange or self.exchange)
+    def run(self, exchange: Callable[..., Any] | None = None) -> Any:
+        kind: Any = Coordinator if self.aggregation == "smpc" else CkksCoordinator
+        coordinator = kind(self.agreement, exchange or self.exchange)
         return coordinator.finish(coordinator.begin())
 
     def sum_of(self, names: tuple[str, ...]) -> np.ndarray:
@@ -106,10 +111,15 @@ class Domains:
         return [answer for answer in self.said if isinstance(answer, Unmasking)]
 
 
-_STEPS: dict[str, Callable[[Party, np.ndarray, Any], Any]] = {
+_MASKS: dict[str, Callable[[Any, np.ndarray, Any], Any]] = {
     "advertise": lambda party, value, _: party.advertise(),
     "share": lambda party, value, adverts: party.share(adverts),
     "reveal": lambda party, value, sealed: party.mask(value.copy(), sealed),
     "confirm": lambda party, value, receipts: party.confirm(receipts),
     "unmask": lambda party, value, confirmations: party.unmask(confirmations),
 }
+_CKKS = _MASKS | {
+    "confirm": lambda party, value, told: party.confirm(*(told or ([], b""))),
+    "unmask": lambda party, value, told: party.unmask(*(told or ([], None))),
+}
+_STEPS = {"smpc": _MASKS, "ckks": _CKKS}

@@ -1,7 +1,9 @@
 """Every domain dropped, delayed, doubled, reordered or killed at every message of a sum.
 
 Each cell ends with the right sum over at least tau survivors, or with no sum at all; then the next
-attempt succeeds, and over both no domain masked two vectors with the same piece of keystream.
+attempt succeeds, and over both no domain masked two vectors with the same piece of keystream. Under
+CKKS the key holder is needed in every step, and everybody whose ciphertexts were collected in
+`confirm`.
 """
 
 from collections.abc import Mapping
@@ -12,7 +14,8 @@ import pytest
 
 from network.smpc import aggregation
 from network.smpc.aggregation import OutOfTurn
-from network.smpc.coordination import Opened, SumAborted
+from network.smpc.ckks.messages import key_holder
+from network.smpc.coordination import SumAborted
 from network.smpc.masks import Mask
 from network.smpc.messages import SharingRefused
 from tests.network.roster_of_domains import PHASES, Domains
@@ -141,6 +144,27 @@ def test_no_fault_of_one_domain_gives_a_wrong_sum(
     assert recorder.used
 
 
+@pytest.mark.parametrize("count", ROSTERS)
+@pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize("fault", FAULTS)
+def test_no_fault_gives_a_wrong_sum_under_ckks(count: int, phase: str, fault: str) -> None:
+    domains = Domains(count, *ROSTERS[count], aggregation="ckks")
+    holder = key_holder(domains.agreement)
+    other = next(name for name in domains.keys if name != holder)
+    for victim in (holder, other):
+        wire = FaultyWire(domains.attempt(0), victim, phase, fault)
+        opened = outcome(domains, wire)
+        assert (opened is None) == ckks_aborts(count, phase, fault, victim == holder)
+        if opened is not None:
+            np.testing.assert_array_equal(opened.total, domains.sum_of(opened.survivors))
+            assert len(opened.survivors) >= domains.threshold
+    again = domains.attempt(1).run()
+    np.testing.assert_array_equal(again.total, domains.sum_of(tuple(sorted(domains.keys))))
+    assert key_holder(domains.agreement) != holder, (
+        "a failed attempt's key holder isn't asked again"
+    )
+
+
 @pytest.mark.parametrize("fallen", range(4))
 def test_at_most_n_minus_tau_domains_may_fall_at_any_steps(fallen: int) -> None:
     domains = Domains(8, 6, 2)
@@ -172,7 +196,15 @@ def expectation(count: int, phase: str, fault: str) -> str:
     return "abort" if silent and count == 3 else "sum"
 
 
-def outcome(domains: Domains, wire: FaultyWire) -> Opened | None:
+def ckks_aborts(count: int, phase: str, fault: str, holds_the_key: bool) -> bool:
+    forgotten = fault == "killed after, asked again" and phase == "share"
+    silent = forgotten or fault in SILENT
+    if phase == "unmask":
+        return silent and holds_the_key
+    return silent and (holds_the_key or phase == "confirm" or count == 3)
+
+
+def outcome(domains: Domains, wire: FaultyWire) -> Any:
     try:
         return domains.run(wire.exchange)
     except SumAborted:

@@ -111,3 +111,13 @@ def test_a_frame_that_is_not_what_was_agreed_is_refused(
 ) -> None:
     with pytest.raises(ring.RingError, match=said):
         ring.unpack(frame, length)
+
+
+@pytest.mark.parametrize("bits", [32, 64])
+@pytest.mark.parametrize("length", [0, 1, 5, 2**16, 2**16 + 1, 2**17 + 3])
+def test_a_vector_becomes_ring_elements_in_its_own_memory(bits: int, length: int) -> None:
+    values = np.random.default_rng(length).integers(-(2**31), 2**31, length)
+    expected = ring.to_ring(values.copy(), bits).copy()
+    found = ring.into_ring(values, bits)
+    np.testing.assert_array_equal(found, expected)
+    assert length == 0 or np.shares_memory(found, values)

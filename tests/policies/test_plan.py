@@ -6,6 +6,7 @@ import pytest
 
 from policies.admission import Bounds, PlanRefused, admit
 from policies.graph import Graph
+from policies.mechanism import noise_share_sigma
 from policies.plan import Plan, PlanUnreadable
 from policies.trace import TraceError, trace
 from tests.domains.test_engine import ITEMS, WIDTH, bound, plan
@@ -51,11 +52,26 @@ def test_an_honest_plan_is_admitted() -> None:
         {"collusion": 3},
         {"threshold": 2},
         {"public": True},
+        {"two_domains": True},
     ],
 )
 def test_weak_rosters_and_false_claims_are_refused(changes: dict) -> None:
     with pytest.raises(PlanRefused):
         admit(changed(**changes), BOUNDS, public=False)
+
+
+def test_two_domains_need_both_owners_to_read_what_that_means() -> None:
+    pair = {"roster": bound(plan()).model_dump()["roster"][:2], "collusion": 1, "threshold": 2}
+    with pytest.raises(PlanRefused, match="two_domains"):
+        admit(changed(**pair), BOUNDS, public=False)
+    accepted = changed(**pair, two_domains=True)
+    admit(accepted, BOUNDS, public=False)
+    assert "subtract its own part" in accepted.explain()
+    step = accepted.steps[0]
+    # tau - t = 1: each of the two adds all of the accounted noise.
+    assert noise_share_sigma(step.noise_multiplier, step.clip_norm, step.scale, 2, 1) >= (
+        step.noise_multiplier * step.clip_norm * step.scale
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,284 @@
+"""A whole round of three nodes beside the parts it can't do without, in the same run.
+
+    OMP_NUM_THREADS=1 python -m benchmarks.round [--size 1000000] [--releases 12]
+
+Each node is a process of its own on loopback; local work is trivial (a table of which each of a few
+users touches some rows); the sum is secure and noised. What is timed alone, in three processes that
+serve nothing else: the noise, the transport (the state down and the ring elements up as plain
+octet streams), the masks and their removal. Wall is per release, as medians after two to warm up;
+CPU is that of all processes, this one included.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import requests
+import torch
+
+import coterie as ct
+from coterie.commands.plan import federation_of
+from coterie.home import Home
+from coterie.partners import (
+    add_data,
+    card_of,
+    create_domain,
+    invite,
+    open_owner,
+    pin_peer,
+    start_domain,
+    stop_domain,
+)
+from coterie.processes import free_ports, running
+from network.smpc.masks import Mask, apply
+from network.smpc.ring import to_ring, word
+from policies.mechanism import add_noise_share
+from policies.noise import SecureRandom
+from policies.plan import Step
+
+NAMES = ("east", "north", "south")
+WARM_UP = 2
+WIDTH = 64
+
+
+@contextlib.contextmanager
+def partners(folder: Path) -> Iterator[ct.Federation]:
+    """Three running nodes with a handful of users each, and the scientist's handle on them."""
+    home = Home(folder)
+    folder.mkdir(parents=True)
+    catalogue = folder / "catalogue.txt"
+    catalogue.write_text("".join(f"item-{i}\n" for i in range(30)))
+    rows = folder / "rows.csv"
+    pairs = [(f"u{user}", f"item-{(7 * user + i) % 30}") for user in range(8) for i in range(5)]
+    pd.DataFrame(pairs, columns=["user", "item"]).to_csv(rows, index=False)
+    try:
+        for name, port in zip(NAMES, free_ports(3), strict=True):
+            create_domain(home, name, "127.0.0.1", port)
+            add_data(
+                home.domain(name), file=rows, catalogue=catalogue, dataset="interactions",
+                population=name, users=100, interactions_per_user=8, holdout=None, epsilon=10.0,
+                public=False,
+            )  # fmt: skip
+        cards = {name: card_of(home.domain(name)) for name in NAMES}
+        for name in NAMES:
+            for peer, card in cards.items():
+                if peer != name:
+                    pin_peer(home.domain(name), peer, card.node_key, card.owner_key)
+        for name in NAMES:
+            start_domain(home, name, None)
+            invite(home, name, "ada@university.example", "scientist", home.accounts)
+        yield federation_of(home, None)
+    finally:
+        for name in NAMES:
+            stop_domain(home, name)
+
+
+def silenced(federation: ct.Federation, folder: Path) -> float:
+    """How long after the plan's deadline a node that stopped answering is given up and named."""
+    plan = approved(federation, folder, 6400, 2, deadline_s=3)
+    pid = running(Home(folder).domain("south").pid_file) or 0
+    began = []
+
+    def stop(_: Any) -> None:
+        os.kill(pid, signal.SIGSTOP)
+        began.append(time.monotonic())
+
+    try:
+        federation.train(plan, folder / "silenced", stop)
+    except ct.RunInterrupted as error:
+        if "south" not in str(error):
+            raise
+        return round(time.monotonic() - began[0] - plan.deadline_s, 2)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    raise SystemExit("A silent node wasn't missed.")
+
+
+def approved(
+    federation: ct.Federation, folder: Path, size: int, releases: int, deadline_s: int = 600
+) -> ct.Plan:
+    """A plan whose state and release have `size` numbers, agreed to by all owners."""
+
+    def loss(state: Any, user: Any) -> Any:
+        return (state["table"][user.items] * user.mask[:, None]).sum()
+
+    table = torch.from_numpy(np.random.default_rng(0).normal(size=(size // WIDTH, WIDTH)))
+    plan = ct.Plan(
+        name="round", purpose="benchmark", data=federation.data("interactions"),
+        steps=[ct.Gradient("train", loss, ["table"], releases=releases, update=moved)],
+        state={"table": table.float()}, epsilon=3.0, deadline_s=deadline_s,
+    )  # fmt: skip
+    answers = federation.submit(plan)
+    if {answer["status"] for answer in answers.values()} != {"pending"}:
+        raise SystemExit(f"A node refused the plan: {answers}")
+    for name in NAMES:
+        open_owner(Home(folder), name).approve(federation.bind(plan).hash, "agreed")
+    return plan
+
+
+def moved(state: Any, total: Any, noise: float) -> Any:
+    return {"table": state["table"] - 1e-3 * total["table"]}
+
+
+def cpu_of_all() -> float:
+    """CPU seconds of this process and all that it started, directly or not."""
+    parents: dict[int, tuple[int, float]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            fields = stat.read_text().rsplit(")", 1)[1].split()
+            ticks = sum(int(fields[i]) for i in (11, 12, 13, 14))
+            parents[int(stat.parent.name)] = int(fields[1]), ticks / os.sysconf("SC_CLK_TCK")
+    ours = {os.getpid()}
+    while more := {p for p, (parent, _) in parents.items() if parent in ours} - ours:
+        ours |= more
+    return sum(parents[pid][1] for pid in ours)
+
+
+def whole_rounds(folder: Path, size: int, releases: int) -> tuple[Step, dict[str, Any]]:
+    with partners(folder) as federation:
+        plan = approved(federation, folder, size, releases)
+        seen: list[tuple[float, float]] = []
+        run = federation.train(
+            plan, folder / "run", lambda _: seen.append((time.monotonic(), cpu_of_all()))
+        )
+        step = federation.bind(plan).steps[0]
+        late = silenced(federation, folder)
+    steady = np.array(seen)[WARM_UP - 1 :]
+    wall, cpu = np.median(np.diff(steady, axis=0), axis=0)
+    last = run.history[-1]
+    return step, {
+        "size": size, "ring": step.ring, "wall_s": round(wall, 3), "cpu_s": round(cpu, 3),
+        "phases": dict(last.seconds), "decided_after_deadline_s": late,
+        "up_mb": round(last.received[NAMES[0]] / 1e6, 3),
+        "down_mb": round(last.sent[NAMES[0]] / 1e6, 3),
+    }  # fmt: skip
+
+
+def serve_parts(port: int) -> None:
+    """The parts of a round that one domain can't do without, each on request."""
+    import uvicorn
+    from starlette.applications import Starlette
+    from starlette.concurrency import run_in_threadpool
+    from starlette.requests import Request
+    from starlette.responses import Response
+    from starlette.routing import Route
+
+    kept: dict[str, Any] = {}
+
+    async def down(request: Request) -> Response:
+        kept["state"] = await request.body()
+        return Response()
+
+    async def noise(request: Request) -> Response:
+        step = Step.model_validate_json(await request.body())
+
+        def draw() -> None:
+            kept["value"] = add_noise_share(
+                np.zeros(step.width, dtype=np.int64), step.noise_multiplier, step.clip_norm,
+                step.scale, 3, 1, SecureRandom(),
+            )  # fmt: skip
+            kept["bits"] = step.ring
+
+        await run_in_threadpool(draw)
+        return Response()
+
+    async def mask(request: Request) -> Response:
+        kept["elements"] = to_ring(kept["value"], kept["bits"])
+        apply(kept["elements"], [Mask(os.urandom(32)) for _ in range(3)])
+        return Response()
+
+    async def up(request: Request) -> Response:
+        return Response(kept["elements"].tobytes())
+
+    routes = [Route(f"/{f.__name__}", f, methods=["POST"]) for f in (down, noise, mask, up)]
+    uvicorn.run(Starlette(routes=routes), host="127.0.0.1", port=port, log_level="error")
+
+
+def parts_alone(step: Step, repeats: int) -> dict[str, float]:
+    """Seconds of wall, as medians, of three domains doing one part at the same time."""
+    ports = free_ports(3)
+    command = [sys.executable, "-m", "benchmarks.round", "--parts"]
+    servers = [subprocess.Popen([*command, str(port)]) for port in ports]
+    try:
+        return _parts_alone(step, ports, repeats)
+    finally:
+        for server in servers:
+            server.kill()
+            server.wait()
+
+
+def _parts_alone(step: Step, ports: list[int], repeats: int) -> dict[str, float]:
+    local = threading.local()
+
+    def post(port: int, path: str, body: bytes) -> bytes:
+        if not hasattr(local, "session"):
+            local.session = requests.Session()
+        return bytes(local.session.post(f"http://127.0.0.1:{port}/{path}", data=body).content)
+
+    def at_all(path: str, body: bytes = b"") -> list[bytes]:
+        return list(pool.map(lambda port: post(port, path, body), ports))
+
+    took: dict[str, list[float]] = {name: [] for name in ("noise", "transport", "masks")}
+    state, description = os.urandom(4 * step.width), step.model_dump_json().encode()
+    with ThreadPoolExecutor(3) as pool:
+        while True:
+            with contextlib.suppress(requests.ConnectionError):
+                at_all("down")
+                break
+        for _ in range(repeats):
+            marks = [time.monotonic()]
+            at_all("noise", description)
+            marks.append(time.monotonic())
+            at_all("down", state)
+            at_all("mask")
+            marks.append(time.monotonic())
+            received = at_all("up")
+            marks.append(time.monotonic())
+            vectors = [np.frombuffer(part, dtype=word(step.ring)) for part in received]
+            total = np.add(np.add(vectors[0], vectors[1]), vectors[2])
+            apply(total, [Mask(os.urandom(32)) for _ in range(3)])
+            marks.append(time.monotonic())
+            at_all("down", state)
+            at_all("mask")
+            marks.append(time.monotonic())
+            at_all("mask")
+            marks.append(time.monotonic())
+            first, down_mask, up, opening, _, mask = np.diff(marks)
+            took["noise"].append(first)
+            took["transport"].append(down_mask - mask + up)
+            took["masks"].append(mask + opening)
+    return {name: round(statistics.median(each), 4) for name, each in took.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--size", type=int, default=1_000_000)
+    parser.add_argument("--releases", type=int, default=10)
+    parser.add_argument("--parts", type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.parts is not None:
+        serve_parts(options.parts)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        step, found = whole_rounds(Path(folder) / "home", options.size, options.releases)
+        alone = parts_alone(step, options.releases)
+    ratio = found["wall_s"] / sum(alone.values())
+    print(json.dumps({**found, "alone_s": alone, "ratio": round(ratio, 2)}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,195 @@
+"""The hub's side of one attempt under CKKS: carry messages, add ciphertexts, ask the key holder.
+
+As under masks, whoever coordinates holds no key, and a domain that falls silent is left out; with
+fewer than tau left, or without the key holder, the attempt ends without a total. All who gave
+ciphertexts are needed to the end: a domain confirms one set only.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from network.smpc.aggregation import verify_receipts
+from network.smpc.ckks import seal
+from network.smpc.ckks.messages import (
+    Joining,
+    KeyAdvert,
+    Opening,
+    TaggedConfirmation,
+    key_holder,
+    transcript_hash,
+)
+from network.smpc.ckks.party import verify_advert, verify_adverts, verify_joining
+from network.smpc.ckks.transcript import CkksTranscript, check_opened, sum_of
+from network.smpc.coordination import Exchange, SumAborted
+from network.smpc.masks import digest_of
+from network.smpc.messages import Agreement, Receipt, SharingRefused
+
+
+@dataclass(frozen=True)
+class CkksOpened:
+    """What an attempt opened.
+
+    Attributes:
+        total: int64 [P], over `survivors`.
+        survivors: whose vectors are in the total, sorted.
+        left_out: what was wrong with the others, by name.
+        ciphertexts: the survivors'.
+    """
+
+    total: NDArray[np.int64]
+    survivors: tuple[str, ...]
+    left_out: Mapping[str, str]
+    transcript: CkksTranscript
+    ciphertexts: Mapping[str, seal.Residues]
+
+
+@dataclass(frozen=True)
+class CkksBegun:
+    """What was said before any ciphertext left its domain."""
+
+    adverts: tuple[KeyAdvert, ...]
+    joined: tuple[Joining, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON-able values."""
+        return {
+            "adverts": [advert.to_dict() for advert in self.adverts],
+            "joined": [joining.to_dict() for joining in self.joined],
+        }
+
+    @classmethod
+    def from_dict(cls, kept: Mapping[str, Any]) -> "CkksBegun":
+        """Read what `to_dict` wrote."""
+        return cls(
+            tuple(KeyAdvert.from_dict(advert) for advert in kept["adverts"]),
+            tuple(Joining.from_dict(joining) for joining in kept["joined"]),
+        )
+
+
+class CkksCoordinator:
+    """Carries one attempt through; see `network.smpc.coordination.Coordinator`.
+
+    `exchange` is asked for the same steps. Arguments: of `share` adverts, of `reveal` who joined,
+    of `confirm` (receipts, digest of the sum), of `unmask` (confirmations, the sum at the key
+    holder, else None).
+    """
+
+    def __init__(
+        self, agreement: Agreement, exchange: Exchange, left_out: dict[str, str] | None = None
+    ) -> None:
+        self.agreement = agreement
+        self.left_out: dict[str, str] = {} if left_out is None else left_out
+        self._exchange = exchange
+        self._holder = key_holder(agreement)
+
+    def begin(self) -> CkksBegun:
+        """The steps before any ciphertext leaves. Keep what it gives: `finish` can be repeated.
+
+        Raises:
+            SumAborted: fewer than tau domains are left, or not the key holder.
+        """
+        answers = self._ask("advertise", dict.fromkeys(self.agreement.names))
+        good = self._usable("advertise", answers, self._check_advert)
+        adverts = verify_adverts(self.agreement, list(good.values()))
+        heard = transcript_hash(self.agreement, adverts)
+        joined = self._ask("share", dict.fromkeys(adverts, tuple(adverts.values())))
+
+        def check(name: str, said: list[Joining]) -> None:
+            if [each.domain for each in said] != [name]:
+                raise SharingRefused(name, "joined under another name")
+            verify_joining(self.agreement, heard, said[0])
+
+        members = self._usable("share", joined, check)
+        return CkksBegun(tuple(adverts.values()), tuple(members[n][0] for n in sorted(members)))
+
+    def finish(self, begun: CkksBegun) -> CkksOpened:
+        """Collect and add ciphertexts, have their sum confirmed and opened.
+
+        Raises:
+            SumAborted: somebody who is needed is missing, or an answer is wrong.
+        """
+        heard = transcript_hash(self.agreement, {a.domain: a for a in begun.adverts})
+        members = tuple(each.domain for each in begun.joined)
+
+        def check(name: str, answer: tuple[Receipt, seal.Residues]) -> None:
+            receipt, ciphertexts = answer
+            if receipt.domain != name or receipt.digest != digest_of(ciphertexts.ravel()):
+                raise SharingRefused(name, "its ciphertexts aren't those that it signed")
+
+        asked = dict.fromkeys(members, begun.joined)
+        inputs = self._usable("reveal", self._ask("reveal", asked), check)
+        receipts = [inputs[name][0] for name in sorted(inputs)]
+        self._checked("reveal", lambda: verify_receipts(self.agreement, heard, members, receipts))
+        ciphertexts = {name: inputs[name][1] for name in sorted(inputs)}
+        added, digest = sum_of(self.agreement, ciphertexts)
+        confirmed = self._ask_all("confirm", dict.fromkeys(inputs, (receipts, digest)))
+        confirmations: list[TaggedConfirmation] = [confirmed[name] for name in sorted(confirmed)]
+        opened = self._opened(inputs, confirmations, added)
+        transcript = CkksTranscript(begun.adverts, begun.joined, receipts, confirmations, opened[0])
+        total = opened[1]
+        self._checked(
+            "unmask", lambda: check_opened(self.agreement, transcript, ciphertexts, total)
+        )
+        return CkksOpened(total, tuple(sorted(inputs)), self.left_out, transcript, ciphertexts)
+
+    def _opened(
+        self,
+        inputs: Iterable[str],
+        confirmations: list[TaggedConfirmation],
+        added: seal.Residues,
+    ) -> tuple[Opening, NDArray[np.int64]]:
+        asked = {n: (confirmations, added if n == self._holder else None) for n in inputs}
+        answers = self._exchange("unmask", asked)
+        opened: tuple[Opening, NDArray[np.int64]] | None = answers.get(self._holder)
+        if opened is None:
+            raise self._aborted(self._holder, "unmask")
+        return opened
+
+    def _ask(self, phase: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        answers = dict(self._exchange(phase, arguments))
+        self._require_enough(phase, arguments, answers)
+        return answers
+
+    def _ask_all(self, phase: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        answers = self._ask(phase, arguments)
+        for name in sorted(arguments):
+            if name not in answers:
+                raise self._aborted(name, phase)
+        return answers
+
+    def _usable(
+        self, phase: str, answers: Mapping[str, Any], check: Callable[[str, Any], None]
+    ) -> dict[str, Any]:
+        good: dict[str, Any] = {}
+        for name, answer in answers.items():
+            try:
+                check(name, answer)
+                good[name] = answer
+            except SharingRefused as error:
+                self.left_out.setdefault(name, str(error))
+        self._require_enough(phase, answers, good)
+        return good
+
+    def _checked(self, phase: str, check: Callable[[], Any]) -> None:
+        try:
+            check()
+        except SharingRefused as error:
+            raise SumAborted(error.culprit, phase, str(error)) from None
+
+    def _check_advert(self, name: str, advert: KeyAdvert) -> None:
+        if advert.domain != name:
+            raise SharingRefused(name, "sent an advert under another name")
+        verify_advert(self.agreement, advert)
+
+    def _require_enough(self, phase: str, asked: Iterable[str], left: Mapping[str, Any]) -> None:
+        if self._holder not in left:
+            raise self._aborted(self._holder, phase)
+        if len(left) < self.agreement.threshold:
+            raise self._aborted(sorted(set(asked) - set(left))[0], phase)
+
+    def _aborted(self, name: str, phase: str) -> SumAborted:
+        return SumAborted(name, phase, self.left_out.get(name, f"{name} didn't answer"))

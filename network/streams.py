@@ -1,0 +1,228 @@
+"""Signed octet streams: calls that carry bulk numbers, on the node's port beside the Syft API.
+
+Syft packs an array three times over and signs it with a hash of its own; a million ring elements
+cost more to pack than to mask. Here a call names the same service method as through Syft, with the
+same rights, and carries its numbers as they are:
+
+    magic (4) | key (32) | signature (64) | length of the head (u32, little-endian) | head | octets
+
+The head is JSON: server, path, arguments (text and integers), id, time of signing, and the number
+and BLAKE3 digest of the octets. The signature (Ed25519, RFC 8032) covers a tag and the head, so a
+node knows who calls, and that she may, before it takes the first octet; and it looks at no octet
+before all of them have the digest that was signed. An answer is one byte for its kind, then text or
+octets; the whole of it is sealed (`network.answers`).
+"""
+
+import json
+import re
+import secrets
+import struct
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from blake3 import blake3
+from nacl.exceptions import BadSignatureError
+from nacl.signing import SigningKey, VerifyKey
+from numpy.typing import NDArray
+
+from network.capnproto import BytesRefused
+from network.smpc.messages import PART_BYTES
+
+STREAMS = "/coterie/v1"
+"""Under this path, followed by the method's name."""
+
+MAX_HEAD_BYTES = 2**18
+
+_MAGIC = b"CTS\x01"
+_TAG = b"coterie-stream-v1\x00"
+_PREFIX = struct.Struct("<4s32s64sI")
+MAX_STREAM_BYTES = _PREFIX.size + MAX_HEAD_BYTES + PART_BYTES
+_FIELDS = {"server", "path", "arguments", "id", "issued", "octets", "digest", "carried_as"}
+_TEXT, _OCTETS, _REFUSAL = b"T", b"O", b"R"
+
+
+class Refused(Exception):
+    """The node's answer is no; the text is its own reason."""
+
+
+@dataclass(frozen=True)
+class StreamCall:
+    """A call whose signature holds.
+
+    Attributes:
+        key: who signed it, 32 bytes.
+        server: the uid of the node it is meant for, as text.
+        arguments: text and integers by name.
+        id: 16 random bytes. issued: seconds since 1970.
+        octets: how many follow, and
+        digest: their BLAKE3.
+        carried_as: the argument that they are; empty if there are none.
+        begin: where they begin in the message.
+    """
+
+    key: bytes
+    server: str
+    path: str
+    arguments: Mapping[str, str | int]
+    id: bytes
+    issued: int
+    octets: int
+    digest: bytes
+    carried_as: str
+    begin: int
+
+    def carried_in(self, message: bytes) -> dict[str, NDArray[np.uint8]]:
+        """The octets of the whole message by their argument's name: uint8 [n], not a copy.
+
+        Raises:
+            BytesRefused: they aren't those that were signed.
+        """
+        octets = memoryview(message)[self.begin :]
+        if len(octets) != self.octets or blake3(octets).digest() != self.digest:
+            raise BytesRefused("The octets aren't those that were signed.")
+        return {self.carried_as: np.frombuffer(octets, np.uint8)} if self.carried_as else {}
+
+
+def write_call(
+    key: SigningKey,
+    server: str,
+    path: str,
+    arguments: Mapping[str, str | int | NDArray[np.uint8]],
+) -> bytes:
+    """A signed call.
+
+    Args:
+        arguments: text and integers, and one array at most: uint8 [n], n at most `PART_BYTES`.
+
+    Raises:
+        ValueError: another kind or number of arguments.
+    """
+    told = {name: value for name, value in arguments.items() if isinstance(value, str | int)}
+    arrays = {name: value for name, value in arguments.items() if isinstance(value, np.ndarray)}
+    if len(told) + len(arrays) != len(arguments) or len(arrays) > 1:
+        raise ValueError("a stream carries text, integers and one array of octets")
+    carried_as, octets = next(iter(arrays.items()), ("", np.empty(0, dtype=np.uint8)))
+    carried = np.ascontiguousarray(octets).data
+    said = {
+        "server": server,
+        "path": path,
+        "arguments": told,
+        "carried_as": carried_as,
+        "id": secrets.token_hex(16),
+        "issued": int(time.time()),
+        "octets": len(carried),
+        "digest": blake3(carried).hexdigest(),
+    }
+    head = json.dumps(said).encode()
+    signature = key.sign(_TAG + head).signature
+    prefix = _PREFIX.pack(_MAGIC, bytes(key.verify_key), signature, len(head))
+    return b"".join((prefix, head, carried))
+
+
+def read_head(begun: bytes) -> StreamCall | None:
+    """The call that a message begins with, or None while its head isn't complete.
+
+    Raises:
+        BytesRefused: another beginning, a head that is too long or malformed, or a signature that
+            doesn't hold.
+    """
+    if not _MAGIC.startswith(begun[:4]):
+        raise BytesRefused("Expected a Coterie stream.")
+    if len(begun) < _PREFIX.size:
+        return None
+    _, key, signature, length = _PREFIX.unpack_from(begun)
+    if length > MAX_HEAD_BYTES:
+        raise BytesRefused(f"A stream's head has at most {MAX_HEAD_BYTES} bytes.")
+    begin = _PREFIX.size + length
+    if len(begun) < begin:
+        return None
+    head = bytes(begun[_PREFIX.size : begin])
+    try:
+        VerifyKey(key).verify(_TAG + head, signature)
+    except (BadSignatureError, ValueError, TypeError):
+        raise BytesRefused("The signature does not hold for this head and key.") from None
+    return _call_of(head, key, begin)
+
+
+def _call_of(head: bytes, key: bytes, begin: int) -> StreamCall:
+    try:
+        said = json.loads(head)
+    except (ValueError, RecursionError):
+        raise BytesRefused("The stream's head isn't JSON.") from None
+    if not isinstance(said, dict) or set(said) != _FIELDS:
+        raise BytesRefused("A stream's head has exactly the fields " + ", ".join(sorted(_FIELDS)))
+    arguments = said["arguments"]
+    well_formed = (
+        all(isinstance(said[name], str) for name in ("server", "path", "carried_as"))
+        and isinstance(arguments, dict)
+        and all(type(value) in (str, int) for value in arguments.values())
+        and _is_hex(said["id"], 16)
+        and _is_hex(said["digest"], 32)
+        and type(said["issued"]) is int
+        and type(said["octets"]) is int
+        and said["carried_as"] not in arguments
+        and bool(said["carried_as"]) >= bool(said["octets"])
+        and 0 <= said["octets"] <= PART_BYTES
+    )
+    if not well_formed:
+        raise BytesRefused(
+            f"A stream's head is malformed: text and integers, at most {PART_BYTES} octets."
+        )
+    return StreamCall(
+        key=key,
+        server=said["server"],
+        path=said["path"],
+        arguments=arguments,
+        id=bytes.fromhex(said["id"]),
+        issued=said["issued"],
+        octets=said["octets"],
+        digest=bytes.fromhex(said["digest"]),
+        carried_as=said["carried_as"],
+        begin=begin,
+    )
+
+
+def write_answer(value: object) -> bytes:
+    """What a service method answered, text or uint8 [n].
+
+    Raises:
+        TypeError: it is neither.
+    """
+    if isinstance(value, str):
+        return _TEXT + value.encode()
+    if isinstance(value, np.ndarray) and value.dtype == np.uint8 and value.ndim == 1:
+        return b"".join((_OCTETS, np.ascontiguousarray(value).data))
+    raise TypeError("a stream answers text or octets")
+
+
+def write_refusal(reason: str) -> bytes:
+    """The reason for a no."""
+    return _REFUSAL + reason.encode()
+
+
+def read_answer(content: bytes) -> Any:
+    """What `write_answer` wrote: text, or uint8 [n] (not a copy).
+
+    Raises:
+        Refused: the node's own no.
+        BytesRefused: not such an answer.
+    """
+    kind = content[:1]
+    if kind == _OCTETS:
+        return np.frombuffer(content, dtype=np.uint8, offset=1)
+    try:
+        text = content[1:].decode()
+    except UnicodeDecodeError:
+        raise BytesRefused("The answer isn't text.") from None
+    if kind == _REFUSAL:
+        raise Refused(text)
+    if kind != _TEXT:
+        raise BytesRefused("The answer is of an unknown kind.")
+    return text
+
+
+def _is_hex(value: object, size: int) -> bool:
+    return isinstance(value, str) and re.fullmatch(f"[0-9a-f]{{{2 * size}}}", value) is not None

@@ -1,0 +1,438 @@
+"""Sums under CKKS: exact for every randomness, opened once, and only what all domains signed."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from network.smpc.ckks import limbs, seal, tags
+from network.smpc.ckks.messages import (
+    Opening,
+    TaggedConfirmation,
+    challenge_of,
+    confirmation_message,
+    key_holder,
+    layout_for,
+    pack_ciphertexts,
+    pack_opening,
+    read_residues,
+    set_message,
+    transcript_hash,
+    unpack_ciphertexts,
+    unpack_opening,
+)
+from network.smpc.ckks.transcript import (
+    sum_of,
+    verify_ckks_transcript,
+    write_ckks_transcript,
+)
+from network.smpc.coordination import SumAborted
+from network.smpc.masks import digest_of
+from network.smpc.messages import MalformedMessage, SharingRefused
+from policies.homomorphic import DEGREE, MAX_ERROR, NUMBERS, layout_of
+from tests.network.roster_of_domains import Domains
+
+PAIR = seal.generate()
+EXTREMES = (-1.0, 1.0)
+
+
+# Exact
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.sampled_from([(2, 32), (3, 32), (4, 32), (3, 64), (64, 64)]), st.data())
+def test_integers_come_back_from_slots_whatever_they_are(
+    numbers: tuple, data: st.DataObject
+) -> None:
+    layout = layout_of(*numbers)
+    assert layout is not None
+    bound = 2 ** (layout.ring - 1)
+    drawn = data.draw(st.lists(st.integers(-bound, bound - 1), max_size=9))
+    values = np.array(drawn, dtype=np.int64)
+    found, distance = limbs.from_slots(limbs.to_slots(values, layout), len(values), layout)
+    np.testing.assert_array_equal(found, values)
+    assert distance == 0
+
+
+@pytest.mark.parametrize(("domains", "ring"), [(2, 32), (3, 32), (5, 32), (3, 64), (64, 64)])
+def test_a_sum_of_the_largest_integers_decrypts_exactly(domains: int, ring: int) -> None:
+    """Every domain at the bound, so that totals, limbs and coefficients are as large as can be."""
+    layout = layout_of(domains, ring)
+    assert layout is not None
+    random, share = np.random.default_rng(0), 2 ** (ring - 1) // domains - 1
+    total = np.zeros((layout.ciphertexts(NUMBERS // layout.limbs), 2, DEGREE), dtype=np.uint64)
+    exact = np.zeros(NUMBERS // layout.limbs, dtype=np.int64)
+    signs = random.choice(EXTREMES, exact.size).astype(np.int64)
+    for index in range(domains):
+        values = signs * (share - random.integers(0, 3, exact.size))
+        if index < 3 or index == domains - 1:
+            exact += values
+            seal.add(
+                total, seal.encrypt(PAIR[1], limbs.to_slots(values, layout), layout.scale_bits)
+            )
+    found, distance = limbs.from_slots(
+        seal.decrypt(PAIR[0], total, layout.scale_bits), exact.size, layout
+    )
+    np.testing.assert_array_equal(found, exact)
+    assert distance < layout.error <= MAX_ERROR
+
+
+@pytest.mark.parametrize("ring", [32, 64])
+@pytest.mark.parametrize("domains", [2, 3, 16, 64])
+def test_no_randomness_can_make_a_sum_inexact(domains: int, ring: int) -> None:
+    """The worst noise that SEAL can draw, added to a ciphertext by hand, stays within the bound."""
+    layout = layout_of(domains, ring)
+    assert layout is not None
+    worst = domains * (DEGREE / 2 + DEGREE * DEGREE / 2 + DEGREE / 2)
+    assert worst / 2**layout.scale_bits < layout.error <= MAX_ERROR
+    wraps = layout.largest * 2**0.5 * 2**layout.scale_bits + worst
+    assert wraps < seal.modulus() / 2
+
+
+def test_more_domains_than_fit_have_no_layout() -> None:
+    assert layout_of(65, 32) is None
+    assert layout_of(64, 64) is not None
+
+
+# The protocol
+
+
+@pytest.mark.parametrize("numbers", [(2, 2, 1), (3, 3, 1), (5, 4, 2)])
+@pytest.mark.parametrize("bits", [32, 64])
+def test_the_total_is_the_sum_of_all_vectors(numbers: tuple, bits: int) -> None:
+    domains = Domains(*numbers, length=NUMBERS + 5, bits=bits, aggregation="ckks")
+    opened = domains.run()
+    np.testing.assert_array_equal(opened.total, domains.sum_of(opened.survivors))
+    assert len(opened.survivors) == numbers[0]
+
+
+def test_the_key_goes_round_over_releases_and_attempts() -> None:
+    domains = Domains(3, 3, 1, aggregation="ckks")
+    holders = [key_holder(domains.attempt(number).agreement) for number in range(3)]
+    assert set(holders) == set(domains.keys)
+
+
+def test_only_the_key_holder_opens_and_gives_integers() -> None:
+    domains = Domains(3, 3, 1, aggregation="ckks")
+    domains.run()
+    opened = [s for s in domains.said if isinstance(s, tuple) and isinstance(s[0], Opening)]
+    [(opening, total)] = opened
+    assert opening.domain == key_holder(domains.agreement)
+    assert total.dtype == np.int64
+
+
+def test_the_key_is_erased_and_a_second_answer_is_the_first() -> None:
+    domains = Domains(3, 3, 1, aggregation="ckks")
+    asked: list[Any] = []
+
+    def listen(phase: str, arguments: dict) -> dict:
+        if phase == "unmask":
+            asked.append(arguments)
+        return domains.exchange(phase, arguments)
+
+    opened = domains.run(listen)
+    holder = key_holder(domains.agreement)
+    assert not any("held" in disk for disk in domains.disks.values())
+    party = domains.restarted(holder)
+    confirmations, added = asked[0][holder]
+    again = party.unmask(confirmations, np.zeros_like(added))
+    np.testing.assert_array_equal(again[1], opened.total)
+
+
+# A hub that lies
+
+
+def holder_of(domains: Domains) -> str:
+    return key_holder(domains.agreement)
+
+
+def single(domains: Domains, inputs: dict[str, Any]) -> seal.Residues:
+    """One domain's ciphertexts instead of the sum."""
+    return next(iter(inputs.values()))[1].copy()
+
+
+def tripled(domains: Domains, inputs: dict[str, Any]) -> seal.Residues:
+    total = added(domains, inputs)
+    for _ in range(2):
+        seal.add(total, added(domains, inputs))
+    return total
+
+
+def without_one(domains: Domains, inputs: dict[str, Any]) -> seal.Residues:
+    return added(domains, dict(list(inputs.items())[1:]))
+
+
+def one_twice(domains: Domains, inputs: dict[str, Any]) -> seal.Residues:
+    total = added(domains, inputs)
+    seal.add(total, single(domains, inputs))
+    return total
+
+
+def one_residue_off(domains: Domains, inputs: dict[str, Any]) -> seal.Residues:
+    total = added(domains, inputs)
+    total[-1, 1, -1] = (int(total[-1, 1, -1]) + 1) % seal.modulus()
+    return total
+
+
+def zeros(domains: Domains, inputs: dict[str, Any]) -> seal.Residues:
+    return np.zeros_like(single(domains, inputs))
+
+
+def key_probe(domains: Domains, inputs: dict[str, Any]) -> seal.Residues:
+    """(0, constant): decrypts to a multiple of the secret key."""
+    total = zeros(domains, inputs)
+    total[:, 1, :] = 2**40
+    return total
+
+
+SUMS = [single, tripled, without_one, one_twice, one_residue_off, zeros, key_probe]
+
+
+def added(domains: Domains, inputs: dict[str, Any]) -> seal.Residues:
+    return sum_of(domains.agreement, {n: answer[1] for n, answer in inputs.items()})[0]
+
+
+def other_sum(
+    domains: Domains, forge: Callable[..., seal.Residues], said: bool, ally: str | None = None
+) -> Callable[..., dict[str, Any]]:
+    """A hub that hands the key holder another sum than the right one.
+
+    Args:
+        said: it also tells all domains, when they confirm, that this is the sum.
+        ally: a domain that gives the tag that makes up the difference.
+    """
+    inputs: dict[str, Any] = {}
+
+    def exchange(phase: str, arguments: dict) -> dict:
+        if phase == "confirm" and said:
+            digest = digest_of(forge(domains, inputs).ravel())
+            arguments = {n: (receipts, digest) for n, (receipts, _) in arguments.items()}
+        if phase == "unmask":
+            forged = forge(domains, inputs)
+            if ally is not None:
+                made_up = tag_that_fits(domains, arguments[ally][0], forged, inputs, ally)
+                arguments = {n: (made_up, total) for n, (_, total) in arguments.items()}
+            arguments = {n: (c, None if t is None else forged) for n, (c, t) in arguments.items()}
+        answers = domains.exchange(phase, arguments)
+        if phase == "reveal":
+            inputs.update(answers)
+        return answers
+
+    return exchange
+
+
+def tag_that_fits(
+    domains: Domains, confirmations: Any, forged: seal.Residues, inputs: dict, ally: str
+) -> list[TaggedConfirmation]:
+    adverts = {s.domain: s for s in domains.said if hasattr(s, "public_key")}
+    heard = transcript_hash(domains.agreement, adverts)
+    message = set_message(
+        heard, {n: answer[0] for n, answer in inputs.items()}, digest_of(forged.ravel())
+    )
+    rest = tags.add_tags([c.tag for c in confirmations if c.domain != ally])
+    wanted = tags.tag_of(challenge_of(message), forged)
+    words = [np.frombuffer(tag, dtype="<u8") for tag in (wanted, rest)]
+    tag = b"".join(
+        ((int(a) - int(b)) % seal.modulus()).to_bytes(8, "little")
+        for a, b in zip(*words, strict=True)
+    )
+    signature = domains.keys[ally].sign(confirmation_message(message, ally, tag))
+    lie = TaggedConfirmation(
+        domain=ally, total=digest_of(forged.ravel()), tag=tag, signature=signature
+    )
+    return [lie if c.domain == ally else c for c in confirmations]
+
+
+@pytest.mark.parametrize("forge", SUMS, ids=lambda forge: forge.__name__)
+@pytest.mark.parametrize("said", [False, True])
+def test_the_key_holder_opens_no_other_sum_for_a_hub(
+    forge: Callable[..., seal.Residues], said: bool
+) -> None:
+    domains = Domains(3, 3, 1, aggregation="ckks")
+    with pytest.raises(SumAborted):
+        domains.run(other_sum(domains, forge, said))
+    [(name, error)] = domains.refusals
+    assert name == holder_of(domains)
+    assert isinstance(error, SharingRefused)
+    assert error.culprit == "the coordinator"
+    assert not any(isinstance(s, tuple) and isinstance(s[0], Opening) for s in domains.said)
+
+
+def test_a_domain_that_helps_the_hub_can_have_another_sum_opened_but_only_one() -> None:
+    """What the tags don't stop, and why every domain is noised and charged as if alone."""
+    domains = Domains(3, 3, 1, aggregation="ckks")
+    ally = next(name for name in domains.keys if name != holder_of(domains))
+    with pytest.raises(SumAborted):
+        domains.run(other_sum(domains, single, True, ally))
+    opened = [s for s in domains.said if isinstance(s, tuple) and isinstance(s[0], Opening)]
+    assert len(opened) == 1
+    np.testing.assert_array_equal(opened[0][1], domains.values["domain-0"])
+
+
+def test_ciphertexts_that_arent_integers_are_not_opened_and_end_the_key() -> None:
+    """Even with a domain's help, a hub can't ask about the key: (0, c) decrypts to s c."""
+    domains = Domains(3, 3, 1, aggregation="ckks")
+    ally = next(name for name in domains.keys if name != holder_of(domains))
+    with pytest.raises(SumAborted):
+        domains.run(other_sum(domains, key_probe, True, ally))
+    [(_, refused)] = domains.refusals
+    assert "decrypts to numbers that aren't integers" in str(refused)
+    assert "held" not in domains.disks[holder_of(domains)]
+
+
+@pytest.mark.parametrize("phase", ["share", "reveal", "confirm", "unmask"])
+def test_messages_of_another_attempt_are_refused(phase: str) -> None:
+    domains = Domains(3, 3, 1, aggregation="ckks")
+    earlier: dict[str, Any] = {}
+
+    def listen(phase: str, arguments: dict) -> dict:
+        earlier[phase] = arguments
+        return domains.exchange(phase, arguments)
+
+    domains.run(listen)
+    domains.attempt(1)
+
+    def replay(asked: str, arguments: dict) -> dict:
+        return domains.exchange(asked, earlier[asked] if asked == phase else arguments)
+
+    with pytest.raises(SumAborted):
+        domains.run(replay)
+    assert domains.refusals
+
+
+def test_a_set_smaller_than_tau_is_not_confirmed() -> None:
+    domains = Domains(5, 4, 2, aggregation="ckks")
+
+    def fewer(phase: str, arguments: dict) -> dict:
+        if phase == "confirm":
+            arguments = {n: (receipts[:3], total) for n, (receipts, total) in arguments.items()}
+        return domains.exchange(phase, arguments)
+
+    with pytest.raises(SumAborted):
+        domains.run(fewer)
+
+
+def test_a_public_key_from_someone_else_or_beyond_its_moduli_is_refused() -> None:
+    domains = Domains(3, 3, 1, aggregation="ckks")
+    holder = holder_of(domains)
+    for public in (b"", b"\xff" * seal.PUBLIC_KEY_BYTES, PAIR[1]):
+        domains.attempt(0)
+
+        def swap(phase: str, arguments: dict, public: bytes = public) -> dict:
+            answers = domains.exchange(phase, arguments)
+            if phase == "advertise":
+                answers[holder] = answers[holder].model_copy(update={"public_key": public})
+            return answers
+
+        with pytest.raises(SumAborted) as caught:
+            domains.run(swap)
+        assert caught.value.domain == holder
+
+
+# What is read
+
+
+def test_only_ciphertexts_of_the_agreed_number_and_range_are_read() -> None:
+    domains = Domains(3, 3, 1, aggregation="ckks")
+    opened = domains.run()
+    agreement = domains.agreement
+    receipt, residues = opened.transcript.receipts[0], opened.ciphertexts["domain-0"]
+    packed = pack_ciphertexts(receipt, residues)
+    again = unpack_ciphertexts(agreement, packed)
+    assert again[0] == receipt
+    np.testing.assert_array_equal(again[1], residues)
+    too_large = residues.copy()
+    too_large[0, 0, 0] = seal.modulus()
+    for wrong in (
+        packed[:-1],
+        packed[:3],
+        packed.view(np.int8),
+        pack_ciphertexts(receipt, too_large),
+    ):
+        with pytest.raises(MalformedMessage):
+            unpack_ciphertexts(agreement, wrong)
+    with pytest.raises(MalformedMessage):
+        read_residues(agreement, residues.tobytes() * 2)
+    opening = pack_opening(opened.transcript.opening, opened.total)
+    np.testing.assert_array_equal(unpack_opening(agreement, opening)[1], opened.total)
+    with pytest.raises(MalformedMessage):
+        unpack_opening(agreement, opening[:-8])
+
+
+def test_seal_refuses_nothing_that_we_build_and_everything_else_is_refused_first() -> None:
+    layout = layout_of(3, 32)
+    assert layout is not None
+    for wrong in (
+        np.zeros((1, 2, DEGREE), dtype=np.int64),
+        np.zeros((1, 3, DEGREE), dtype=np.uint64),
+        np.full((1, 2, DEGREE), seal.modulus(), dtype=np.uint64),
+    ):
+        with pytest.raises(seal.NotResidues):
+            seal.decrypt(PAIR[0], wrong, layout.scale_bits)
+    with pytest.raises(seal.NotResidues):
+        seal.encrypt(PAIR[1][:-8], np.zeros((1, seal.SLOTS), dtype=complex), layout.scale_bits)
+
+
+def test_a_tag_is_linear_and_differs_for_any_other_ciphertext() -> None:
+    random = np.random.default_rng(3)
+    parts = [random.integers(0, seal.modulus(), (3, 2, DEGREE), dtype=np.uint64) for _ in range(3)]
+    total = parts[0].copy()
+    seal.add(total, parts[1])
+    seal.add(total, parts[2])
+    challenge = b"\x07" * 32
+    assert tags.add_tags([tags.tag_of(challenge, p) for p in parts]) == tags.tag_of(
+        challenge, total
+    )
+    exact = sum(
+        int(r) * int(c)
+        for r, c in zip(first_row(challenge, total.size), total.ravel(), strict=True)
+    )
+    assert int.from_bytes(tags.tag_of(challenge, total)[:8], "little") == exact % seal.modulus()
+
+
+def first_row(challenge: bytes, count: int) -> np.ndarray:
+    """The first row of R, drawn anew: 16-bit words of AES-256-CTR, chunk by chunk, row by row."""
+    from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+
+    stream = Cipher(algorithms.AES(challenge), modes.CTR(bytes(16))).encryptor()
+    rows = []
+    for start in range(0, count, 2**15):
+        size = min(2**15, count - start)
+        rows.append(np.frombuffer(stream.update(bytes(16 * size)), dtype="<u2")[:size])
+    return np.concatenate(rows)
+
+
+# What is kept
+
+
+def test_a_kept_attempt_is_checked_and_every_lie_in_it_is_named(tmp_path: Path) -> None:
+    domains = Domains(3, 3, 1, aggregation="ckks")
+    opened = domains.run()
+    agreement, holder = domains.agreement, holder_of(domains)
+    write_ckks_transcript(tmp_path, agreement, opened.transcript, opened.ciphertexts, opened.total)
+    np.testing.assert_array_equal(verify_ckks_transcript(agreement, tmp_path), opened.total)
+
+    def refused(file: str, change: Callable[[bytes], bytes], culprit: str) -> None:
+        kept = (tmp_path / file).read_bytes()
+        (tmp_path / file).write_bytes(change(kept))
+        with pytest.raises(SharingRefused) as caught:
+            verify_ckks_transcript(agreement, tmp_path)
+        assert caught.value.culprit == culprit
+        (tmp_path / file).write_bytes(kept)
+
+    refused("total.ring", lambda kept: kept[:-1] + bytes([kept[-1] ^ 1]), "the coordinator")
+    refused("ciphertexts-01.residues", lambda kept: bytes([kept[0] ^ 1]) + kept[1:], "domain-0")
+
+    def other_tag(kept: bytes) -> bytes:
+        messages = json.loads(kept)
+        messages["confirmations"][1]["tag"] = "00" * tags.TAG_BYTES
+        return json.dumps(messages).encode()
+
+    refused("messages.json", other_tag, "domain-1")
+    assert layout_for(agreement).limbs == 3
+    assert holder in opened.survivors
