@@ -126,6 +126,26 @@ def test_only_the_key_holder_opens_and_gives_integers() -> None:
     assert total.dtype == np.int64
 
 
+def test_no_domain_is_sent_ciphertexts_but_the_sum_to_the_key_holder() -> None:
+    domains = Domains(3, 3, 1, aggregation="ckks")
+    told: list[tuple[str, str, Any]] = []
+
+    def listen(phase: str, arguments: dict) -> dict:
+        told.extend((phase, name, argument) for name, argument in arguments.items())
+        return domains.exchange(phase, arguments)
+
+    opened = domains.run(listen)
+    arrays = [
+        (phase, name, part)
+        for phase, name, argument in told
+        for part in (argument if isinstance(argument, tuple) else ())
+        if isinstance(part, np.ndarray)
+    ]
+    [(phase, name, total)] = arrays
+    assert (phase, name) == ("unmask", key_holder(domains.agreement))
+    np.testing.assert_array_equal(total, sum_of(domains.agreement, opened.ciphertexts)[0])
+
+
 def test_the_key_is_erased_and_a_second_answer_is_the_first() -> None:
     domains = Domains(3, 3, 1, aggregation="ckks")
     asked: list[Any] = []
