@@ -85,7 +85,7 @@ def test_a_sum_of_the_largest_integers_decrypts_exactly(domains: int, ring: int)
 @pytest.mark.parametrize("ring", [32, 64])
 @pytest.mark.parametrize("domains", [2, 3, 16, 64])
 def test_no_randomness_can_make_a_sum_inexact(domains: int, ring: int) -> None:
-    """The worst noise that SEAL can draw, added to a ciphertext by hand, stays within the bound."""
+    """All coefficients at their worst, reckoned here anew: within the bound, and no wrap."""
     layout = layout_of(domains, ring)
     assert layout is not None
     worst = domains * (DEGREE / 2 + DEGREE * DEGREE / 2 + DEGREE / 2)
