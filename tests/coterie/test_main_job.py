@@ -36,21 +36,15 @@ from tests.network_of_three import NAMES, Network, counting_plan, interactions
 pytestmark = pytest.mark.nodes
 
 
-AGGREGATIONS = ("smpc", "ckks")
-
-
-@pytest.mark.parametrize("aggregation", AGGREGATIONS)
-def test_a_public_run_opens_exactly_the_clipped_sum(
-    network: Network, tmp_path: Path, aggregation: Any
-) -> None:
-    plan = counting_plan(network.federation.data("open-data"), "exact", None, 1, aggregation)
+def test_a_public_run_opens_exactly_the_clipped_sum(network: Network, tmp_path: Path) -> None:
+    plan = counting_plan(network.federation.data("open-data"), "exact", None, releases=1)
     network.submit_and_approve(plan)
     run = network.federation.train(plan, tmp_path)
     assert np.allclose(run.state["sum"].numpy(), clipped_counts(), atol=1e-3)
     assert run.epsilon is None
 
 
-@pytest.mark.parametrize("aggregation", AGGREGATIONS)
+@pytest.mark.parametrize("aggregation", ["smpc", "ckks"])
 def test_a_private_run_is_noised_charged_and_verified(
     network: Network, tmp_path: Path, aggregation: Any
 ) -> None:
@@ -95,18 +89,13 @@ def test_only_masked_inputs_leave_a_node(network: Network, tmp_path: Path) -> No
     assert bound.hash in verified.output.replace("\n", "")
 
 
-@pytest.mark.parametrize("aggregation", AGGREGATIONS)
-def test_a_total_that_was_changed_afterwards_is_noticed(
-    network: Network, tmp_path: Path, aggregation: Any
-) -> None:
-    plan = counting_plan(network.federation.data("open-data"), "a lie", None, 1, aggregation)
+def test_a_total_that_was_changed_afterwards_is_noticed(network: Network, tmp_path: Path) -> None:
+    plan = counting_plan(network.federation.data("open-data"), "a lying hub", None, releases=1)
     network.submit_and_approve(plan)
     network.federation.train(plan, tmp_path)
     total = attempt_folder(tmp_path, "count", 0, 0) / "total.ring"
     total.write_bytes(total.read_bytes()[:-1] + b"\x01")
-    with pytest.raises(
-        SharingRefused, match=r"the coordinator: the .*(total it published|published total)"
-    ):
+    with pytest.raises(SharingRefused, match="the coordinator: the total it published"):
         verify_rounds(network.federation.bind(plan), tmp_path)
     verified = CliRunner().invoke(app, ["run", "verify", str(tmp_path)])
     assert verified.exit_code == ExitCode.NOT_VERIFIED

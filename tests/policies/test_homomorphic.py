@@ -90,8 +90,13 @@ def test_a_roster_too_long_for_exact_sums_is_refused() -> None:
         {**entry, "name": f"n{i}", "server_uid": f"{i:032x}", "node_key": f"{i + 900:064x}",
          "owner_key": f"{i + 100:064x}"} for i in range(65)
     )  # fmt: skip
+    wide = {**CKKS.steps[0].model_dump(), "ring": 64}
     with pytest.raises(PlanRefused, match="at most 64"):
-        admit(changed(aggregation="ckks", roster=roster, threshold=65), BOUNDS, public=False)
+        admit(
+            changed(aggregation="ckks", roster=roster, threshold=65, steps=(wide,)),
+            BOUNDS,
+            public=False,
+        )
 
 
 @pytest.mark.parametrize("key", ["node_key", "owner_key"])
