@@ -11,8 +11,6 @@ import hashlib
 import json
 import os
 import struct
-import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -22,8 +20,9 @@ from typing import IO, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from domains.confinement import Protection, clean_environment, confine
+from domains.confinement import Protection, confine
 from domains.interactions import Interactions, private_file
+from domains.launcher import LauncherFailed, launch
 from policies.plan import Plan
 
 MAX_FRAME = 2**31
@@ -52,14 +51,11 @@ class Enclosure:
         self._log = log.open("ab" if kept else "wb")
         self._store = store
         plan_hash = Plan.from_json(plan_json).hash
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "domains.enclosure", str(store)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            env=clean_environment(),
-            close_fds=True,
-        )
+        try:
+            self._process = launch(store, self._log.fileno())
+        except LauncherFailed as error:
+            self._log.close()
+            raise EnclosureFailed(str(error)) from None
         opening = {"plan": plan_json, "plan_hash": plan_hash, "items": items, "width": width}
         try:
             opened = self._ask(opening, {})[0]
@@ -73,7 +69,7 @@ class Enclosure:
     @property
     def alive(self) -> bool:
         """Whether the process still runs; a dead one answers nothing more."""
-        return self._process.poll() is None
+        return self._process.alive
 
     def private_sum(
         self, step: str, state: Mapping[str, NDArray], selected: NDArray[np.bool_]
@@ -105,11 +101,8 @@ class Enclosure:
 
     def close(self) -> None:
         """End the process."""
-        self._process.kill()
-        self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout, self._log):
-            if pipe is not None:
-                pipe.close()
+        self._process.end()
+        self._log.close()
 
     def __enter__(self) -> Self:
         return self
@@ -125,11 +118,9 @@ class Enclosure:
     def _ask(
         self, header: Mapping[str, Any], arrays: Mapping[str, NDArray]
     ) -> tuple[dict[str, Any], dict[str, NDArray]]:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
         try:
-            write_frame(self._process.stdin, header, arrays)
-            answer, found = read_frame(self._process.stdout)
+            write_frame(self._process.questions, header, arrays)
+            answer, found = read_frame(self._process.answers)
         except (OSError, EOFError, ValueError):
             raise EnclosureFailed(
                 "the engine's process ended in the middle of its work; nothing of it left the "
@@ -291,22 +282,29 @@ class _Refused(Exception):
     """A public reason, safe to answer."""
 
 
-def main() -> None:
-    """Serve frames on standard input and output until the parent closes them."""
+def load() -> None:
+    """Load all that an engine needs: locked down, it may be unable to read its own program."""
+    import torch
+
+    import domains.engine  # noqa: F401
+    import policies.graph  # noqa: F401
+
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    _load_lazy_parts()
+
+
+def serve(store: Path) -> None:
+    """Lock this process down and serve frames on standard input and output until they close."""
     from policies.graph import GraphFailed
 
     output, source = os.fdopen(os.dup(1), "wb"), os.fdopen(os.dup(0), "rb")
     os.dup2(2, 1)
-    import torch
-
-    torch.set_num_threads(1)
-    keep_freed_memory()
-    # Loaded now: locked down, the process may be unable to read its own program's files.
-    import domains.engine  # noqa: F401
-
-    _load_lazy_parts()
-    opening, _ = read_frame(source)
-    child = _Child(Path(sys.argv[1]), str(opening["plan_hash"]))
+    try:
+        opening, _ = read_frame(source)
+    except EOFError:
+        return
+    child = _Child(store, str(opening["plan_hash"]))
     protections = [asdict(each) for each in confine()]
     child.read(opening)
     write_frame(output, {"people": child.people, "protections": protections}, {})
@@ -323,7 +321,3 @@ def main() -> None:
             # An exception's text may quote private values; its type can't.
             answer, found = {"error": f"the engine failed ({type(error).__name__})"}, {}
         write_frame(output, answer, found)
-
-
-if __name__ == "__main__":
-    main()

@@ -30,6 +30,7 @@ from syft.types.errors import SyftException
 from domains.desk import Desk, DeskRefused
 from domains.enclosure import EnclosureFailed
 from domains.interactions import InteractionsError
+from domains.launcher import warm_up
 from domains.participation import Participation, RoundRefused
 from domains.request import PlanChange
 from domains.wire import WIRES
@@ -107,6 +108,7 @@ class CoterieService(AbstractService):
         """Admit a plan and put it before the owner as a native Syft request."""
         parsed = Plan.from_json(plan)
         answer = self.desk.submit(parsed, str(context.credentials), signature)
+        warm_up()
         if answer["status"] == "pending" and answer["new"]:
             change = PlanChange(
                 name=parsed.name,

@@ -112,8 +112,8 @@ def test_a_repetition_within_an_envelope_needs_no_key_on_the_node(
 def test_an_auditor_reads_a_pending_plan(network: Network, tmp_path: Path) -> None:
     plan = counting_plan(network.federation.data("interactions"), "to audit", 0.2)
     network.federation.submit(plan)
-    invite(network.home, "east", "eve@audit.example", "auditor", tmp_path / "eve.json")
-    account = read_accounts(tmp_path / "eve.json")["east"]
+    invite(network.home, "east", "olga@audit.example", "auditor", tmp_path / "olga.json")
+    account = read_accounts(tmp_path / "olga.json")["east"]
     node = log_in(account.url, account.email, account.password)
     shown = node.call("plan", plan_hash=network.federation.bind(plan).hash[:6])
     assert "What leaves, noised" in shown

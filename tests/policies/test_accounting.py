@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm
 
+from policies import accounting
 from policies.accounting import (
     ADJACENCY,
     ORDERS,
@@ -98,9 +99,54 @@ def test_more_releases_never_cost_less(first: list[Event], more: list[Event]) ->
 
 
 @given(events.filter(bool))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_the_filter_never_shows_less_than_the_tight_figure(found: list[Event]) -> None:
     assert RenyiFilter(DELTA).epsilon(found) >= plan_epsilon(found, DELTA) * (1 - 1e-6)
+
+
+huge = st.lists(
+    st.builds(
+        Event,
+        st.sampled_from([1e-300, 1e-6, 0.02, 0.05, 0.3, 1.0, 1e6]),
+        st.sampled_from([1e-300, 1e-9, 0.01, 0.5, 0.84, 0.96, 1.0]),
+        st.sampled_from([1, 100, 10**6]),
+    ),
+    min_size=1,
+    max_size=3,
+)
+
+
+@given(huge, st.sampled_from([1e-300, 1e-5, 0.999]), st.sampled_from([1, 3, 1000]))
+@settings(max_examples=12, deadline=None)
+def test_whatever_is_asked_is_accounted_by_a_bound_that_is_finite_with_any_noise(
+    found: list[Event], delta: float, partners: int
+) -> None:
+    epsilon = epsilon_at_every_partner(found, delta, partners)
+    assert epsilon >= 0.0
+    assert math.isinf(epsilon) == any(event.noise_multiplier < 1e-100 for event in found)
+    whole = [Event(e.noise_multiplier / partners, 1.0, e.count) for e in found]
+    assert epsilon <= plan_epsilon(whole, delta) * (1 + 1e-9), "sampling never costs more than none"
+
+
+@pytest.mark.parametrize("partners", [1, 3])
+def test_coarser_intervals_for_dear_plans_never_understate(
+    monkeypatch: pytest.MonkeyPatch, partners: int
+) -> None:
+    plan = [Event(2.0, 0.2, 20), Event(3.0, 0.5, 2), Event(8.0, 1.0, 1)]
+    fine = epsilon_at_every_partner(plan, DELTA, partners)
+    for cells in (1_000, 300):
+        monkeypatch.setattr(accounting, "PLD_CELLS", cells)
+        monkeypatch.setattr(accounting, "GROUP_CELLS", cells)
+        accounting._smallest_bound.cache_clear()
+        coarse = epsilon_at_every_partner(plan, DELTA, partners)
+        assert fine <= coarse < 1.05 * fine
+    accounting._smallest_bound.cache_clear()
+
+
+def test_without_sampling_every_plan_is_one_gaussian_however_dear() -> None:
+    mixed = [Event(2.0, 1.0, 4), Event(1.0, 1.0, 3)]
+    assert plan_epsilon(mixed, DELTA) == pytest.approx(plan_epsilon([Event(0.5, 1.0, 1)], DELTA))
+    assert plan_epsilon([Event(1e-6, 1.0, 1)], DELTA) == pytest.approx(0.5e12, rel=1e-5)
 
 
 @pytest.mark.parametrize("target", [0.5, 1.0, 2.0, 5.0, 8.0, 10.0, 20.0])

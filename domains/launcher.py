@@ -1,0 +1,218 @@
+"""Starts engines quickly: forks each from a process that has loaded the program and nothing else.
+
+Loading PyTorch takes seconds, and no round should wait for it. The launcher is started once, with a
+clean environment, and stays as it was: plan, data and confinement come to its children only, each
+through pipes of its own. When the node's end of its line closes, it ends.
+"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from domains.confinement import clean_environment
+
+_LONGEST_MESSAGE = 2**14
+_PIPES = 3
+
+
+class LauncherFailed(RuntimeError):
+    """No engine could be started; the text says why."""
+
+
+@dataclass(frozen=True)
+class EngineProcess:
+    """A started engine.
+
+    Attributes:
+        pid: its process number.
+        questions, answers: its standard input and output.
+    """
+
+    pid: int
+    questions: IO[bytes]
+    answers: IO[bytes]
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process still runs; one whose launcher died isn't used any more."""
+        try:
+            return bool(_ask({"do": "look", "pid": self.pid}, ())["alive"])
+        except LauncherFailed:
+            return False
+
+    def end(self) -> None:
+        """Kill it, if it still runs, and close its pipes."""
+        with suppress(LauncherFailed):
+            _ask({"do": "end", "pid": self.pid}, ())
+        self.answers.close()
+        with suppress(BrokenPipeError):
+            self.questions.close()
+
+
+def launch(store: Path, log: int) -> EngineProcess:
+    """A new engine on the data set in `store`.
+
+    Args:
+        log: open file that its standard error goes to.
+
+    Raises:
+        LauncherFailed: it couldn't be started.
+    """
+    questions, ask = os.pipe()
+    hear, answers = os.pipe()
+    try:
+        started = _ask({"do": "launch", "store": str(store)}, (questions, answers, log))
+    except BaseException:
+        os.close(ask)
+        os.close(hear)
+        raise
+    finally:
+        os.close(questions)
+        os.close(answers)
+    return EngineProcess(int(started["pid"]), os.fdopen(ask, "wb"), os.fdopen(hear, "rb"))
+
+
+def warm_up() -> None:
+    """Start loading now, in the background, so that the next engine starts at once."""
+    with _turn:
+        _line_to_launcher()
+
+
+@dataclass(frozen=True)
+class _Launcher:
+    line: socket.socket
+    process: subprocess.Popen[bytes]
+
+
+_turn = threading.Lock()
+_launcher: _Launcher | None = None
+
+
+def _ask(message: dict[str, Any], files: tuple[int, ...]) -> dict[str, Any]:
+    with _turn:
+        line = _line_to_launcher()
+        try:
+            _send(line, message, files)
+            return _receive(line, 0)[0]
+        except (OSError, EOFError):
+            # Never asked again with the same pipes: a child might already read from them.
+            line.close()
+            raise LauncherFailed(
+                "The engine's process did not start; the machine may be out of memory. "
+                "Start the next attempt."
+            ) from None
+
+
+def _line_to_launcher() -> socket.socket:
+    global _launcher
+    if _launcher is None or _launcher.line.fileno() < 0 or _launcher.process.poll() is not None:
+        ours, its = socket.socketpair()
+        with its:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "domains.launcher"],
+                stdin=its.fileno(),
+                env=clean_environment(),
+                start_new_session=True,
+            )
+        _launcher = _Launcher(ours, process)
+    return _launcher.line
+
+
+def _send(line: socket.socket, message: dict[str, Any], files: tuple[int, ...]) -> None:
+    text = json.dumps(message).encode()
+    if len(text) > _LONGEST_MESSAGE:
+        raise LauncherFailed("The data set's path is too long.")
+    socket.send_fds(line, [len(text).to_bytes(4, "little") + text], files)
+
+
+def _receive(line: socket.socket, files: int) -> tuple[dict[str, Any], list[int]]:
+    content, found, *_ = socket.recv_fds(line, 4, files)
+    while len(content) < 4 or len(content) < 4 + int.from_bytes(content[:4], "little"):
+        missing = 4 - len(content) or int.from_bytes(content[:4], "little") + 4 - len(content)
+        part = line.recv(missing) if content else b""
+        if not part:
+            raise EOFError("the other side ended")
+        content += part
+    return json.loads(content[4:]), found
+
+
+class _Children:
+    """The launcher's own side: engines by process number."""
+
+    def __init__(self) -> None:
+        self._running: set[int] = set()
+
+    def start(self, line: socket.socket, store: str, pipes: list[int]) -> int:
+        """Fork an engine; only the child never comes back from here."""
+        pid = os.fork()
+        if pid == 0:
+            _become_engine(line, store, pipes)
+        self._running.add(pid)
+        return pid
+
+    def alive(self, pid: int) -> bool:
+        """Whether it runs; one that ended is forgotten, and its number free for others."""
+        if pid in self._running and os.waitpid(pid, os.WNOHANG)[0] == pid:
+            self._running.discard(pid)
+        return pid in self._running
+
+    def end(self, pid: int) -> None:
+        if self.alive(pid):
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            self._running.discard(pid)
+
+
+def _become_engine(line: socket.socket, store: str, pipes: list[int]) -> None:
+    from domains.enclosure import serve
+
+    code = 1
+    try:
+        line.close()
+        for standard, pipe in enumerate(pipes):
+            os.dup2(pipe, standard)
+            os.close(pipe)
+        serve(Path(store))
+        code = 0
+    except BaseException as error:
+        # Its text may quote private values.
+        os.write(2, f"the engine ended: {type(error).__name__}\n".encode())
+    finally:
+        os._exit(code)
+
+
+def main() -> None:
+    """Serve the node whose line is the standard input."""
+    line = socket.socket(fileno=os.dup(0))
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    from domains.enclosure import load
+
+    load()
+    children = _Children()
+    while True:
+        try:
+            message, pipes = _receive(line, _PIPES)
+        except (EOFError, OSError):
+            return
+        if message["do"] == "launch":
+            pid = children.start(line, message["store"], pipes)
+            for pipe in pipes:
+                os.close(pipe)
+            _send(line, {"pid": pid}, ())
+        elif message["do"] == "end":
+            children.end(message["pid"])
+            _send(line, {}, ())
+        else:
+            _send(line, {"alive": children.alive(message["pid"])}, ())
+
+
+if __name__ == "__main__":
+    main()
