@@ -235,15 +235,18 @@ def _aggregation(plan: Plan) -> list[str]:
             f"A coalition of up to {plan.collusion} of {len(plan.roster)} partners, the hub and "
             "the scientist sees no less noise than accounted."
         ]
-    return [
-        "Summed under homomorphic encryption (CKKS). In every round one partner, by turns, holds "
-        "the key.",
-        "  The hub (or the scientist, who runs the round) together with any one partner could "
-        "see your sum alone. So your",
-        "  domain adds the full noise itself and is accounted alone: whoever colludes, and if the "
-        "key is known,",
-        "  your noised sum has the noise accounted below.",
+    lines = [
+        "Summed under homomorphic encryption (CKKS); each round another partner holds the key.",
+        "  The hub, or the scientist who runs the round, can decrypt your sum alone together with "
+        "one partner.",
     ]
+    if not plan.public:
+        lines += [
+            "  Your domain therefore adds the full noise itself and is accounted alone: your sum "
+            "has the noise",
+            "  accounted below, whoever colludes.",
+        ]
+    return lines
 
 
 def _releases(plan: Plan) -> list[str]:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -107,7 +108,11 @@ def interactions(name: str) -> pd.DataFrame:
 
 
 def counting_plan(
-    data: ct.DataSet, purpose: str, epsilon: float | None = 2.0, releases: int = 3
+    data: ct.DataSet,
+    purpose: str,
+    epsilon: float | None = 2.0,
+    releases: int = 3,
+    aggregation: Literal["smpc", "ckks"] = "smpc",
 ) -> ct.Plan:
     """Counts how many users have each item, several times, and averages."""
 
@@ -125,6 +130,7 @@ def counting_plan(
         steps=[ct.Sum("count", count, clip_norm=4.0, releases=releases, update=update)],
         state={"sum": torch.zeros(data.items)},
         epsilon=epsilon,
+        aggregation=aggregation,
         memory=lambda state, user: state["sum"][user.items[:1]],
         scores=lambda state, memory: state["sum"] * memory.sum(),
     )

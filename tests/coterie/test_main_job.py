@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,8 +44,12 @@ def test_a_public_run_opens_exactly_the_clipped_sum(network: Network, tmp_path: 
     assert run.epsilon is None
 
 
-def test_a_private_run_is_noised_charged_and_verified(network: Network, tmp_path: Path) -> None:
-    plan = counting_plan(network.federation.data("interactions"), "private", 1.0)
+@pytest.mark.parametrize("aggregation", ["smpc", "ckks"])
+def test_a_private_run_is_noised_charged_and_verified(
+    network: Network, tmp_path: Path, aggregation: Any
+) -> None:
+    data = network.federation.data("interactions")
+    plan = counting_plan(data, "private", 1.0, aggregation=aggregation)
     plan_hash = network.submit_and_approve(plan)
     run = network.federation.train(plan, tmp_path)
     assert run.finished

@@ -85,7 +85,7 @@ def test_a_sum_of_the_largest_integers_decrypts_exactly(domains: int, ring: int)
 @pytest.mark.parametrize("ring", [32, 64])
 @pytest.mark.parametrize("domains", [2, 3, 16, 64])
 def test_no_randomness_can_make_a_sum_inexact(domains: int, ring: int) -> None:
-    """The worst noise that SEAL can draw, added to a ciphertext by hand, stays within the bound."""
+    """All coefficients at their worst, reckoned here anew: within the bound, and no wrap."""
     layout = layout_of(domains, ring)
     assert layout is not None
     worst = domains * (DEGREE / 2 + DEGREE * DEGREE / 2 + DEGREE / 2)
@@ -124,6 +124,26 @@ def test_only_the_key_holder_opens_and_gives_integers() -> None:
     [(opening, total)] = opened
     assert opening.domain == key_holder(domains.agreement)
     assert total.dtype == np.int64
+
+
+def test_no_domain_is_sent_ciphertexts_but_the_sum_to_the_key_holder() -> None:
+    domains = Domains(3, 3, 1, aggregation="ckks")
+    told: list[tuple[str, str, Any]] = []
+
+    def listen(phase: str, arguments: dict) -> dict:
+        told.extend((phase, name, argument) for name, argument in arguments.items())
+        return domains.exchange(phase, arguments)
+
+    opened = domains.run(listen)
+    arrays = [
+        (phase, name, part)
+        for phase, name, argument in told
+        for part in (argument if isinstance(argument, tuple) else ())
+        if isinstance(part, np.ndarray)
+    ]
+    [(phase, name, total)] = arrays
+    assert (phase, name) == ("unmask", key_holder(domains.agreement))
+    np.testing.assert_array_equal(total, sum_of(domains.agreement, opened.ciphertexts)[0])
 
 
 def test_the_key_is_erased_and_a_second_answer_is_the_first() -> None:
