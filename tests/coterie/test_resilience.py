@@ -142,7 +142,7 @@ def test_an_engine_killed_while_it_computes_ends_the_attempt_and_nothing_is_char
     sent = {"plan_hash": plan_hash, "step": "count", "release": 1, "attempt": 0}
     adverts = [json.loads(n.call("advertise", **sent))["advert"] for n in nodes.values()]
 
-    (engine,) = psutil.Process(running(network.home.domain("south").pid_file)).children()
+    engine = newest_engine(network, "south")
     engine.suspend()
     with ThreadPoolExecutor(1) as pool:
         share = pool.submit(
@@ -161,6 +161,12 @@ def test_an_engine_killed_while_it_computes_ends_the_attempt_and_nothing_is_char
     assert ("count", 1, 1) in charged, "the repeat is a new attempt with fresh noise"
     assert ("count", 1, 0) not in charged
     assert all(verify(network.home.domain(name).ledger_file).ok for name in NAMES)
+
+
+def newest_engine(network: Network, name: str) -> psutil.Process:
+    """The node's launcher is its only child, and the engines are the launcher's."""
+    (launcher,) = psutil.Process(running(network.home.domain(name).pid_file)).children()
+    return max(launcher.children(), key=lambda engine: engine.create_time())
 
 
 def attempts(network: Network, name: str, plan_hash: str) -> list:

@@ -125,6 +125,12 @@ class Scene:
         entries[place] = dataclasses.replace(entries[place], body=body)
         return entries
 
+    def opened_again(self) -> Entry:
+        """A copy of the first entry with the last one's time, so that only the kind is wrong."""
+        time = json.loads(self.entries[-1].body)["time"]
+        body = canonical(json.loads(self.entries[0].body) | {"time": time}).decode()
+        return dataclasses.replace(self.entries[0], body=body)
+
     def respelled(self, kind: str, old: str, new: str) -> list[Entry]:
         """The entries with a piece of one's text written another way."""
         entries, place = list(self.entries), self.place(kind)
@@ -473,8 +479,8 @@ KINDS = [
     Kind("use an approval for another domain", lambda s: s.resign(s.edited(
         "approval", signature=sign_approval(OWNER, PLAN, "south"))),
         "owner's signature doesn't fit", "bundle"),
-    Kind("open a second ledger inside", lambda s: s.resign([*s.entries, s.entries[0]]),
-         "dated before the entry", "bundle"),
+    Kind("open a second ledger inside", lambda s: s.resign([*s.entries, s.opened_again()]),
+         "opened only once", "bundle"),
     # The node writes entries as no honest one does, hashed and signed by its key
     Kind("write a whole number as a fraction",
          respell("reservation", '"noise_multiplier":4,', '"noise_multiplier":4.0,'),
