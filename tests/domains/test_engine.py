@@ -4,6 +4,7 @@ import os
 import signal
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -188,7 +189,7 @@ def test_poisoned_state_cannot_break_the_bound() -> None:
         assert sum(int(x) ** 2 for x in found) <= step.scale**2
 
 
-def solving(state, user):  # type: ignore[no-untyped-def]
+def solving(state: dict[str, torch.Tensor], user: Any) -> torch.Tensor:
     """Singular for whoever has item 7, and for nobody's empty data too."""
     weight = user.mask.sum() * (user.items != 7).all().float()
     matrix = torch.eye(SIZE) * weight
@@ -196,7 +197,7 @@ def solving(state, user):  # type: ignore[no-untyped-def]
     return torch.linalg.solve(matrix + 0 * rows.T @ rows, rows.sum(0)).sum()
 
 
-def dense_solving(state, user):  # type: ignore[no-untyped-def]
+def dense_solving(state: dict[str, torch.Tensor], user: Any) -> torch.Tensor:
     return solving(state, user) + (state["v"] ** 2).sum() * user.mask.sum() * 0
 
 
