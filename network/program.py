@@ -15,13 +15,13 @@ from torch import Tensor, nn
 
 from network.smpc.ring import smallest_width
 from policies.accounting import Part, calibrate
-from policies.admission import Bounds, largest_total
 from policies.clipping import Adaptive, Clipping, Flat, PerLayer, fits
 from policies.graph import Graph, TensorSpec
 from policies.modules import aliases, of_state, source_of, state_of, trainable
 from policies.plan import VOTES, RosterEntry, Step
 from policies.plan import Plan as ApprovablePlan
-from policies.trace import TraceError, trace
+from policies.protection import largest_total
+from policies.trace import Bounds, TraceError, trace
 
 State = Mapping[str, Tensor]
 _CLIPPED_BITS = 22
