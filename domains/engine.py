@@ -31,7 +31,7 @@ from policies.clipping import clipped_units
 from policies.graph import Graph, GraphFailed
 from policies.mechanism import sum_users
 from policies.plan import Step
-from policies.trace import Bounds
+from policies.users import Bounds
 
 CACHED_BYTES = 2**22
 """What the users of one batch contribute takes at most this many bytes: it stays in the cache."""

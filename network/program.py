@@ -21,7 +21,8 @@ from policies.modules import aliases, of_state, source_of, state_of, trainable
 from policies.plan import VOTES, RosterEntry, Step
 from policies.plan import Plan as ApprovablePlan
 from policies.protection import largest_total
-from policies.trace import Bounds, TraceError, trace
+from policies.trace import TraceError, trace
+from policies.users import Bounds
 
 State = Mapping[str, Tensor]
 _CLIPPED_BITS = 22

@@ -16,9 +16,9 @@ from policies.graph import DTYPES, Graph, GraphFailed, TensorSpec
 from policies.inspection import Limits, PlanRefused, Usage, inspect, shown
 from policies.plan import Plan, Step
 from policies.protection import check_ciphertexts, check_noise, check_ring, check_roster
-from policies.trace import Bounds, user_specs
+from policies.users import Bounds, user_specs
 
-__all__ = ["Bounds", "Limits", "PlanRefused", "Usage", "admit", "inspect"]
+__all__ = ["Limits", "PlanRefused", "Usage", "admit", "inspect"]
 
 # Characters that can hide or reorder what an owner reads: control, format (bidirectional
 # overrides, zero width), surrogates, private use, unassigned, line separators.

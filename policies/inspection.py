@@ -16,7 +16,7 @@ from policies.cost import work
 from policies.graph import DTYPES, USER_TENSORS, Graph, Node, TensorSpec
 from policies.operations import ALLOWED, OperationRefused, operation
 from policies.ranges import INT64, Integers, Range, argument, bounded, union
-from policies.trace import Bounds, user_specs
+from policies.users import Bounds, user_specs
 
 _KEYWORDS = frozenset(
     [
