@@ -53,9 +53,8 @@ def main(arguments: Sequence[str]) -> None:
         choose_language()
     options.trust_certificates()
     idle = timedelta(minutes=options.idle_minutes)
-    session = signed_in(idle)
+    session = signed_in(idle) or _sign_in_page(options)
     if session is None:
-        _sign_in_page(options)
         return
     pages = {name: _page(name, session) for name in PAGES[session.role]}
     remember_pages(pages)
@@ -95,17 +94,30 @@ def _who(session: Session) -> None:
     right.button(text("shell.sign_out"), on_click=sign_out, width="stretch")
 
 
-def _sign_in_page(options: Options) -> None:
-    show_finished()
-    st.title(plain(options.title))
-    st.write(text("signin.hub" if options.hub else "signin.domain"))
-    cards: Any = None
-    with telling():
-        if options.hub is not None:
-            cards = directory(options.hub)
-    if options.hub is not None and not cards:
-        st.info(text("signin.nobody_listed"))
-        return
+def _sign_in_page(options: Options) -> Session | None:
+    """The form in place of every page; the session once it let somebody in."""
+    place = st.empty()
+    with place.container():
+        show_finished()
+        st.title(plain(options.title))
+        st.write(text("signin.hub" if options.hub else "signin.domain"))
+        cards: Any = None
+        with telling():
+            if options.hub is not None:
+                cards = directory(options.hub)
+        if options.hub is not None and not cards:
+            st.info(text("signin.nobody_listed"))
+            return None
+        session = None
+        with telling():
+            session = _sign_in_form(options, cards)
+        st.caption(text("signin.about"))
+    if session is not None:
+        place.empty()
+    return session
+
+
+def _sign_in_form(options: Options, cards: Any) -> Session | None:
     with st.form("sign-in", width=480):
         email = st.text_input(text("signin.email"), autocomplete="username")
         passwords = {
@@ -118,8 +130,4 @@ def _sign_in_page(options: Options) -> None:
             for name in (cards or [options.domain])
         }
         submitted = st.form_submit_button(text("signin.button"), type="primary")
-    st.caption(text("signin.about"))
-    if submitted:
-        with telling():
-            sign_in(options, email, passwords, cards)
-            st.rerun()
+    return sign_in(options, email, passwords, cards) if submitted else None

@@ -68,7 +68,9 @@ class Session:
         return Owner(self.node, None, self.email)
 
 
-def sign_in(options: Options, email: str, passwords: Mapping[str, str], cards: Any = None) -> None:
+def sign_in(
+    options: Options, email: str, passwords: Mapping[str, str], cards: Any = None
+) -> Session:
     """Sign in to every domain for which there is a password.
 
     Args:
@@ -102,7 +104,7 @@ def sign_in(options: Options, email: str, passwords: Mapping[str, str], cards: A
             raise LoginFailed(text("signin.owner_at_hub"))
         absent |= {name: text("signin.no_account") for name in cards if name not in found}
     now = datetime.now(UTC)
-    st.session_state[_SESSION] = Session(
+    session = Session(
         nodes={name: node for name, (node, its) in sorted(nodes.items()) if its == role},
         absent=dict(sorted(absent.items())),
         role=role,
@@ -111,7 +113,8 @@ def sign_in(options: Options, email: str, passwords: Mapping[str, str], cards: A
         expires=now + timedelta(hours=options.hours),
         hub=options.hub,
     )
-    st.session_state[_SEEN] = now
+    st.session_state[_SESSION], st.session_state[_SEEN] = session, now
+    return session
 
 
 def _opened(

@@ -1,5 +1,6 @@
 """Signed in at real nodes: the node says the role, and the role decides the pages."""
 
+import secrets
 import sys
 from datetime import timedelta
 from pathlib import Path
@@ -20,7 +21,7 @@ def test_the_node_says_who_is_signed_in(
     network: Network, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     file = tmp_path / "eve.json"
-    invite(network.home, "north", "eve@audit.example", "auditor", file)
+    invite(network.home, "north", f"eve-{secrets.token_hex(4)}@audit.example", "auditor", file)
     logins = {
         "owner": owner_login(network.home, "north"),
         "scientist": account_login(network.home.accounts, "north"),
