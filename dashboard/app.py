@@ -28,7 +28,7 @@ from dashboard.texts import choose_language, text
 from network.hub import directory
 
 PAGES: Mapping[Role, tuple[str, ...]] = {
-    "owner": ("requests", "budgets", "ledger", "network", "account"),
+    "owner": ("requests", "request", "budgets", "ledger", "network", "account"),
     "scientist": ("datasets", "quote", "plans", "run", "comparison", "network", "account"),
     "auditor": ("ledgers", "entries", "report", "network", "account"),
 }
@@ -49,6 +49,7 @@ ICONS = {
     "plans": ":material/assignment:",
     "quote": ":material/tune:",
     "report": ":material/summarize:",
+    "request": ":material/fact_check:",
     "requests": ":material/inbox:",
     "run": ":material/monitoring:",
 }
