@@ -28,7 +28,7 @@ from dashboard.texts import choose_language, text
 from network.hub import directory
 
 PAGES: Mapping[Role, tuple[str, ...]] = {
-    "owner": ("requests", "budgets", "ledger", "account"),
+    "owner": ("requests", "request", "budgets", "ledger", "account"),
     "scientist": ("account",),
     "auditor": ("account",),
 }
@@ -41,6 +41,7 @@ ICONS = {
     "account": ":material/person:",
     "budgets": ":material/savings:",
     "ledger": ":material/receipt_long:",
+    "request": ":material/fact_check:",
     "requests": ":material/inbox:",
 }
 

@@ -7,7 +7,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from coterie.owner import Owner
 from network.client import NodeClient, NodeRefused
-from policies.approvals import OwnerKeyError
+from policies.approvals import OwnerKeyError, sign_approval
 
 
 def read_key(pem: bytes, passphrase: str) -> Ed25519PrivateKey:
@@ -28,19 +28,35 @@ def read_key(pem: bytes, passphrase: str) -> Ed25519PrivateKey:
     return key
 
 
-def approve_with_key(owner: Owner, plan_hash: str, reason: str, key: Ed25519PrivateKey) -> str:
-    """Approve and sign in one go; the key lives as long as this call."""
-    return Owner(owner.node, key, owner.email).approve(plan_hash, reason)
+def approve_with_key(
+    owner: Owner, plan_hash: str, reason: str, key: Ed25519PrivateKey, explanation: str, days: float
+) -> str:
+    """Sign and approve in one go; gives the status. The key lives as long as this call.
+
+    Args:
+        explanation: SHA-256 of the text that the owner was shown, hex.
+        days: how long the approval holds.
+    """
+    signature = sign_approval(
+        key,
+        plan_hash,
+        owner.node.name,
+        by=owner.email,
+        reason=reason,
+        explanation=explanation,
+        days=days,
+    )
+    return approve_with_signature(owner, plan_hash, signature)
 
 
-def approve_with_signature(owner: Owner, plan_hash: str, reason: str, signature: str) -> str:
-    """Approve with a signature that was made elsewhere, 128 hex digits.
+def approve_with_signature(owner: Owner, plan_hash: str, signature: str) -> str:
+    """Approve with what `coterie requests sign` printed; gives the status.
 
     Raises:
         NodeRefused: no such request, or the signature isn't this owner's.
     """
     uid = _request_of(owner.node, plan_hash)
-    owner.node.call_syft("request.apply", uid=uid, reason=reason, signature=signature)
+    owner.node.call_syft("request.apply", uid=uid, signature=signature)
     return str(owner.show(plan_hash)["status"])
 
 

@@ -16,7 +16,7 @@ _CHOSEN = "language"
 _FOLDER = Path(__file__).with_name("texts")
 
 
-def text(key: str, **values: Any) -> str:
+def text(key: str, /, **values: Any) -> str:
     """The sentence at `table.key`, with `{name}` filled in; others' words stay as they are.
 
     Give values that others wrote through `session.plain` where the element reads Markdown.

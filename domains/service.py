@@ -152,6 +152,41 @@ class CoterieService(AbstractService):
         """One plan, by its hash or how it starts: JSON, explanation, status, signed approval."""
         return json.dumps(self.desk.show(plan_hash, self._own_key(context)))
 
+    @service_method(path="coterie.weigh", name="weigh", roles=DATA_OWNER_ROLE_LEVEL)
+    @_answering
+    def weigh(self, context: AuthedServiceContext, plan_hash: str) -> str:
+        """What the owner weighs of one plan: limits with and without it, rules, who agreed."""
+        return json.dumps(self.desk.weigh(plan_hash))
+
+    @service_method(path="coterie.tell", name="tell", roles=DATA_SCIENTIST_ROLE_LEVEL)
+    @_answering
+    def tell(self, context: AuthedServiceContext, plan_hash: str, approvals: str) -> str:
+        """Its scientist passes on what other owners signed: JSON, by domain."""
+        self.desk.tell(self._own_plan(context, plan_hash), _json_object(approvals))
+        return "told"
+
+    @service_method(path="coterie.rules", name="rules", roles=DATA_OWNER_ROLE_LEVEL)
+    @_answering
+    def rules(self, context: AuthedServiceContext, dataset: str) -> str:
+        """A data set's policy file, and whether the running node applies it."""
+        return json.dumps(self.desk.rules(dataset))
+
+    @service_method(path="coterie.preview_rules", name="preview_rules", roles=DATA_OWNER_ROLE_LEVEL)
+    @_answering
+    def preview_rules(self, context: AuthedServiceContext, dataset: str, policy: str) -> str:
+        """What another policy would say of every open plan."""
+        return json.dumps(self.desk.preview_rules(dataset, policy))
+
+    @service_method(path="coterie.write_rules", name="write_rules", roles=DATA_OWNER_ROLE_LEVEL)
+    @_answering
+    def write_rules(
+        self, context: AuthedServiceContext, dataset: str, policy: str, replaces: str
+    ) -> str:
+        """Replace a data set's policy file from the next start on; gives its digest."""
+        digest = self.desk.write_rules(dataset, policy, replaces)
+        _log.info("rules written", dataset=dataset, digest=digest)
+        return digest
+
     @service_method(path="coterie.withdraw", name="withdraw", roles=DATA_SCIENTIST_ROLE_LEVEL)
     @_answering
     def withdraw(self, context: AuthedServiceContext, plan_hash: str, reason: str) -> str:
@@ -386,7 +421,7 @@ class CoterieService(AbstractService):
     @service_method(path="coterie.members", name="members", roles=DATA_OWNER_ROLE_LEVEL)
     @_answering
     def members(self, context: AuthedServiceContext) -> str:
-        """Every account: email, role, until when, and why it ended."""
+        """Every account: email, verify key, role, until when, and whether it's over."""
         users = context.server.services.user
         found = []
         for user in users.stash.get_all(users.root_verify_key).unwrap():
@@ -394,6 +429,7 @@ class CoterieService(AbstractService):
             found.append(
                 {
                     "email": str(user.email),
+                    "key": str(user.verify_key),
                     "role": user.role.name,
                     "until": term.until if term else None,
                     "over": self.accounts.why_ended(str(user.verify_key)) is not None,
@@ -451,9 +487,9 @@ class CoterieService(AbstractService):
     @service_method(path="coterie.ledger_spends", name="ledger_spends", roles=GUEST_ROLE_LEVEL)
     @_answering
     def ledger_spends(self, context: AuthedServiceContext, by: str) -> str:
-        """What each month, scientist or plan used of the budgets."""
+        """What each day, month, scientist or plan used of the budgets."""
         self._require_auditor_or_owner(context)
-        spends = self.desk.ledger.overview.spends(_one_of(by, "month", "scientist", "plan"))
+        spends = self.desk.ledger.overview.spends(_one_of(by, "day", "month", "scientist", "plan"))
         return json.dumps({"adjacency": ADJACENCY, "by": by, "rows": [_dict(s) for s in spends]})
 
     @service_method(path="coterie.ledger_timeline", name="ledger_timeline", roles=GUEST_ROLE_LEVEL)
@@ -565,7 +601,7 @@ PATHS = {
             "account", "describe", "quote", "submit", "plans", "plan", "budgets", "open",
             "progress",
             "advertise", "hold", "share", "reveal", "masked", "confirm", "unmask", "finish",
-            "verify", "withdraw",
+            "verify", "withdraw", "tell",
         )
     )
     | {
@@ -579,7 +615,7 @@ _OWNER_PATHS = (
     | _LEDGER_PATHS
     | {f"coterie.{m}" for m in (
         "recommend", "load_report", "revoke", "preapprove", "envelopes", "discard",
-        "members", "renew", "expel", "status",
+        "members", "renew", "expel", "status", "weigh", "rules", "preview_rules", "write_rules",
     )}
     | {
         "user.create", "user.get_all", "user.update", "user.delete", "user.search", "user.view",

@@ -40,7 +40,7 @@ def explain(
     """
     lines = [
         f"Plan {plan.name}  {plan.hash}",
-        f"Purpose: {_visible(plan.purpose)}",
+        f"Purpose: {visible(plan.purpose)}",
         f"Scientist: {plan.scientist}",
         f"Data set: {plan.dataset}   Partners: {', '.join(e.name for e in plan.roster)}",
         *_aggregation(plan),
@@ -123,7 +123,7 @@ def _changed_fields(before: Any, after: Any, names: tuple[str, ...]) -> Iterator
     for name in names:
         old, new = getattr(before, name), getattr(after, name)
         if old != new:
-            yield f"{name.replace('_', ' ')}: {_visible(str(old))} -> {_visible(str(new))}"
+            yield f"{name.replace('_', ' ')}: {visible(str(old))} -> {visible(str(new))}"
 
 
 def _changed_roster(before: Plan, after: Plan) -> list[str]:
@@ -312,7 +312,7 @@ def _sources(plan: Plan) -> list[str]:
     lines = []
     for step in plan.steps:
         lines.append(f"Source of {step.name}, as its author gives it (only the graph runs):")
-        lines += [_visible(step.source), ""]
+        lines += [visible(step.source), ""]
     return lines
 
 
@@ -380,7 +380,7 @@ def _listed(specs: tuple[TensorSpec, ...]) -> str:
     return ", ".join(f"{spec.name} {list(spec.shape)}" for spec in specs)
 
 
-def _visible(text: str) -> str:
+def visible(text: str) -> str:
     """The text with everything that could hide or reorder it written out."""
     return "".join(
         character

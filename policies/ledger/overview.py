@@ -39,7 +39,7 @@ from policies.ledger.tables import (
 MOST_A_PAGE = 500
 """Entries that one page holds at most."""
 
-By = Literal["month", "scientist", "plan"]
+By = Literal["day", "month", "scientist", "plan"]
 
 
 @dataclass(frozen=True)
@@ -117,13 +117,13 @@ class Counts:
 
 @dataclass(frozen=True)
 class Spend:
-    """What one month, scientist or plan used of one population's budget.
+    """What one day, month, scientist or plan used of one population's budget.
 
     Attributes:
-        key: the month (2026-11), the scientist's account key or the plan's hash.
+        key: the day (2026-11-28) or month (2026-11), the scientist's key or the plan's hash.
         epsilon: of these releases alone.
         releases: attempts charged or reserved.
-        cumulative: of a month: everything up to its end.
+        cumulative: of a day or month: everything up to its end.
         held: of a scientist or plan: with what open plans may still use.
         everywhere: of a scientist or plan: `epsilon` for a person who is a user at every partner.
         plans: of a scientist: how many of hers used or hold budget.
@@ -206,11 +206,11 @@ class Overview:
         return Page(tuple(rows[:limit]), total, rows[limit - 1].index if more else None)
 
     def spends(self, by: By) -> list[Spend]:
-        """What each month, scientist or plan used, by population; months oldest first."""
+        """What each day, month, scientist or plan used, by population; oldest days first."""
         with self._database.reading() as session:
             deltas = {row.population: row.delta for row in session.exec(select(LedgerBudget))}
-            if by == "month":
-                return _by_month(session, deltas)
+            if by in ("day", "month"):
+                return _by_time(session, deltas, 10 if by == "day" else 7)
             plans = _plan_uses(session)
         return _by_plan(plans, deltas) if by == "plan" else _by_scientist(plans, deltas)
 
@@ -329,10 +329,11 @@ def _facts(plan: _PlanUse) -> dict[str, Any]:
     }
 
 
-def _by_month(session: Session, deltas: dict[str, float]) -> list[Spend]:
-    month = func.substr(col(LedgerAttempt.reserved), 1, 7)
+def _by_time(session: Session, deltas: dict[str, float], digits: int) -> list[Spend]:
+    """By the first digits of the time at which an attempt was reserved."""
+    period = func.substr(col(LedgerAttempt.reserved), 1, digits)
     columns = (
-        month,
+        period,
         col(LedgerAttempt.population),
         col(LedgerAttempt.noise_multiplier),
         col(LedgerAttempt.sampling_rate),
