@@ -522,6 +522,13 @@ class CoterieService(AbstractService):
         self._require_auditor_or_owner(context)
         return json.dumps(self.desk.ledger_heads())
 
+    @service_method(path="coterie.ledger_cosigned", name="ledger_cosigned", roles=GUEST_ROLE_LEVEL)
+    @_answering
+    def ledger_cosigned(self, context: AuthedServiceContext) -> str:
+        """Of `ledger_heads`, the newest of each peer only, counted by the database."""
+        self._require_auditor_or_owner(context)
+        return json.dumps(self.desk.ledger.overview.cosigned())
+
     @service_method(path="coterie.ledger_runs", name="ledger_runs", roles=GUEST_ROLE_LEVEL)
     @_answering
     def ledger_runs(self, context: AuthedServiceContext) -> str:
@@ -587,7 +594,17 @@ class CoterieService(AbstractService):
 
 _LEDGER_PATHS = frozenset(
     f"coterie.ledger{m}"
-    for m in ("", "_counts", "_spends", "_timeline", "_page", "_entry", "_heads", "_runs")
+    for m in (
+        "",
+        "_counts",
+        "_spends",
+        "_timeline",
+        "_page",
+        "_entry",
+        "_heads",
+        "_cosigned",
+        "_runs",
+    )
 )
 PATHS = {
     ServiceRole.GUEST: frozenset(
