@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -61,8 +62,9 @@ class Network:
                     public=public,
                 )
         network.pin()
+        with ThreadPoolExecutor(len(NAMES)) as pool:
+            list(pool.map(lambda name: start_domain(network.home, name, None), NAMES))
         for name in NAMES:
-            start_domain(network.home, name, None)
             invite(network.home, name, "ada@university.example", "scientist", network.home.accounts)
         network.connect()
         return network
