@@ -33,6 +33,8 @@ CALL_TIMEOUT_S = 600.0
 CONNECT_TIMEOUT_S = 5.0
 LOGIN_TIMEOUT_S = 60.0
 _TRIES_WHEN_BUSY = 5
+_MAX_LOGIN_BYTES = 2**16
+"""Of a node's metadata, or of its answer to a login."""
 
 
 class NodeUnreachable(Exception):
@@ -252,6 +254,7 @@ def _asked(
                 body,
                 json_body=json_body,
                 timeout=(CONNECT_TIMEOUT_S, LOGIN_TIMEOUT_S),
+                most=_MAX_LOGIN_BYTES,
             )
     except requests.RequestException as error:
         raise NodeUnreachable(name, url, _why(error)) from None

@@ -208,7 +208,7 @@ class OwnerPolicy(_Rules):
             return cls.model_validate(tomllib.loads(Path(path).read_text(encoding="utf-8")))
         except OSError as error:
             raise OwnerPolicyError(f"Can't read the policy {path}: {error.strerror}") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
             raise OwnerPolicyError(f"{path} isn't TOML: {error}") from error
         except ValidationError as error:
             raise OwnerPolicyError(f"{path}: {_first_problem(error)}") from error
