@@ -87,7 +87,7 @@ def build_app(folder: DomainFolder, settings: DomainSettings) -> "FastAPI":
     app = open_app(
         server,
         paths_of,
-        folder.syft / "calls.db",
+        folder.syft,
         why_not_ready=why_not_ready,
         why_ended=service.accounts.why_ended,
     )
@@ -145,7 +145,7 @@ def start_server(folder: DomainFolder, settings: DomainSettings) -> "Datasite":
     _quiet()
     server = Datasite(
         name=settings.name,
-        id=UID.from_string(settings.server_uid),
+        id=UID.from_string(settings.syft_uid),
         signing_key=SyftSigningKey.from_string(folder.node_key_hex()),
         db_config=_database_of(folder, settings),
         root_email=settings.owner_email,

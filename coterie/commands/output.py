@@ -26,8 +26,22 @@ from policies.ledger import LedgerError
 from policies.trace import TraceError
 from recommenders.datasets import DataRefused, DataUnavailable
 
-console = Console()
-errors = Console(stderr=True)
+
+class _Visible(Console):
+    """A terminal that shows others' words as text: they can't colour, hide or move anything."""
+
+    def print(self, *objects: Any, **more: Any) -> None:
+        shown = (visible(each) if isinstance(each, str) else each for each in objects)
+        super().print(*shown, **more)
+
+
+def visible(text: str) -> str:
+    """The text with whatever a terminal would act on, or not show, spelt out."""
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+
+
+console = _Visible(markup=False)
+errors = _Visible(markup=False, stderr=True)
 
 _CODES: tuple[tuple[type[Exception], ExitCode], ...] = (
     (NotApproved, ExitCode.DENIED),
@@ -85,7 +99,7 @@ def fail(message: str, code: ExitCode) -> typer.Exit:
 
 def print_json(value: Any) -> None:
     """Plain JSON on standard output, nothing else."""
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    typer.echo(json.dumps(value, indent=2))
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
@@ -93,5 +107,5 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]
     for column in columns:
         table.add_column(column)
     for row in rows:
-        table.add_row(*(str(cell) for cell in row))
+        table.add_row(*(visible(str(cell)) for cell in row))
     console.print(table)
