@@ -28,7 +28,7 @@ from dashboard.texts import choose_language, text
 from network.hub import directory
 
 PAGES: Mapping[Role, tuple[str, ...]] = {
-    "owner": ("requests", "request", "budgets", "ledger", "network", "account"),
+    "owner": ("requests", "request", "budgets", "policy", "ledger", "network", "account"),
     "scientist": ("datasets", "quote", "plans", "run", "comparison", "network", "account"),
     "auditor": ("ledgers", "entries", "report", "network", "account"),
 }
@@ -47,6 +47,7 @@ ICONS = {
     "ledgers": ":material/verified_user:",
     "network": ":material/hub:",
     "plans": ":material/assignment:",
+    "policy": ":material/gavel:",
     "quote": ":material/tune:",
     "report": ":material/summarize:",
     "request": ":material/fact_check:",

@@ -25,6 +25,21 @@ def source_diff(before: Plan, after: Plan) -> str:
     return "\n".join(_differing(old, new))
 
 
+def marked(found: list[str]) -> list[str]:
+    """Changes in meaning as lines of a diff: what was, what is, and the rest."""
+    lines = []
+    for line in map(visible, found):
+        what, _, values = line.partition(": ")
+        old, arrow, new = values.partition(" -> ")
+        if arrow:
+            lines += [f"- {what}: {old}", f"+ {what}: {new}"]
+        elif sign := next((s for s in "+-" if f": {s} " in line), None):
+            lines.append(f"{sign} {line.replace(f': {sign} ', ': ', 1)}")
+        else:
+            lines.append(f"! {line}")
+    return lines
+
+
 def _differing(old: dict[str, list[str]], new: dict[str, list[str]]) -> Iterator[str]:
     for name in dict.fromkeys([*old, *new]):
         yield from difflib.unified_diff(
@@ -41,7 +56,7 @@ def draw_changes(before: Plan | None, after: Plan) -> None:
     found = changes(before, after)
     st.markdown(f"**{text('request.meaning')}**")
     if found:
-        st.code("\n".join(map(visible, found)), language="diff", wrap_lines=True)
+        st.code("\n".join(marked(found)), language="diff", wrap_lines=True)
     else:
         st.success(text("request.same_meaning"))
     st.markdown(f"**{text('request.source_changes')}**")

@@ -11,7 +11,6 @@ from policies.accounting import Event, RenyiFilter
 PARTS = ("spent", "promised", "this plan", "left")
 COLOURS = ("#b4452f", "#d9a441", "#3f7fbf", "#5b8c85")
 """Told apart on light and dark, and by people who don't see red and green."""
-OVER = "over the cap"
 
 
 def parts_of(budget: Mapping[str, Any], asked: float = 0.0, after: float | None = None) -> list:
@@ -31,6 +30,7 @@ def parts_of(budget: Mapping[str, Any], asked: float = 0.0, after: float | None 
 def bar(rows: pd.DataFrame, height: int = 28) -> alt.Chart:
     """Stacked bars, one for each `budget` in the frame's rows (`budget`, `part`, `epsilon`)."""
     order = {part: number for number, part in enumerate(PARTS)}
+    shown = [part for part in PARTS if (rows["part"] == part).any()]
     numbered = rows.assign(order=rows["part"].map(order))
     return (
         alt.Chart(numbered)
@@ -40,7 +40,7 @@ def bar(rows: pd.DataFrame, height: int = 28) -> alt.Chart:
             y=alt.Y("budget:N", title=None, axis=alt.Axis(labelLimit=220)),
             color=alt.Color(
                 "part:N",
-                scale=alt.Scale(domain=list(PARTS), range=list(COLOURS)),
+                scale=alt.Scale(domain=shown, range=[COLOURS[order[part]] for part in shown]),
                 legend=alt.Legend(title=None, orient="top"),
             ),
             order=alt.Order("order:Q"),

@@ -69,18 +69,20 @@ class Measured:
         lines = pd.DataFrame(
             [{self.metric: f, model: text(f"quote.baseline_{n}")} for n, f in self.baselines]
         )
-        color = alt.Color(f"{model}:N", title=None, legend=alt.Legend(orient="top", columns=2))
+        legend = alt.Legend(orient="top", columns=2, labelLimit=400)
+        color = alt.Color(f"{model}:N", title=None, legend=legend)
         y = alt.Y(f"{self.metric}:Q", scale=alt.Scale(zero=False), title=self.metric)
+        scale = alt.Scale(type="log", nice=False)
+        rules = alt.Chart(lines).mark_rule(strokeDash=[2, 3], strokeWidth=2)
+        curve = alt.Chart(points).mark_line(point=True)
+        chosen = alt.Chart(pd.DataFrame({x: [epsilon]}))
         return (
-            alt.Chart(lines).mark_rule(strokeDash=[2, 3], strokeWidth=2).encode(y=y, color=color)
-            + alt.Chart(points)
-            .mark_line(point=True)
-            .encode(x=alt.X(f"{x}:Q", scale=alt.Scale(type="log")), y=y, color=color,
-                    tooltip=[x, self.metric])
-            + alt.Chart(pd.DataFrame({x: [epsilon]}))
-            .mark_rule(strokeDash=[4, 4], color="#d97706")
-            .encode(x=f"{x}:Q")
-        )  # fmt: skip
+            rules.encode(y=y, color=color)
+            + curve.encode(
+                x=alt.X(f"{x}:Q", scale=scale), y=y, color=color, tooltip=[x, self.metric]
+            )
+            + chosen.mark_rule(strokeDash=[4, 4], color="#d97706").encode(x=f"{x}:Q")
+        ).properties(height=300)
 
 
 @cache

@@ -11,7 +11,7 @@ import pandas as pd
 import streamlit as st
 
 from dashboard.session import Session, asked, telling
-from dashboard.showing import chart, table
+from dashboard.showing import table
 from dashboard.texts import text
 from network.client import NodeClient, NodeRefused, NodeUnreachable
 from network.envelope import BytesRefused
@@ -44,8 +44,9 @@ def _live(session: Session) -> None:
         down.metric(text("network.down"), states.count("down"))
         newest.metric(text("network.looked"), now[11:])
         frame = rows(found)
-        chart(picture(frame), frame, "network", text("network.map"))
-        table(frame, "domains")
+        st.markdown(f"**{text('network.map')}**")
+        st.altair_chart(picture(frame), width="stretch", key="chart-network")
+        table(frame.dropna(axis="columns", how="all"), "network")
         st.caption(text(f"network.rounds_{session.role}"))
 
 

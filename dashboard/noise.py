@@ -108,15 +108,18 @@ def picture(frame: pd.DataFrame, choice: Choice) -> alt.LayerChart:
         alt.Chart(frame)
         .mark_line(point=True)
         .encode(
-            x=alt.X(f"{epsilon}:Q", scale=alt.Scale(type="log"), title=epsilon),
+            x=alt.X(f"{epsilon}:Q", scale=alt.Scale(type="log", nice=False), title=epsilon),
             y=alt.Y(f"{size}:Q", scale=alt.Scale(type="log"), title=size),
-            color=alt.Color(f"{what}:N", title=None, legend=alt.Legend(orient="top")),
+            color=alt.Color(
+                f"{what}:N", title=None, legend=alt.Legend(orient="top", labelLimit=400)
+            ),
             strokeDash=alt.StrokeDash(f"{what}:N", legend=None),
             tooltip=[epsilon, what, alt.Tooltip(f"{size}:Q", format=".3g")],
         )
     )
     chosen = alt.Chart(pd.DataFrame({epsilon: [choice.epsilon]}))
-    return lines + chosen.mark_rule(strokeDash=[4, 4], color="#d97706").encode(x=f"{epsilon}:Q")
+    rule = chosen.mark_rule(strokeDash=[4, 4], color="#d97706").encode(x=f"{epsilon}:Q")
+    return (lines + rule).properties(height=300)
 
 
 def trial_plan(data: ct.DataSet, choice: Choice) -> ct.Plan:

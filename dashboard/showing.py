@@ -34,7 +34,13 @@ def table(
     if frame.empty:
         empty(empty_says or text("showing.empty"), next_step)
         return None
-    shown = st.dataframe(frame.head(PAGE_ROWS), hide_index=True, key=f"table-{key}", **options)
+    narrow = {"plan": st.column_config.TextColumn(width="small")}
+    shown = st.dataframe(
+        frame.head(PAGE_ROWS),
+        hide_index=True,
+        key=f"table-{key}",
+        **{"column_config": narrow, **options},
+    )
     if len(frame) > PAGE_ROWS:
         st.caption(text("showing.rows", shown=PAGE_ROWS, total=len(frame)))
     download(frame, key)
