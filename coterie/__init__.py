@@ -20,8 +20,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from coterie.auditor import Auditor
 from domains.request import PlanChange, sign_approvals_with
 from network.answers import check_syft_answers, pin_node
+from network.clip_norms import AdaptiveClip
 from network.federation import Account, Federation, FederationError, connect
-from network.program import AdaptiveClip, DataSet, Gradient, Plan, State, Sum
+from network.program import DataSet, Gradient, Plan, State, Sum
 from network.reader import install_strict_reader
 from network.tensors import SMPCTensor, Tensors, TensorShape
 from network.tls import trust

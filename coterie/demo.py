@@ -24,7 +24,7 @@ from coterie.commands.plan import federation_of, print_answers, print_quotes
 from coterie.commands.run import train_with_bar
 from coterie.home import Home
 from coterie.hub import start_hub, stop_hub
-from coterie.pages import dashboard_command
+from coterie.pages import Place, dashboard_command
 from coterie.partners import (
     add_data,
     card_of,
@@ -381,7 +381,7 @@ class Demo:
         folder = self.home.domain(name)
         start(
             f"{name}'s dashboard",
-            dashboard_command(self.home, name, None, "127.0.0.1", port),
+            dashboard_command(self.home, name, None, Place(port=port)),
             folder.path / "dashboard.pid",
             folder.path / "dashboard.log",
             "127.0.0.1",

@@ -106,6 +106,19 @@ class CoterieService(AbstractService):
         """Who this domain is and which data sets it declares. Nothing is computed from rows."""
         return json.dumps({**self.desk.card(), "version": version("coterie")})
 
+    @service_method(path="coterie.account", name="account", roles=GUEST_ROLE_LEVEL)
+    @_answering
+    def account(self, context: AuthedServiceContext) -> str:
+        """The caller's own account: email, role (owner, scientist or auditor), until when."""
+        term = self.accounts.term(str(context.credentials))
+        return json.dumps(
+            {
+                "email": self._email(context),
+                "role": role_name(context.role),
+                "until": None if term is None else term.until,
+            }
+        )
+
     @service_method(path="coterie.quote", name="quote", roles=DATA_SCIENTIST_ROLE_LEVEL)
     @_answering
     def quote(self, context: AuthedServiceContext, plan: str) -> str:
@@ -613,19 +626,18 @@ _LEDGER_PATHS = frozenset(
 )
 PATHS = {
     ServiceRole.GUEST: frozenset(
-        f"coterie.{m}" for m in ("describe", "plan", "plans", "budgets", "verify")
+        f"coterie.{m}" for m in ("account", "describe", "plan", "plans", "budgets", "verify")
     )
     | _LEDGER_PATHS
     | {"user.get_current_user", "metadata.get_metadata", "metadata"},
     ServiceRole.DATA_SCIENTIST: frozenset(
         f"coterie.{m}"
         for m in (
-            "describe", "quote", "submit", "plans", "plan", "budgets", "open", "progress",
+            "account", "describe", "quote", "submit", "plans", "plan", "budgets", "open",
+            "progress",
             "advertise", "hold", "share", "reveal", "masked", "confirm", "unmask", "finish",
-            "verify",
-            "withdraw",
-            "tensor_key", "tensor_share", "tensor_apply", "tensor_multiply",
-            "tensor_drop",
+            "verify", "withdraw",
+            "tensor_key", "tensor_share", "tensor_apply", "tensor_multiply", "tensor_drop",
         )
     )
     | {
@@ -655,6 +667,13 @@ def paths_of(role: ServiceRole) -> frozenset[str]:
     if role.value >= ServiceRole.DATA_OWNER.value:
         return frozenset(_OWNER_PATHS)
     return PATHS.get(role, frozenset())
+
+
+def role_name(role: ServiceRole) -> str:
+    """What a role is called here: 'owner', 'scientist' or 'auditor'."""
+    if role.value >= ServiceRole.DATA_OWNER.value:
+        return "owner"
+    return "scientist" if role == ServiceRole.DATA_SCIENTIST else "auditor"
 
 
 def _filter(text: str) -> EntryFilter:

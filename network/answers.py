@@ -94,10 +94,16 @@ class Seal:
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back, unread: `text` is what the seal must sign."""
+    """What came back, unread: `text` is what the seal must sign.
+
+    Attributes:
+        content: empty if it went elsewhere; see `ask`.
+        size: in bytes.
+    """
 
     status: int
     content: bytes
+    size: int
     text: bytes
     seal: str
 
@@ -124,10 +130,15 @@ def ask(
     *,
     json_body: bool = False,
     timeout: tuple[float, float] = (5.0, 600.0),
+    into: Callable[[bytes], object] | None = None,
 ) -> Answer:
     """Send a request with a nonce; the answer is bounded in size and time, and not yet trusted.
 
     Redirects aren't followed.
+
+    Args:
+        into: takes the content of an answer with status 200 part by part, at most 1 MiB each, so
+            that it needn't be held in memory. It isn't to be believed before the seal is checked.
 
     Raises:
         requests.RequestException: no answer in time.
@@ -147,12 +158,14 @@ def ask(
         allow_redirects=False,
         auth=_no_password,
     )
+    parts: list[bytes] = []
+    take = into if into is not None and response.status_code == 200 else parts.append
     with response:
-        content = _bounded(response, deadline)
+        size, answered = _taken(response, deadline, take)
     target = str(response.request.path_url).encode()
-    digests = hashlib.sha256(body).digest(), hashlib.sha256(content).digest()
-    text = _sealed_text(nonce, method, target, *digests)
-    return Answer(response.status_code, content, text, response.headers.get(SEAL, ""))
+    text = _sealed_text(nonce, method, target, hashlib.sha256(body).digest(), answered)
+    seal = response.headers.get(SEAL, "")
+    return Answer(response.status_code, b"".join(parts), size, text, seal)
 
 
 def _no_password(request: requests.PreparedRequest) -> requests.PreparedRequest:
@@ -160,16 +173,20 @@ def _no_password(request: requests.PreparedRequest) -> requests.PreparedRequest:
     return request
 
 
-def _bounded(response: requests.Response, deadline: float) -> bytes:
-    parts, size = [], 0
+def _taken(
+    response: requests.Response, deadline: float, take: Callable[[bytes], object]
+) -> tuple[int, bytes]:
+    """Hand the content over part by part: (its size, its SHA-256)."""
+    digest, size = hashlib.sha256(), 0
     for part in response.iter_content(2**20):
         size += len(part)
         if size > MAX_ANSWER_BYTES:
             raise AnswerRefused(f"The answer is longer than {MAX_ANSWER_BYTES} bytes.")
         if time.monotonic() > deadline:
             raise requests.ReadTimeout("The answer comes too slowly.")
-        parts.append(part)
-    return b"".join(parts)
+        digest.update(part)
+        take(part)
+    return size, digest.digest()
 
 
 _pins: dict[str, str] = {}

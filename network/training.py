@@ -8,8 +8,8 @@ process died is fetched again under its old attempt number; it is never computed
 import json
 import os
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from network.client import NodeClient, NodeRefused, NodeUnreachable
+from network.lines import Lines
 from network.program import Plan, State, after_release, in_own_units, noise_std
 from network.rounds import Release, RoundAborted, run_attempt, was_begun
 from policies.accounting import plan_epsilon
@@ -245,13 +246,16 @@ def progress_of(
     """What the domains have charged; up to N - tau of them may be down."""
     found: dict[str, Mapping[str, Any]] = {}
     down: list[NodeUnreachable] = []
-    with ThreadPoolExecutor(len(nodes)) as pool:
-        calls = {
-            name: pool.submit(node.stream, "progress", approved.deadline_s, plan_hash=approved.hash)
-            for name, node in nodes.items()
-        }
+    ask = {
+        name: partial(node.stream, "progress", approved.deadline_s, plan_hash=approved.hash)
+        for name, node in nodes.items()
+    }
+    with Lines() as lines:
+        calls = lines.ask(ask, approved.deadline_s)
     for name, call in calls.items():
         try:
+            if call is None:
+                raise nodes[name].too_late(approved.deadline_s)
             found[name] = json.loads(call.result())
         except NodeUnreachable as error:
             down.append(error)

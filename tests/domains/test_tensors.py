@@ -10,9 +10,10 @@ from scipy.stats import chisquare
 from network.smpc.messages import MalformedMessage, SharingRefused
 from network.smpc.tensors import Operation, fraction, read_matrix
 from policies import sensitivity
-from policies.admission import Bounds, PlanRefused, admit
+from policies.admission import PlanRefused, admit
 from policies.plan import Plan
 from policies.sensitivity import Proven, TensorRefused, root
+from policies.users import Bounds
 from tests.domains.domains_of_tensors import CLIP_NORM, ITEMS, NAMES, USERS, Domains
 
 
