@@ -117,9 +117,9 @@ def test_a_run_outlives_the_death_of_every_process(
         wire.acts["before", "south", "share"] = lambda: kill(network.home.hub / "node.pid")
         # The engine of a node is a process too; the next round starts another.
         wire.acts["after", "north", "share"] = lambda: kill_engine(network, "north")
-        code, text = scientist.run("resume", str(run))
+        code, text = scientist.run("resume", str(run), "--json")
         assert code == ExitCode.OK, text
-        assert "is finished" in text
+        assert json.loads(text[text.index("{") :])["finished"] is True
 
     network.connect()
     for name in NAMES:
