@@ -246,6 +246,7 @@ class Demo:
             f"coterie requests approve {plan_hash[:12]} --domain NAME --home {self.home.path}\n"
             f"or: {start_dashboards}",
             highlight=False,
+            soft_wrap=True,
         )
         while True:
             standing = federation.status(plan_hash)
