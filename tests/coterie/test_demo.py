@@ -71,12 +71,13 @@ def up(home: Home) -> set[str]:
     return {f"{file.parent.name} {file.stem}" for file in files if running(file) is not None}
 
 
+@pytest.mark.timeout(600)
 def test_the_demo_trains_compares_verifies_and_stays_up_if_asked(home: Home, ratings: Path) -> None:
     folder, figures = home.path.parent, home.path.parent / "figures.json"
     done = subprocess.run(
         [sys.executable, "-m", "coterie.cli", "demo", "--home", str(home.path), "--serve",
          "--data", str(ratings), "--epsilon", "4", "--json", str(figures)],
-        cwd=folder, capture_output=True, text=True, timeout=280,
+        cwd=folder, capture_output=True, text=True, timeout=580,
         env={"PYTHONPATH": str(Path(__file__).parents[2]), "PATH": "/usr/bin:/bin",
              "COLUMNS": "160", "HOME": str(folder)},
     )  # fmt: skip
