@@ -1,4 +1,4 @@
-"""Nodes and hubs that start at once: forked from a process that has imported what they import.
+"""Processes that start at once: forked from one that has imported what they import.
 
 Importing Syft takes seconds and the tests start some thirty nodes. The nursery runs the very
 module that `coterie domain up` would run, with the same arguments, environment, log and lock; only
@@ -16,7 +16,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from coterie import processes
 
@@ -57,9 +57,18 @@ class Nursery:
         """In place of `coterie.processes._launch`."""
         if tuple(command[:2]) not in {("-m", server) for server in SERVERS}:
             return self._start(command, log, held)
-        message = {"command": list(command[1:]), "environment": processes._environment()}
+        return self.run(command[1:], log, held, environment=processes._environment())
+
+    def run(self, command: Sequence[str], *files: int, environment: Mapping[str, str]) -> "Forked":
+        """Run a module as `python -m` does.
+
+        Args:
+            command: the module's name and its arguments.
+            files: what it writes to first, then what it inherits.
+        """
+        message = json.dumps({"command": list(command), "environment": dict(environment)})
         with self._turn, _Adopting():
-            socket.send_fds(self._line, [json.dumps(message).encode()], (log, held))
+            socket.send_fds(self._line, [message.encode()], files)
             return Forked(int(self._line.recv(32)))
 
     def close(self) -> None:
@@ -86,7 +95,7 @@ class _Adopting:
 
 
 class Forked:
-    """A started server, as much of `subprocess.Popen` as its starter needs."""
+    """A started process, as much of `subprocess.Popen` as its starter needs."""
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
@@ -97,6 +106,9 @@ class Forked:
         except ChildProcessError:
             return 0
         return os.waitstatus_to_exitcode(status) if ended else None
+
+    def wait(self) -> int:
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
     def kill(self) -> None:
         os.kill(self.pid, signal.SIGKILL)
@@ -111,11 +123,11 @@ def _import_all() -> None:
     gc.enable()
 
 
-def _serve(message: dict, log: int, held: int) -> None:
+def _become(message: dict, output: int) -> None:
     os.setsid()
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
     os.environ.clear()
     os.environ.update(message["environment"])
     sys.argv = message["command"]
@@ -141,7 +153,7 @@ def _orphan() -> int | None:
 
 
 def main() -> None:
-    """Fork a server for each message on the line, until it closes."""
+    """Fork a process for each message on the line, until it closes."""
     line = socket.socket(fileno=os.dup(0))
     _import_all()
     while True:
@@ -151,7 +163,7 @@ def main() -> None:
         child = _orphan()
         if child is None:
             line.close()
-            return _serve(json.loads(content), *files)
+            return _become(json.loads(content), files[0])
         line.send(str(child).encode())
         for file in files:
             os.close(file)
