@@ -35,7 +35,7 @@ _FLOWER_APP = """
 name = "round"
 version = "1.0.0"
 license = { file = "LICENSE" }
-dependencies = []
+dependencies = ["flwr>=1.41.0"]
 
 [tool.flwr.app]
 publisher = "benchmark"
@@ -122,7 +122,9 @@ def flower(python: str, folder: Path, size: int, rounds: int) -> dict[str, float
         for port in nodes:
             supernode = (str(programs / "flower-supernode"), *at, str(port))
             stack.enter_context(peer.running(*supernode, "--superlink", f"127.0.0.1:{link}"))
-        stack.enter_context(peer.running(str(programs / "flwr"), "run", str(app), "here"))
+        started = stack.enter_context(peer.running(str(programs / "flwr"), "run", str(app), "here"))
+        if started.wait(_WAIT_S):
+            raise SystemExit((folder / "log").read_text()[-3000:])
         return peer.medians()
 
 
