@@ -73,7 +73,7 @@ def _dealer(plan: Plan) -> list[str]:
     if plan.dealer is None:
         return []
     return [
-        f"SECRET PRODUCTS, with triples dealt by {_visible(plan.dealer.name)} ({plan.dealer.key}).",
+        f"SECRET PRODUCTS, with triples dealt by {visible(plan.dealer.name)} ({plan.dealer.key}).",
         "  You trust that it colludes with nobody: together with the scientist or the hub it could "
         "read totals without noise.",
         "  A dealer who deals false triples is caught. You also trust every partner's node to "
