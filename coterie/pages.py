@@ -67,9 +67,10 @@ def hub_dashboard_command(
 ) -> list[str]:
     """Arguments after the Python interpreter that serve the dashboard of the hub's directory.
 
-    The certificates of HOME/certificates are taken as those of the nodes of these names.
+    The certificates of HOME/certificates are taken as those of the nodes of these names, and the
+    runs of HOME/scientist/runs are shown to the scientist whose plans they are.
     """
-    options = ["--hub", hub, "--certificates", str(home.certificates)]
+    options = ["--hub", hub, "--certificates", str(home.certificates), "--runs", str(home.runs)]
     if hub_certificate is not None:
         options += ["--hub-certificate", str(hub_certificate)]
     return [*_streamlit(place), *options]

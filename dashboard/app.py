@@ -28,9 +28,9 @@ from dashboard.texts import choose_language, text
 from network.hub import directory
 
 PAGES: Mapping[Role, tuple[str, ...]] = {
-    "owner": ("requests", "request", "budgets", "policy", "ledger", "account"),
-    "scientist": ("account",),
-    "auditor": ("account",),
+    "owner": ("requests", "request", "budgets", "policy", "ledger", "network", "account"),
+    "scientist": ("datasets", "quote", "plans", "run", "comparison", "network", "account"),
+    "auditor": ("ledgers", "entries", "report", "network", "account"),
 }
 """Each role's pages in the order of the menu: modules of this room with `draw(session)`."""
 
@@ -40,10 +40,19 @@ HIDDEN = frozenset({"request"})
 ICONS = {
     "account": ":material/person:",
     "budgets": ":material/savings:",
+    "comparison": ":material/compare_arrows:",
+    "datasets": ":material/database:",
+    "entries": ":material/list_alt:",
     "ledger": ":material/receipt_long:",
+    "ledgers": ":material/verified_user:",
+    "network": ":material/hub:",
+    "plans": ":material/assignment:",
     "policy": ":material/gavel:",
+    "quote": ":material/tune:",
+    "report": ":material/summarize:",
     "request": ":material/fact_check:",
     "requests": ":material/inbox:",
+    "run": ":material/monitoring:",
 }
 
 

@@ -20,6 +20,7 @@ class Options:
         hub: the hub's address; None: this is one domain's dashboard.
         hub_certificate: file of the certificate that the hub shows.
         certificates: folder of NAME.pem, the certificates that the directory's nodes show.
+        runs: folder of this machine's runs, for its scientist: only her own plans' are shown.
         hours: how long a session lasts at most.
         idle_minutes: how long a session lasts without a click.
     """
@@ -31,6 +32,7 @@ class Options:
     hub: str | None
     hub_certificate: Path | None
     certificates: Path | None
+    runs: Path | None
     hours: float
     idle_minutes: float
 
@@ -61,6 +63,7 @@ def read_options(arguments: Sequence[str]) -> Options:
     parser.add_argument("--certificate", type=Path, help="file of the node's certificate")
     parser.add_argument("--hub-certificate", type=Path, help="file of the hub's certificate")
     parser.add_argument("--certificates", type=Path, help="folder of NAME.pem, by domain")
+    parser.add_argument("--runs", type=Path, help="folder of this machine's runs")
     parser.add_argument("--hours", type=float, default=8.0, help="how long a session lasts")
     parser.add_argument(
         "--idle-minutes", type=float, default=30.0, help="how long one lasts without a click"

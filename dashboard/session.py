@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import streamlit as st
@@ -46,6 +47,7 @@ class Session:
         opened: when she signed in, UTC.
         expires: when she must sign in again, UTC.
         hub: whose directory was asked; None: this is one domain's dashboard.
+        runs: folder of the runs of the machine that shows these pages; None: it has none.
     """
 
     nodes: Mapping[str, NodeClient]
@@ -55,6 +57,7 @@ class Session:
     opened: datetime
     expires: datetime
     hub: str | None = None
+    runs: Path | None = None
 
     @property
     def node(self) -> NodeClient:
@@ -112,6 +115,7 @@ def sign_in(
         opened=now,
         expires=now + timedelta(hours=options.hours),
         hub=options.hub,
+        runs=options.runs,
     )
     st.session_state[_SESSION], st.session_state[_SEEN] = session, now
     return session

@@ -67,12 +67,14 @@ def as_csv(frame: pd.DataFrame) -> bytes:
     return harmless.to_csv(index=False).encode("utf-8-sig")
 
 
-def chart(drawn: alt.Chart | alt.LayerChart, frame: pd.DataFrame, key: str, title: str) -> None:
-    """A chart under its title, with the table of its figures behind it."""
+def chart(
+    drawn: alt.Chart | alt.LayerChart, frame: pd.DataFrame, key: str, title: str, **options: Any
+) -> Any:
+    """A chart under its title, with the table of its figures behind it; returns as `table`."""
     st.markdown(f"**{title}**")
     st.altair_chart(drawn, width="stretch", key=f"chart-{key}")
     with st.expander(text("showing.behind", title=title), icon=":material/table:"):
-        table(frame, key)
+        return table(frame, key, **options)
 
 
 def amount(value: float | None, unit: str = "") -> str:

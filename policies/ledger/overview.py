@@ -24,6 +24,7 @@ from policies.ledger.budgets import (
     read_events,
 )
 from policies.ledger.chain import Entry
+from policies.ledger.cosigned import newest_held, newest_signed
 from policies.ledger.database import Database
 from policies.ledger.errors import LedgerError
 from policies.ledger.tables import (
@@ -249,6 +250,11 @@ class Overview:
                 ({name: getattr(row, name) for name in said} for row in rows),
                 key=lambda each: (each["size"], each["witness"]),
             )
+
+    def cosigned(self) -> dict[str, list[dict[str, Any]]]:
+        """The newest heads only: `signed` by peers under this ledger, `held` here of theirs."""
+        with self._database.reading() as session:
+            return {"signed": newest_signed(session), "held": newest_held(session)}
 
 
 @dataclass
