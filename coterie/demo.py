@@ -246,6 +246,7 @@ class Demo:
             f"coterie requests approve {plan_hash[:12]} --domain NAME --home {self.home.path}\n"
             f"or: {start_dashboards}",
             highlight=False,
+            soft_wrap=True,
         )
         while True:
             standing = federation.status(plan_hash)
@@ -373,7 +374,9 @@ class Demo:
             ):
                 console.print(f"{name}  {what}: {where}", highlight=False, soft_wrap=True)
         console.print(
-            f"Stop them: coterie domain stop NAME --home {self.home.path}", soft_wrap=True
+            f"Stop each node and its dashboard: coterie domain stop NAME --home {self.home.path}; "
+            f"the hub: coterie hub stop --home {self.home.path}",
+            soft_wrap=True,
         )
 
     def _start_dashboard(self, name: str) -> str:
@@ -391,12 +394,8 @@ class Demo:
         return f"http://127.0.0.1:{port}"
 
     def _stop_all(self) -> None:
-        from coterie.processes import stop
-
         for name in self.home.domains():
-            folder = self.home.domain(name)
-            stop(f"{name}'s dashboard", folder.path / "dashboard.pid")
-            if folder.settings_file.exists():
+            if self.home.domain(name).settings_file.exists():
                 stop_domain(self.home, name)
         if running(self.home.hub / "node.pid") is not None:
             stop_hub(self.home)

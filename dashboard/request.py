@@ -192,6 +192,7 @@ def _cost(case: Case) -> None:
         return
     chart(bar(rows), rows, "cost", text("request.cost_title"))
     st.write(plain(case.cost()))
+    st.caption(text("request.cost_about"))
 
 
 def _rules(case: Case) -> None:

@@ -42,10 +42,13 @@ from network.smpc.agreement import agreement_of
 from network.smpc.ckks.messages import read_residues
 from network.smpc.messages import PART_BYTES, MalformedMessage, Receipt, SharingRefused
 from network.smpc.ring import RingError
+from network.smpc.sharing import TensorKey
+from network.smpc.tensors import Operation, read_matrix
 from policies.accounting import ADJACENCY
 from policies.ledger import EntryFilter, LedgerError
 from policies.ledger.heads import Cosignature
 from policies.plan import Plan, PlanUnreadable
+from policies.sensitivity import TensorRefused
 
 _log = structlog.get_logger("coterie.service")
 _REFUSALS = (
@@ -60,6 +63,7 @@ _REFUSALS = (
     RingError,
     RoundRefused,
     SharingRefused,
+    TensorRefused,
 )
 
 
@@ -246,14 +250,22 @@ class CoterieService(AbstractService):
     @service_method(path="coterie.advertise", name="advertise", roles=DATA_SCIENTIST_ROLE_LEVEL)
     @_answering
     def advertise(
-        self, context: AuthedServiceContext, plan_hash: str, step: str, release: int, attempt: int
+        self,
+        context: AuthedServiceContext,
+        plan_hash: str,
+        step: str,
+        release: int,
+        attempt: int,
+        tensor: str = "",
     ) -> str:
         """Fresh ephemeral keys for one attempt, signed by this node.
+
+        `tensor`: NAME/LENGTH of what a kept step's release reveals.
 
         Also the sizes of the peers' ledger heads it holds, and the digest of the state it holds.
         """
         self._own_plan(context, plan_hash)
-        advert, held = self.participation.advertise(plan_hash, step, release, attempt)
+        advert, held = self.participation.advertise(plan_hash, step, release, attempt, tensor)
         state = self.participation.held_state(plan_hash)
         return json.dumps({"advert": advert.to_dict(), "held": held, "state": state})
 
@@ -409,6 +421,65 @@ class CoterieService(AbstractService):
             self.participation.unmask(plan_hash, step, release, attempt, parsed, signed, *more)
         )
         return answer if isinstance(answer, np.ndarray) else json.dumps(answer)
+
+    @service_method(path="coterie.tensor_key", name="tensor_key", roles=DATA_SCIENTIST_ROLE_LEVEL)
+    @_answering
+    def tensor_key(
+        self, context: AuthedServiceContext, plan_hash: str, step: str, number: int
+    ) -> str:
+        """This node's fresh key for sharing a kept step's sum, which `number` tells from others."""
+        self._own_plan(context, plan_hash)
+        with self.participation.tensors(plan_hash) as tensors:
+            return json.dumps(tensors.key(step, number).to_dict())
+
+    @service_method(
+        path="coterie.tensor_share", name="tensor_share", roles=DATA_SCIENTIST_ROLE_LEVEL
+    )
+    @_answering
+    def tensor_share(
+        self,
+        context: AuthedServiceContext,
+        plan_hash: str,
+        step: str,
+        number: int,
+        keys: str,
+        state: np.ndarray,
+    ) -> str:
+        """Compute a kept step's sum, keep a share of it, and answer the tensors' names.
+
+        `state`: safetensors as bytes.
+        """
+        self._own_plan(context, plan_hash)
+        parsed = [TensorKey.from_dict(key) for key in _json_list(keys)]
+        with self.participation.tensors(plan_hash) as tensors:
+            return json.dumps(tensors.share(step, number, parsed, _bytes_of(state)))
+
+    @service_method(
+        path="coterie.tensor_apply", name="tensor_apply", roles=DATA_SCIENTIST_ROLE_LEVEL
+    )
+    @_answering
+    def tensor_apply(
+        self, context: AuthedServiceContext, plan_hash: str, operation: str, matrix: np.ndarray
+    ) -> str:
+        """Make a tensor of others by a public-linear map; answers its name and what is proven.
+
+        `matrix`: little-endian int64 as bytes, or none.
+        """
+        self._own_plan(context, plan_hash)
+        asked = Operation.read(operation)
+        _bytes_of(matrix)
+        with self.participation.tensors(plan_hash) as tensors:
+            name = tensors.apply(asked, read_matrix(matrix, asked.shape))
+            return json.dumps({"name": name, "proven": tensors.tensor(name).proven.to_json()})
+
+    @service_method(path="coterie.tensor_drop", name="tensor_drop", roles=DATA_SCIENTIST_ROLE_LEVEL)
+    @_answering
+    def tensor_drop(self, context: AuthedServiceContext, plan_hash: str, names: str) -> str:
+        """Forget tensors."""
+        self._own_plan(context, plan_hash)
+        with self.participation.tensors(plan_hash) as tensors:
+            tensors.drop([str(name) for name in _json_list(names)])
+        return "dropped"
 
     @service_method(path="coterie.finish", name="finish", roles=DATA_SCIENTIST_ROLE_LEVEL)
     @_answering
@@ -619,6 +690,7 @@ PATHS = {
             "progress",
             "advertise", "hold", "share", "reveal", "masked", "confirm", "unmask", "finish",
             "verify", "withdraw", "tell",
+            "tensor_key", "tensor_share", "tensor_apply", "tensor_multiply", "tensor_drop",
         )
     )
     | {

@@ -11,8 +11,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from network.client import NodeClient, NodeUnreachable, log_in
 from network.program import DataSet, Plan
+from network.tensors import Tensors
 from network.tls import trust
-from network.training import Progress, Run, train
+from network.training import Progress, Run, open_run, train
 from policies.approvals import create_owner_key, load_owner_key, sign_submission
 from policies.plan import Plan as ApprovablePlan
 from policies.plan import RosterEntry
@@ -93,6 +94,7 @@ class Federation:
             users=sum(f["users"] for f in facts.values()),
             catalogue=first["catalogue"],
             public=first["public"],
+            users_at_one=max(f["users"] for f in facts.values()),
         )
 
     def bind(self, plan: Plan) -> ApprovablePlan:
@@ -178,6 +180,19 @@ class Federation:
         approvable = self.bind(plan)
         target = folder or Path("runs") / approvable.hash[:16]
         return train(self.nodes, plan, approvable, target, on_progress or (lambda _: None))
+
+    def tensors(self, plan: Plan, folder: Path | None = None) -> Tensors:
+        """What an approved plan keeps in shares among its domains; see `Tensors`.
+
+        Args:
+            folder: where transcripts of what is revealed are kept; default runs/HASH.
+
+        Raises:
+            NotApproved: an owner has not approved; says who, and why if denied.
+        """
+        approvable = self.bind(plan)
+        open_run(self.nodes, approvable)
+        return Tensors(self.nodes, plan, approvable, folder or Path("runs") / approvable.hash[:16])
 
     def _everywhere(self, method: str, **arguments: Any) -> dict[str, str]:
         with ThreadPoolExecutor(max(1, len(self.nodes))) as pool:

@@ -220,7 +220,7 @@ class OwnerPolicy(_Rules):
         """
         try:
             return cls.model_validate(tomllib.loads(text))
-        except tomllib.TOMLDecodeError as error:
+        except (tomllib.TOMLDecodeError, RecursionError) as error:
             raise OwnerPolicyError(f"{where} isn't TOML: {error}") from error
         except ValidationError as error:
             raise OwnerPolicyError(f"{where}: {_first_problem(error)}") from error
