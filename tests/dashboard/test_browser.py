@@ -4,6 +4,7 @@ Screenshots of every page, light and dark, go to the folder named by COTERIE_SCR
 """
 
 import json
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,8 @@ def owner(browser: Any, dashboard: tuple[str, Line], network: Network, pictures:
 
 
 def submitted(network: Network, purpose: str, epsilon: float = 0.2) -> str:
-    plan = counting_plan(network.federation.data("interactions"), purpose, epsilon)
+    once = f"{purpose} ({secrets.token_hex(3)})"
+    plan = counting_plan(network.federation.data("interactions"), once, epsilon)
     network.federation.submit(plan)
     return network.federation.bind(plan).hash
 
@@ -142,7 +144,7 @@ def test_hostile_words_names_and_sources_stay_harmless_and_readable(
     owner: Visitor, network: Network
 ) -> None:
     plan = network.federation.bind(
-        counting_plan(network.federation.data("interactions"), HOSTILE, 0.2)
+        counting_plan(network.federation.data("interactions"), HOSTILE + secrets.token_hex(3), 0.2)
     )
     step = plan.steps[0].model_copy(update={"source": SOURCE})
     hostile = plan.model_copy(update={"name": LONG_NAME, "steps": (step,)})
