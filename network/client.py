@@ -35,6 +35,8 @@ LOGIN_TIMEOUT_S = 60.0
 _TRIES_WHEN_BUSY = 5
 _KEPT_IDLE_S = 2.0
 """A node closes a connection that was idle for 5 s; a call must not meet that."""
+_MAX_LOGIN_BYTES = 2**16
+"""Of a node's metadata, or of its answer to a login."""
 
 
 class NodeUnreachable(Exception):
@@ -275,6 +277,7 @@ def _asked(
                 body,
                 json_body=json_body,
                 timeout=(CONNECT_TIMEOUT_S, LOGIN_TIMEOUT_S),
+                most=_MAX_LOGIN_BYTES,
             )
     except requests.RequestException as error:
         raise NodeUnreachable(name, url, _why(error)) from None

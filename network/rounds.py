@@ -55,6 +55,8 @@ from network.smpc.transcript import verify_transcript, write_transcript
 from policies.plan import Plan
 
 _BEGUN = "begun.json"
+_TENSOR = "tensor"
+"""In it, the name of the tensor that an attempt revealed."""
 _GRACE_S = 0.5
 """After the plan's deadline, for what was answered just in time."""
 
@@ -98,18 +100,20 @@ def run_attempt(
     attempt: int,
     state: bytes,
     folder: Path,
+    tensor: str = "",
 ) -> Release:
     """Run one attempt of one release, or go on with one whose masked inputs were charged.
 
     Args:
         folder: of the run; the attempt is kept in `attempt_folder`. What was begun there is taken
             up again: every domain gives the answers it gave.
+        tensor: what a kept step's release reveals, as in `Context`.
 
     Raises:
         RoundAborted: too few domains are left. Take the next attempt number.
     """
     kept = attempt_folder(folder, step, release, attempt)
-    agreement = agreement_of(plan, step, release, attempt)
+    agreement = agreement_of(plan, step, release, attempt, tensor)
     kind = _Call if plan.aggregation == "smpc" else _CkksCall
     with Lines() as lines:
         call = kind(nodes, lines, agreement, state, plan.deadline_s, kept)
@@ -125,6 +129,16 @@ def run_attempt(
 def was_begun(folder: Path, step: str, release: int, attempt: int) -> bool:
     """Whether the messages are kept without which an attempt can't be taken up again."""
     return (attempt_folder(folder, step, release, attempt) / _BEGUN).exists()
+
+
+def was_opened(folder: Path, step: str, release: int, attempt: int) -> bool:
+    """Whether a run's folder keeps the whole transcript of an attempt."""
+    return (attempt_folder(folder, step, release, attempt) / "messages.json").exists()
+
+
+def tensor_of(folder: Path, step: str, release: int, attempt: int) -> str:
+    """Which tensor an attempt was begun to reveal, as in `Context`; empty: none."""
+    return _tensor_of(attempt_folder(folder, step, release, attempt))
 
 
 def attempt_folder(folder: Path, step: str, release: int, attempt: int) -> Path:
@@ -144,7 +158,8 @@ def verify_rounds(plan: Plan, folder: Path) -> list[tuple[str, int, int]]:
     checked = []
     for kept in sorted((folder / "rounds").glob("*/messages.json")):
         step, release, attempt = kept.parent.name.rsplit("-", 2)
-        agreement = agreement_of(plan, step, int(release), int(attempt))
+        tensor = _tensor_of(kept.parent)
+        agreement = agreement_of(plan, step, int(release), int(attempt), tensor)
         verify = verify_transcript if plan.aggregation == "smpc" else verify_ckks_transcript
         verify(agreement, kept.parent)
         checked.append((step, int(release), int(attempt)))
@@ -229,6 +244,8 @@ class _Call:
         begun = coordinator.begin() if found is None else Begun.from_dict(found)
         if found is None:
             _write_begun(self._kept, begun.to_dict(), self.heads)
+        if self.agreement.context.tensor:
+            (self._kept / _TENSOR).write_text(self.agreement.context.tensor)
         opened = coordinator.finish(begun)
         write_transcript(self._kept, self.agreement, opened.transcript, opened.total)
         return opened.total, opened.survivors
@@ -305,7 +322,8 @@ class _Call:
 
     def _arguments(self, phase: str, name: str, argument: Any) -> dict[str, Any]:
         if phase == "advertise":
-            return {}
+            tensor = self.agreement.context.tensor
+            return {"tensor": tensor} if tensor else {}
         said = json.dumps([message.to_dict() for message in argument])
         if phase == "share":
             held = json.dumps(self.heads.held_of(name))
@@ -377,6 +395,11 @@ class _CkksCall(_Call):
         if phase == "unmask":
             return None if isinstance(answer, str) else unpack_opening(self.agreement, answer)
         return super()._read(phase, name, answer)
+
+
+def _tensor_of(kept: Path) -> str:
+    file = kept / _TENSOR
+    return file.read_text() if file.exists() else ""
 
 
 def _part(said: Any, key: str, kind: type) -> Any:

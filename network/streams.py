@@ -122,7 +122,7 @@ def write_call(
     return b"".join((prefix, head, carried))
 
 
-def read_head(begun: bytes) -> StreamCall | None:
+def read_head(begun: bytes | bytearray) -> StreamCall | None:
     """The call that a message begins with, or None while its head isn't complete.
 
     Raises:

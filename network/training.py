@@ -107,7 +107,7 @@ def train(
     on_progress: Callable[[Progress], None],
 ) -> Run:
     """See `Federation.train`."""
-    _open(nodes, approved)
+    open_run(nodes, approved)
     run = load_run(folder, approved, plan)
     try:
         for index, (step, release) in enumerate(approved.schedule(), start=1):
@@ -147,7 +147,7 @@ def load_run(folder: Path, approved: ApprovablePlan, plan: Plan) -> Run:
     return Run(approved.hash, folder, state, history, kept["finished"])
 
 
-def _open(nodes: Mapping[str, NodeClient], approved: ApprovablePlan) -> None:
+def open_run(nodes: Mapping[str, NodeClient], approved: ApprovablePlan) -> None:
     """Collect every owner's signature and hand all of them to every node."""
     standing = {
         name: json.loads(node.call("plan", plan_hash=approved.hash)) for name, node in nodes.items()
@@ -172,7 +172,7 @@ def _release(
     definition, author = approved.step(step_name), plan.step(step_name)
     before = {name: asdict(node.traffic) for name, node in nodes.items()}
     payload = _pack(run.state, definition)
-    progress = _progress(nodes, approved)
+    progress = progress_of(nodes, approved)
     with ThreadPoolExecutor(1) as pool:
         # Losses take longer to compose than most steps of a round; the domains work meanwhile. The
         # accountant keeps what it computed, so that it is there when the attempt is known.
@@ -212,16 +212,9 @@ def _open_release(
     """The total, from an attempt that enough domains charged already if it can still be opened.
 
     Args:
-        found: what every domain has charged, from `_progress`.
+        found: what every domain has charged, from `progress_of`.
     """
-    attempts: dict[int, list[str]] = {}
-    for name, progress in found.items():
-        if progress["status"] == "closed":
-            # Others could go on without this domain, but its owner's partners should know first.
-            raise RunInterrupted(f"{name}'s part of this plan has ended: {progress['reason']}")
-        for s, r, number, state in progress["attempts"]:
-            if (s, r) == (step, release):
-                attempts.setdefault(number, []).append(state)
+    attempts = charged_attempts(found, step).get(release, {})
     last = max(attempts, default=-1)
     charged = attempts.get(last, []).count("charged")
     if charged >= approved.threshold and was_begun(run.folder, step, release, last):
@@ -234,7 +227,29 @@ def _open_release(
     return number, run_attempt(nodes, approved, step, release, number, payload, run.folder)
 
 
-def _progress(
+def charged_attempts(
+    found: Mapping[str, Mapping[str, Any]], step: str
+) -> dict[int, dict[int, list[str]]]:
+    """The states of a step's attempts at every domain, by release and attempt.
+
+    Args:
+        found: from `progress_of`.
+
+    Raises:
+        RunInterrupted: a domain's part of the plan has ended.
+    """
+    attempts: dict[int, dict[int, list[str]]] = {}
+    for name, progress in found.items():
+        if progress["status"] == "closed":
+            # Others could go on without this domain, but its owner's partners should know first.
+            raise RunInterrupted(f"{name}'s part of this plan has ended: {progress['reason']}")
+        for s, release, number, state in progress["attempts"]:
+            if s == step:
+                attempts.setdefault(release, {}).setdefault(number, []).append(state)
+    return attempts
+
+
+def progress_of(
     nodes: Mapping[str, NodeClient], approved: ApprovablePlan
 ) -> dict[str, Mapping[str, Any]]:
     """What the domains have charged; up to N - tau of them may be down."""

@@ -82,6 +82,12 @@ def apply(elements: Elements, masks: Sequence[Mask]) -> bytes:
     return digest.digest()
 
 
+def keystream(key: bytes, words: int) -> Elements:
+    """The first words of a mask's keystream: uint64 [words]. The key is used for this alone."""
+    found: Elements = np.frombuffer(_stream(key).update(bytes(8 * words)), "<u8")
+    return found
+
+
 def digest_of(elements: Elements | FramedFile) -> bytes:
     """BLAKE3 of the elements' little-endian words, 32 bytes."""
     digest = blake3()

@@ -43,6 +43,7 @@ _NAME_BYTES = 64
 _COUNTER_LIMIT = 2**32
 RECEIPT_BYTES = 2**16
 """No receipt is longer as JSON."""
+_TENSOR = "([0-9a-f]{64}/[0-9]{1,9})?"
 
 
 class SharingRefused(Exception):
@@ -71,6 +72,7 @@ class Context:
         step: name of the plan's step, 1 to 64 bytes of UTF-8.
         release: index of the release within the step, from 0.
         attempt: index of the attempt at that release, from 0.
+        tensor: the tensor that is revealed, as `NAME/LENGTH`; empty where the step's own total is.
 
     Raises:
         ValueError: a field is out of these bounds.
@@ -80,6 +82,7 @@ class Context:
     step: str
     release: int
     attempt: int
+    tensor: str = ""
 
     def __post_init__(self) -> None:
         if not isinstance(self.plan_hash, str) or not re.fullmatch("[0-9a-f]{64}", self.plan_hash):
@@ -88,6 +91,8 @@ class Context:
         for name, value in (("release", self.release), ("attempt", self.attempt)):
             if type(value) is not int or not 0 <= value < _COUNTER_LIMIT:
                 raise ValueError(f"{name} must be an integer from 0 to {_COUNTER_LIMIT - 1}")
+        if not isinstance(self.tensor, str) or not re.fullmatch(_TENSOR, self.tensor):
+            raise ValueError("a tensor is named by 64 lower-case hex digits, '/' and its length")
 
     @property
     def bytes(self) -> bytes:
@@ -98,7 +103,13 @@ class Context:
             self.step.encode(),
             self.release.to_bytes(4, "big"),
             self.attempt.to_bytes(4, "big"),
+            *([self.tensor.encode()] if self.tensor else []),
         )
+
+    @property
+    def tensor_length(self) -> int | None:
+        """How many elements the tensor has, if one is revealed."""
+        return int(self.tensor.partition("/")[2]) if self.tensor else None
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,8 @@ _MAGIC = {32: b"Z32\x01", 64: b"Z64\x01"}
 _HEADER = struct.Struct("<4sQ")
 _NARROWED_AT_A_TIME = 2**16
 HEADER_BYTES = _HEADER.size
+_DIGIT_BITS = 22
+_EXACT_TERMS = 512
 MAX_LENGTH = 2**28
 """Most elements one frame may announce (2 GiB of 64-bit words)."""
 
@@ -174,6 +176,35 @@ def pieces(source: Elements | FramedFile, size: int) -> Iterator[Elements]:
             if file.readinto(piece.view(np.uint8).data) != piece.nbytes:
                 raise RingError(f"{source.path.name} ends before its {source.length} elements")
             yield piece
+
+
+def matmul(x: Elements, y: Elements) -> Elements:
+    """The product of two matrices, or of a matrix and a vector, modulo 2^64.
+
+    Each element is cut into digits of 22 bits, whose products are exact in float64: below
+    2^44 * 512 = 2^53. So six products of floats, by BLAS, stand for one that numpy has no fast
+    code for.
+
+    Args:
+        x, y: uint64 of one or two axes.
+
+    Returns:
+        uint64 of shape x.shape[:-1] + y.shape[1:].
+    """
+    total = np.zeros(x.shape[:-1] + y.shape[1:], np.uint64)
+    for begin in range(0, x.shape[-1], _EXACT_TERMS):
+        left = _digits(x[..., begin : begin + _EXACT_TERMS])
+        right = _digits(y[begin : begin + _EXACT_TERMS])
+        for i, j in ((0, 0), (0, 1), (1, 0), (0, 2), (1, 1), (2, 0)):
+            product = (left[i] @ right[j]).astype(np.uint64)
+            total += product << np.uint64(_DIGIT_BITS * (i + j))
+    return total
+
+
+def _digits(elements: Elements) -> list[NDArray[np.float64]]:
+    mask = np.uint64(2**_DIGIT_BITS - 1)
+    shifts = (np.uint64(_DIGIT_BITS * place) for place in range(3))
+    return [((elements >> shift) & mask).astype(np.float64) for shift in shifts]
 
 
 def word(bits: int) -> np.dtype:

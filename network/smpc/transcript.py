@@ -39,13 +39,13 @@ from network.smpc.messages import (
     confirmation_message,
     is_signed,
     members_of,
-    pair_info,
     seed_digest,
     self_info,
     share_digest,
     transcript_hash,
     unmasking_message,
 )
+from network.smpc.sharing import pair_masks
 
 _MESSAGES = "messages.json"
 _TOTAL = "total.ring"
@@ -288,9 +288,6 @@ def _between(
     heard: bytes, dropped: str, key: EphemeralKey, survivors: Mapping[str, bytes]
 ) -> list[Mask]:
     """What survivors added for a dropped member, to be taken away."""
-    masks = []
-    for name, public_key in survivors.items():
-        agreed = key.agree(public_key)
-        masks.append(Mask(mask_key(agreed, pair_info(heard, dropped, name)), name < dropped))
+    masks = pair_masks(heard, dropped, key, survivors)
     key.erase()
     return masks
