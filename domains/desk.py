@@ -12,7 +12,12 @@ from typing import Any
 from domains.dataset import PrivateDataset
 from domains.folder import DomainSettings, Peer, write_private
 from domains.participation import Participation, read_model
-from policies.accounting import ADJACENCY, epsilon_at_every_partner, plan_epsilon
+from policies.accounting import (
+    ADJACENCY,
+    RenyiFilter,
+    epsilon_at_every_partner,
+    plan_epsilon,
+)
 from policies.admission import PlanRefused, admit
 from policies.approvals import Approval, validity, verify_submission
 from policies.canonical import sha256_hex
@@ -344,7 +349,7 @@ class Desk:
         """The rules once more, since others may have been approved since it was submitted."""
         dataset = self.dataset(plan.dataset)
         record = next(r for r in self.ledger.plans() if r.plan_hash == plan.hash)
-        refusals, _, _ = self._judge(plan, dataset, record.scientist, offers=False)
+        refusals, _, _ = self._judge(plan, dataset, record.scientist)
         closed = dataset.policy.closed()
         for refusal in [*refusals, *([asdict(closed)] if closed else [])]:
             raise DeskRefused(f"{refusal['rule']}: {refusal['message']}")
@@ -408,8 +413,9 @@ class Desk:
 
     def _has_room(self, envelope: Envelope, plan: Plan, past: Sequence[Commitment]) -> bool:
         under = self._under(envelope)
-        held = tuple(event for each in past if each.plan_hash in under for event in each.events)
-        limit = Limit("envelope", "", envelope.total_epsilon, envelope.delta, held)
+        held = tuple((each.events, each.partners) for each in past if each.plan_hash in under)
+        accountant = RenyiFilter(envelope.delta)
+        limit = Limit("envelope", "", envelope.total_epsilon, accountant, held)
         return len(under) < envelope.plans and limit.fits(plan.events())
 
     def _under(self, envelope: Envelope) -> set[str]:
@@ -566,7 +572,7 @@ class Desk:
         if refused and offers:
             found = nearest_plans(plan, lambda other: self._fits(other, dataset, limits))
         return (
-            [asdict(self._with_offer(each, [o.text for o in found])) for each in refused],
+            [asdict(self._told(each, plan, [o.text for o in found])) for each in refused],
             [asdict(each) for each in broken if not dataset.policy.decides(each)],
             [{"how": offer.how, "text": offer.text} for offer in found],
         )
@@ -574,7 +580,8 @@ class Desk:
     def _limits(self, plan: Plan, dataset: PrivateDataset, account: str) -> list[Limit]:
         population = dataset.declaration.population
         past = [c for c in self.ledger.commitments(population) if c.plan_hash != plan.hash]
-        return limits_of(dataset.policy, past, population, account, plan.dataset)
+        accountant = self.ledger.accountant(population)
+        return limits_of(dataset.policy, past, population, account, plan.dataset, accountant)
 
     def _broken(
         self, plan: Plan, dataset: PrivateDataset, limits: Sequence[Limit]
@@ -587,7 +594,7 @@ class Desk:
             operations_of(plan),
             model_of(plan),
         )
-        over = (limit.check(plan.events()) for limit in limits)
+        over = (limit.check(plan.events(), len(plan.roster)) for limit in limits)
         return [*dataset.policy.check(facts), *(each for each in over if each is not None)]
 
     def _fits(self, plan: Plan, dataset: PrivateDataset, limits: Sequence[Limit]) -> bool:
@@ -601,10 +608,16 @@ class Desk:
         broken = self._broken(plan, dataset, ())
         return not any(dataset.policy.decides(each) for each in broken)
 
-    def _with_offer(self, refusal: Refusal, offers: Sequence[str]) -> Refusal:
-        if not offers:
-            return refusal
-        return Refusal(refusal.rule, f"{refusal.message}\nA plan that fits: {'; or '.join(offers)}")
+    def _told(self, refusal: Refusal, plan: Plan, offers: Sequence[str]) -> Refusal:
+        lines = [refusal.message]
+        if refusal.rule == "max_epsilon_per_plan":
+            bound = epsilon_at_every_partner(plan.events(), plan.delta, len(plan.roster))
+            lines.append(f"A person who is a user at every partner: epsilon {bound:.3f}.")
+        if offers:
+            lines.append(f"A plan that fits: {'; or '.join(offers)}")
+        elif "Short by" in refusal.message:
+            lines.append("No plan like this fits: the owner would have to raise the limit.")
+        return Refusal(refusal.rule, "\n".join(lines))
 
     def why_not_roster(self, plan: Plan) -> str | None:
         """Why a plan's partners aren't, or no longer, those that the owner pinned."""
