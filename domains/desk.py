@@ -70,6 +70,8 @@ class Desk:
         self._envelopes = plans / "envelopes"
         # One decision after the other, so that what a rule saw still holds when it is recorded.
         self._deciding = threading.RLock()
+        self._verifying = threading.Lock()
+        self._verdict: tuple[tuple[int, str], dict[str, Any]] | None = None
         self._began = time.monotonic()
         for folder in (plans, self._envelopes):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -518,8 +520,13 @@ class Desk:
         return {"head": heads.head().model_dump(), "held": heads.export(), "kept": heads.kept()}
 
     def verdict(self) -> dict[str, Any]:
-        """The offline verifier's verdict on this node's own ledger."""
-        return asdict(verify(self.ledger.entries(), self._node_key))
+        """The offline verifier's verdict on this node's own ledger, replayed once per head."""
+        head = self.ledger.head()
+        with self._verifying:
+            if self._verdict is None or self._verdict[0] != head:
+                entries = [e for e in self.ledger.entries() if e.index <= head[0]]
+                self._verdict = head, asdict(verify(entries, self._node_key))
+            return self._verdict[1]
 
     def load_reports(self) -> dict[str, Any]:
         return {d.name: asdict(d.report) for d in self._datasets.values()}
