@@ -182,6 +182,13 @@ def archived(file: Path, **content: bytes | tarfile.TarInfo) -> Path:
     return file
 
 
+def endless(name: str) -> tarfile.TarInfo:
+    """An entry after which its own head comes again (CVE-2025-8194)."""
+    entry = tarfile.TarInfo(name)
+    entry.size = -512
+    return entry
+
+
 def sparse(name: str, size: int) -> tarfile.TarInfo:
     """An entry that claims a size and holds nothing (GNU's old sparse format)."""
     entry = tarfile.TarInfo(name)
@@ -199,6 +206,7 @@ DATABASE = b'database = "postgres"\n'
     [
         {"backup_json": b"["}, {"backup_json": b"[" * 100_000}, {"backup_json": b"[1, 2]"},
         {"backup_json": b"null"}, {"backup_json": b"\xff"}, {"a": sparse("backup.json", 2**40)},
+        {"a": endless("backup.json")},
         {"a": tarfile.TarInfo("/etc/cron.d/x"), "backup_json": b"{}"},
         {"backup_json": ABOUT}, {"backup_json": ABOUT, "domain_toml": b"a = " + b"[" * 100_000},
         {"backup_json": ABOUT, "domain_toml": b"\xff"}, {"backup_json": ABOUT, "domain_toml": b""},
