@@ -39,7 +39,7 @@ from network.smpc.ckks.transcript import (
     write_ckks_transcript,
 )
 from network.smpc.coordination import Begun, Coordinator, SumAborted
-from network.smpc.inputs import arriving, masked_bytes, masked_file, take_masked
+from network.smpc.inputs import arriving, forget_inputs, masked_bytes, masked_file, take_masked
 from network.smpc.messages import (
     PART_BYTES,
     RECEIPT_BYTES,
@@ -121,6 +121,7 @@ def run_attempt(
         try:
             total, survivors = call.open_total()
         except SumAborted as aborted:
+            forget_inputs(kept)
             raise RoundAborted(
                 aborted.domain, aborted.phase, str(aborted), lost=aborted.domain in call.lost
             ) from None
