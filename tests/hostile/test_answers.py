@@ -10,6 +10,7 @@ import tracemalloc
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from inspect import Parameter
+from pathlib import Path
 from threading import Thread
 from typing import Any
 
@@ -302,6 +303,34 @@ def test_answers_must_be_the_nodes_own_to_this_request(
     assert peak < 2.5 * MAX_ANSWER_BYTES, "an answer takes little more memory than its bytes"
     if trick in (redirect_with_a_bomb, bomb, chunked):
         assert peak < 2**24, "nothing is unpacked"
+
+
+@pytest.mark.parametrize(
+    "trick",
+    [sealed_by_another, unsealed, for_another_request, endless, bomb, redirect, failing],
+    ids=lambda trick: trick.__name__,
+)
+def test_octets_that_went_to_a_file_are_the_nodes_own_or_refused(
+    trick: Callable[[Villain], None], villain: Villain, tmp_path: Path
+) -> None:
+    """They are on the disk before the seal is checked, so only a call that returns gives them."""
+    villain.answers["*"] = b"O" + bytes(range(256)) * 5000
+    with (tmp_path / "whole").open("w+b") as file:
+        assert client_of(villain).stream("reveal", into=file) == 5000 * 256
+        file.seek(0)
+        assert file.read() == bytes(range(256)) * 5000
+    trick(villain)
+    with (tmp_path / "other").open("wb") as file, pytest.raises(NodeRefused):
+        client_of(villain).stream("reveal", into=file)
+
+
+@pytest.mark.parametrize("answer", [b"Rno", b"Ttext", b"Xjunk", b"", b"T\xff"])
+def test_anything_but_octets_is_no_file(answer: bytes, villain: Villain, tmp_path: Path) -> None:
+    villain.answers["*"] = answer
+    with (tmp_path / "file").open("wb") as file:
+        with pytest.raises(NodeRefused):
+            client_of(villain).stream("reveal", into=file)
+        assert file.tell() == 0
 
 
 @pytest.mark.parametrize(
