@@ -28,7 +28,7 @@ from dashboard.texts import choose_language, text
 from network.hub import directory
 
 PAGES: Mapping[Role, tuple[str, ...]] = {
-    "owner": ("requests", "request", "budgets", "policy", "ledger", "network", "account"),
+    "owner": ("requests", "request", "budgets", "policy", "entries", "network", "account"),
     "scientist": ("datasets", "quote", "plans", "run", "comparison", "network", "account"),
     "auditor": ("ledgers", "entries", "report", "network", "account"),
 }
@@ -43,7 +43,6 @@ ICONS = {
     "comparison": ":material/compare_arrows:",
     "datasets": ":material/database:",
     "entries": ":material/list_alt:",
-    "ledger": ":material/receipt_long:",
     "ledgers": ":material/verified_user:",
     "network": ":material/hub:",
     "plans": ":material/assignment:",

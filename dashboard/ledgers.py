@@ -28,7 +28,7 @@ _SELECTABLE: Mapping[str, Any] = {"on_select": "rerun", "selection_mode": "singl
 def draw(session: Session) -> None:
     """Draw the page."""
     st.title(text("pages.ledgers"))
-    answers, absent = everywhere(session, _look)
+    answers, absent = everywhere(session, look)
     for name, why in absent.items():
         st.warning(plain(text("datasets.absent", domain=name, why=why)))
     if not answers:
@@ -41,7 +41,8 @@ def draw(session: Session) -> None:
     _alerts()
 
 
-def _look(node: NodeClient) -> dict[str, Any]:
+def look(node: NodeClient) -> dict[str, Any]:
+    """What one node says of its ledger, counted by its database."""
     return {
         "counts": asked(node, "ledger_counts"),
         "budgets": asked(node, "budgets"),

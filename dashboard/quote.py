@@ -37,7 +37,7 @@ def draw(session: Session) -> None:
     st.title(text("pages.quote"))
     st.write(text("quote.about"))
     with telling():
-        federation = _federation(session)
+        federation = federation_of(session)
         name = _dataset(federation)
         if name is None:
             empty(text("quote.no_data"), text("quote.no_data_next"))
@@ -51,8 +51,9 @@ def draw(session: Session) -> None:
         st.code(snippet(name, choice), language="python")
 
 
-def _federation(session: Session) -> ct.Federation:
-    # A quote names an author but is signed by nobody: any key will do, and none is kept.
+def federation_of(session: Session) -> ct.Federation:
+    """Her nodes, to ask for quotes: these name an author and are signed by nobody, so any key will
+    do, and none is kept."""
     return ct.Federation(session.nodes, Ed25519PrivateKey.generate())
 
 

@@ -54,10 +54,7 @@ def read_case(session: Session, plan_hash: str) -> Case:
     """
     shown = asked(session.node, "plan", plan_hash=plan_hash)
     weighed = asked(session.node, "weigh", plan_hash=shown["plan_hash"])
-    before = weighed["previous"]
-    previous = None
-    if before is not None:
-        previous = Plan.from_json(asked(session.node, "plan", plan_hash=before)["plan"])
+    previous = None if weighed["previous"] is None else Plan.from_json(weighed["previous"])
     return Case(Plan.from_json(shown["plan"]), shown, weighed, previous)
 
 
@@ -192,6 +189,7 @@ def _cost(case: Case) -> None:
         return
     chart(bar(rows), rows, "cost", text("request.cost_title"))
     st.write(plain(case.cost()))
+    st.caption(text("request.cost_about"))
 
 
 def _rules(case: Case) -> None:

@@ -470,7 +470,7 @@ class Desk:
             "advice": advice,
             "offers": offers,
             "closed": None if closed is None else closed.message,
-            "previous": None if previous is None else previous.hash,
+            "previous": None if previous is None else previous.to_json(),
             "second_approvers": len(dataset.policy.second_approvers),
             "partners": {
                 entry.name: self._told(plan, entry)

@@ -48,7 +48,7 @@ def answered(value: Any) -> Any:
 def case(desks: Desks, plan: Plan) -> Case:
     weighed = answered(desks.north.weigh(plan.hash))
     shown = answered(desks.north.show(plan.hash, None))
-    previous = desks.north.plan(weighed["previous"], None) if weighed["previous"] else None
+    previous = Plan.from_json(weighed["previous"]) if weighed["previous"] else None
     return Case(plan, shown, weighed, previous)
 
 

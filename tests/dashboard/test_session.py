@@ -4,13 +4,16 @@ import secrets
 import sys
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from coterie.owner import ROLES
-from coterie.partners import invite
+from coterie.partners import card_of, invite
 from dashboard.app import PAGES
-from network.client import NodeRefused, log_in
+from dashboard.options import read_options
+from dashboard.session import sign_in
+from network.client import LoginFailed, NodeRefused, log_in
 from tests.dashboard.signed_in import account_login, open_dashboard, owner_login
 from tests.network_of_three import Network
 
@@ -40,9 +43,16 @@ def test_the_node_says_who_is_signed_in(
 def test_an_owners_calls_are_refused_to_other_roles_by_the_node(network: Network) -> None:
     email, password = account_login(network.home.accounts, "north")
     node = log_in(network.federation.nodes["north"].url, email, password)
-    for method in ("members", "status", "load_report", "envelopes"):
+    calls: dict[str, dict[str, Any]] = {
+        **{method: {} for method in ("members", "status", "load_report", "envelopes")},
+        "weigh": {"plan_hash": "ab" * 32},
+        "rules": {"dataset": "interactions"},
+        "preview_rules": {"dataset": "interactions", "policy": ""},
+        "write_rules": {"dataset": "interactions", "policy": "", "replaces": ""},
+    }
+    for method, arguments in calls.items():
         with pytest.raises(NodeRefused):
-            node.call(method)
+            node.call(method, **arguments)
 
 
 def test_a_session_ends_when_it_is_idle(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,3 +72,21 @@ def test_a_session_lasts_as_long_as_it_was_started_with(
     page = open_dashboard(monkeypatch, network.home, "north", *owner_login(network.home, "north"))
     session = page.session_state["session"]
     assert session.expires - session.opened == timedelta(hours=8)
+
+
+def test_through_the_hub_every_domain_lets_in_by_itself(network: Network) -> None:
+    options = read_options(["--hub", "http://hub.example"])
+    cards = {name: card_of(network.home.domain(name)) for name in network.names}
+    email, password = account_login(network.home.accounts, "east")
+    session = sign_in(options, email, {"east": password, "north": "wrong", "south": ""}, cards)
+    assert (session.role, set(session.nodes)) == ("scientist", {"east"})
+    assert "refused the login" in session.absent["north"]
+    assert session.absent["south"] == "No password was given."
+
+
+def test_an_owner_does_not_sign_in_through_a_page_that_others_run(network: Network) -> None:
+    options = read_options(["--hub", "http://hub.example"])
+    cards = {"east": card_of(network.home.domain("east"))}
+    email, password = owner_login(network.home, "east")
+    with pytest.raises(LoginFailed, match="their own domain's dashboard"):
+        sign_in(options, email, {"east": password}, cards)

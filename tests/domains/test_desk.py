@@ -6,6 +6,7 @@ import pytest
 
 from domains.desk import DeskRefused
 from policies.canonical import sha256_hex
+from policies.plan import Plan
 from tests.desks import Desks
 
 
@@ -37,7 +38,7 @@ def test_the_last_approved_plan_is_named_to_compare_with(desks: Desks) -> None:
     desks.submit(first)
     desks.approve(first)
     desks.submit(second)
-    assert desks.north.weigh(second.hash)["previous"] == first.hash
+    assert Plan.from_json(desks.north.weigh(second.hash)["previous"]) == first
 
 
 def test_partners_approvals_are_shown_once_told_and_only_if_their_owners_signed(
