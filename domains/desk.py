@@ -694,7 +694,7 @@ class Desk:
         if refused and offers:
             found = nearest_plans(plan, lambda other: self._fits(other, dataset, limits))
         return (
-            [asdict(self._told(each, plan, [o.text for o in found])) for each in refused],
+            [asdict(_explained(each, plan, [o.text for o in found])) for each in refused],
             [asdict(each) for each in broken if not dataset.policy.decides(each)],
             [{"how": offer.how, "text": offer.text} for offer in found],
         )
@@ -730,17 +730,6 @@ class Desk:
         broken = self._broken(plan, dataset, ())
         return not any(dataset.policy.decides(each) for each in broken)
 
-    def _told(self, refusal: Refusal, plan: Plan, offers: Sequence[str]) -> Refusal:
-        lines = [refusal.message]
-        if refusal.rule == "max_epsilon_per_plan":
-            bound = epsilon_at_every_partner(plan.events(), plan.delta, len(plan.roster))
-            lines.append(f"A person who is a user at every partner: epsilon {bound:.3f}.")
-        if offers:
-            lines.append(f"A plan that fits: {'; or '.join(offers)}")
-        elif "Short by" in refusal.message:
-            lines.append("No plan like this fits: the owner would have to raise the limit.")
-        return Refusal(refusal.rule, "\n".join(lines))
-
     def why_not_roster(self, plan: Plan) -> str | None:
         """Why a plan's partners aren't, or no longer, those that the owner pinned."""
         try:
@@ -774,12 +763,23 @@ def _parsed(text: str) -> Plan:
     return Plan.from_json(text)
 
 
+def _explained(refusal: Refusal, plan: Plan, offers: Sequence[str]) -> Refusal:
+    lines = [refusal.message]
+    if refusal.rule == "max_epsilon_per_plan":
+        bound = epsilon_at_every_partner(plan.events(), plan.delta, len(plan.roster))
+        lines.append(f"A person who is a user at every partner: epsilon {bound:.3f}.")
+    if offers:
+        lines.append(f"A plan that fits: {'; or '.join(offers)}")
+    elif "Short by" in refusal.message:
+        lines.append("No plan like this fits: the owner would have to raise the limit.")
+    return Refusal(refusal.rule, "\n".join(lines))
+
+
 def _weighed(limit: Limit, plan: Plan) -> dict[str, Any]:
-    accountant = RenyiFilter(limit.delta)
-    found = (accountant.epsilon(limit.held), accountant.epsilon([*limit.held, *plan.events()]))
+    found = limit.before_and_after(plan.events())
     before, after = (None if math.isinf(each) else each for each in found)
-    return {"rule": limit.rule, "who": limit.who, "cap": limit.cap, "delta": limit.delta,
-            "before": before, "after": after}  # fmt: skip
+    return {"rule": limit.rule, "who": limit.who, "cap": limit.cap,
+            "delta": limit.accountant.delta, "before": before, "after": after}  # fmt: skip
 
 
 def _is_consent(plan: Plan, entry: RosterEntry, text: str) -> bool:

@@ -43,6 +43,11 @@ class Limit:
         """Whether these events fit beside what is held."""
         return self.accountant.epsilon([*self._events, *events]) <= self.cap
 
+    def before_and_after(self, events: Sequence[Event]) -> tuple[float, float]:
+        """Epsilon of what is held, and with these events beside it."""
+        together = self.accountant.epsilon([*self._events, *events])
+        return self.accountant.epsilon(self._events), together
+
     def check(self, events: Sequence[Event], partners: int = 1) -> Refusal | None:
         """The refusal of these events at so many partners, as a scientist is shown it; or None.
 
@@ -50,8 +55,7 @@ class Limit:
         """
         if self.fits(events):
             return None
-        before = self.accountant.epsilon(self._events)
-        after = self.accountant.epsilon([*self._events, *events])
+        before, after = self.before_and_after(events)
         everywhere = self.accountant.everywhere
         lines = shortfall(
             after - before if math.isfinite(after) else math.inf,
