@@ -5,6 +5,7 @@ the rounds run under SMPC with enforced noise, and the verifier reads the ledger
 """
 
 import json
+import re
 import shutil
 import time
 from collections import Counter
@@ -17,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from rich.text import Text
 
 from coterie import baselines
 from coterie.commands.output import console, print_table
@@ -24,7 +26,7 @@ from coterie.commands.plan import federation_of, print_answers, print_quotes
 from coterie.commands.run import train_with_bar
 from coterie.home import Home
 from coterie.hub import start_hub, stop_hub
-from coterie.pages import dashboard_command
+from coterie.pages import Place, dashboard_command
 from coterie.partners import (
     add_data,
     card_of,
@@ -108,7 +110,7 @@ class Demo:
 
     @contextmanager
     def _phase(self, name: str) -> Iterator[None]:
-        console.rule(f"[bold]{name}")
+        console.rule(Text(name, "bold"))
         began = time.monotonic()
         yield
         self.seconds[name] = round(time.monotonic() - began, 1)
@@ -228,6 +230,12 @@ class Demo:
             shown = owner.show(plan_hash)
             if name == PARTNERS[0]:
                 console.print(summary_of(shown["explanation"]), markup=False, highlight=False)
+                command = f"coterie requests show {plan_hash[:12]} --domain {name}"
+                console.print(
+                    f"Its graphs and source: {command} --home {self.home.path}\n",
+                    highlight=False,
+                    soft_wrap=True,
+                )
             if name == self.deny:
                 status = owner.deny(plan_hash, "denied on request: coterie demo --deny")
             else:
@@ -246,6 +254,7 @@ class Demo:
             f"coterie requests approve {plan_hash[:12]} --domain NAME --home {self.home.path}\n"
             f"or: {start_dashboards}",
             highlight=False,
+            soft_wrap=True,
         )
         while True:
             standing = federation.status(plan_hash)
@@ -362,7 +371,7 @@ class Demo:
         return {"ok": verdict.ok, "short": short, "text": verdict.text}
 
     def _serve_dashboard(self) -> None:
-        console.rule("[bold]left running")
+        console.rule(Text("left running", "bold"))
         for name in PARTNERS:
             node = open_owner(self.home, name, with_key=False).node.url
             for what, where in (
@@ -373,7 +382,9 @@ class Demo:
             ):
                 console.print(f"{name}  {what}: {where}", highlight=False, soft_wrap=True)
         console.print(
-            f"Stop them: coterie domain stop NAME --home {self.home.path}", soft_wrap=True
+            f"Stop each node and its dashboard: coterie domain stop NAME --home {self.home.path}; "
+            f"the hub: coterie hub stop --home {self.home.path}",
+            soft_wrap=True,
         )
 
     def _start_dashboard(self, name: str) -> str:
@@ -381,7 +392,7 @@ class Demo:
         folder = self.home.domain(name)
         start(
             f"{name}'s dashboard",
-            dashboard_command(self.home, name, None, "127.0.0.1", port),
+            dashboard_command(self.home, name, None, Place(port=port)),
             folder.path / "dashboard.pid",
             folder.path / "dashboard.log",
             "127.0.0.1",
@@ -391,12 +402,8 @@ class Demo:
         return f"http://127.0.0.1:{port}"
 
     def _stop_all(self) -> None:
-        from coterie.processes import stop
-
         for name in self.home.domains():
-            folder = self.home.domain(name)
-            stop(f"{name}'s dashboard", folder.path / "dashboard.pid")
-            if folder.settings_file.exists():
+            if self.home.domain(name).settings_file.exists():
                 stop_domain(self.home, name)
         if running(self.home.hub / "node.pid") is not None:
             stop_hub(self.home)
@@ -408,8 +415,8 @@ def declared_users(users: int) -> int:
 
 
 def summary_of(explanation: str) -> str:
-    """The explanation without the sources, which `coterie requests show` prints."""
-    return explanation.partition("\nSource of ")[0].rstrip()
+    """The explanation without graphs and sources, which `coterie requests show` prints."""
+    return re.split(r"\n(?=What \S+ computes for each user|Source of )", explanation)[0].rstrip()
 
 
 def traffic_of(run: Run) -> dict[str, dict[str, int]]:

@@ -7,7 +7,8 @@ HOME/domains/NAME/           the node's: 0700
                              its callers' certificates too
     datasets/NAME/           dataset.toml (declared), policy.toml (allowed), catalogue.txt and
                              data/: the owner's files, read by this node only
-    syft/  ledger.db  store/ Syft's database, the ledger, arrays and revealed shares
+    syft/  ledger.db  store/ Syft's database and the key of the owner's account, the ledger, arrays
+                             and revealed shares
 Secrets may lie elsewhere (`network.secrets`): node.key, tls.key, database.url.
 HOME/owners/NAME/            the owner's, on the owner's machine: signing key and login
 """
@@ -53,6 +54,9 @@ class DomainSettings(BaseModel):
     """`domain.toml`: the node's name, Syft uid, address, owner and pinned peers.
 
     Attributes:
+        server_uid: the domain's name in plans, for good.
+        epoch: Syft's own id of the node since it was put back from a back-up. Calls name it, so
+            that none signed before is taken again: the back-up doesn't know which were.
         public_url: where partners reach it, if that isn't `host` and `port` (a proxy's address).
         tls: whether the node itself serves TLS, with the folder's certificate.
         proxies: addresses or networks of TLS proxies before it, whose word on the caller's address
@@ -65,6 +69,7 @@ class DomainSettings(BaseModel):
 
     name: str = Field(pattern=r"^[a-z][a-z0-9-]{0,31}$")
     server_uid: str = Field(pattern=r"^[0-9a-f]{32}$")
+    epoch: str | None = Field(None, pattern=r"^[0-9a-f]{32}$")
     host: str = "127.0.0.1"
     port: int = Field(ge=1, le=65535)
     public_url: str | None = Field(None, pattern=r"^https?://[A-Za-z0-9.:\[\]-]{1,200}$")
@@ -74,6 +79,11 @@ class DomainSettings(BaseModel):
     owner_email: str
     owner_key: str = Field(pattern=r"^[0-9a-f]{64}$")
     peers: dict[str, Peer] = {}
+
+    @property
+    def syft_uid(self) -> str:
+        """The id that Syft's server and its callers know the node by."""
+        return self.epoch or self.server_uid
 
 
 @dataclass(frozen=True)
@@ -144,8 +154,8 @@ class DomainFolder:
             raise FolderError(
                 f"There is no domain in {self.path}. Make one: coterie domain init {self.path.name}"
             ) from None
-        except (ValidationError, tomllib.TOMLDecodeError) as error:
-            raise FolderError(f"{self.settings_file} can't be read: {error}") from None
+        except (ValidationError, ValueError, TypeError, RecursionError) as error:
+            raise FolderError(f"{self.settings_file} can't be read: {_why(error)}") from None
 
     def peers(self) -> Mapping[str, Peer]:
         """The partners pinned at this moment, so that pinning and unpinning need no restart."""
@@ -162,11 +172,28 @@ class DomainFolder:
     def node_key_hex(self) -> str:
         return self._secret("node.key")
 
+    def owner_account_key_hex(self) -> str:
+        """The key of the owner's account, which Syft's server takes as its own.
+
+        Syft hands it to whoever logs in with the owner's password, so it isn't the node's; only in
+        folders that are older than this file it is.
+        """
+        kept = self.syft / "owner-account.key"
+        return kept.read_text().strip() if kept.exists() else self.node_key_hex()
+
     def _secret(self, name: str) -> str:
         try:
             return read_secret(self.path, name)
         except SecretMissing as error:
             raise FolderError(str(error)) from None
+
+
+def _why(error: Exception) -> str:
+    """What is wrong with a file of settings, without its values: one may be a password."""
+    if isinstance(error, ValidationError):
+        found = error.errors(include_url=False, include_context=False, include_input=False)
+        return "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in found[:8])
+    return str(error) or type(error).__name__
 
 
 def public_hex(key: Ed25519PrivateKey) -> str:
@@ -195,11 +222,13 @@ def create_folder(
         directory.mkdir(mode=0o700, parents=True)
     if not is_given(path, "node.key"):
         write_private(path / "node.key", secrets.token_hex(32))
+    write_private(folder.syft / "owner-account.key", secrets.token_hex(32))
     write_private(folder.first_password, password)
     folder.write_settings(
         DomainSettings(
             name=name,
             server_uid=uuid.uuid4().hex,
+            epoch=None,
             host=host,
             port=port,
             owner_email=f"owner@{name}.example",

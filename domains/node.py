@@ -4,6 +4,7 @@
 """
 
 import contextlib
+import gc
 import logging
 import os
 import secrets
@@ -35,6 +36,7 @@ def serve(path: Path, when_ready: Callable[[], object] = lambda: None) -> None:
         FolderError, DeclarationError, InteractionsError, LedgerError: before the port opens, so
             a node that can't keep its promise doesn't start.
     """
+    gc.disable()  # while Syft loads, collecting finds nothing and takes a fifth of the start
     from network.gate import log_as_json, serve_app
 
     folder = DomainFolder(path)
@@ -47,6 +49,8 @@ def serve(path: Path, when_ready: Callable[[], object] = lambda: None) -> None:
         contextlib.redirect_stderr(nowhere),
     ):
         app = build_app(folder, settings)
+        gc.freeze()
+        gc.enable()
         when_ready()
         tls = folder.path if settings.tls else None
         serve_app(app, settings.host, settings.port, tls, settings.proxies)
@@ -54,6 +58,8 @@ def serve(path: Path, when_ready: Callable[[], object] = lambda: None) -> None:
 
 def build_app(folder: DomainFolder, settings: DomainSettings) -> "FastAPI":
     """The node's HTTP app: data sets loaded, ledger recovered, mocks published, gate closed."""
+    from syft.server.credentials import SyftSigningKey
+
     from domains.accounts import Accounts
     from domains.dataset import load_datasets
     from domains.desk import Desk
@@ -83,7 +89,8 @@ def build_app(folder: DomainFolder, settings: DomainSettings) -> "FastAPI":
     app = open_app(
         server,
         paths_of,
-        folder.syft / "calls.db",
+        folder.syft,
+        SyftSigningKey.from_string(folder.node_key_hex()),
         why_not_ready=why_not_ready,
         why_ended=service.accounts.why_ended,
     )
@@ -107,10 +114,12 @@ def _answer_partners(app: "FastAPI", folder: DomainFolder, my_key: str, ledger: 
 
     from domains.witness import MAX_REQUEST_BYTES, WitnessRefused, answer_heads
 
+    def pinned() -> list[str]:
+        return [peer.node_key for peer in folder.peers().values()]
+
     def answered(body: bytes) -> dict[str, Any]:
-        pinned = [peer.node_key for peer in folder.peers().values()]
         try:
-            return answer_heads(body, my_key, pinned, ledger.heads.export())
+            return answer_heads(body, my_key, pinned, ledger.heads.export)
         except WitnessRefused as error:
             raise HTTPException(403, str(error)) from None
 
@@ -141,8 +150,8 @@ def start_server(folder: DomainFolder, settings: DomainSettings) -> "Datasite":
     _quiet()
     server = Datasite(
         name=settings.name,
-        id=UID.from_string(settings.server_uid),
-        signing_key=SyftSigningKey.from_string(folder.node_key_hex()),
+        id=UID.from_string(settings.syft_uid),
+        signing_key=SyftSigningKey.from_string(folder.owner_account_key_hex()),
         db_config=_database_of(folder, settings),
         root_email=settings.owner_email,
         root_username=f"{settings.name} owner",

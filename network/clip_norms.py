@@ -11,7 +11,7 @@ from torch import Tensor
 from policies.clipping import Adaptive, Clipping, Flat, PerLayer, fits
 from policies.trace import TraceError
 
-_CLIPPED_BITS = 22
+CLIPPED_BITS = 22
 """A clipped contribution has an integer norm near 2^22: fine steps, and exact in float32."""
 
 
@@ -94,8 +94,8 @@ def _adaptive(asked: AdaptiveClip) -> Adaptive:
         norm = math.nextafter(norm, 0.0)
 
 
-def scale_of(clip_norm: float) -> int:
-    """The power of two for which clip_norm * scale is in (2^21, 2^22]."""
+def scale_of(clip_norm: float, bits: int = CLIPPED_BITS) -> int:
+    """The power of two for which clip_norm * scale is in (2^(bits - 1), 2^bits]."""
     mantissa, exponent = math.frexp(clip_norm)
     above = exponent - 1 if mantissa == 0.5 else exponent
-    return 2 ** max(0, _CLIPPED_BITS - above)
+    return 2 ** max(0, bits - above)

@@ -2,9 +2,8 @@
 
 import threading
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections import Counter, OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 
 
@@ -14,10 +13,15 @@ class Limits:
 
     Attributes:
         calls_per_s, burst: of one account; calls beyond are refused with the time to wait.
+        calls_at_once: of one account that are being carried out; what they cost differs, and all of
+            a node's threads are shared.
         requests_per_s, request_burst: of one address, before anything is looked at.
         body_seconds: how long a request's body may take, and
         body_bytes_per_s: the rate at which a longer one earns more time.
         bodies_bytes: of all request bodies held in memory at once.
+        unread_bytes: of all answers that their callers haven't taken yet, and
+        unread_bytes_per_address: of those to one address; a caller has as long to take an answer
+            as to send a body.
         header_seconds: how long a request's head may take.
         connections: open at once, in all, and
         connections_per_address: from one address.
@@ -28,11 +32,14 @@ class Limits:
 
     calls_per_s: float = 200.0
     burst: int = 1000
+    calls_at_once: int = 16
     requests_per_s: float = 400.0
     request_burst: int = 2000
     body_seconds: float = 15.0
     body_bytes_per_s: float = 64 * 2**10
     bodies_bytes: int = 256 * 2**20
+    unread_bytes: int = 256 * 2**20
+    unread_bytes_per_address: int = 64 * 2**20
     header_seconds: float = 10.0
     connections: int = 512
     connections_per_address: int = 128
@@ -73,48 +80,27 @@ class Rate:
             raise TooMuch("Too many requests.", (1 - left) / self._per_s)
 
 
-class LoginBackoff:
-    """Wrong passwords, counted for each account name and each address; the wait doubles."""
+class AtOnce:
+    """How many of one name are under way."""
 
-    def __init__(self, limits: Limits, now: Callable[[], float] = time.monotonic) -> None:
-        self._limits, self._now = limits, now
-        self._failures: OrderedDict[str, tuple[int, float]] = OrderedDict()
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._busy: Counter[str] = Counter()
         self._lock = threading.Lock()
 
-    @contextmanager
-    def attempt(self, account: str, address: str) -> Iterator[Callable[[], None]]:
-        """Count an attempt as failed unless the block calls what it is given.
-
-        It counts from the start, so that attempts side by side don't get round the wait.
-
-        Raises:
-            TooMuch: the account or the address has to wait; nothing was tried.
-        """
-        free = {
-            f"account {account}": self._limits.free_failures,
-            f"address {address}": self._limits.free_failures_per_address,
-        }
+    def begin(self, name: str) -> Callable[[], None]:
+        """One more; gives what to call when it is over. Raises TooMuch if it is too many."""
         with self._lock:
-            now = self._now()
-            wait = max(self._failures.get(name, (0, now))[1] - now for name in free)
-            if wait > 0:
-                raise TooMuch("Too many wrong passwords.", wait)
-            for name, failures in free.items():
-                self._count(name, failures, now)
-        yield lambda: self._forget(tuple(free))
+            if self._busy[name] >= self._most:
+                raise TooMuch(f"At most {self._most} calls at once.", 1)
+            self._busy[name] += 1
+        return lambda: self._end(name)
 
-    def _count(self, name: str, free: int, now: float) -> None:
-        failures = self._failures.pop(name, (0, now))[0] + 1
-        beyond = failures - free
-        wait = min(2.0 ** min(beyond, 30), self._limits.longest_wait_s) if beyond >= 0 else 0.0
-        self._failures[name] = (failures, now + wait)
-        if len(self._failures) > _MOST_NAMES:
-            self._failures.popitem(last=False)
-
-    def _forget(self, names: tuple[str, ...]) -> None:
+    def _end(self, name: str) -> None:
         with self._lock:
-            for name in names:
-                self._failures.pop(name, None)
+            self._busy[name] -= 1
+            if self._busy[name] <= 0:
+                del self._busy[name]
 
 
 class BodyRoom:

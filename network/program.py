@@ -13,13 +13,21 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from network.clip_norms import AdaptiveClip, ClipNorm, clipping_of, divided_by, first_unit, scale_of
+from network.clip_norms import (
+    CLIPPED_BITS,
+    AdaptiveClip,
+    ClipNorm,
+    clipping_of,
+    divided_by,
+    first_unit,
+    scale_of,
+)
 from network.smpc.ring import smallest_width
 from policies.accounting import Part, calibrate
 from policies.clipping import Adaptive
 from policies.graph import Graph, TensorSpec
 from policies.modules import aliases, of_state, source_of, state_of, trainable
-from policies.plan import VOTES, RosterEntry, Step
+from policies.plan import VOTES, Dealer, Kept, RosterEntry, Step
 from policies.plan import Plan as ApprovablePlan
 from policies.protection import largest_total
 from policies.trace import TraceError, trace
@@ -43,6 +51,7 @@ class DataSet:
         users: declared maximum of users, summed over the domains.
         catalogue: SHA-256 of the catalogue, hex.
         public: every owner declared it public.
+        users_at_one: declared maximum of users at any one domain; None: not above `users`.
     """
 
     name: str
@@ -51,6 +60,7 @@ class DataSet:
     users: int
     catalogue: str
     public: bool
+    users_at_one: int | None = None
 
 
 @dataclass(frozen=True)
@@ -67,6 +77,8 @@ class Sum:
         update: (state, totals, noise) -> new state, on the author's side; `noise` is the standard
             deviation of the noise in every released number.
         metrics: totals -> figures to show, on the author's side.
+        kept: nothing is released by itself; the totals stay shared among the domains as tensors
+            (`Federation.tensors`), of which `releases` results can be revealed.
     """
 
     name: str
@@ -79,6 +91,7 @@ class Sum:
     every: int | None = None
     update: Callable[[State, State, float], State] | None = None
     metrics: Callable[[State], Mapping[str, float]] | None = None
+    kept: bool = False
 
 
 @dataclass(frozen=True)
@@ -91,7 +104,8 @@ class Gradient:
         parameters: names of the state tensors to differentiate with respect to, and the only ones
             that are released; None: all of the model's that require a gradient and that the loss
             uses (freeze the others with `requires_grad_(False)`).
-        clip_norm, releases, weight, sampling_rate, after, every, update, metrics: as for `Sum`.
+        clip_norm, releases, weight, sampling_rate, after, every, update, metrics, kept: as for
+            `Sum`.
     """
 
     name: str
@@ -105,6 +119,7 @@ class Gradient:
     every: int | None = None
     update: Callable[[State, State, float], State] | None = None
     metrics: Callable[[State], Mapping[str, float]] | None = None
+    kept: bool = False
 
 
 @dataclass(frozen=True)
@@ -133,6 +148,7 @@ class Plan:
         memory_size: length of a memory that is kept from release to release: `memory` then finds
             the last one as `user.memory`, zeros at first. None: it depends on nothing kept.
         scores: (state, memory) -> a score per item; never leaves the node.
+        dealer: who deals triples for products of kept tensors (docs/tensors.md); None: no products.
     """
 
     name: str
@@ -152,6 +168,7 @@ class Plan:
     scores: Callable[[Any, Tensor], Tensor] | None = None
     model: nn.Module | None = None
     memory_size: int | None = None
+    dealer: Dealer | None = None
     _bound: dict[str, ApprovablePlan] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -198,7 +215,7 @@ class Plan:
             delta=self.delta,
             spare_attempts=self.spare_attempts,
             steps=tuple(
-                self._step(step, noise, bounds, length)
+                self._step(step, noise, bounds, length, len(roster))
                 for step, noise in zip(self.steps, multipliers, strict=True)
             ),
             memory=memory,
@@ -207,11 +224,12 @@ class Plan:
             deadline_s=self.deadline_s,
             two_domains=self.two_domains,
             aggregation=self.aggregation,
+            dealer=self.dealer,
         )
         # No domain has more users than all together, so admission will find no larger total.
         rings = [smallest_width(largest_total(plan, step, self.data.users)) for step in plan.steps]
         steps = (
-            step.model_copy(update={"ring": bits})
+            step.model_copy(update={"ring": 64 if step.kept else bits})
             for step, bits in zip(plan.steps, rings, strict=True)
         )
         return plan.model_copy(update={"steps": tuple(steps)})
@@ -233,7 +251,9 @@ class Plan:
         called = function if self.model is None else of_state(self.model, function)
         return trace(called, state, bounds)
 
-    def _step(self, step: Sum | Gradient, noise: float, bounds: Bounds, memory: int | None) -> Step:
+    def _step(
+        self, step: Sum | Gradient, noise: float, bounds: Bounds, memory: int | None, domains: int
+    ) -> Step:
         function = step.contribution if isinstance(step, Sum) else step.loss
         written = function
         if isinstance(step.clip_norm, AdaptiveClip):
@@ -260,8 +280,25 @@ class Plan:
             releases=step.releases,
             after=step.after,
             every=step.every,
-            scale=scale_of(clip_norm),
+            scale=scale_of(clip_norm, self._digits(noise, domains) if step.kept else CLIPPED_BITS),
+            kept=Kept(users=self._users_at_one) if step.kept else None,
         )
+
+    @property
+    def _users_at_one(self) -> int:
+        return self.data.users_at_one or self.data.users
+
+    def _digits(self, noise: float, domains: int) -> int:
+        """Bits of a kept contribution's integer norm U, so that products can be revealed.
+
+        With P people a total's norm is at most P U. A product's noise, at most z 2 P U^2 wide, must
+        stay below 2^45, and the product itself below 2^62.
+        """
+        if self.dealer is None:
+            return CLIPPED_BITS
+        people = math.log2(domains * self._users_at_one)
+        widest = 43 - people - math.log2(max(noise, 1.0))
+        return max(1, min(CLIPPED_BITS, math.floor(widest / 2), math.floor(30 - people)))
 
     def _outputs(self, step: Sum | Gradient, graph: Graph) -> tuple[TensorSpec, ...]:
         if isinstance(step, Sum):

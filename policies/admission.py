@@ -15,7 +15,14 @@ from torch.func import grad, vmap
 from policies.graph import DTYPES, Graph, GraphFailed, TensorSpec
 from policies.inspection import Limits, PlanRefused, Usage, inspect, shown
 from policies.plan import Plan, Step
-from policies.protection import check_ciphertexts, check_noise, check_ring, check_roster
+from policies.protection import (
+    check_ciphertexts,
+    check_dealer,
+    check_kept,
+    check_noise,
+    check_ring,
+    check_roster,
+)
 from policies.users import Bounds, user_specs
 
 __all__ = ["Limits", "PlanRefused", "Usage", "admit", "inspect"]
@@ -42,6 +49,7 @@ def admit(plan: Plan, bounds: Bounds, public: bool, limits: Limits | None = None
         raise ValueError("Admission needs the declared bound on users.")
     _check_public(plan, public)
     check_roster(plan)
+    check_dealer(plan)
     _check_text(plan)
     _check_nodes(plan, limits)
     length, per_user = _check_memory(plan, bounds, limits)
@@ -57,6 +65,8 @@ def admit(plan: Plan, bounds: Bounds, public: bool, limits: Limits | None = None
         check_ring(plan, step, bounds.users)
         if plan.aggregation == "ckks":
             check_ciphertexts(plan, step)
+        if step.kept is not None:
+            check_kept(plan, step, bounds.users)
     if work > limits.work:
         raise PlanRefused(
             "compute",

@@ -6,7 +6,8 @@ stay in the ring.
 
 import math
 
-from policies.clipping import parts_of
+from policies import sensitivity
+from policies.clipping import Adaptive, parts_of
 from policies.homomorphic import MAX_CIPHERTEXTS, MAX_DOMAINS, layout_of
 from policies.inspection import PlanRefused
 from policies.mechanism import MAX_UNITS, noise_share_sigma
@@ -45,6 +46,43 @@ def check_roster(plan: Plan) -> None:
             f"threshold is {tau}; with {size} domains of which {t} may collude it must be at "
             f"least {(size + t) // 2 + 1} (2 tau > N + t).",
         )
+
+
+def check_dealer(plan: Plan) -> None:
+    """Whoever deals triples must be nobody who takes part."""
+    if plan.dealer is None:
+        return
+    if all(step.kept is None for step in plan.steps):
+        raise PlanRefused("tensors", "The plan names a dealer, but keeps no tensors to multiply.")
+    roster = {key for entry in plan.roster for key in (entry.node_key, entry.owner_key)}
+    names = {entry.name for entry in plan.roster}
+    if plan.dealer.key in roster | {plan.scientist} or plan.dealer.name in names:
+        raise PlanRefused(
+            "tensors",
+            f"The dealer '{plan.dealer.name}' is a domain of the roster or the scientist; it must "
+            "be a party of its own.",
+        )
+
+
+def check_kept(plan: Plan, step: Step, users: int) -> None:
+    """What the bounds of `policies.sensitivity` rest on."""
+    assert step.kept is not None
+    whole = len(plan.roster)
+    wrong = [
+        (plan.aggregation != "smpc", "aggregation must be 'smpc'"),
+        (plan.threshold != whole, f"threshold must be {whole}: a tensor is shared among all"),
+        (step.ring != 64, "the ring must have 64 bits"),
+        (step.sampling_rate != 1, "sampling_rate must be 1: a user may be in several tensors"),
+        (isinstance(step.clipping, Adaptive), "the clip norm can't be adaptive"),
+        (step.kept.users < users, f"its bound on users must be at least {users}, as declared here"),
+    ]
+    for broken, what in wrong:
+        if broken:
+            raise PlanRefused("tensors", f"Step {step.name!r} is kept as a tensor, so {what}.")
+    try:
+        sensitivity.noise_share(sensitivity.of_step(plan, step), plan, step)
+    except sensitivity.TensorRefused as error:
+        raise PlanRefused("tensors", f"Step {step.name!r}: {error}") from None
 
 
 def check_noise(plan: Plan, step: Step) -> None:

@@ -14,16 +14,17 @@ import sqlalchemy
 from sqlalchemy.sql.elements import ColumnElement
 from sqlmodel import Session, col, func, select
 
-from policies.accounting import Event, RenyiFilter, renyi_total
+from policies.accounting import Event, RenyiFilter
 from policies.ledger.budgets import (
     OpenPlan,
     Use,
     counts_of,
-    everywhere_of,
+    filter_of,
     partners_of,
     read_events,
 )
 from policies.ledger.chain import Entry
+from policies.ledger.cosigned import newest_held, newest_signed
 from policies.ledger.database import Database
 from policies.ledger.errors import LedgerError
 from policies.ledger.tables import (
@@ -39,7 +40,7 @@ from policies.ledger.tables import (
 MOST_A_PAGE = 500
 """Entries that one page holds at most."""
 
-By = Literal["month", "scientist", "plan"]
+By = Literal["day", "month", "scientist", "plan"]
 
 
 @dataclass(frozen=True)
@@ -117,13 +118,13 @@ class Counts:
 
 @dataclass(frozen=True)
 class Spend:
-    """What one month, scientist or plan used of one population's budget.
+    """What one day, month, scientist or plan used of one population's budget.
 
     Attributes:
-        key: the month (2026-11), the scientist's account key or the plan's hash.
+        key: the day (2026-11-28) or month (2026-11), the scientist's key or the plan's hash.
         epsilon: of these releases alone.
         releases: attempts charged or reserved.
-        cumulative: of a month: everything up to its end.
+        cumulative: of a day or month: everything up to its end.
         held: of a scientist or plan: with what open plans may still use.
         everywhere: of a scientist or plan: `epsilon` for a person who is a user at every partner.
         plans: of a scientist: how many of hers used or hold budget.
@@ -206,13 +207,14 @@ class Overview:
         return Page(tuple(rows[:limit]), total, rows[limit - 1].index if more else None)
 
     def spends(self, by: By) -> list[Spend]:
-        """What each month, scientist or plan used, by population; months oldest first."""
+        """What each day, month, scientist or plan used, by population; oldest days first."""
         with self._database.reading() as session:
-            deltas = {row.population: row.delta for row in session.exec(select(LedgerBudget))}
-            if by == "month":
-                return _by_month(session, deltas)
+            names = session.exec(select(LedgerBudget.population)).all()
+            filters = {name: filter_of(session, name) for name in names}
+            if by in ("day", "month"):
+                return _by_time(session, filters, 10 if by == "day" else 7)
             plans = _plan_uses(session)
-        return _by_plan(plans, deltas) if by == "plan" else _by_scientist(plans, deltas)
+        return _by_plan(plans, filters) if by == "plan" else _by_scientist(plans, filters)
 
     def runs(self) -> list[Run]:
         """Every plan that was ever approved, newest decision first, and how far it came."""
@@ -249,6 +251,11 @@ class Overview:
                 ({name: getattr(row, name) for name in said} for row in rows),
                 key=lambda each: (each["size"], each["witness"]),
             )
+
+    def cosigned(self) -> dict[str, list[dict[str, Any]]]:
+        """The newest heads only: `signed` by peers under this ledger, `held` here of theirs."""
+        with self._database.reading() as session:
+            return {"signed": newest_signed(session), "held": newest_held(session)}
 
 
 @dataclass
@@ -287,34 +294,33 @@ def _plan_uses(session: Session) -> list[_PlanUse]:
     return [each for each in found if each.held]
 
 
-def _by_plan(plans: Iterable[_PlanUse], deltas: dict[str, float]) -> list[Spend]:
+def _by_plan(plans: Iterable[_PlanUse], filters: dict[str, RenyiFilter]) -> list[Spend]:
     return [
-        _spend(plan.row.plan_hash, [plan], deltas[plan.row.population], facts=_facts(plan))
+        _spend(plan.row.plan_hash, [plan], filters[plan.row.population], facts=_facts(plan))
         for plan in plans
     ]
 
 
-def _by_scientist(plans: Iterable[_PlanUse], deltas: dict[str, float]) -> list[Spend]:
+def _by_scientist(plans: Iterable[_PlanUse], filters: dict[str, RenyiFilter]) -> list[Spend]:
     groups: dict[tuple[str, str], list[_PlanUse]] = defaultdict(list)
     for plan in plans:
         groups[plan.row.population, plan.row.scientist].append(plan)
     return [
-        _spend(scientist, found, deltas[population], plans=len(found))
+        _spend(scientist, found, filters[population], plans=len(found))
         for (population, scientist), found in sorted(groups.items())
     ]
 
 
-def _spend(key: str, group: Sequence[_PlanUse], delta: float, **known: Any) -> Spend:
-    accountant = RenyiFilter(delta)
+def _spend(key: str, group: Sequence[_PlanUse], accountant: RenyiFilter, **known: Any) -> Spend:
     used = [event for plan in group for event in plan.events]
     return Spend(
         key=key,
         population=group[0].row.population,
-        delta=delta,
+        delta=accountant.delta,
         epsilon=accountant.epsilon(used),
         releases=sum(event.count for event in used),
         held=accountant.epsilon(event for plan in group for event in plan.held),
-        everywhere=everywhere_of([(plan.events, plan.partners) for plan in group], delta),
+        everywhere=accountant.everywhere([(plan.events, plan.partners) for plan in group]),
         **known,
     )
 
@@ -329,10 +335,11 @@ def _facts(plan: _PlanUse) -> dict[str, Any]:
     }
 
 
-def _by_month(session: Session, deltas: dict[str, float]) -> list[Spend]:
-    month = func.substr(col(LedgerAttempt.reserved), 1, 7)
+def _by_time(session: Session, filters: dict[str, RenyiFilter], digits: int) -> list[Spend]:
+    """By the first digits of the time at which an attempt was reserved."""
+    period = func.substr(col(LedgerAttempt.reserved), 1, digits)
     columns = (
-        month,
+        period,
         col(LedgerAttempt.population),
         col(LedgerAttempt.noise_multiplier),
         col(LedgerAttempt.sampling_rate),
@@ -346,14 +353,14 @@ def _by_month(session: Session, deltas: dict[str, float]) -> list[Spend]:
     so_far: dict[str, Any] = {}
     found = []
     for (when, population), events in sorted(groups.items()):
-        accountant = RenyiFilter(deltas[population])
-        total = renyi_total(events)
+        accountant = filters[population]
+        total = accountant.total(events)
         so_far[population] = so_far.get(population, 0.0) + total
         found.append(
             Spend(
                 key=when,
                 population=population,
-                delta=deltas[population],
+                delta=accountant.delta,
                 epsilon=accountant.epsilon_of(total),
                 releases=sum(event.count for event in events),
                 cumulative=accountant.epsilon_of(so_far[population]),

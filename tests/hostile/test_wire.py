@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from syft.serde.recursive import recursive_scheme
 from syft.server.credentials import SyftSigningKey
 
 from domains.witness import ask_for_heads
@@ -67,6 +68,14 @@ def many_times_the_same(target: Target) -> str:
     ]
     body = b"".join(struct.pack("<Q", word & 0xFFFFFFFFFFFFFFFF) for word in words)
     return post(target, struct.pack("<II", 0, len(words)) + body)
+
+
+def names_without_end(target: Target) -> str:
+    """An envelope that claims two million fields, each of which would take a place in memory."""
+    frame = recursive_scheme.new_message()
+    frame.canonicalName, frame.version = "SignedSyftAPICall", 1
+    frame.init("fieldsName", 2**21 - 100)
+    return post(target, bytes(frame.to_bytes()))
 
 
 def pointer_to_itself(target: Target) -> str:
@@ -132,6 +141,11 @@ def heads_of(target: Target, body: bytes) -> str:
 
     answer = requests.post(f"{target.node.url}/heads", data=body, timeout=30)
     return verdict(target, answer.status_code, answer.content)
+
+
+def heads_of_all_times(target: Target) -> str:
+    body = json.loads(ask_for_heads(STRANGER_NODE, target.node.node_key))
+    return heads_of(target, json.dumps({**body, "time": 10**400}).encode())
 
 
 def log_in(target: Target, email: object, password: object) -> str:
@@ -283,6 +297,7 @@ ATTACKS = [
     ),
     Attack("segments", "a frame of 2**32 segments", lambda t: post(t, b"\xff" * 64)),
     Attack("amplified", "pointers that lead to one list many times", many_times_the_same),
+    Attack("names", "two million fields in an envelope", names_without_end),
     Attack("pointer loop", "a pointer to itself", pointer_to_itself),
     Attack("oversize", "17 MiB with an honest length", lambda t: post(t, bytes(17 * 2**20))),
     Attack("oversize chunked", "20 MiB without a length", chunked_oversize),
@@ -376,6 +391,7 @@ ATTACKS = [
         "a partner's request signed by a stranger",
         lambda t: heads_of(t, ask_for_heads(STRANGER_NODE, t.node.node_key)),
     ),
+    Attack("heads at any time", "a partner's request at 10**400 s", heads_of_all_times),
     Attack("heads oversize", "1 MiB as a partner's request", lambda t: heads_of(t, bytes(2**20))),
     Attack("which accounts", "another answer for unknown emails", unknown_or_wrong),
 ]
