@@ -16,6 +16,7 @@ from policies.plan import Plan, Step
 _MINIMUM_NOISE = 8.0
 """Integer units: narrower shares don't add up to a Gaussian (Kairouz, Liu and Steinke 2021)."""
 _WRAP_BITS = 64
+_LARGEST_SCALE = 2**40
 
 
 def check_roster(plan: Plan) -> None:
@@ -93,11 +94,15 @@ def check_noise(plan: Plan, step: Step) -> None:
         raise PlanRefused("noise", f"Step {step.name!r} has no noise and the data isn't public.")
     share = _noise_share(plan, step)
     if share < _MINIMUM_NOISE:
-        needed = 2 ** math.ceil(math.log2(step.scale * _MINIMUM_NOISE / share))
+        factor = _MINIMUM_NOISE / share if share else math.inf
+        needed = 2 ** math.ceil(math.log2(step.scale * factor)) if factor < _LARGEST_SCALE else 0
+        advice = (
+            f"scale {needed}" if 0 < needed <= _LARGEST_SCALE else "a larger clip norm or noise"
+        )
         raise PlanRefused(
             "noise",
             f"Step {step.name!r}: one domain's noise is {share:.2g} integer units wide, at least "
-            f"{_MINIMUM_NOISE:g} are needed: use scale {needed}.",
+            f"{_MINIMUM_NOISE:g} are needed: use {advice}.",
         )
 
 

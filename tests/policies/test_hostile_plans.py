@@ -127,6 +127,31 @@ VALUES: dict[str, tuple[str, Callable[[], dict[str, Any]]]] = {
     "negative noise": ("unreadable", lambda: with_step(noise_multiplier=-1)),
     "a clip norm beyond the ring": ("ring", lambda: with_step(clip_norm=2**20, scale=2**11)),
     "a clip norm of nothing": ("unreadable", lambda: with_step(clip_norm=0)),
+    "a clip norm that no double can divide by": ("noise", lambda: with_step(clip_norm=5e-324)),
+    "noise that no double can divide by": ("noise", lambda: with_step(noise_multiplier=1e-310)),
+    "a layer's norm that squares to nothing": (
+        "ring",
+        lambda: with_step(clipping={"kind": "per-layer", "norms": [5e-324]}),
+    ),
+    "votes that weigh nothing": (
+        "ring",
+        lambda: with_step(
+            clipping={"kind": "adaptive", "quantile": 0.5, "norm": 0.5, "vote_norm": 5e-324}
+        ),
+    ),
+    "a quantile that nobody reaches": (
+        "unreadable",
+        lambda: with_step(
+            clipping={"kind": "adaptive", "quantile": 1.0, "norm": 0.5, "vote_norm": 0.1}
+        ),
+    ),
+    "norms that together exceed the bound by a hair": (
+        "unreadable",
+        lambda: with_step(
+            clip_norm=1.0,
+            clipping={"kind": "adaptive", "quantile": 0.5, "norm": 1.0, "vote_norm": 1e-9},
+        ),
+    ),
     "a clip norm as text": ("unreadable", lambda: with_step(clip_norm="1")),
     "a clip norm below one unit": (
         "ring",
