@@ -18,11 +18,12 @@ from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import requests
 import sqlalchemy
 from sqlalchemy import MetaData, Table
+from sqlalchemy.exc import SQLAlchemyError
 
 from coterie.home import Home
 from coterie.processes import running
@@ -35,8 +36,9 @@ from policies.verify import verify
 
 _FORMAT = "coterie-backup-v1"
 _MANIFEST, _TABLES = "backup.json", "tables.json"
-_DATABASES = ("syft/syft.db", "syft/calls.db", "ledger.db")
+_DATABASES = ("syft/syft.db", "syft/calls.db", "syft/logins.db", "ledger.db")
 _SHARES = (".held", ".masked", ".receipt")
+_PLAIN_ENTRIES = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.DIRTYPE)
 _LEFT_OUT = ("-wal", "-shm", ".new", ".log", ".pid")
 
 
@@ -85,7 +87,8 @@ def restore(
 ) -> str:
     """Put a back-up back, unless a partner co-signed a newer ledger; gives the verdict's text.
 
-    A folder that lies there is kept beside, and its ledger counts as a witness too.
+    A folder that lies there is kept beside, and its ledger counts as a witness too. The node gets a
+    new epoch: no call signed before is taken again.
 
     Args:
         heads: what partners exported (`coterie ledger heads`).
@@ -107,9 +110,11 @@ def restore(
         _unpack(archive, staged.path, name)
         text = _checked(staged, folder, heads, hub, unheard)
         if (staged.path / _TABLES).exists():
-            _restore_tables(staged.database_url, json.loads((staged.path / _TABLES).read_text()))
+            _restore_tables(staged.database_url, _kept_tables(staged))
             (staged.path / _TABLES).unlink()
         (staged.path / _MANIFEST).unlink()
+        settings = staged.settings().model_copy(update={"epoch": uuid4().hex})
+        staged.write_settings(settings)
         if folder.path.exists():
             os.replace(folder.path, folder.path.with_name(f".{name}.before-{int(time.time())}"))
         os.replace(staged.path, folder.path)
@@ -151,15 +156,16 @@ def _unpack(archive: Path, target: Path, name: str) -> None:
     try:
         with tarfile.open(archive, "r:") as found:
             for entry in found:
-                if not (entry.isreg() or entry.isdir()):
+                # A sparse file is a file to tarfile, of any size that its head claims.
+                if entry.type not in _PLAIN_ENTRIES:
                     raise RestoreRefused(f"{archive} holds more than files and folders.")
                 found.extract(entry, target, filter="data")
-        about = json.loads((target / _MANIFEST).read_text())
+        about = dict(json.loads((target / _MANIFEST).read_text()))
     except FileNotFoundError:
         raise RestoreRefused(
             f"There is no back-up at {archive}, or it has no {_MANIFEST}."
         ) from None
-    except (tarfile.TarError, OSError, ValueError) as error:
+    except (tarfile.TarError, OSError, ValueError, TypeError, RecursionError) as error:
         raise RestoreRefused(f"{archive} can't be read ({type(error).__name__}).") from None
     if about.get("format") != _FORMAT or about.get("name") != name:
         raise RestoreRefused(f"{archive} is no back-up of {name}: it names {about.get('name')!r}.")
@@ -174,11 +180,14 @@ def _checked(
     hub: str | None,
     unheard: Sequence[str],
 ) -> str:
-    settings = staged.settings()
     node_key = public_hex(staged.node_key())
+    peers = set(staged.settings().peers)
+    if present.settings_file.exists():
+        # Whoever could change the back-up could have left partners out of it.
+        peers |= set(present.settings().peers)
     with tempfile.TemporaryDirectory() as place:
         said = _gathered(staged, heads, hub, Path(place))
-        missing = sorted(set(settings.peers) - said - set(unheard))
+        missing = sorted(peers - said - set(unheard))
         if missing:
             raise RestoreRefused(
                 f"Not heard: {', '.join(missing)}. An older ledger would forget charges that they "
@@ -243,7 +252,7 @@ def _asked(staged: DomainFolder, url: str, peer: Peer) -> bytes | None:
 def _ledger_of(staged: DomainFolder, place: Path) -> Any:
     if staged.ledger_file.exists():
         return staged.ledger_file
-    tables = json.loads((staged.path / _TABLES).read_text())
+    tables = _kept_tables(staged)
     ledger = place / "ledger.db"
     engine = sqlalchemy.create_engine(f"sqlite:///{ledger}")
     with engine.begin() as connection:
@@ -251,6 +260,22 @@ def _ledger_of(staged: DomainFolder, place: Path) -> Any:
         _fill(connection, {n: rows for n, rows in tables.items() if n.startswith("ledger")})
     engine.dispose()
     return ledger
+
+
+def _kept_tables(staged: DomainFolder) -> dict[str, list[dict[str, Any]]]:
+    """The rows of a back-up from Postgres, by table.
+
+    Raises:
+        RestoreRefused: they aren't there or are something else.
+    """
+    try:
+        found = json.loads((staged.path / _TABLES).read_text())
+        return {
+            str(name): [{c: _typed(v) for c, v in row.items()} for row in rows]
+            for name, rows in found.items()
+        }
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
+        raise RestoreRefused("The back-up's tables can't be read, or are missing.") from None
 
 
 def _size(ledger: Path) -> int:
@@ -324,8 +349,12 @@ def _fill(connection: sqlalchemy.Connection, tables: Mapping[str, list[dict[str,
     if unknown:
         raise RestoreRefused(f"The back-up has tables that aren't known here: {unknown[0][:60]}")
     for table in schema.sorted_tables:
-        rows = [{c: _typed(v) for c, v in row.items()} for row in tables.get(table.name, [])]
         if table.name == "ledgerversion":
             continue
-        for row in rows:
-            connection.execute(Table.insert(table), row)
+        for row in tables.get(table.name, []):
+            try:
+                connection.execute(Table.insert(table), row)
+            except (SQLAlchemyError, ValueError, OverflowError) as error:
+                raise RestoreRefused(
+                    f"A row of the back-up doesn't fit its table ({type(error).__name__})."
+                ) from None

@@ -15,7 +15,7 @@ import requests
 from coterie.home import Home
 from domains.confinement import ProbeFailed, probe
 from domains.folder import DomainFolder
-from network.answers import Answer, AnswerRefused, ask
+from network.answers import Answer, AnswerRefused, ask, no_password
 from network.gate import API
 from network.tls import CERTIFICATE, TlsError, days_left, is_local, secured
 
@@ -99,7 +99,12 @@ class _Stranger:
     def _lets_pages_in(self) -> bool:
         try:
             answer = secured(self._session, self._url).get(
-                f"{self._url}{API}/", headers={"Origin": _STRANGER}, timeout=_TIMEOUT_S, stream=True
+                f"{self._url}{API}/",
+                headers={"Origin": _STRANGER},
+                timeout=_TIMEOUT_S,
+                stream=True,
+                allow_redirects=False,
+                auth=no_password,
             )
         except requests.RequestException:
             return True

@@ -26,7 +26,7 @@ from typing import Annotated, Any, Literal
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from policies.trace import Bounds
+from policies.users import Bounds
 
 Column = Literal["user", "item", "value", "time"]
 
@@ -81,7 +81,7 @@ class Declaration(BaseModel):
         try:
             table = tomllib.loads(path.read_text(encoding="utf-8"))["dataset"]
             declaration = cls.model_validate(table)
-        except (OSError, UnicodeError, tomllib.TOMLDecodeError) as error:
+        except (OSError, UnicodeError, RecursionError, tomllib.TOMLDecodeError) as error:
             raise DeclarationError(f"{path} can't be read: {error}") from None
         except KeyError:
             raise DeclarationError(f"{path} has no [dataset] table.") from None

@@ -53,6 +53,9 @@ class DomainSettings(BaseModel):
     """`domain.toml`: the node's name, Syft uid, address, owner and pinned peers.
 
     Attributes:
+        server_uid: the domain's name in plans, for good.
+        epoch: Syft's own id of the node since it was put back from a back-up. Calls name it, so
+            that none signed before is taken again: the back-up doesn't know which were.
         public_url: where partners reach it, if that isn't `host` and `port` (a proxy's address).
         tls: whether the node itself serves TLS, with the folder's certificate.
         proxies: addresses or networks of TLS proxies before it, whose word on the caller's address
@@ -65,6 +68,7 @@ class DomainSettings(BaseModel):
 
     name: str = Field(pattern=r"^[a-z][a-z0-9-]{0,31}$")
     server_uid: str = Field(pattern=r"^[0-9a-f]{32}$")
+    epoch: str | None = Field(None, pattern=r"^[0-9a-f]{32}$")
     host: str = "127.0.0.1"
     port: int = Field(ge=1, le=65535)
     public_url: str | None = Field(None, pattern=r"^https?://[A-Za-z0-9.:\[\]-]{1,200}$")
@@ -74,6 +78,11 @@ class DomainSettings(BaseModel):
     owner_email: str
     owner_key: str = Field(pattern=r"^[0-9a-f]{64}$")
     peers: dict[str, Peer] = {}
+
+    @property
+    def syft_uid(self) -> str:
+        """The id that Syft's server and its callers know the node by."""
+        return self.epoch or self.server_uid
 
 
 @dataclass(frozen=True)
@@ -144,8 +153,8 @@ class DomainFolder:
             raise FolderError(
                 f"There is no domain in {self.path}. Make one: coterie domain init {self.path.name}"
             ) from None
-        except (ValidationError, tomllib.TOMLDecodeError) as error:
-            raise FolderError(f"{self.settings_file} can't be read: {error}") from None
+        except (ValidationError, ValueError, TypeError, RecursionError) as error:
+            raise FolderError(f"{self.settings_file} can't be read: {_why(error)}") from None
 
     def peers(self) -> Mapping[str, Peer]:
         """The partners pinned at this moment, so that pinning and unpinning need no restart."""
@@ -167,6 +176,14 @@ class DomainFolder:
             return read_secret(self.path, name)
         except SecretMissing as error:
             raise FolderError(str(error)) from None
+
+
+def _why(error: Exception) -> str:
+    """What is wrong with a file of settings, without its values: one may be a password."""
+    if isinstance(error, ValidationError):
+        found = error.errors(include_url=False, include_context=False, include_input=False)
+        return "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in found[:8])
+    return str(error) or type(error).__name__
 
 
 def public_hex(key: Ed25519PrivateKey) -> str:
@@ -200,6 +217,7 @@ def create_folder(
         DomainSettings(
             name=name,
             server_uid=uuid.uuid4().hex,
+            epoch=None,
             host=host,
             port=port,
             owner_email=f"owner@{name}.example",

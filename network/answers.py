@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import requests
 from nacl.exceptions import BadSignatureError
 from nacl.signing import SigningKey, VerifyKey
+from urllib3.exceptions import HTTPError
 
 from network.tls import keeps_secrets, secured
 
@@ -27,6 +28,7 @@ SEAL = "X-Coterie-Seal"
 MAX_ANSWER_BYTES = 80 * 2**20
 """No answer of a node is longer; a longer one is cut off and refused."""
 
+_PART_BYTES = 2**20
 _TAG = b"coterie-answer-v1\x00"
 _Message = MutableMapping[str, Any]
 _Receive = Callable[[], Awaitable[_Message]]
@@ -94,10 +96,16 @@ class Seal:
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back, unread: `text` is what the seal must sign."""
+    """What came back, unread: `text` is what the seal must sign.
+
+    Attributes:
+        content: empty if it went elsewhere; see `ask`.
+        size: in bytes.
+    """
 
     status: int
     content: bytes
+    size: int
     text: bytes
     seal: str
 
@@ -124,14 +132,21 @@ def ask(
     *,
     json_body: bool = False,
     timeout: tuple[float, float] = (5.0, 600.0),
+    into: Callable[[bytes], object] | None = None,
+    most: int = MAX_ANSWER_BYTES,
 ) -> Answer:
     """Send a request with a nonce; the answer is bounded in size and time, and not yet trusted.
 
-    Redirects aren't followed.
+    Redirects aren't followed, nothing is unpacked, and an answer comes in one piece.
+
+    Args:
+        most: bytes of the longest answer that is read.
+        into: takes the content of an answer with status 200 part by part, at most 1 MiB each, so
+            that it needn't be held in memory. It isn't to be believed before the seal is checked.
 
     Raises:
         requests.RequestException: no answer in time.
-        AnswerRefused: longer than `MAX_ANSWER_BYTES`.
+        AnswerRefused: longer than `most`, or in chunks.
     """
     nonce = secrets.token_hex(32)
     kind = "application/json" if json_body else "application/octet-stream"
@@ -145,31 +160,45 @@ def ask(
         timeout=timeout,
         stream=True,
         allow_redirects=False,
-        auth=_no_password,
+        auth=no_password,
     )
+    parts: list[bytes] = []
+    take = into if into is not None and response.status_code == 200 else parts.append
     with response:
-        content = _bounded(response, deadline)
+        size, answered = _taken(response, most, deadline, take)
     target = str(response.request.path_url).encode()
-    digests = hashlib.sha256(body).digest(), hashlib.sha256(content).digest()
-    text = _sealed_text(nonce, method, target, *digests)
-    return Answer(response.status_code, content, text, response.headers.get(SEAL, ""))
+    text = _sealed_text(nonce, method, target, hashlib.sha256(body).digest(), answered)
+    seal = response.headers.get(SEAL, "")
+    return Answer(response.status_code, b"".join(parts), size, text, seal)
 
 
-def _no_password(request: requests.PreparedRequest) -> requests.PreparedRequest:
+def no_password(request: requests.PreparedRequest) -> requests.PreparedRequest:
     """Said explicitly, since requests would send what a .netrc file holds for the host."""
     return request
 
 
-def _bounded(response: requests.Response, deadline: float) -> bytes:
-    parts, size = [], 0
-    for part in response.iter_content(2**20):
-        size += len(part)
-        if size > MAX_ANSWER_BYTES:
-            raise AnswerRefused(f"The answer is longer than {MAX_ANSWER_BYTES} bytes.")
-        if time.monotonic() > deadline:
-            raise requests.ReadTimeout("The answer comes too slowly.")
-        parts.append(part)
-    return b"".join(parts)
+def _taken(
+    response: requests.Response, most: int, deadline: float, take: Callable[[bytes], object]
+) -> tuple[int, bytes]:
+    """Hand the content over as it comes: (its size, its SHA-256).
+
+    A chunk's head has no bound, so nobody of ours sends chunks.
+    """
+    if "transfer-encoding" in response.headers:
+        raise AnswerRefused("The answer comes in chunks; a node answers in one piece.")
+    digest, size = hashlib.sha256(), 0
+    try:
+        while part := response.raw.read1(_PART_BYTES, decode_content=False):
+            size += len(part)
+            if size > most:
+                raise AnswerRefused(f"The answer is longer than {most} bytes.")
+            if time.monotonic() > deadline:
+                raise requests.ReadTimeout("The answer comes too slowly.")
+            digest.update(part)
+            take(part)
+    except HTTPError as error:
+        raise requests.ConnectionError(type(error).__name__) from None
+    return size, digest.digest()
 
 
 _pins: dict[str, str] = {}

@@ -60,14 +60,19 @@ class Frame:
     def pointer(self, index: int) -> Place | None:
         return self._follow(self._segment, self._pointers + index)
 
-    def items(self, place: Place | None) -> list[Place | None]:
-        """The places that a list of pointers leads to."""
+    def items(self, place: Place | None, most: int) -> list[Place | None]:
+        """The places that a list of at most so many pointers leads to.
+
+        A place takes twenty times the memory of its pointer, so a caller says how many it can use.
+        """
         if place is None:
             return []
         tag, segment, word = place
         size, count = (tag >> 32) & 7, tag >> 35
         if tag & 3 != _LIST or size != _POINTERS:
             raise BytesRefused("Expected a list of pointers.")
+        if count > most:
+            raise BytesRefused("The message has too many parts.")
         self._spend(8 * count)
         return [self._follow(segment, word + index) for index in range(count)]
 
@@ -89,10 +94,14 @@ class Frame:
         self._spend(count)
         return segment[begin : begin + count]
 
-    def joined(self, place: Place | None) -> memoryview:
-        """A list of byte strings as one; Syft cuts long values into several."""
-        parts = [self.data(part) for part in self.items(place)]
-        return parts[0] if len(parts) == 1 else memoryview(b"".join(parts))
+    def content(self, place: Place | None) -> memoryview:
+        """The bytes of a value, without copying them.
+
+        Syft writes a value as a list of byte strings and cuts it every 512 MB, so that in a message
+        of a permitted size there is one.
+        """
+        parts = self.items(place, most=1)
+        return self.data(parts[0]) if parts else memoryview(b"")
 
     def _spend(self, count: int) -> None:
         self._left -= count

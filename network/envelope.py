@@ -55,15 +55,15 @@ def _fields(blob: bytes | memoryview, name: str) -> dict[str, memoryview]:
     frame = Frame(blob, data=1, pointers=4)
     if (frame.text(frame.pointer(3)), frame.int32()) != (name, 1):
         raise BytesRefused(f"Expected {name}, version 1.")
-    names = [frame.text(place) for place in frame.items(frame.pointer(0))]
-    parts = frame.items(frame.pointer(1))
+    names = [frame.text(place) for place in frame.items(frame.pointer(0), len(_FIELDS))]
+    parts = frame.items(frame.pointer(1), len(_FIELDS))
     if len(names) != len(parts) or len(set(names)) != len(names):
         raise BytesRefused("Fields must have one name and one value each.")
-    return {name: frame.joined(part) for name, part in zip(names, parts, strict=True)}
+    return {name: frame.content(part) for name, part in zip(names, parts, strict=True)}
 
 
 def _content(blob: memoryview, name: str) -> bytes:
     frame = Frame(blob, data=1, pointers=4)
     if (frame.text(frame.pointer(3)), frame.int32()) != (name, 1):
         raise BytesRefused(f"Expected {name}.")
-    return bytes(frame.joined(frame.pointer(2)))
+    return bytes(frame.content(frame.pointer(2)))

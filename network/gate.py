@@ -36,11 +36,12 @@ from syft.types.errors import SyftException
 from syft.types.uid import UID
 
 from network.answers import Seal
+from network.backoff import LoginBackoff
 from network.client import API
 from network.connections import serve_app
 from network.envelope import MAX_MESSAGE_BYTES, BytesRefused, open_envelope
 from network.health import CONTENT_TYPE, Health
-from network.limits import BodyRoom, Limits, LoginBackoff, Rate, TooMuch
+from network.limits import BodyRoom, Limits, Rate, TooMuch
 from network.logs import log_as_json
 from network.passwords import why_weak
 from network.reader import install_strict_reader, read
@@ -85,7 +86,7 @@ def read_store_strictly() -> None:
 def open_app(
     server: Server,
     paths_of: Paths,
-    calls: Path,
+    memory: Path,
     limits: Limits | None = None,
     why_not_ready: Callable[[], str | None] = lambda: None,
     why_ended: Callable[[str], str | None] = lambda key: None,
@@ -97,13 +98,14 @@ def open_app(
     Args:
         server: the Syft server behind the boundary.
         paths_of: the service paths that a role may call; everything else is refused.
-        calls: the file that remembers which calls were answered.
+        memory: the folder of the files that remember which calls were answered (`calls.db`), and
+            which accounts and addresses have to wait (`logins.db`).
         why_not_ready: a sentence while the server should get no calls; says nothing private.
         why_ended: a sentence if the account with this verify key may no longer call.
     """
     read_store_strictly()
     limits = limits or Limits()
-    gate = _Gate(server, paths_of, CallMemory(calls), limits, why_ended)
+    gate = _Gate(server, paths_of, memory, limits, why_ended)
     health = Health()
     app = FastAPI(title=server.name, docs_url=None, redoc_url=None, openapi_url=None)
     app.state.body_of = gate.body_of
@@ -190,15 +192,16 @@ class _Gate:
         self,
         server: Server,
         paths_of: Paths,
-        calls: CallMemory,
+        memory: Path,
         limits: Limits,
         why_ended: Callable[[str], str | None],
     ) -> None:
-        self._server, self._paths_of, self._calls, self._limits = server, paths_of, calls, limits
+        self._server, self._paths_of, self._limits = server, paths_of, limits
+        self._calls = CallMemory(memory / "calls.db")
         self._why_ended = why_ended
         self.addresses = Rate(limits.requests_per_s, limits.request_burst)
         self._accounts = Rate(limits.calls_per_s, limits.burst)
-        self._backoff = LoginBackoff(limits)
+        self._backoff = LoginBackoff(memory / "logins.db", limits)
         self._room = BodyRoom(limits.bodies_bytes)
         self._methods = lru_cache(maxsize=16)(self._methods_of_role)
         self._members: dict[str, tuple[SyftVerifyKey, ServiceRole]] = {}
@@ -209,7 +212,7 @@ class _Gate:
         self,
         request: Request,
         limit: int,
-        look: Callable[[bytes], Awaitable[bool]] | None = None,
+        look: Callable[[bytearray], Awaitable[bool]] | None = None,
     ) -> AsyncIterator[bytes]:
         """The body, up to a size and within a time that grows with what has come.
 
@@ -219,12 +222,11 @@ class _Gate:
         declared = request.headers.get("content-length", "")
         if declared.isdecimal() and int(declared[:20]) > limit:
             raise HTTPException(413, f"At most {limit} bytes.")
-        parts: list[bytes] = []
-        size, began = 0, time.monotonic()
+        body, began = bytearray(), time.monotonic()
         stream = request.stream().__aiter__()
         try:
             while True:
-                allowed = self._limits.body_seconds + size / self._limits.body_bytes_per_s
+                allowed = self._limits.body_seconds + len(body) / self._limits.body_bytes_per_s
                 left = began + allowed - time.monotonic()
                 try:
                     part = await asyncio.wait_for(anext(stream), max(left, 0.0))
@@ -233,15 +235,14 @@ class _Gate:
                 except TimeoutError:
                     raise HTTPException(408, "The request comes too slowly.") from None
                 self._room.take(len(part))
-                size += len(part)
-                parts.append(part)
-                if size > limit:
+                body += part
+                if len(body) > limit:
                     raise HTTPException(413, f"At most {limit} bytes.")
-                if look is not None and await look(b"".join(parts)):
+                if look is not None and await look(body):
                     look = None
-            yield b"".join(parts)
+            yield bytes(body)
         finally:
-            self._room.give_back(size)
+            self._room.give_back(len(body))
 
     def answer(self, blob: bytes) -> Response:
         """Authenticate, read, allow and carry out one signed call."""
@@ -317,6 +318,9 @@ class _Gate:
             return write_answer(method(context, **admitted.message.kwargs, **carried))
         except SyftException as error:
             return write_refusal(SyftError.from_public_exception(error).message)
+        except (TypeError, LookupError, AttributeError) as error:
+            _log.info("refused", why=type(error).__name__, path=admitted.message.path)
+            return write_refusal(f"{admitted.message.path} takes other arguments.")
 
     def _check_allowed(self, message: SyftAPICall, role: ServiceRole) -> None:
         why = self._why_not(message, role)
@@ -372,7 +376,7 @@ class _Gate:
             HTTPException: neither encrypted nor from this machine itself. A local proxy that isn't
                 declared would make every caller look local, so its headers count as being one.
         """
-        if request.url.scheme == "https":
+        if request.scope["scheme"] == "https":
             return
         forwarded = any(name in request.headers for name in _FORWARDED)
         if is_local(_address(request)) and not forwarded:
@@ -451,7 +455,7 @@ class _Stream:
         self._admitted: _Admitted | None = None
         self._refusal = ""
 
-    async def look(self, begun: bytes) -> bool:
+    async def look(self, begun: bytearray) -> bool:
         """Admit the call as soon as its head has come; before that nothing else is taken."""
         self._call = read_head(begun)
         if self._call is None:

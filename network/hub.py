@@ -8,6 +8,7 @@ Run it in its own process: python -m network.hub HOME/hub
 """
 
 import contextlib
+import gc
 import json
 import logging
 import os
@@ -27,13 +28,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from fastapi import FastAPI, HTTPException, Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from network.answers import AnswerRefused, ask
+from network.answers import Answer, AnswerRefused, ask
 from network.logs import log_as_json
 from network.secrets import is_given, read_secret
-from network.tls import create_certificate, secured
+from network.tls import create_certificate
 from policies.canonical import canonical
 
 MAX_CARD_BYTES = 4096
+MAX_DIRECTORY_BYTES = 2**20
 _CARD_DOMAIN = b"coterie-directory-card-v1\x00"
 
 
@@ -131,24 +133,17 @@ def admit_member(path: Path, name: str, node_key: str) -> None:
 def announce(hub_url: str, card: Card) -> None:
     """Tell the hub where a domain is; raises HubError if it doesn't take the card."""
     try:
-        with requests.Session() as session:
-            response = secured(session, hub_url).post(
-                f"{hub_url.rstrip('/')}/directory",
-                json=card.model_dump(),
-                timeout=5,
-                allow_redirects=False,
-            )
-    except requests.RequestException as error:
+        answer = _ask(hub_url, "POST", json.dumps(card.model_dump()).encode())
+    except (AnswerRefused, requests.RequestException) as error:
         raise HubError(f"The hub at {hub_url} does not answer ({type(error).__name__}).") from None
-    if response.status_code != 200:
-        raise HubError(f"The hub at {hub_url} refused the card: {response.text[:200]}")
+    if answer.status != 200:
+        raise HubError(f"The hub at {hub_url} refused the card: {answer.excerpt}")
 
 
 def directory(hub_url: str) -> dict[str, Card]:
     """The listed domains whose cards are validly signed, by name."""
     try:
-        with requests.Session() as session:
-            answer = ask(session, "GET", f"{hub_url.rstrip('/')}/directory", timeout=(5, 5))
+        answer = _ask(hub_url, "GET")
         cards = [Card(**card) for card in json.loads(answer.content)]
     except (
         AnswerRefused, requests.RequestException, ValueError, TypeError, RecursionError
@@ -157,14 +152,25 @@ def directory(hub_url: str) -> dict[str, Card]:
     return {card.name: card for card in cards if card.is_valid()}
 
 
+def _ask(hub_url: str, method: str, body: bytes = b"") -> Answer:
+    with requests.Session() as session:
+        return ask(
+            session,
+            method,
+            f"{hub_url.rstrip('/')}/directory",
+            body,
+            json_body=True,
+            timeout=(5, 5),
+            most=MAX_DIRECTORY_BYTES,
+        )
+
+
 def build_app(path: Path) -> FastAPI:
     """The hub's HTTP app: Syft's gateway behind the gate, and the directory beside it."""
     from network.gate import open_app
 
     settings = read_settings(path)
-    app = open_app(
-        _gateway(path, settings), lambda role: frozenset({"metadata"}), path / "calls.db"
-    )
+    app = open_app(_gateway(path, settings), lambda role: frozenset({"metadata"}), path)
     cards: dict[str, Card] = {}
 
     @app.get("/directory")
@@ -237,6 +243,7 @@ def serve(path: Path) -> None:
 
     settings = read_settings(path)
     log_as_json()
+    gc.disable()  # while Syft loads, collecting finds nothing and takes a fifth of the start
     # Syft prints callers' errors as they come.
     with (
         open(os.devnull, "w") as nowhere,
@@ -244,6 +251,8 @@ def serve(path: Path) -> None:
         contextlib.redirect_stderr(nowhere),
     ):
         app = build_app(path)
+        gc.freeze()
+        gc.enable()
         tls = path if settings.tls else None
         serve_app(app, settings.host, settings.port, tls, settings.proxies)
 

@@ -3,8 +3,7 @@
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 
 
@@ -71,50 +70,6 @@ class Rate:
                 self._left.popitem(last=False)
         if left < 1:
             raise TooMuch("Too many requests.", (1 - left) / self._per_s)
-
-
-class LoginBackoff:
-    """Wrong passwords, counted for each account name and each address; the wait doubles."""
-
-    def __init__(self, limits: Limits, now: Callable[[], float] = time.monotonic) -> None:
-        self._limits, self._now = limits, now
-        self._failures: OrderedDict[str, tuple[int, float]] = OrderedDict()
-        self._lock = threading.Lock()
-
-    @contextmanager
-    def attempt(self, account: str, address: str) -> Iterator[Callable[[], None]]:
-        """Count an attempt as failed unless the block calls what it is given.
-
-        It counts from the start, so that attempts side by side don't get round the wait.
-
-        Raises:
-            TooMuch: the account or the address has to wait; nothing was tried.
-        """
-        free = {
-            f"account {account}": self._limits.free_failures,
-            f"address {address}": self._limits.free_failures_per_address,
-        }
-        with self._lock:
-            now = self._now()
-            wait = max(self._failures.get(name, (0, now))[1] - now for name in free)
-            if wait > 0:
-                raise TooMuch("Too many wrong passwords.", wait)
-            for name, failures in free.items():
-                self._count(name, failures, now)
-        yield lambda: self._forget(tuple(free))
-
-    def _count(self, name: str, free: int, now: float) -> None:
-        failures = self._failures.pop(name, (0, now))[0] + 1
-        beyond = failures - free
-        wait = min(2.0 ** min(beyond, 30), self._limits.longest_wait_s) if beyond >= 0 else 0.0
-        self._failures[name] = (failures, now + wait)
-        if len(self._failures) > _MOST_NAMES:
-            self._failures.popitem(last=False)
-
-    def _forget(self, names: tuple[str, ...]) -> None:
-        with self._lock:
-            for name in names:
-                self._failures.pop(name, None)
 
 
 class BodyRoom:

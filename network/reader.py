@@ -10,17 +10,14 @@ by a name in the bytes.
 
 import typing
 import uuid
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
 from datetime import date, datetime, time
 from enum import Enum
-from inspect import Signature
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 import syft.serde.recursive as syft_reader
 from nacl.signing import SigningKey, VerifyKey
 from pydantic import BaseModel
@@ -29,14 +26,15 @@ from syft.types.syft_object_registry import SyftObjectRegistry
 from syft.util.experimental_flags import flags
 
 from network.arrays import MAX_ARRAY_BYTES, unpack_array
-from network.capnproto import BytesRefused, Frame
+from network.capnproto import BytesRefused, Frame, Place
 from network.reader_names import ANSWERS, Names
+from network.reader_types import generic, listed_kind, signature, union
+from network.tables import read_table
 
 MAX_DEPTH = 96
-MAX_OBJECTS = 400_000
 MAX_BYTES = 80 * 2**20
 _MAX_INT_BYTES, _MAX_FLOAT_CHARACTERS = 64, 64
-_MAX_ROWS, _MAX_COLUMNS = 10_000_000, 1_000
+_MOST_ALIKE = 64
 
 
 def read(blob: bytes | memoryview, names: Names) -> Any:
@@ -71,16 +69,16 @@ class _Reading:
     """One message being read: what it may name, and what it may still spend."""
 
     def __init__(self, names: Names) -> None:
-        self._allowed, self._kinds = names.values, names.kinds
+        self.kinds = names.kinds
+        self._allowed = names.values
         self._depth = 0
-        self._objects = 0
+        self._left = names.objects - 1
         self._unpacked = 0
 
     def value(self, blob: bytes | memoryview) -> Any:
         self._depth += 1
-        self._objects += 1
-        if self._depth > MAX_DEPTH or self._objects > MAX_OBJECTS:
-            raise BytesRefused("The message is nested too deeply or has too many parts.")
+        if self._depth > MAX_DEPTH:
+            raise BytesRefused("The message is nested too deeply.")
         frame = Frame(blob, data=1, pointers=4)
         name = frame.text(frame.pointer(3))
         if name not in self._allowed:
@@ -89,7 +87,7 @@ class _Reading:
         if plain is None:
             found = self._record(name, frame)
         else:
-            found = plain(self, frame.joined(frame.pointer(2)))
+            found = plain(self, frame.content(frame.pointer(2)))
         self._depth -= 1
         return found
 
@@ -101,8 +99,8 @@ class _Reading:
         if properties[0]:
             raise BytesRefused(f"'{name}' can't be read strictly.")
         declared, left_out, kind = properties[3], properties[4], properties[7]
-        names = [frame.text(place) for place in frame.items(frame.pointer(0))]
-        parts = frame.items(frame.pointer(1))
+        names = [frame.text(place) for place in self._parts(frame, 0)]
+        parts = self._parts(frame, 1)
         given = [each for each in names if each]
         if len(names) != len(parts) or len(set(given)) != len(given):
             raise BytesRefused("Fields must have one name and one value each.")
@@ -111,7 +109,7 @@ class _Reading:
         if set(given) < _REQUIRED.get(name, frozenset()):
             raise BytesRefused(f"'{name}' needs all of its fields.")
         fields = {
-            each: self.value(frame.joined(part))
+            each: self.value(frame.content(part))
             for each, part in zip(names, parts, strict=True)
             if each
         }
@@ -119,28 +117,23 @@ class _Reading:
 
     def items(self, content: memoryview) -> list[Any]:
         frame = Frame(content, data=0, pointers=1)
-        return [self.value(frame.joined(place)) for place in frame.items(frame.pointer(0))]
+        return [self.value(frame.content(place)) for place in self._parts(frame, 0)]
 
     def pairs(self, content: memoryview) -> dict[Any, Any]:
         frame = Frame(content, data=0, pointers=2)
-        keys, values = frame.items(frame.pointer(0)), frame.items(frame.pointer(1))
-        if len(keys) != len(values):
+        places, parts = self._parts(frame, 0), self._parts(frame, 1)
+        if len(places) != len(parts):
             raise BytesRefused("A mapping has one value for each key.")
-        try:
-            return {
-                self.value(frame.data(key)): self.value(frame.joined(value))
-                for key, value in zip(keys, values, strict=True)
-            }
-        except TypeError:
-            raise BytesRefused("A mapping's key must be a plain value.") from None
+        keys = _spread([self.value(frame.data(place)) for place in places])
+        return {key: self.value(frame.content(part)) for key, part in zip(keys, parts, strict=True)}
 
     def array(self, content: memoryview) -> np.ndarray:
         """Syft's tuple of packed bytes, unpacked size and dtype; bytes aren't copied."""
         frame = Frame(content, data=1, pointers=4)
         if frame.text(frame.pointer(3)) != "tuple":
             raise BytesRefused("Arrays hold booleans, integers or floats.")
-        outer = Frame(frame.joined(frame.pointer(2)), data=0, pointers=1)
-        parts = [outer.joined(place) for place in outer.items(outer.pointer(0))]
+        outer = Frame(frame.content(frame.pointer(2)), data=0, pointers=1)
+        parts = [outer.content(place) for place in outer.items(outer.pointer(0), most=3)]
         if len(parts) != 3:
             raise BytesRefused("An array is sent as its bytes, size and dtype.")
         packed = Frame(parts[0], data=1, pointers=4)
@@ -151,92 +144,19 @@ class _Reading:
             raise BytesRefused("An array is sent as its bytes, size and dtype.")
         self.spend(max(size, 0))
         codec = str(flags.APACHE_ARROW_COMPRESSION.value)
-        return unpack_array(packed.joined(packed.pointer(2)), size, dtype, codec)
+        return unpack_array(packed.content(packed.pointer(2)), size, dtype, codec)
+
+    def _parts(self, frame: Frame, pointer: int) -> list[Place | None]:
+        """The parts at one of a frame's pointers, counted before any is read."""
+        found = frame.items(frame.pointer(pointer), most=self._left)
+        self._left -= len(found)
+        return found
 
     def spend(self, size: int) -> None:
         """Count what compressed parts unpack to, over the whole message."""
         self._unpacked += size
         if self._unpacked > MAX_ARRAY_BYTES:
             raise BytesRefused(f"A message unpacks to at most {MAX_ARRAY_BYTES} bytes of arrays.")
-
-    def kind(self, content: memoryview) -> type:
-        """A class that is itself on the list, as `NAME:VERSION`."""
-        name, _, version = _text(content).partition(":")
-        if name not in self._kinds or not version.isdecimal() or len(version) > 4:
-            raise BytesRefused(f"The type '{name[:60]}' may not be named in a message.")
-        if not SyftObjectRegistry.has_serde_class(name, int(version)):
-            raise BytesRefused("That type may not be named in a message.")
-        found: type = SyftObjectRegistry.get_serde_properties(name, int(version))[7]
-        return found
-
-    def alias(self, content: memoryview) -> Any:
-        """A `typing` generic out of a closed table, by subscription."""
-        parts = self.value(content)
-        if not isinstance(parts, dict):
-            raise BytesRefused("A generic type is sent as its name and arguments.")
-        generic, arguments = _GENERICS.get(str(parts.get("path"))), parts.get("__args__")
-        if generic is None or not isinstance(arguments, tuple) or not 0 < len(arguments) <= 64:
-            raise BytesRefused("That type may not be named in a message.")
-        try:
-            if generic is typing.Optional:
-                return typing.Optional[arguments[0]]  # noqa: UP045
-            if generic is typing.Callable and len(arguments) > 1:
-                return typing.Callable[list(arguments[:-1]), arguments[-1]]
-            return generic[arguments]
-        except (TypeError, ValueError):
-            raise BytesRefused("That type may not be named in a message.") from None
-
-    def union(self, content: memoryview) -> Any:
-        arguments = self.value(content)
-        if not isinstance(arguments, tuple) or not 0 < len(arguments) <= 64:
-            raise BytesRefused("A union is sent as a tuple of types.")
-        try:
-            return typing.Union[arguments]  # noqa: UP007
-        except TypeError:
-            raise BytesRefused("A union is sent as a tuple of types.") from None
-
-    def signature(self, content: memoryview) -> Signature:
-        parts = self.value(content)
-        if not isinstance(parts, dict) or set(parts) != {"parameters", "return_annotation"}:
-            raise BytesRefused("A signature has parameters and a return annotation.")
-        try:
-            return Signature(**parts)
-        except (TypeError, ValueError, AttributeError):
-            raise BytesRefused("A signature's parameters don't fit together.") from None
-
-    def table(self, content: memoryview) -> pd.DataFrame:
-        """A data frame of plain columns; its extent is checked before pages are unpacked."""
-        try:
-            return self._plain_table(pq.ParquetFile(pa.BufferReader(bytes(content))))
-        except (pa.ArrowException, OSError, ValueError, TypeError, KeyError, MemoryError):
-            raise BytesRefused("The data frame can't be read.") from None
-
-    def _plain_table(self, file: pq.ParquetFile) -> pd.DataFrame:
-        facts = file.metadata
-        if not (0 <= facts.num_rows <= _MAX_ROWS and facts.num_columns <= _MAX_COLUMNS):
-            raise BytesRefused("The data frame has too many rows or columns.")
-        groups = [facts.row_group(index) for index in range(facts.num_row_groups)]
-        self.spend(sum(max(group.total_byte_size, 0) for group in groups))
-        schema = file.schema_arrow
-        if not all(_is_plain_column(field.type) for field in schema):
-            raise BytesRefused("A data frame has columns of numbers, text, booleans or times.")
-        plain: pd.DataFrame = file.read(use_threads=False).to_pandas(
-            use_threads=False, ignore_metadata=True
-        )
-        return plain
-
-
-def _is_plain_column(kind: pa.DataType) -> bool:
-    is_a = pa.types
-    return (
-        is_a.is_integer(kind)
-        or is_a.is_floating(kind)
-        or is_a.is_boolean(kind)
-        or is_a.is_string(kind)
-        or is_a.is_large_string(kind)
-        or is_a.is_timestamp(kind)
-        or is_a.is_null(kind)
-    )
 
 
 def _built(name: str, kind: Any, fields: Mapping[str, Any]) -> Any:
@@ -266,6 +186,20 @@ def _uid(kind: Any, fields: Mapping[str, Any]) -> Any:
     for field, each in {**fields, "value": uuid.UUID(bytes=value)}.items():
         setattr(built, field, each)
     return built
+
+
+def _spread(keys: list[Any]) -> list[Any]:
+    """The keys as they are, unless so many of them share a hash that Python compares for minutes.
+
+    An integer's hash is its remainder, so whoever sends integers, ids or tuples chooses it.
+    """
+    try:
+        alike = Counter(map(hash, keys))
+    except TypeError:
+        raise BytesRefused("A key, or what is in a set, must be a plain value.") from None
+    if alike and len(keys) - len(alike) > _MOST_ALIKE and max(alike.values()) > _MOST_ALIKE:
+        raise BytesRefused("The message has too many keys of one hash.")
+    return keys
 
 
 def _text(content: memoryview) -> str:
@@ -316,10 +250,7 @@ def _parsed(parse: Callable[[Any], Any], of: type) -> Callable[["_Reading", memo
 
 def _collected(kind: Callable[[list[Any]], Any]) -> Callable[["_Reading", memoryview], Any]:
     def collected(reading: _Reading, content: memoryview) -> Any:
-        try:
-            return kind(reading.items(content))
-        except TypeError:
-            raise BytesRefused("A set holds plain values.") from None
+        return kind(reading.items(content))
 
     return collected
 
@@ -334,24 +265,16 @@ def _key(kind: type) -> Callable[["_Reading", memoryview], Any]:
 
 
 def _kind(reading: _Reading, content: memoryview) -> type:
-    return reading.kind(content)
+    return listed_kind(_text(content), reading.kinds)
 
 
 def _alias(reading: _Reading, content: memoryview) -> Any:
-    return reading.alias(content)
+    return generic(reading.value(content))
 
 
-_GENERICS: Mapping[str, Any] = {
-    "typing.Optional": typing.Optional,
-    "typing.Union": typing.Union,
-    "typing.List": typing.List,  # noqa: UP006
-    "typing.Dict": typing.Dict,  # noqa: UP006
-    "typing.Tuple": typing.Tuple,  # noqa: UP006
-    "typing.Set": typing.Set,  # noqa: UP006
-    "typing.Type": typing.Type,  # noqa: UP006
-    "typing.Literal": typing.Literal,
-    "typing.Callable": typing.Callable,
-}
+def _table(reading: _Reading, content: memoryview) -> pd.DataFrame:
+    return read_table(content, reading.spend)
+
 
 _REQUIRED: Mapping[str, frozenset[str]] = {
     "SyftAPICall": frozenset({"id", "server_uid", "path", "args", "kwargs", "blocking"})
@@ -376,8 +299,8 @@ _PLAIN: Mapping[str, Callable[[_Reading, memoryview], Any]] = {
     "bytes": lambda _, content: bytes(content),
     "list": _collected(list),
     "tuple": _collected(tuple),
-    "set": _collected(set),
-    "frozenset": _collected(frozenset),
+    "set": _collected(lambda items: set(_spread(items))),
+    "frozenset": _collected(lambda items: frozenset(_spread(items))),
     "dict": lambda reading, content: reading.pairs(content),
     "dicttuple": lambda reading, content: DictTuple(reading.pairs(content)),
     "OrderedDict": lambda reading, content: OrderedDict(reading.pairs(content)),
@@ -387,16 +310,16 @@ _PLAIN: Mapping[str, Callable[[_Reading, memoryview], Any]] = {
     "datetime_date": _parsed(date.fromisoformat, str),
     "datetime_time": _parsed(time.fromisoformat, str),
     "pandas_timestamp": _parsed(pd.Timestamp, int),
-    "pandas_dataframe": lambda reading, content: reading.table(content),
+    "pandas_dataframe": _table,
     "nacl_verify_key": _key(VerifyKey),
     "nacl_signing_key": _key(SigningKey),
     "pydantic_emailstr": lambda _, content: _text(content),
-    "inspect_Signature": lambda reading, content: reading.signature(content),
+    "inspect_Signature": lambda reading, content: signature(reading.value(content)),
     "Any": lambda _, content: Any,
     "Any_typing._AnyMeta": lambda _, content: Any,
     "Any_typing._SpecialForm": lambda _, content: Any,
     "Union": lambda _, content: typing.Union,
-    "UnionType": lambda reading, content: reading.union(content),
+    "UnionType": lambda reading, content: union(reading.value(content)),
     "_GenericAlias": _alias,
     "_UnionGenericAlias": _alias,
     **dict.fromkeys(_KINDS, _kind),

@@ -9,13 +9,23 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Names:
-    """Names of values that may be rebuilt, and of classes that may be referred to only."""
+    """Names of values that may be rebuilt, and of classes that may be referred to only.
+
+    Attributes:
+        objects: how many values and fields one message may have; reading one takes microseconds,
+            during which nobody else is served.
+    """
 
     values: frozenset[str]
     kinds: frozenset[str] = frozenset()
+    objects: int = 10_000
 
     def __or__(self, other: "Names") -> "Names":
-        return Names(self.values | other.values, self.kinds | other.kinds)
+        return Names(
+            self.values | other.values,
+            self.kinds | other.kinds,
+            max(self.objects, other.objects),
+        )
 
 
 PLAIN = Names(
@@ -72,7 +82,8 @@ ANSWERS = (
                 "DatasetPageView", "Contributor", "MarkdownDescription", "TwinMode", "dicttuple",
                 "pandas_dataframe", "PandasDataframeObject", "ServerType", "ServerSideType",
             }
-        )
+        ),
+        objects=400_000,
     )
 )  # fmt: skip
 """What a node answers to a client, and a client reads."""

@@ -106,4 +106,4 @@ class _Disk:
 
 
 def _is_recent(issued: Any) -> bool:
-    return type(issued) is int and abs(time.time() - issued) <= MAX_AGE_S
+    return type(issued) is int and abs(int(time.time()) - issued) <= MAX_AGE_S

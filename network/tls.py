@@ -179,7 +179,9 @@ def is_trusted(url: str) -> bool:
 
 
 def secured(session: requests.Session, url: str) -> requests.Session:
-    """The session, with what is trusted at this address."""
+    """The session, with what is trusted at this address, for requests that aren't redirected."""
+    # Told not to follow a redirect, requests reads all of its body all the same, and unpacks it.
+    session.get_redirect_target = _nowhere  # type: ignore[assignment]
     origin = _origin(url)
     context = _known.get(origin)
     mounted = session.adapters.get(origin)
@@ -206,6 +208,10 @@ def keeps_secrets(url: str) -> bool:
     """Whether a password may be sent to this address: encrypted, or not leaving this machine."""
     parts = urlsplit(url)
     return parts.scheme == "https" or is_local(parts.hostname)
+
+
+def _nowhere(_: requests.Response) -> None:
+    return None
 
 
 class _Pinned(HTTPAdapter):

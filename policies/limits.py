@@ -39,6 +39,11 @@ class Limit:
         """Epsilon that is left; negative if the cap was lowered."""
         return self.cap - self.accountant.epsilon(self._events)
 
+    def weigh(self, events: Iterable[Event]) -> tuple[float, float]:
+        """Epsilon of what is held, without these events and with them."""
+        held = self._events
+        return self.accountant.epsilon(held), self.accountant.epsilon([*held, *events])
+
     def fits(self, events: Iterable[Event]) -> bool:
         """Whether these events fit beside what is held."""
         return self.accountant.epsilon([*self._events, *events]) <= self.cap
@@ -50,8 +55,7 @@ class Limit:
         """
         if self.fits(events):
             return None
-        before = self.accountant.epsilon(self._events)
-        after = self.accountant.epsilon([*self._events, *events])
+        before, after = self.weigh(events)
         everywhere = self.accountant.everywhere
         lines = shortfall(
             after - before if math.isfinite(after) else math.inf,

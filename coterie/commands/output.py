@@ -2,7 +2,8 @@
 
 import functools
 import json
-from collections.abc import Callable, Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,8 +27,22 @@ from policies.ledger import LedgerError
 from policies.trace import TraceError
 from recommenders.datasets import DataRefused, DataUnavailable
 
-console = Console()
-errors = Console(stderr=True)
+
+class _Visible(Console):
+    """A terminal that shows others' words as text: they can't colour, hide or move anything."""
+
+    def print(self, *objects: Any, **more: Any) -> None:
+        shown = (visible(each) if isinstance(each, str) else each for each in objects)
+        super().print(*shown, **more)
+
+
+def visible(text: str) -> str:
+    """The text with whatever a terminal would act on, or not show, spelt out."""
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+
+
+console = _Visible(markup=False)
+errors = _Visible(markup=False, stderr=True)
 
 _CODES: tuple[tuple[type[Exception], ExitCode], ...] = (
     (NotApproved, ExitCode.DENIED),
@@ -84,8 +99,16 @@ def fail(message: str, code: ExitCode) -> typer.Exit:
 
 
 def print_json(value: Any) -> None:
-    """Plain JSON on standard output, nothing else."""
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    """Plain JSON on standard output, nothing else; an infinite epsilon is null."""
+    typer.echo(json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
@@ -93,5 +116,5 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]
     for column in columns:
         table.add_column(column)
     for row in rows:
-        table.add_row(*(str(cell) for cell in row))
+        table.add_row(*(visible(str(cell)) for cell in row))
     console.print(table)

@@ -160,6 +160,18 @@ def array(data: bytes, size: int, dtype: str) -> bytes:
     return blob_of("numpy_ndarray", packed((data, size, dtype)))
 
 
+def of_one_hash(count: int) -> bytes:
+    """A mapping whose keys Python can't tell apart by their hash: integers, modulo 2**61 - 1."""
+    return mapping("dict", {packed(7 + n * (2**61 - 1)): packed(0) for n in range(count)})
+
+
+def list_of_nothing(count: int) -> bytes:
+    """A list of so many null pointers; each takes eight bytes here, and a place in memory."""
+    frame = iterable_schema.new_message()
+    frame.init("values", count)
+    return blob_of("list", bytes(frame.to_bytes()))
+
+
 def raw(target: Target, text: bytes, read: int = 4096) -> bytes:
     """What comes back for bytes on the socket that no HTTP client would send."""
     parts = urlsplit(target.node.url)

@@ -1,14 +1,20 @@
 """A malicious server against whoever calls it: coterie's client, Syft's own, and the hub's."""
 
+import builtins
 import contextlib
 import gzip
 import hashlib
+import io
 import json
+import tracemalloc
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from inspect import Parameter
 from threading import Thread
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 import requests
 import syft as sy
@@ -21,11 +27,11 @@ from syft.types.errors import SyftException
 from syft.types.uid import UID
 
 import coterie  # noqa: F401
-from network.answers import NONCE, SEAL, AnswerRefused, _sealed_text
+from network.answers import MAX_ANSWER_BYTES, NONCE, SEAL, AnswerRefused, _sealed_text
 from network.capnproto import BytesRefused
 from network.client import LoginFailed, NodeClient, NodeRefused, NodeUnreachable, log_in
 from network.hub import HubError, directory, new_card
-from tests.hostile.attacks import alias, blob_of, crafted, packed
+from tests.hostile.attacks import alias, blob_of, crafted, list_of_nothing, of_one_hash, packed
 
 NODE = SyftSigningKey.generate()
 OTHER = SyftSigningKey.generate()
@@ -121,6 +127,17 @@ def client_of(villain: Villain) -> NodeClient:
     return NodeClient("villain", villain.url, key, UID(), str(NODE.verify_key))
 
 
+PROBE = "__import__('builtins').__dict__.__setitem__('coterie_was_run', True)"
+"""What it does can be seen afterwards."""
+
+
+def frame_of(frame: pd.DataFrame, **more: Any) -> bytes:
+    """A data frame as Syft sends it."""
+    sink = io.BytesIO()
+    frame.to_parquet(sink, index=False, **more)
+    return blob_of("pandas_dataframe", sink.getvalue())
+
+
 EVIL = {
     "a generic alias of os.system": alias("os.system", "id"),
     "a generic alias of types.FunctionType": alias("types.FunctionType", 1),
@@ -135,6 +152,32 @@ EVIL = {
     "a terabyte of id": crafted("UID", {"value": packed(2**40)}),
     "bytes that crash Cap'n Proto's reader": packed({"a": [1, 2, 3]}).replace(b"\x01", b"\xfe"),
     "a broken data frame": blob_of("pandas_dataframe", b"PAR1" + bytes(200) + b"PAR1"),
+    "text in place of a type": alias("typing.List", PROBE),
+    "text in a union": blob_of("UnionType", packed((PROBE, "int"))),
+    "text as what a method returns": blob_of(
+        "inspect_Signature", packed({"parameters": [], "return_annotation": PROBE})
+    ),
+    "text as the type of a parameter": blob_of(
+        "inspect_Signature",
+        packed({
+            "parameters": [Parameter("x", Parameter.POSITIONAL_OR_KEYWORD, annotation=PROBE)],
+            "return_annotation": Parameter.empty,
+        }),
+    ),
+    "a path of attributes as a type": alias("typing.Dict", "syft.os.system", "int"),
+    "keys of one hash": of_one_hash(20_000),
+    "ten million nothings": list_of_nothing(10**7),
+    "sixteen million rows in a kilobyte": frame_of(
+        pd.DataFrame({"item": np.zeros(2**24, int)})
+    ),
+    "a gigabyte of text by a dictionary": frame_of(pd.DataFrame({"item": ["x" * 2**18] * 2**12})),
+    "a thousand columns of nothing": frame_of(
+        pd.DataFrame({f"c{n}": pd.Series([None] * 2**14, dtype=object) for n in range(1001)})
+    ),
+    "a data frame by another codec": frame_of(
+        pd.DataFrame({"item": np.zeros(10, int)}), compression="zstd"
+    ),
+    "a data frame of objects": frame_of(pd.DataFrame({"item": [[1, 2], [3]]})),
     "junk": b"junk",
     "nothing": b"",
 }  # fmt: skip
@@ -163,6 +206,19 @@ def test_syfts_own_client_runs_nothing_either(what: str, villain: Villain) -> No
     connection = HTTPConnection(url=villain.url)
     with pytest.raises(REFUSALS):
         connection.get_api(SyftSigningKey.generate(), "dev")
+
+
+def test_nothing_of_it_was_run() -> None:
+    assert not hasattr(builtins, "coterie_was_run")
+
+
+def test_a_type_that_text_stands_for_would_run_it_in_syfts_client() -> None:
+    """Why there is no text where types are: the same type, made by hand, is evaluated."""
+    from syft.client.api import _check_type
+
+    with contextlib.suppress(Exception):
+        _check_type([1], list["__import__('builtins').__dict__.__setitem__('coterie_seen', True)"])  # type: ignore[misc]
+    assert builtins.__dict__.pop("coterie_seen", False)
 
 
 def sealed_by_another(villain: Villain) -> None:
@@ -194,13 +250,34 @@ def redirect(villain: Villain) -> None:
     villain.status, villain.headers["Location"] = 302, "http://127.0.0.1:9/"
 
 
+def redirect_with_a_bomb(villain: Villain) -> None:
+    redirect(villain)
+    bomb(villain)
+
+
+def chunked(villain: Villain) -> None:
+    villain.headers["Transfer-Encoding"] = "chunked"
+    villain.answers["*"] = b"1" * 2**20
+
+
 def failing(villain: Villain) -> None:
     villain.status, villain.answers["*"] = 500, b"\x1b[2J" + b"x" * 10_000
 
 
 @pytest.mark.parametrize(
     "trick",
-    [sealed_by_another, unsealed, for_another_request, inner_key, endless, bomb, redirect, failing],
+    [
+        sealed_by_another,
+        unsealed,
+        for_another_request,
+        inner_key,
+        endless,
+        bomb,
+        redirect,
+        redirect_with_a_bomb,
+        chunked,
+        failing,
+    ],
     ids=lambda trick: trick.__name__,
 )
 def test_answers_must_be_the_nodes_own_to_this_request(
@@ -209,9 +286,18 @@ def test_answers_must_be_the_nodes_own_to_this_request(
     villain.answers["*"] = villain.signed(packed(SyftAPIData(data="true")))
     assert client_of(villain).call("describe") == "true"
     trick(villain)
-    with pytest.raises(NodeRefused) as refused:
-        client_of(villain).call("describe")
+    client = client_of(villain)
+    tracemalloc.start()
+    try:
+        with pytest.raises(NodeRefused) as refused:
+            client.call("describe")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
     assert str(refused.value).isprintable()
+    assert peak < 2.5 * MAX_ANSWER_BYTES, "an answer takes little more memory than its bytes"
+    if trick in (redirect_with_a_bomb, bomb, chunked):
+        assert peak < 2**24, "nothing is unpacked"
 
 
 @pytest.mark.parametrize(

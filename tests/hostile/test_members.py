@@ -19,8 +19,10 @@ from tests.hostile.attacks import (
     blob_of,
     call,
     crafted,
+    list_of_nothing,
     mapping,
     message,
+    of_one_hash,
     packed,
     post,
     sequence,
@@ -227,6 +229,11 @@ CRAFTED = {
     "a user": crafted("User", {"role": packed("ADMIN")}),
     "a request change": crafted("UserCodeStatusChange", {"value": packed(True)}),
     "a gzip bomb": array(b"\x1f\x8b\x08" + bytes(200), 2**26, "uint8"),
+    "3,000 keys of one hash": of_one_hash(3000),
+    "a set of one hash": blob_of("set", of_one_hash(100)),
+    "a list of a million nothings": list_of_nothing(10**6),
+    "20,000 plain values": sequence("list", *[packed(1)] * 20_000),
+    "text in place of a type": alias("typing.List", "__import__('os').system('id')"),
     "a packed array of packed arrays": blob_of("numpy_ndarray", array(b"x", 1, "int8")),
 }  # fmt: skip
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from syft.serde.recursive import recursive_scheme
 from syft.server.credentials import SyftSigningKey
 
 from domains.witness import ask_for_heads
@@ -67,6 +68,14 @@ def many_times_the_same(target: Target) -> str:
     ]
     body = b"".join(struct.pack("<Q", word & 0xFFFFFFFFFFFFFFFF) for word in words)
     return post(target, struct.pack("<II", 0, len(words)) + body)
+
+
+def names_without_end(target: Target) -> str:
+    """An envelope that claims two million fields, each of which would take a place in memory."""
+    frame = recursive_scheme.new_message()
+    frame.canonicalName, frame.version = "SignedSyftAPICall", 1
+    frame.init("fieldsName", 2**21 - 100)
+    return post(target, bytes(frame.to_bytes()))
 
 
 def pointer_to_itself(target: Target) -> str:
@@ -283,6 +292,7 @@ ATTACKS = [
     ),
     Attack("segments", "a frame of 2**32 segments", lambda t: post(t, b"\xff" * 64)),
     Attack("amplified", "pointers that lead to one list many times", many_times_the_same),
+    Attack("names", "two million fields in an envelope", names_without_end),
     Attack("pointer loop", "a pointer to itself", pointer_to_itself),
     Attack("oversize", "17 MiB with an honest length", lambda t: post(t, bytes(17 * 2**20))),
     Attack("oversize chunked", "20 MiB without a length", chunked_oversize),

@@ -9,16 +9,9 @@ import pytest
 import uvicorn
 
 from network import connections
-from network.limits import BodyRoom, Limits, LoginBackoff, Rate, TooMuch
+from network.limits import BodyRoom, Limits, Rate, TooMuch
 from network.replay import MAX_AGE_S, CallMemory, CallRefused
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.network.clock import Clock
 
 
 def test_a_call_is_taken_once_and_that_outlives_a_restart(tmp_path: Path) -> None:
@@ -57,38 +50,6 @@ def test_each_name_has_its_own_rate() -> None:
     rate.spend("ada")
     with pytest.raises(TooMuch):
         rate.spend("ada")
-
-
-def test_wrong_passwords_make_wait_twice_as_long_each_time() -> None:
-    clock = Clock()
-    backoff = LoginBackoff(Limits(), now=clock)
-    waits = []
-    for _ in range(20):
-        try:
-            with backoff.attempt("ada", "10.0.0.1"):
-                pass
-        except TooMuch as error:
-            waits.append(error.wait_s)
-            clock.now += error.wait_s
-    assert waits[:4] == [1, 2, 4, 8]
-    assert max(waits) <= Limits().longest_wait_s
-    with backoff.attempt("eve", "10.0.0.1") as passed:
-        passed()
-    clock.now += 1000
-    with backoff.attempt("ada", "10.0.0.1") as passed:
-        passed()
-    for _ in range(Limits().free_failures):
-        with backoff.attempt("ada", "10.0.0.1"):
-            pass
-
-
-def test_one_address_can_not_try_many_accounts() -> None:
-    backoff = LoginBackoff(Limits(), now=Clock())
-    for number in range(Limits().free_failures_per_address):
-        with backoff.attempt(f"user {number}", "10.0.0.1"):
-            pass
-    with pytest.raises(TooMuch), backoff.attempt("another", "10.0.0.1"):
-        pass
 
 
 def test_bodies_share_a_bounded_room() -> None:

@@ -77,9 +77,9 @@ def test_a_frame_yields_no_more_bytes_than_it_has() -> None:
     message = iterable_schema.new_message()
     message.init("values", 1).init(0, 1)[0] = bytes(1000)
     frame = Frame(bytes(message.to_bytes()), data=0, pointers=1)
-    assert len(frame.joined(frame.items(frame.pointer(0))[0])) == 1000
+    assert len(frame.content(frame.items(frame.pointer(0), most=1)[0])) == 1000
     with pytest.raises(BytesRefused, match="more bytes than it has"):
-        frame.joined(frame.items(frame.pointer(0))[0])
+        frame.content(frame.items(frame.pointer(0), most=1)[0])
 
 
 def test_depth_and_unpacked_size_are_bounded() -> None:
