@@ -14,8 +14,9 @@ from opacus.utils.fast_gradient_clipping_utils import DPLossFastGradientClipping
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from domains.engine import Total, contributions, dense_contributions
+from domains.contributions import contributions, dense_contributions
 from domains.interactions import Interactions, user_keys
+from domains.total import Total
 from domains.users import UserTensors
 from network.program import DataSet, Gradient, Plan
 from policies.clipping import Flat, clipped_units

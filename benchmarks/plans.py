@@ -16,9 +16,10 @@ from torch.nn import functional as fn
 
 from network.program import DataSet, Gradient, Plan, Sum
 from policies.accounting import plan_epsilon
-from policies.admission import Bounds, admit
+from policies.admission import admit
 from policies.plan import Plan as ApprovablePlan
 from policies.plan import RosterEntry
+from policies.users import Bounds
 
 ITEMS, WIDTH, SIZE, RUNS = 81_920, 100, 32, 5
 LARGEST_ADMISSION_S, LARGEST_QUOTE_S = 2.0, 1.0

@@ -6,7 +6,8 @@ Each node is a process of its own on loopback; local work is trivial (a table of
 users touches some rows); the sum is secure and noised. What is timed alone, in three processes that
 serve nothing else: the noise, the transport (the state down and the ring elements up as plain
 octet streams), the masks and their removal. Wall is per release, as medians after two to warm up;
-CPU is that of all processes, this one included.
+CPU is that of all processes, this one included. Memory is the peak of the coordinator's process and
+of a node's while a sum is made, beyond what they held before and the vector in 64-bit words.
 """
 
 import argparse
@@ -24,6 +25,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
@@ -31,6 +33,7 @@ import requests
 import torch
 
 import coterie as ct
+from benchmarks.peak import PeakMemory
 from coterie.commands.plan import federation_of
 from coterie.home import Home
 from coterie.partners import (
@@ -44,6 +47,7 @@ from coterie.partners import (
     stop_domain,
 )
 from coterie.processes import free_ports, running
+from network.rounds import run_attempt
 from network.smpc.masks import Mask, apply
 from network.smpc.ring import to_ring, word
 from policies.mechanism import add_noise_share
@@ -148,13 +152,32 @@ def cpu_of_all() -> float:
     return sum(parents[pid][1] for pid in ours)
 
 
+@contextlib.contextmanager
+def attempts_watched(folder: Path) -> Iterator[dict[str, list[float]]]:
+    """Peak memory while attempts are carried through: the coordinator's, and the largest node's."""
+    found: dict[str, list[float]] = {"coordinator": [], "node": []}
+
+    def watched(*arguments: Any) -> Any:
+        pids = [running(Home(folder).domain(name).pid_file) for name in NAMES]
+        peaks = [PeakMemory(pid) for pid in (None, *pids)]
+        opened = run_attempt(*arguments)
+        ours, *nodes = (peak.stop() for peak in peaks)
+        found["coordinator"].append(ours)
+        found["node"].append(max(nodes))
+        return opened
+
+    with patch("network.training.run_attempt", watched):
+        yield found
+
+
 def whole_rounds(folder: Path, size: int, releases: int) -> tuple[Step, dict[str, Any]]:
     with partners(folder) as federation:
         plan = approved(federation, folder, size, releases)
         seen: list[tuple[float, float]] = []
-        run = federation.train(
-            plan, folder / "run", lambda _: seen.append((time.monotonic(), cpu_of_all()))
-        )
+        with attempts_watched(folder) as peaks:
+            run = federation.train(
+                plan, folder / "run", lambda _: seen.append((time.monotonic(), cpu_of_all()))
+            )
         step = federation.bind(plan).steps[0]
         late = silenced(federation, folder)
     steady = np.array(seen)[WARM_UP - 1 :]
@@ -163,6 +186,9 @@ def whole_rounds(folder: Path, size: int, releases: int) -> tuple[Step, dict[str
     return step, {
         "size": size, "ring": step.ring, "wall_s": round(wall, 3), "cpu_s": round(cpu, 3),
         "phases": dict(last.seconds), "decided_after_deadline_s": late,
+        "peak_beyond_vector_mb": {
+            name: round(max(each) - 8 * size / 1e6, 1) for name, each in peaks.items()
+        },
         "up_mb": round(last.received[NAMES[0]] / 1e6, 3),
         "down_mb": round(last.sent[NAMES[0]] / 1e6, 3),
     }  # fmt: skip

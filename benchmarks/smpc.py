@@ -11,8 +11,8 @@ A whole round: benchmarks.round.
 import argparse
 import importlib.util
 import json
+import mmap
 import os
-import resource
 import statistics
 import subprocess
 import tempfile
@@ -25,8 +25,11 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
+from benchmarks.peak import PeakMemory
+from network.smpc import ring
 from network.smpc.aggregation import Party
-from network.smpc.coordination import Coordinator
+from network.smpc.coordination import Begun, Coordinator
+from network.smpc.inputs import masked_file
 from network.smpc.messages import Agreement, Context, pack_masked
 
 SCALE = 2**22
@@ -191,9 +194,14 @@ class File:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def read(self, name: str) -> bytes | None:
+    def read(self, name: str) -> Any:
         path = self._folder / name
-        return path.read_bytes() if path.exists() else None
+        if not path.exists():
+            return None
+        if path.stat().st_size <= 2**20:
+            return path.read_bytes()
+        with path.open("rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
     def write(self, name: str, content: bytes | memoryview) -> None:
         (self._folder / name).write_bytes(content)
@@ -203,22 +211,52 @@ class File:
 
 
 def streaming(size: int, bits: int) -> None:
-    """CPU of one party's masking, and its peak memory beyond the vector."""
+    """One party's masking and the hub's opening: CPU, and peak memory beyond one vector."""
     keys = {f"domain-{i}": Ed25519PrivateKey.generate() for i in range(3)}
     roster = {name: key.public_key().public_bytes_raw().hex() for name, key in keys.items()}
     agreement = Agreement(Context("ab" * 32, "benchmark", 0, 0), roster, 3, 1, size, bits)
     with tempfile.TemporaryDirectory() as folder:
-        stores = {name: Memory() for name in keys} | {"domain-0": File(Path(folder))}
-        parties = {name: Party(name, agreement, keys[name], stores[name]) for name in keys}
-        adverts = [party.advertise() for party in parties.values()]
-        dealt = [each for party in parties.values() for each in party.share(adverts)]
-        ours = [each for each in dealt if each.receiver == "domain-0"]
-        vector = np.full(size, -5, dtype=np.int64)
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        spent = cpu(lambda: parties["domain-0"].mask(vector, ours))
-        after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(json.dumps({"size": size, "ring": bits, "ns_per_element": round(1e9 * spent / size, 2),
-                      "extra_mb": round((after - before) / 1024, 1)}))  # fmt: skip
+        parties = {}
+        for name in keys:
+            (Path(folder) / name).mkdir()
+            parties[name] = Party(name, agreement, keys[name], File(Path(folder) / name))
+        adverts = tuple(party.advertise() for party in parties.values())
+        dealt = tuple(each for party in parties.values() for each in party.share(adverts))
+        masking: dict[str, float] = {}
+
+        def exchange(phase: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+            if phase == "confirm":
+                opening.reset()
+                return {name: parties[name].confirm(told) for name, told in arguments.items()}
+            if phase == "unmask":
+                return {name: parties[name].unmask(told) for name, told in arguments.items()}
+            return {name: answered(name, told) for name, told in arguments.items()}
+
+        def answered(name: str, told: Any) -> Any:
+            vector = np.full(size, -5, dtype=np.int64)
+            with PeakMemory() as peak:
+                masking["spent"] = cpu(lambda: parties[name].mask(vector, told))
+            masking["extra_mb"] = peak.extra_mb
+            receipt, elements = parties[name].masked() or (None, vector)
+            kept = masked_file(Path(folder), agreement, name)
+            with kept.open("wb") as file:
+                file.write(ring.header(elements))
+                file.write(elements.data)
+            return receipt, ring.framed_file(kept, size, bits)
+
+        opening = PeakMemory()
+        began = time.process_time()
+        opened = Coordinator(agreement, exchange).finish(Begun(adverts, dealt, tuple(keys)))
+        spent = time.process_time() - began
+        extra = opening.stop() - 8 * size / 1e6
+        assert opened.total.min() == opened.total.max() == -15
+    print(json.dumps({
+        "size": size, "ring": bits,
+        "masking_ns_per_element": round(1e9 * masking["spent"] / size, 2),
+        "masking_extra_mb": round(masking["extra_mb"], 1),
+        "all_ns_per_element": round(1e9 * spent / size, 2),
+        "opening_extra_mb": round(extra, 1),
+    }))  # fmt: skip
 
 
 def peers(pythons: Mapping[str, str], ours: float) -> None:

@@ -20,14 +20,18 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from coterie.auditor import Auditor
 from domains.request import PlanChange, sign_approvals_with
 from network.answers import check_syft_answers, pin_node
+from network.clip_norms import AdaptiveClip
 from network.federation import Account, Federation, FederationError, connect
-from network.program import AdaptiveClip, DataSet, Gradient, Plan, State, Sum
+from network.program import DataSet, Gradient, Plan, State, Sum
 from network.reader import install_strict_reader
+from network.tensors import SMPCTensor, Tensors, TensorShape
 from network.tls import trust
 from network.training import NotApproved, Progress, Run, RunInterrupted
 from policies.approvals import load_owner_key, sign_approval
 from policies.calibration import Calibration, calibrate
 from policies.canonical import sha256_hex
+from policies.plan import Dealer
+from policies.sensitivity import TensorRefused
 
 __all__ = [
     "Account",
@@ -35,6 +39,7 @@ __all__ = [
     "Auditor",
     "Calibration",
     "DataSet",
+    "Dealer",
     "Federation",
     "FederationError",
     "Gradient",
@@ -43,8 +48,12 @@ __all__ = [
     "Progress",
     "Run",
     "RunInterrupted",
+    "SMPCTensor",
     "State",
     "Sum",
+    "TensorRefused",
+    "TensorShape",
+    "Tensors",
     "calibrate",
     "connect",
     "pin_node",

@@ -14,8 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from domains.engine import private_sum, row_positions, user_integers
+from domains.engine import private_sum, user_integers
 from domains.interactions import Interactions, user_keys
+from domains.total import row_positions
 from domains.users import UserTensors
 from network.program import DataSet, Plan, after_release, noise_std
 from network.training import unflatten

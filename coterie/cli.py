@@ -14,10 +14,12 @@ from coterie.commands.output import (
     HomeOption,
     JsonOption,
     console,
+    fail,
     home_of,
     print_table,
     told,
 )
+from coterie.exit_codes import ExitCode
 from network.tls import create_certificate
 
 app = typer.Typer(
@@ -32,6 +34,26 @@ app.add_typer(plan.app, name="plan")
 app.add_typer(run.app, name="run")
 app.add_typer(ledger.app, name="ledger")
 app.command()(audit)
+
+
+@app.command()
+@told
+def dealer(
+    key: Annotated[Path, typer.Option(help="File of the dealer's key; made if there is none.")],
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8200,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+) -> None:
+    """Deal triples for secret products, as a party who takes no other part.
+
+    Example: coterie dealer --key dealer.pem --port 8200
+    """
+    from network.connections import serve_app
+    from network.dealer import build_app
+    from policies.approvals import create_owner_key, load_owner_key, owner_key_hex
+
+    found = load_owner_key(key, None) if key.exists() else create_owner_key(key, None)
+    typer.echo(f"Dealing at http://{host}:{port} with the key {owner_key_hex(found)}")
+    serve_app(build_app(found), host, port, None, ())
 
 
 @app.command()
@@ -60,22 +82,46 @@ def recommend(
 @app.command()
 @told
 def dashboard(
-    domain: Annotated[str, typer.Option("--domain", help="The partner whose dashboard this is.")],
+    domain: Annotated[
+        str | None, typer.Option("--domain", help="The partner whose dashboard this is.")
+    ] = None,
+    hub: Annotated[
+        str | None,
+        typer.Option("--hub", help="The hub's address: sign in at several domains at once."),
+    ] = None,
     port: Annotated[int, typer.Option(help="Port of the page.")] = 8501,
     host: Annotated[str, typer.Option(help="Address of the page.")] = "127.0.0.1",
     url: Annotated[
         str | None, typer.Option(help="The node's address, if it isn't on this machine.")
     ] = None,
+    base_path: Annotated[
+        str, typer.Option(help="Path below which a proxy shows the page, such as /coterie.")
+    ] = "",
+    tls_certificate: Annotated[
+        Path | None, typer.Option(help="File (PEM) for the page to serve TLS; needs --tls-key.")
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Its key (PEM).")] = None,
+    hub_certificate: Annotated[
+        Path | None, typer.Option(help="File of the hub's certificate.")
+    ] = None,
     home: HomeOption = None,
 ) -> None:
-    """Serve one partner's dashboard: requests, budgets, ledger.
+    """Serve the dashboard of one partner, or of the hub's directory for who has several accounts.
 
     Example: coterie dashboard --domain north
     """
-    from coterie.pages import dashboard_command
+    from coterie.pages import Place, dashboard_command, hub_dashboard_command
 
-    command = dashboard_command(home_of(home), domain, url, host, port)
-    console.print(f"Dashboard of {domain}: http://{host}:{port}", highlight=False)
+    if (tls_certificate is None) != (tls_key is None):
+        raise fail("Give --tls-certificate and --tls-key, or neither.", ExitCode.USAGE)
+    place = Place(host, port, base_path, tls_certificate, tls_key)
+    if domain is not None and hub is None:
+        command = dashboard_command(home_of(home), domain, url, place)
+    elif hub is not None and domain is None:
+        command = hub_dashboard_command(home_of(home), hub, hub_certificate, place)
+    else:
+        raise fail("Give either --domain or --hub.", ExitCode.USAGE)
+    console.print(f"Dashboard of {domain or hub}: {place.address}", highlight=False)
     os.execv(sys.executable, [sys.executable, *command])
 
 

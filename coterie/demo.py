@@ -24,7 +24,7 @@ from coterie.commands.plan import federation_of, print_answers, print_quotes
 from coterie.commands.run import train_with_bar
 from coterie.home import Home
 from coterie.hub import start_hub, stop_hub
-from coterie.pages import dashboard_command
+from coterie.pages import Place, dashboard_command
 from coterie.partners import (
     add_data,
     card_of,
@@ -246,6 +246,7 @@ class Demo:
             f"coterie requests approve {plan_hash[:12]} --domain NAME --home {self.home.path}\n"
             f"or: {start_dashboards}",
             highlight=False,
+            soft_wrap=True,
         )
         while True:
             standing = federation.status(plan_hash)
@@ -373,7 +374,9 @@ class Demo:
             ):
                 console.print(f"{name}  {what}: {where}", highlight=False, soft_wrap=True)
         console.print(
-            f"Stop them: coterie domain stop NAME --home {self.home.path}", soft_wrap=True
+            f"Stop each node and its dashboard: coterie domain stop NAME --home {self.home.path}; "
+            f"the hub: coterie hub stop --home {self.home.path}",
+            soft_wrap=True,
         )
 
     def _start_dashboard(self, name: str) -> str:
@@ -381,7 +384,7 @@ class Demo:
         folder = self.home.domain(name)
         start(
             f"{name}'s dashboard",
-            dashboard_command(self.home, name, None, "127.0.0.1", port),
+            dashboard_command(self.home, name, None, Place(port=port)),
             folder.path / "dashboard.pid",
             folder.path / "dashboard.log",
             "127.0.0.1",
@@ -391,12 +394,8 @@ class Demo:
         return f"http://127.0.0.1:{port}"
 
     def _stop_all(self) -> None:
-        from coterie.processes import stop
-
         for name in self.home.domains():
-            folder = self.home.domain(name)
-            stop(f"{name}'s dashboard", folder.path / "dashboard.pid")
-            if folder.settings_file.exists():
+            if self.home.domain(name).settings_file.exists():
                 stop_domain(self.home, name)
         if running(self.home.hub / "node.pid") is not None:
             stop_hub(self.home)

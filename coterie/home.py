@@ -37,7 +37,11 @@ class Home:
 
     def certificate(self, name: str) -> Path:
         """The TLS certificate of a domain made here: public, for those who call its node."""
-        return self.path / "certificates" / f"{name}.pem"
+        return self.certificates / f"{name}.pem"
+
+    @property
+    def certificates(self) -> Path:
+        return self.path / "certificates"
 
     def owner_login(self, name: str) -> Path:
         return self.path / "owners" / name / "login.json"

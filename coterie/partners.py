@@ -310,9 +310,10 @@ def card_of(folder: DomainFolder) -> Card:
 
 
 def stop_domain(home: Home, name: str) -> bool:
-    """Stop the node; False if it wasn't running."""
+    """Stop the node, and its dashboard if the demo left one; False if the node wasn't running."""
     folder = home.domain(name)
     folder.settings()
+    stop(f"{name}'s dashboard", folder.path / "dashboard.pid")
     return stop(name, folder.pid_file)
 
 

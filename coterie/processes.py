@@ -84,20 +84,24 @@ def start(
         _require_free(name, host, port)
         with log.open("ab") as out:
             began = out.tell()
-            process = subprocess.Popen(
-                [sys.executable, *command],
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=out,
-                start_new_session=True,
-                pass_fds=(held,),
-                env=_environment(),
-            )
+            process = _launch(command, out.fileno(), held)
         _write_pid(held, process.pid)
     finally:
         os.close(held)
     _wait_until_ready(name, process, log, began, probe)
     return process
+
+
+def _launch(command: Sequence[str], log: int, held: int) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, *command],
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        start_new_session=True,
+        pass_fds=(held,),
+        env=_environment(),
+    )
 
 
 def stop(name: str, pid_file: Path) -> bool:

@@ -1,4 +1,4 @@
-"""A ledger as a page that an auditor can print and file."""
+"""A ledger, or all ledgers of a network, as a page that an auditor can print and file."""
 
 import json
 import math
@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
+from coterie.auditor import Overview
 from policies.accounting import ADJACENCY, Event, epsilon_at_every_partner, plan_epsilon
 from policies.ledger import Ledger, PlanRecord
 from policies.verify import Verdict
@@ -35,14 +36,7 @@ def report(ledger: Ledger, bundle: Mapping[str, Any], verdict: Verdict) -> str:
     """
     budgets = ledger.budgets()
     deltas = {budget.population: budget.delta for budget in budgets}
-    environment = Environment(
-        loader=PackageLoader("coterie"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-    )
-    environment.filters["figure"] = _figure
-    return environment.get_template("ledger.html").render(
+    return _template("ledger.html").render(
         bundle=bundle,
         verdict=verdict,
         unit=ADJACENCY,
@@ -54,6 +48,27 @@ def report(ledger: Ledger, bundle: Mapping[str, Any], verdict: Verdict) -> str:
             if kind in _DECISIONS
         ],
     )
+
+
+def network_report(found: Overview, auditor: str, time: str) -> str:
+    """An auditor's view of all domains as one such page.
+
+    Args:
+        auditor: who verified.
+        time: when, UTC.
+    """
+    return _template("network.html").render(found=found, auditor=auditor, time=time)
+
+
+def _template(name: str) -> Template:
+    environment = Environment(
+        loader=PackageLoader("coterie"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+    )
+    environment.filters["figure"] = _figure
+    return environment.get_template(name)
 
 
 class _Body(dict[str, Any]):
@@ -85,5 +100,5 @@ def _epsilon(events: tuple[Event, ...], delta: float, partners: int) -> float:
     return epsilon_at_every_partner(events, delta, partners)
 
 
-def _figure(epsilon: float) -> str:
-    return "unbounded" if math.isinf(epsilon) else f"{epsilon:.3f}"
+def _figure(epsilon: float | None) -> str:
+    return "unbounded" if epsilon is None or math.isinf(epsilon) else f"{epsilon:.3f}"

@@ -1,226 +1,143 @@
-"""One partner's page: what is asked of her, what is left of each budget, and the ledger.
+"""The dashboard: sign in, and the pages of the role that the node says the account has.
 
-Started by `coterie dashboard --domain NAME`. It holds no credential: people sign in with their
-account on the node, and an approval is signed with a key that is given for that one click.
+Started by `coterie dashboard --domain NAME` or `--hub URL`. A page asks the node by public calls
+only, and the node checks the role at each: leaving a page out is comfort, not protection.
 """
 
-import argparse
-import json
-import sys
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
+from importlib import import_module
 from typing import Any
 
-import altair as alt
-import pandas as pd
 import streamlit as st
 
-from coterie.owner import Owner
+from dashboard.options import Options, read_options
 from dashboard.session import (
-    approve_with_key,
-    approve_with_signature,
-    asked,
-    finish,
+    Role,
+    Session,
     plain,
-    read_key,
+    remember_pages,
     show_finished,
     sign_in,
     sign_out,
     signed_in,
     telling,
+    watch_expiry,
 )
-from network.tls import is_trusted, trust
-from policies.accounting import ADJACENCY
-from policies.approvals import OwnerKeyError
+from dashboard.texts import choose_language, text
+from network.hub import directory
 
-_OPEN = ("pending", "awaiting signature")
-_PAGE_OF_LEDGER = 200
-_PARTS = ("spent", "promised", "remaining")
-_COLOURS = ("#b4452f", "#e3b04b", "#5b8c85")
+PAGES: Mapping[Role, tuple[str, ...]] = {
+    "owner": ("requests", "request", "budgets", "policy", "entries", "network", "account"),
+    "scientist": ("datasets", "quote", "plans", "run", "comparison", "network", "account"),
+    "auditor": ("ledgers", "entries", "report", "network", "account"),
+}
+"""Each role's pages in the order of the menu: modules of this room with `draw(session)`."""
+
+HIDDEN = frozenset({"request"})
+"""Pages that others lead to; they aren't in the menu."""
+
+ICONS = {
+    "account": ":material/person:",
+    "budgets": ":material/savings:",
+    "comparison": ":material/compare_arrows:",
+    "datasets": ":material/database:",
+    "entries": ":material/list_alt:",
+    "ledgers": ":material/verified_user:",
+    "network": ":material/hub:",
+    "plans": ":material/assignment:",
+    "policy": ":material/gavel:",
+    "quote": ":material/tune:",
+    "report": ":material/summarize:",
+    "request": ":material/fact_check:",
+    "requests": ":material/inbox:",
+    "run": ":material/monitoring:",
+}
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Draw the page for the domain that the arguments name."""
-    options = _options(arguments)
-    if options.certificate is not None and not is_trusted(options.url):
-        trust(options.url, Path(options.certificate).read_text())
-    st.set_page_config(page_title=f"Coterie: {options.domain}", layout="wide")
-    st.title(plain(f"Coterie: {options.domain}"))
-    owner = signed_in()
-    if owner is None:
-        _sign_in_form(options)
+    """Draw the page that the browser asks for."""
+    options = read_options(arguments)
+    st.set_page_config(page_title=options.title, page_icon=":material/hub:", layout="wide")
+    with st.sidebar:
+        choose_language()
+    options.trust_certificates()
+    idle = timedelta(minutes=options.idle_minutes)
+    session = signed_in(idle) or _sign_in_page(options)
+    if session is None:
         return
-    st.sidebar.text(f"Signed in at {owner.node.name}")
-    st.sidebar.button("Sign out", on_click=sign_out)
-    st.sidebar.button("Refresh")
+    pages = {name: _page(name, session) for name in PAGES[session.role]}
+    remember_pages(pages)
+    page = st.navigation(list(pages.values()))
+    with st.sidebar:
+        _who(session)
     show_finished()
-    for section in (_requests, _budgets, _ledger):
-        with telling():
-            section(owner)
+    with telling():
+        page.run()
+    st.fragment(watch_expiry, run_every=timedelta(seconds=30))(session, idle)
 
 
-def _options(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="dashboard")
-    parser.add_argument("--domain", required=True, help="name of the domain")
-    parser.add_argument("--certificate", help="file of the certificate that the node shows")
-    parser.add_argument("--url", required=True, help="http://HOST:PORT of its node")
-    parser.add_argument("--node-key", help="the node's verify key, if you know it: 64 hex digits")
-    return parser.parse_args(arguments)
-
-
-def _sign_in_form(options: argparse.Namespace) -> None:
-    with st.form("sign-in"):
-        email = st.text_input("Email")
-        password = st.text_input("Password", type="password")
-        submitted = st.form_submit_button("Sign in")
-    if submitted:
-        with telling():
-            sign_in(options.url, email, password, options.node_key)
-            st.rerun()
-
-
-def _requests(owner: Owner) -> None:
-    st.header("Requests")
-    plans = owner.plans()
-    waiting = [plan for plan in plans if plan["status"] in _OPEN]
-    if not waiting:
-        st.info("Nothing waits for a decision.")
-    for plan in waiting:
-        _request(owner, plan)
-    decided = [plan for plan in plans if plan["status"] not in _OPEN]
-    if decided:
-        st.subheader("Decided")
-        columns = ["plan_hash", "name", "status", "population", "submitted", "decided",
-                   "decided_by", "reason"]  # fmt: skip
-        st.dataframe(pd.DataFrame(decided).reindex(columns=columns), hide_index=True)
-
-
-def _request(owner: Owner, plan: dict[str, Any]) -> None:
-    plan_hash = str(plan["plan_hash"])
-    with st.expander(f"Plan {plan_hash[:12]}, {plan['status']}", expanded=True), telling():
-        st.text(f"{plan['name']} asks for the population {plan['population']}.")
-        st.code(owner.show(plan_hash)["explanation"], language=None, wrap_lines=True)
-        approval, denial = st.columns(2)
-        with approval:
-            _approval_form(owner, plan_hash)
-        with denial:
-            _denial_form(owner, plan_hash)
-
-
-def _approval_form(owner: Owner, plan_hash: str) -> None:
-    with st.form(f"approve-{plan_hash}", clear_on_submit=True):
-        file = st.file_uploader("Your key (owner.pem), used for this click only", type=["pem"])
-        passphrase = st.text_input("Its passphrase, if it has one", type="password")
-        signature = st.text_input("Or a signature made elsewhere (128 hex digits)")
-        st.code(_signing_command(plan_hash, owner.node.name), language="shell", wrap_lines=True)
-        reason = st.text_input("Why, for the record")
-        submitted = st.form_submit_button("Approve", type="primary")
-    if submitted:
-        with telling():
-            if signature.strip():
-                status = approve_with_signature(owner, plan_hash, reason, signature.strip())
-            elif file is not None:
-                key = read_key(file.getvalue(), passphrase)
-                status = approve_with_key(owner, plan_hash, reason, key)
-            else:
-                raise OwnerKeyError("An approval needs your key or a signature made with it.")
-            finish(f"Plan {plan_hash[:12]}: {status}")
-
-
-def _signing_command(plan_hash: str, domain: str) -> str:
-    return f"coterie requests sign {plan_hash[:16]} --domain {domain}"
-
-
-def _denial_form(owner: Owner, plan_hash: str) -> None:
-    with st.form(f"deny-{plan_hash}"):
-        reason = st.text_area("Why not? The scientist reads this.")
-        submitted = st.form_submit_button("Deny")
-    if submitted:
-        with telling():
-            if not reason.strip():
-                st.error("Give a reason: a denial without one helps nobody.")
-                return
-            finish(f"Plan {plan_hash[:12]}: {owner.deny(plan_hash, reason.strip())}")
-
-
-def _budgets(owner: Owner) -> None:
-    st.header("Budgets")
-    budgets = asked(owner.node, "budgets")
-    if not budgets:
-        st.info("No data set is declared, so there is no budget.")
-        return
-    st.caption(f"Every epsilon: {ADJACENCY}.")
-    limited = [budget for budget in budgets if not budget["public"]]
-    if limited:
-        st.altair_chart(_chart(limited), width="stretch")
-    names = _datasets_by_population(owner)
-    rows = [_budget_row(budget, names.get(budget["population"], "")) for budget in budgets]
-    st.dataframe(pd.DataFrame(rows), hide_index=True)
-
-
-def _datasets_by_population(owner: Owner) -> dict[str, str]:
-    names: dict[str, list[str]] = {}
-    for dataset in asked(owner.node, "describe")["datasets"]:
-        names.setdefault(dataset["population"], []).append(dataset["name"])
-    return {population: ", ".join(found) for population, found in names.items()}
-
-
-def _budget_row(budget: dict[str, Any], datasets: str) -> dict[str, Any]:
-    limited = not budget["public"]
-    return {
-        "data sets": datasets,
-        "population": budget["population"],
-        "epsilon cap": budget["epsilon"] if limited else None,
-        "epsilon spent": budget["spent"] if limited else None,
-        "epsilon held": budget["held"] if limited else None,
-        "epsilon remaining": budget["remaining"] if limited else None,
-        "delta": f"{budget['delta']:g}",
-        "releases": budget["releases"],
-        "unit of every epsilon": ADJACENCY if limited else "declared public: NOT PRIVATE",
-    }
-
-
-def _chart(budgets: list[dict[str, Any]]) -> alt.Chart:
-    rows = [row for budget in budgets for row in _bar_parts(budget)]
-    return (
-        alt.Chart(pd.DataFrame(rows), title=f"Epsilon ({ADJACENCY})")
-        .mark_bar()
-        .encode(
-            x=alt.X("epsilon:Q", stack="zero", title="epsilon"),
-            y=alt.Y("population:N", title=None),
-            color=alt.Color("part:N", scale=alt.Scale(domain=_PARTS, range=_COLOURS), title=None),
-            order=alt.Order("order:Q"),
-            tooltip=["population:N", "part:N", alt.Tooltip("epsilon:Q", format=".3f")],
-        )
+def _page(name: str, session: Session) -> Any:
+    return st.Page(
+        _drawing(name, session),
+        title=text(f"pages.{name}"),
+        icon=ICONS[name],
+        url_path=name,
+        visibility="hidden" if name in HIDDEN else "visible",
     )
 
 
-def _bar_parts(budget: dict[str, Any]) -> list[dict[str, Any]]:
-    spent, held, remaining = (budget[k] or 0.0 for k in ("spent", "held", "remaining"))
-    sizes = (spent, max(held - spent, 0.0), max(remaining, 0.0))
-    return [
-        {"population": budget["population"], "part": part, "epsilon": size, "order": order}
-        for order, (part, size) in enumerate(zip(_PARTS, sizes, strict=True))
-    ]
+def _drawing(name: str, session: Session) -> Callable[[], None]:
+    """Draws a page; its module is imported only when somebody of its role opens it."""
+    return lambda: import_module(f"dashboard.{name}").draw(session)
 
 
-def _ledger(owner: Owner) -> None:
-    st.header("Ledger")
-    after = int(st.number_input("Show entries after number", min_value=0, value=0, step=100))
-    entries = asked(owner.node, "ledger", after=after, limit=_PAGE_OF_LEDGER)
-    if not entries:
-        st.info("No entries there.")
-        return
-    rows = [{**{k: e[k] for k in ("index", "kind")}, "body": _text(e["body"]), "hash": e["hash"]}
-            for e in entries]  # fmt: skip
-    st.dataframe(pd.DataFrame(rows), hide_index=True)
-    if len(entries) == _PAGE_OF_LEDGER:
-        st.caption(f"There may be more after number {entries[-1]['index']}.")
+def _who(session: Session) -> None:
+    st.text(session.email)
+    where = ", ".join(session.nodes)
+    st.caption(plain(text(f"shell.{session.role}", where=where)))
+    st.caption(text("shell.expires", time=f"{session.expires:%H:%M}"))
+    if session.absent:
+        st.warning(plain(text("shell.absent", names=", ".join(session.absent))))
+    left, right = st.columns(2)
+    left.button(text("shell.refresh"), width="stretch")
+    right.button(text("shell.sign_out"), on_click=sign_out, width="stretch")
 
 
-def _text(body: Any) -> str:
-    return body if isinstance(body, str) else json.dumps(body, sort_keys=True)
+def _sign_in_page(options: Options) -> Session | None:
+    """The form in place of every page; the session once it let somebody in."""
+    place = st.empty()
+    with place.container():
+        show_finished()
+        st.title(plain(options.title))
+        st.write(text("signin.hub" if options.hub else "signin.domain"))
+        cards: Any = None
+        with telling():
+            if options.hub is not None:
+                cards = directory(options.hub)
+        if options.hub is not None and not cards:
+            st.info(text("signin.nobody_listed"))
+            return None
+        session = None
+        with telling():
+            session = _sign_in_form(options, cards)
+        st.caption(text("signin.about"))
+    if session is not None:
+        place.empty()
+    return session
 
 
-if __name__ == "__main__":
-    main(sys.argv[1:])
+def _sign_in_form(options: Options, cards: Any) -> Session | None:
+    with st.form("sign-in", width=480):
+        email = st.text_input(text("signin.email"), autocomplete="username")
+        passwords = {
+            name: st.text_input(
+                text("signin.password_of", name=name) if cards else text("signin.password"),
+                type="password",
+                autocomplete="current-password",
+                key=f"password-{name}",
+            )
+            for name in (cards or [options.domain])
+        }
+        submitted = st.form_submit_button(text("signin.button"), type="primary")
+    return sign_in(options, email, passwords, cards) if submitted else None

@@ -1,43 +1,202 @@
-"""The signed-in owner behind the page, and her key: read from bytes, used once, kept nowhere."""
+"""Who is signed in, at which nodes and until when; how pages ask and how they tell of failures.
+
+The account's key lives in this process only, with the browser's connection: nothing of it is in an
+address, a log or the browser, so that a reloaded page asks to sign in again.
+"""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Literal, get_args
 
 import streamlit as st
 import structlog
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from coterie.owner import Owner
+from dashboard.options import Options
+from dashboard.texts import text
 from network.client import LoginFailed, NodeClient, NodeRefused, NodeUnreachable, log_in
 from network.envelope import BytesRefused
+from network.hub import HubError
 from policies.approvals import OwnerKeyError
+from policies.owner_policy import OwnerPolicyError
 
-_OWNER, _DONE = "owner", "done"
-_TOLD = (BytesRefused, LoginFailed, NodeRefused, NodeUnreachable, OwnerKeyError)
-_MARKUP = str.maketrans({character: f"\\{character}" for character in "\\`*_[]<>$~:!|#&@/."})
+Role = Literal["owner", "scientist", "auditor"]
+_SESSION, _DONE, _SEEN, _PAGES = "session", "done", "seen", "pages"
+_TOLD = (
+    BytesRefused, HubError, LoginFailed, NodeRefused, NodeUnreachable, OwnerKeyError,
+    OwnerPolicyError,
+)  # fmt: skip
+_MARKUP = str.maketrans({character: f"\\{character}" for character in "\\`*_[]<>$~:!|#&@/.{}()"})
 _log = structlog.get_logger("coterie.dashboard")
 
 
-def signed_in() -> Owner | None:
-    """The owner of this browser session, without her key."""
-    return st.session_state.get(_OWNER)
+@dataclass(frozen=True)
+class Session:
+    """One person signed in at one or several nodes.
+
+    Attributes:
+        nodes: her line to every domain that let her in, by name.
+        absent: the other domains, and why she isn't signed in there.
+        role: what the nodes say she is; each checks it again at every call.
+        email: of her accounts.
+        opened: when she signed in, UTC.
+        expires: when she must sign in again, UTC.
+        hub: whose directory was asked; None: this is one domain's dashboard.
+        runs: folder of the runs of the machine that shows these pages; None: it has none.
+    """
+
+    nodes: Mapping[str, NodeClient]
+    absent: Mapping[str, str]
+    role: Role
+    email: str
+    opened: datetime
+    expires: datetime
+    hub: str | None = None
+    runs: Path | None = None
+
+    @property
+    def node(self) -> NodeClient:
+        """The only node, on a domain's own dashboard."""
+        (node,) = self.nodes.values()
+        return node
+
+    @property
+    def owner(self) -> Owner:
+        """The owner's decisions at her node, without her key."""
+        return Owner(self.node, None, self.email)
 
 
-def sign_in(url: str, email: str, password: str, node_key: str | None) -> None:
-    """Open a session with the node; only the account's line to it is remembered.
+def sign_in(
+    options: Options, email: str, passwords: Mapping[str, str], cards: Any = None
+) -> Session:
+    """Sign in to every domain for which there is a password.
+
+    Args:
+        passwords: by domain; empty ones are left out.
+        cards: the hub's directory by domain; None: `options.url` is the only node.
 
     Raises:
-        NodeUnreachable, LoginFailed.
+        NodeUnreachable, LoginFailed: no domain let her in; the text is the first one's.
     """
-    st.session_state[_OWNER] = Owner(log_in(url, email, password, node_key), None)
+    given = {name: password for name, password in passwords.items() if password}
+    if not email.strip() or not given:
+        raise LoginFailed(text("signin.incomplete"))
+
+    def opened(name: str) -> tuple[NodeClient, Role] | str:
+        try:
+            return _opened(options, name, email.strip(), given[name], cards)
+        except (LoginFailed, NodeRefused, NodeUnreachable, BytesRefused) as error:
+            return str(error)
+
+    # Sentences are made in this thread: others don't know the reader's language.
+    with ThreadPoolExecutor(max_workers=min(8, len(given))) as pool:
+        found = dict(zip(given, pool.map(opened, given), strict=True))
+    nodes = {name: each for name, each in found.items() if not isinstance(each, str)}
+    absent = {name: each for name, each in found.items() if isinstance(each, str)}
+    if not nodes:
+        raise LoginFailed(next(iter(absent.values())))
+    role = next(iter(nodes.values()))[1]
+    absent |= {n: text("signin.other_role", role=r) for n, (_, r) in nodes.items() if r != role}
+    if cards is not None:
+        if role == "owner":
+            raise LoginFailed(text("signin.owner_at_hub"))
+        absent |= {name: text("signin.no_account") for name in cards if name not in found}
+    now = datetime.now(UTC)
+    session = Session(
+        nodes={name: node for name, (node, its) in sorted(nodes.items()) if its == role},
+        absent=dict(sorted(absent.items())),
+        role=role,
+        email=email.strip(),
+        opened=now,
+        expires=now + timedelta(hours=options.hours),
+        hub=options.hub,
+        runs=options.runs,
+    )
+    st.session_state[_SESSION], st.session_state[_SEEN] = session, now
+    return session
+
+
+def _opened(
+    options: Options, name: str, email: str, password: str, cards: Any
+) -> tuple[NodeClient, Role]:
+    if cards is None:
+        assert options.url is not None
+        node = log_in(options.url, email, password, options.node_key)
+    else:
+        card = cards[name]
+        certificate = options.certificate_of(name)
+        node = log_in(card.url, email, password, card.node_key, certificate)
+    role = asked(node, "account")["role"]
+    if role not in get_args(Role):
+        raise LoginFailed(f"{node.name} answers with a role that has no pages here.")
+    return node, role
+
+
+def signed_in(idle: timedelta) -> Session | None:
+    """The session of this browser, or None: never signed in, over, or idle for too long."""
+    session: Session | None = st.session_state.get(_SESSION)
+    if session is None:
+        return None
+    now = datetime.now(UTC)
+    if now >= session.expires or now - st.session_state[_SEEN] >= idle:
+        sign_out()
+        st.session_state[_DONE] = text("signin.expired")
+        return None
+    st.session_state[_SEEN] = now
+    return session
+
+
+def watch_expiry(session: Session, idle: timedelta) -> None:
+    """Leave the page when the session is over, without waiting for a click."""
+    now = datetime.now(UTC)
+    over = min(session.expires, st.session_state[_SEEN] + idle)
+    if now >= over:
+        st.rerun()
 
 
 def sign_out() -> None:
-    """Forget everything of this session."""
+    """Forget everything of this session but the language."""
+    kept = {key: st.session_state[key] for key in ("language",) if key in st.session_state}
     st.session_state.clear()
+    st.session_state.update(kept)
+
+
+# --- Asking ---
+
+
+def asked(node: NodeClient, method: str, **arguments: Any) -> Any:
+    """What the node answers to `coterie.METHOD`, read from its JSON."""
+    return json.loads(node.call(method, **arguments))
+
+
+def everywhere(
+    session: Session, ask: Callable[[NodeClient], Any]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """What every node answers, by domain, and why the others don't; all are asked at once.
+
+    Args:
+        ask: makes the call; it must show nothing, since it runs in a thread.
+    """
+
+    def answer(node: NodeClient) -> tuple[bool, Any]:
+        try:
+            return True, ask(node)
+        except (NodeRefused, NodeUnreachable, BytesRefused) as error:
+            return False, str(error)
+
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        found = dict(zip(session.nodes, pool.map(answer, session.nodes.values()), strict=True))
+    answers = {name: value for name, (ok, value) in found.items() if ok}
+    failed = {name: why for name, (ok, why) in found.items() if not ok}
+    return answers, {**session.absent, **failed}
+
+
+# --- Telling ---
 
 
 def finish(sentence: str) -> None:
@@ -62,56 +221,27 @@ def telling() -> Iterator[None]:
         st.error(plain(str(error)))
     except Exception as error:
         _log.error("failed", error=type(error).__name__)
-        st.error(f"The page failed ({type(error).__name__}). Reload it; if that doesn't help, "
-                 "use the coterie command instead.")  # fmt: skip
+        st.error(text("shell.failed", error=type(error).__name__))
 
 
-def plain(text: str) -> str:
+def plain(words: str) -> str:
     """Text that Streamlit shows as it is: no links, images or formatting from others' words."""
-    return text.translate(_MARKUP)
+    return words.translate(_MARKUP)
 
 
-def read_key(pem: bytes, passphrase: str) -> Ed25519PrivateKey:
-    """The owner's key from the bytes of her file.
-
-    Raises:
-        OwnerKeyError: a wrong or missing passphrase, or not an Ed25519 key in PEM.
-    """
-    try:
-        key = load_pem_private_key(pem, passphrase.encode() or None)
-    except (ValueError, TypeError):
-        raise OwnerKeyError(
-            "The key can't be opened: wrong or missing passphrase, or not a PEM key. "
-            "Choose the owner.pem that was made with this domain."
-        ) from None
-    if not isinstance(key, Ed25519PrivateKey):
-        raise OwnerKeyError("The file holds another kind of key; expected Ed25519.")
-    return key
+# --- Going ---
 
 
-def approve_with_key(owner: Owner, plan_hash: str, reason: str, key: Ed25519PrivateKey) -> str:
-    """Approve and sign in one go; the key lives as long as this call."""
-    return Owner(owner.node, key).approve(plan_hash, reason)
+def remember_pages(pages: Mapping[str, Any]) -> None:
+    """Let `go` and `link` find this session's pages by name."""
+    st.session_state[_PAGES] = dict(pages)
 
 
-def approve_with_signature(owner: Owner, plan_hash: str, reason: str, signature: str) -> str:
-    """Approve with a signature that was made elsewhere, 128 hex digits.
-
-    Raises:
-        NodeRefused: no such request, or the signature isn't this owner's.
-    """
-    uid = _request_of(owner.node, plan_hash)
-    owner.node.call_syft("request.apply", uid=uid, reason=reason, signature=signature)
-    return str(owner.show(plan_hash)["status"])
+def go(name: str, **query: str) -> None:
+    """Open another page of this role, such as `go("request", plan=plan_hash)`."""
+    st.switch_page(st.session_state[_PAGES][name], query_params=query)
 
 
-def asked(node: NodeClient, method: str, **arguments: Any) -> Any:
-    """What the node answers to `coterie.METHOD`, read from its JSON."""
-    return json.loads(node.call(method, **arguments))
-
-
-def _request_of(node: NodeClient, plan_hash: str) -> Any:
-    for request in node.call_syft("request.get_all"):
-        if any(getattr(change, "plan_hash", None) == plan_hash for change in request.changes):
-            return request.id
-    raise NodeRefused(node.name, f"{node.name} has no request for plan {plan_hash[:12]}.")
+def link(name: str, label: str, **query: str) -> None:
+    """A link to another page of this role."""
+    st.page_link(st.session_state[_PAGES][name], label=label, query_params=query)

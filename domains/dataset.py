@@ -20,6 +20,7 @@ class PrivateDataset:
         store: folder of the compact arrays, which the engine's process maps.
         report: what loading dropped, for the owner only.
         users: how many users are really here; private, never answered or logged.
+        policy_file: where the owner writes `policy`.
     """
 
     declaration: Declaration
@@ -27,6 +28,7 @@ class PrivateDataset:
     store: Path
     report: LoadReport
     users: int
+    policy_file: Path
 
     @property
     def name(self) -> str:
@@ -68,8 +70,9 @@ def load_datasets(folder: DomainFolder) -> dict[str, PrivateDataset]:
 def load_dataset(folder: DomainFolder, place: Path) -> PrivateDataset:
     """Load one data set from its own folder into compact arrays in the node's store."""
     declaration = Declaration.read(place / "dataset.toml")
-    policy = OwnerPolicy.read(place / "policy.toml")
+    rules = place / "policy.toml"
+    policy = OwnerPolicy.read(rules)
     interactions, report = load_interactions(place / "data", declaration)
     store = folder.store / declaration.name
     interactions.save(store)
-    return PrivateDataset(declaration, policy, store, report, interactions.users)
+    return PrivateDataset(declaration, policy, store, report, interactions.users, rules)

@@ -26,7 +26,7 @@ from typing import Annotated, Any, Literal
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from policies.trace import Bounds
+from policies.users import Bounds
 
 Column = Literal["user", "item", "value", "time"]
 

@@ -4,7 +4,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,12 @@ from typing import Any
 from domains.dataset import PrivateDataset
 from domains.folder import DomainSettings, Peer, write_private
 from domains.participation import Participation, read_model
-from policies.accounting import ADJACENCY, epsilon_at_every_partner, plan_epsilon
+from policies.accounting import (
+    ADJACENCY,
+    RenyiFilter,
+    epsilon_at_every_partner,
+    plan_epsilon,
+)
 from policies.admission import PlanRefused, admit
 from policies.approvals import Approval, validity, verify_submission
 from policies.canonical import sha256_hex
@@ -22,10 +27,12 @@ from policies.ledger import Budget, Commitment, Ledger, LedgerError, PlanRecord
 from policies.likeness import likeness_of, model_of, operations_of, query_of, roster_of
 from policies.limits import Limit, limits_of
 from policies.nearest import nearest_plans
-from policies.owner_policy import PlanFacts, Refusal
-from policies.plan import Plan
+from policies.owner_policy import OwnerPolicy, OwnerPolicyError, PlanFacts, Refusal
+from policies.plan import Plan, RosterEntry
 from policies.verify import verify
 
+_OPEN = ("pending", "awaiting signature", "approved")
+_LONGEST_RULES = 100_000
 SHORTEST_PREFIX = 6
 """A plan's hash may be given by its start, from so many characters on."""
 
@@ -442,6 +449,119 @@ class Desk:
                 return other
         return None
 
+    def weigh(self, plan_hash: str) -> dict[str, Any]:
+        """What an owner weighs of one plan: limits with and without it, rules, partners' word.
+
+        Every epsilon is the filter's, at the limit's delta, for `ADJACENCY`; None: infinite.
+        """
+        plan = self._known(self.full_hash(plan_hash, None))
+        dataset = self.dataset(plan.dataset)
+        record = next(r for r in self.ledger.plans() if r.plan_hash == plan.hash)
+        refusals, advice, offers = self._judge(plan, dataset, record.scientist)
+        previous = self._previous(plan)
+        closed = dataset.policy.closed()
+        return {
+            "adjacency": ADJACENCY,
+            "budget": _json_budget(self.ledger.budget(dataset.declaration.population)),
+            "limits": [
+                _weighed(limit, plan) for limit in self._limits(plan, dataset, record.scientist)
+            ],
+            "refusals": refusals,
+            "advice": advice,
+            "offers": offers,
+            "closed": None if closed is None else closed.message,
+            "previous": None if previous is None else previous.to_json(),
+            "second_approvers": len(dataset.policy.second_approvers),
+            "partners": {
+                entry.name: self._told(plan, entry)
+                for entry in plan.roster
+                if entry.name != self.name
+            },
+        }
+
+    def tell(self, plan: Plan, signatures: Mapping[str, Any]) -> None:
+        """Keep what other owners signed for a plan, for this owner to see; what isn't theirs is
+        passed over."""
+        for entry in plan.roster:
+            text = signatures.get(entry.name)
+            if isinstance(text, str) and _is_consent(plan, entry, text):
+                write_private(self._plans / f"{plan.hash}.{entry.name}.told", text)
+
+    def _told(self, plan: Plan, entry: RosterEntry) -> dict[str, str] | None:
+        """What a partner's owner signed for the plan, as far as it was told here."""
+        file = self._plans / f"{plan.hash}.{entry.name}.told"
+        text = file.read_text() if file.exists() else ""
+        consent = read_consent(entry.owner_key, entry.name, text) if text else None
+        if consent is None or not _is_consent(plan, entry, text):
+            return None
+        said = ("by", "reason", "signed", "expires")
+        return {name: str(getattr(consent, name)) for name in said}
+
+    def rules(self, data_set: str) -> dict[str, Any]:
+        """The policy file of a data set as it lies there, and whether the node applies it.
+
+        `digest`: SHA-256 of the text, hex; give it back to `write_rules`.
+        """
+        dataset = self.dataset(data_set)
+        text = dataset.policy_file.read_text(encoding="utf-8")
+        try:
+            applied, problem = OwnerPolicy.parse(text) == dataset.policy, None
+        except OwnerPolicyError as error:
+            applied, problem = False, str(error)
+        digest = sha256_hex(text.encode())
+        return {"text": text, "digest": digest, "applied": applied, "problem": problem}
+
+    def preview_rules(self, data_set: str, text: str) -> list[dict[str, Any]]:
+        """What other rules would say of every open plan on a data set, beside what they say now.
+
+        Raises:
+            DeskRefused: the text is no policy; says which setting and what was expected.
+        """
+        dataset = self.dataset(data_set)
+        other = replace(dataset, policy=_policy(text))
+        found = []
+        for record in self.ledger.plans():
+            plan = self.plan(record.plan_hash, None) if record.status in _OPEN else None
+            if plan is None or plan.dataset != data_set:
+                continue
+            now, then = (
+                [*refused, *advice]
+                for refused, advice, _ in (
+                    self._judge(plan, each, record.scientist, offers=False)
+                    for each in (dataset, other)
+                )
+            )
+            found.append(
+                {
+                    "plan_hash": plan.hash,
+                    "name": plan.name,
+                    "status": record.status,
+                    "now": now,
+                    "then": then,
+                }
+            )
+        return found
+
+    def write_rules(self, data_set: str, text: str, replaces: str) -> str:
+        """Replace a data set's policy file; it applies from the node's next start on.
+
+        Args:
+            replaces: `digest` of the file that was looked at.
+
+        Returns:
+            The new digest.
+
+        Raises:
+            DeskRefused: the text is no policy, or the file was changed in between.
+        """
+        file = self.dataset(data_set).policy_file
+        _policy(text)
+        with self._deciding:
+            if sha256_hex(file.read_bytes()) != replaces:
+                raise DeskRefused("The rules were changed meanwhile. Look at them again first.")
+            write_private(file, text)
+        return sha256_hex(text.encode())
+
     def full_hash(self, start: str, scientist: str | None) -> str:
         """The one plan, of all or of a scientist, whose hash starts so.
 
@@ -637,6 +757,27 @@ class Desk:
 def _parsed(text: str) -> Plan:
     """A kept plan; every call of a round asks for the same one."""
     return Plan.from_json(text)
+
+
+def _weighed(limit: Limit, plan: Plan) -> dict[str, Any]:
+    accountant = RenyiFilter(limit.delta)
+    found = (accountant.epsilon(limit.held), accountant.epsilon([*limit.held, *plan.events()]))
+    before, after = (None if math.isinf(each) else each for each in found)
+    return {"rule": limit.rule, "who": limit.who, "cap": limit.cap, "delta": limit.delta,
+            "before": before, "after": after}  # fmt: skip
+
+
+def _is_consent(plan: Plan, entry: RosterEntry, text: str) -> bool:
+    return why_not_approved(plan, entry.owner_key, entry.name, text) is None
+
+
+def _policy(text: str) -> OwnerPolicy:
+    if len(text) > _LONGEST_RULES:
+        raise DeskRefused(f"Rules are at most {_LONGEST_RULES} characters long.")
+    try:
+        return OwnerPolicy.parse(text)
+    except OwnerPolicyError as error:
+        raise DeskRefused(str(error)) from None
 
 
 def _public_facts(dataset: PrivateDataset) -> dict[str, Any]:

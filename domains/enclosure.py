@@ -146,7 +146,7 @@ def write_frame(pipe: IO[bytes], header: Mapping[str, Any], arrays: Mapping[str,
     text = json.dumps({"header": dict(header), "arrays": described}).encode()
     pipe.write(struct.pack("<Q", len(text)) + text)
     for array in contiguous.values():
-        pipe.write(array.tobytes())
+        pipe.write(array.reshape(-1).view(np.uint8).data)
     pipe.flush()
 
 
@@ -173,12 +173,14 @@ def read_frame(pipe: IO[bytes]) -> tuple[dict[str, Any], dict[str, NDArray]]:
 
 
 def _exactly(pipe: IO[bytes], size: int) -> bytearray:
-    content = bytearray()
-    while len(content) < size:
-        part = pipe.read(size - len(content))
-        if not part:
+    # Read in place: what is as long as a model would be in memory twice otherwise.
+    content = bytearray(size)
+    left = memoryview(content)
+    while left:
+        read = pipe.readinto(left)  # type: ignore[attr-defined]
+        if not read:
             raise EOFError("the other side ended")
-        content += part
+        left = left[read:]
     return content
 
 

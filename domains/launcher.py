@@ -5,6 +5,7 @@ clean environment, and stays as it was: plan, data and confinement come to its c
 through pipes of its own. When the node's end of its line closes, it ends.
 """
 
+import gc
 import json
 import os
 import signal
@@ -193,9 +194,12 @@ def main() -> None:
     """Serve the node whose line is the standard input."""
     line = socket.socket(fileno=os.dup(0))
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    gc.disable()  # while torch loads, collecting finds nothing and takes a fifth of the time
     from domains.enclosure import load
 
     load()
+    gc.freeze()  # and never write into the pages that the engines share
+    gc.enable()
     children = _Children()
     while True:
         try:

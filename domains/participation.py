@@ -18,9 +18,10 @@ import hashlib
 import mmap
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from numpy.typing import NDArray
 
 from domains.dataset import PrivateDataset
 from domains.enclosure import Enclosure, EnclosureFailed
+from domains.tensors import KeptTensors, Memory
 from domains.wire import WIRES
 from network.smpc.agreement import agreement_of
 from network.smpc.messages import (
@@ -83,7 +85,8 @@ class _AttemptFiles:
 
     def __init__(self, folder: Path, context: Context) -> None:
         self._folder = folder
-        self._digest = hashlib.sha256(context.bytes).hexdigest()
+        # The ledger lets an attempt reveal one thing only, so its files need no tensor's name.
+        self._digest = hashlib.sha256(replace(context, tensor="").bytes).hexdigest()
 
     def read(self, name: str) -> bytes | mmap.mmap | None:
         path = self._path(name)
@@ -123,6 +126,8 @@ class _State:
 
 class _OpenRun:
     """A plan being executed here: its checked approvals, its engine, its one live attempt."""
+
+    tensors: KeptTensors
 
     def __init__(self, plan: Plan, approvals: Mapping[str, str], dataset: PrivateDataset) -> None:
         self.plan = plan
@@ -168,6 +173,12 @@ class _OpenRun:
             self._enclosure = self.dataset.enclosure(self.plan.to_json())
         return self._enclosure
 
+    def sum_of(self, step: Step, state: bytes | str) -> NDArray[np.int64]:
+        """This domain's part of a kept step; all users take part, so no coins are tossed."""
+        tensors = read_state(step, self.content_of(state))
+        everybody = np.ones(self.dataset.users, dtype=bool)
+        return self.enclosure().private_sum(step.name, tensors, everybody)
+
     def close_enclosure(self) -> None:
         if self._enclosure is not None:
             self._enclosure.close()
@@ -199,6 +210,7 @@ class Participation:
         self._ledger = ledger
         self._folder = folder
         self._runs: dict[str, _OpenRun] = {}
+        self._memory = Memory()
         self._lock = threading.Lock()
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._void_what_a_crash_left()
@@ -219,18 +231,39 @@ class Participation:
         if status != "approved":
             raise RoundRefused(f"{self._name}: this plan is {status} here, so it can't run.")
         run = _OpenRun(plan, approvals, dataset)
+        run.tensors = KeptTensors(self._name, plan, self._signing_key, run.sum_of, self._memory)
         missing = run.missing() or self._why_not_roster(plan)
         if missing is not None:
             raise RoundRefused(f"{self._name}: {missing}.")
         with self._lock:
             self._runs.setdefault(plan.hash, run)
+            for other in self._runs.values():
+                if self._ledger.status(other.plan.hash) != "approved":
+                    other.tensors.clear()
+
+    @contextmanager
+    def tensors(self, plan_hash: str) -> Iterator[KeptTensors]:
+        """The tensors of a run, while nothing else goes on in it.
+
+        Raises:
+            RoundRefused: the run isn't open or approved (any longer), or the engine failed.
+        """
+        run = self._run(plan_hash)
+        with run.lock:
+            try:
+                yield run.tensors
+            except EnclosureFailed as error:
+                run.close_enclosure()
+                raise RoundRefused(f"{self._name}: {error}") from None
 
     def advertise(
-        self, plan_hash: str, step: str, release: int, attempt: int
+        self, plan_hash: str, step: str, release: int, attempt: int, tensor: str = ""
     ) -> tuple[Any, Mapping[str, Sequence[int]]]:
         """Start an attempt: fresh ephemeral keys, signed for this attempt alone.
 
         Also gives, by peer, the sizes of the ledger heads that this domain holds of it.
+
+        `tensor`: which tensor a kept step's release reveals, as in `Context`.
 
         An earlier attempt that never revealed is voided: its masked input can't be sent any more.
         One that revealed but was never unmasked stays charged, and can't be unmasked any more.
@@ -238,7 +271,8 @@ class Participation:
         run = self._run(plan_hash)
         with run.lock:
             self._require_release(run.plan, step, release)
-            context = Context(plan_hash, step, release, attempt)
+            self._require_tensor(run, step, tensor)
+            context = Context(plan_hash, step, release, attempt, tensor)
             if run.attempt is not None and run.attempt.context == context and _unshared(run):
                 return run.attempt.party.advertise(), run.attempt.held
             if self._state_of(context) is not None:
@@ -320,12 +354,20 @@ class Participation:
                 raise RoundRefused(f"{self._name}: this attempt was shared already.")
             sealed = current.party.share(adverts)
             definition = run.plan.step(step)
-            tensors = read_state(definition, run.content_of(state))
+            tensor = current.context.tensor
+            if tensor:
+                value, clip_norm = run.tensors.revealable(tensor, definition)
+            else:
+                tensors = read_state(definition, run.content_of(state))
             entry = self._ledger.reserve(
                 plan_hash, step, release, attempt, _event(definition), run.until()
             )
             try:
-                current.value = self._noised_sum(run, definition, tensors)
+                current.value = (
+                    self._noised(run, definition, value.view(np.int64).copy(), clip_norm, 1)
+                    if tensor
+                    else self._noised_sum(run, definition, tensors)
+                )
             except EnclosureFailed as error:
                 run.close_enclosure()
                 self._drop_attempt(run, "the engine failed before anything was shared")
@@ -447,6 +489,7 @@ class Participation:
                 _write_durably(self.model_file(plan_hash), state)
                 run.enclosure().memory(_load(state))
             run.close_enclosure()
+            run.tensors.clear()
             self._ledger.close(plan_hash, "finished")
         with self._lock:
             del self._runs[plan_hash]
@@ -463,19 +506,30 @@ class Participation:
     def _noised_sum(
         self, run: _OpenRun, step: Step, state: dict[str, NDArray]
     ) -> NDArray[np.int64]:
-        if step.noise_multiplier == 0.0 and not run.dataset.public:
-            raise RoundRefused(f"{self._name}: this data set is private; no sum leaves unnoised.")
         random = SecureRandom()
         selected = sample_users(run.dataset.users, step.sampling_rate, random)
         total = run.enclosure().private_sum(step.name, state, selected)
+        return self._noised(run, step, total, step.clip_norm, step.scale)
+
+    def _noised(
+        self,
+        run: _OpenRun,
+        step: Step,
+        total: NDArray[np.int64],
+        clip_norm: float,
+        scale: int,
+    ) -> NDArray[np.int64]:
+        if step.noise_multiplier == 0.0 and not run.dataset.public:
+            raise RoundRefused(f"{self._name}: this data set is private; no sum leaves unnoised.")
+        random = SecureRandom()
         # Block by block, so that the noise takes no second vector of memory.
         for begin in range(0, total.size, _NOISED_AT_A_TIME):
             part = total[begin : begin + _NOISED_AT_A_TIME]
             part[:] = add_noise_share(
                 part,
                 step.noise_multiplier,
-                step.clip_norm,
-                step.scale,
+                clip_norm,
+                scale,
                 run.plan.noise_shares,
                 0,
                 random,
@@ -521,6 +575,15 @@ class Participation:
                 f"number {release} is not one of them (they count from 0)."
             )
 
+    def _require_tensor(self, run: _OpenRun, step: str, tensor: str) -> None:
+        definition = run.plan.step(step)
+        if bool(tensor) != (definition.kept is not None):
+            raise RoundRefused(
+                f"{self._name}: a kept step's release reveals a tensor, and no other step's does."
+            )
+        if tensor:
+            run.tensors.revealable(tensor, definition)
+
     def _run(self, plan_hash: str) -> _OpenRun:
         run = self._runs.get(plan_hash)
         if run is None:
@@ -542,7 +605,7 @@ class Participation:
         return found[0] if found else "never submitted"
 
     def _current(self, run: _OpenRun, context: Context) -> _Attempt:
-        if run.attempt is None or run.attempt.context != context:
+        if run.attempt is None or replace(run.attempt.context, tensor="") != context:
             raise RoundRefused(
                 f"{self._name}: this attempt is not the one advertised last (the node may have "
                 "restarted). Start the next attempt."
@@ -550,7 +613,9 @@ class Participation:
         return run.attempt
 
     def _party(self, plan: Plan, context: Context) -> Any:
-        agreement = agreement_of(plan, context.step, context.release, context.attempt)
+        agreement = agreement_of(
+            plan, context.step, context.release, context.attempt, context.tensor
+        )
         files = _AttemptFiles(self._folder, context)
         return WIRES[plan.aggregation].party(self._name, agreement, self._signing_key, files)
 

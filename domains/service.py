@@ -42,10 +42,13 @@ from network.smpc.agreement import agreement_of
 from network.smpc.ckks.messages import read_residues
 from network.smpc.messages import PART_BYTES, MalformedMessage, Receipt, SharingRefused
 from network.smpc.ring import RingError
+from network.smpc.sharing import TensorKey
+from network.smpc.tensors import Operation, read_matrix
 from policies.accounting import ADJACENCY
 from policies.ledger import EntryFilter, LedgerError
 from policies.ledger.heads import Cosignature
 from policies.plan import Plan, PlanUnreadable
+from policies.sensitivity import TensorRefused
 
 _log = structlog.get_logger("coterie.service")
 _REFUSALS = (
@@ -60,6 +63,7 @@ _REFUSALS = (
     RingError,
     RoundRefused,
     SharingRefused,
+    TensorRefused,
 )
 
 
@@ -102,6 +106,19 @@ class CoterieService(AbstractService):
         """Who this domain is and which data sets it declares. Nothing is computed from rows."""
         return json.dumps({**self.desk.card(), "version": version("coterie")})
 
+    @service_method(path="coterie.account", name="account", roles=GUEST_ROLE_LEVEL)
+    @_answering
+    def account(self, context: AuthedServiceContext) -> str:
+        """The caller's own account: email, role (owner, scientist or auditor), until when."""
+        term = self.accounts.term(str(context.credentials))
+        return json.dumps(
+            {
+                "email": self._email(context),
+                "role": role_name(context.role),
+                "until": None if term is None else term.until,
+            }
+        )
+
     @service_method(path="coterie.quote", name="quote", roles=DATA_SCIENTIST_ROLE_LEVEL)
     @_answering
     def quote(self, context: AuthedServiceContext, plan: str) -> str:
@@ -138,6 +155,41 @@ class CoterieService(AbstractService):
     def plan(self, context: AuthedServiceContext, plan_hash: str) -> str:
         """One plan, by its hash or how it starts: JSON, explanation, status, signed approval."""
         return json.dumps(self.desk.show(plan_hash, self._own_key(context)))
+
+    @service_method(path="coterie.weigh", name="weigh", roles=DATA_OWNER_ROLE_LEVEL)
+    @_answering
+    def weigh(self, context: AuthedServiceContext, plan_hash: str) -> str:
+        """What the owner weighs of one plan: limits with and without it, rules, who agreed."""
+        return json.dumps(self.desk.weigh(plan_hash))
+
+    @service_method(path="coterie.tell", name="tell", roles=DATA_SCIENTIST_ROLE_LEVEL)
+    @_answering
+    def tell(self, context: AuthedServiceContext, plan_hash: str, approvals: str) -> str:
+        """Its scientist passes on what other owners signed: JSON, by domain."""
+        self.desk.tell(self._own_plan(context, plan_hash), _json_object(approvals))
+        return "told"
+
+    @service_method(path="coterie.rules", name="rules", roles=DATA_OWNER_ROLE_LEVEL)
+    @_answering
+    def rules(self, context: AuthedServiceContext, dataset: str) -> str:
+        """A data set's policy file, and whether the running node applies it."""
+        return json.dumps(self.desk.rules(dataset))
+
+    @service_method(path="coterie.preview_rules", name="preview_rules", roles=DATA_OWNER_ROLE_LEVEL)
+    @_answering
+    def preview_rules(self, context: AuthedServiceContext, dataset: str, policy: str) -> str:
+        """What another policy would say of every open plan."""
+        return json.dumps(self.desk.preview_rules(dataset, policy))
+
+    @service_method(path="coterie.write_rules", name="write_rules", roles=DATA_OWNER_ROLE_LEVEL)
+    @_answering
+    def write_rules(
+        self, context: AuthedServiceContext, dataset: str, policy: str, replaces: str
+    ) -> str:
+        """Replace a data set's policy file from the next start on; gives its digest."""
+        digest = self.desk.write_rules(dataset, policy, replaces)
+        _log.info("rules written", dataset=dataset, digest=digest)
+        return digest
 
     @service_method(path="coterie.withdraw", name="withdraw", roles=DATA_SCIENTIST_ROLE_LEVEL)
     @_answering
@@ -198,14 +250,22 @@ class CoterieService(AbstractService):
     @service_method(path="coterie.advertise", name="advertise", roles=DATA_SCIENTIST_ROLE_LEVEL)
     @_answering
     def advertise(
-        self, context: AuthedServiceContext, plan_hash: str, step: str, release: int, attempt: int
+        self,
+        context: AuthedServiceContext,
+        plan_hash: str,
+        step: str,
+        release: int,
+        attempt: int,
+        tensor: str = "",
     ) -> str:
         """Fresh ephemeral keys for one attempt, signed by this node.
+
+        `tensor`: NAME/LENGTH of what a kept step's release reveals.
 
         Also the sizes of the peers' ledger heads it holds, and the digest of the state it holds.
         """
         self._own_plan(context, plan_hash)
-        advert, held = self.participation.advertise(plan_hash, step, release, attempt)
+        advert, held = self.participation.advertise(plan_hash, step, release, attempt, tensor)
         state = self.participation.held_state(plan_hash)
         return json.dumps({"advert": advert.to_dict(), "held": held, "state": state})
 
@@ -362,6 +422,65 @@ class CoterieService(AbstractService):
         )
         return answer if isinstance(answer, np.ndarray) else json.dumps(answer)
 
+    @service_method(path="coterie.tensor_key", name="tensor_key", roles=DATA_SCIENTIST_ROLE_LEVEL)
+    @_answering
+    def tensor_key(
+        self, context: AuthedServiceContext, plan_hash: str, step: str, number: int
+    ) -> str:
+        """This node's fresh key for sharing a kept step's sum, which `number` tells from others."""
+        self._own_plan(context, plan_hash)
+        with self.participation.tensors(plan_hash) as tensors:
+            return json.dumps(tensors.key(step, number).to_dict())
+
+    @service_method(
+        path="coterie.tensor_share", name="tensor_share", roles=DATA_SCIENTIST_ROLE_LEVEL
+    )
+    @_answering
+    def tensor_share(
+        self,
+        context: AuthedServiceContext,
+        plan_hash: str,
+        step: str,
+        number: int,
+        keys: str,
+        state: np.ndarray,
+    ) -> str:
+        """Compute a kept step's sum, keep a share of it, and answer the tensors' names.
+
+        `state`: safetensors as bytes.
+        """
+        self._own_plan(context, plan_hash)
+        parsed = [TensorKey.from_dict(key) for key in _json_list(keys)]
+        with self.participation.tensors(plan_hash) as tensors:
+            return json.dumps(tensors.share(step, number, parsed, _bytes_of(state)))
+
+    @service_method(
+        path="coterie.tensor_apply", name="tensor_apply", roles=DATA_SCIENTIST_ROLE_LEVEL
+    )
+    @_answering
+    def tensor_apply(
+        self, context: AuthedServiceContext, plan_hash: str, operation: str, matrix: np.ndarray
+    ) -> str:
+        """Make a tensor of others by a public-linear map; answers its name and what is proven.
+
+        `matrix`: little-endian int64 as bytes, or none.
+        """
+        self._own_plan(context, plan_hash)
+        asked = Operation.read(operation)
+        _bytes_of(matrix)
+        with self.participation.tensors(plan_hash) as tensors:
+            name = tensors.apply(asked, read_matrix(matrix, asked.shape))
+            return json.dumps({"name": name, "proven": tensors.tensor(name).proven.to_json()})
+
+    @service_method(path="coterie.tensor_drop", name="tensor_drop", roles=DATA_SCIENTIST_ROLE_LEVEL)
+    @_answering
+    def tensor_drop(self, context: AuthedServiceContext, plan_hash: str, names: str) -> str:
+        """Forget tensors."""
+        self._own_plan(context, plan_hash)
+        with self.participation.tensors(plan_hash) as tensors:
+            tensors.drop([str(name) for name in _json_list(names)])
+        return "dropped"
+
     @service_method(path="coterie.finish", name="finish", roles=DATA_SCIENTIST_ROLE_LEVEL)
     @_answering
     def finish(self, context: AuthedServiceContext, plan_hash: str, state: np.ndarray) -> str:
@@ -373,7 +492,7 @@ class CoterieService(AbstractService):
     @service_method(path="coterie.members", name="members", roles=DATA_OWNER_ROLE_LEVEL)
     @_answering
     def members(self, context: AuthedServiceContext) -> str:
-        """Every account: email, role, until when, and why it ended."""
+        """Every account: email, verify key, role, until when, and whether it's over."""
         users = context.server.services.user
         found = []
         for user in users.stash.get_all(users.root_verify_key).unwrap():
@@ -381,6 +500,7 @@ class CoterieService(AbstractService):
             found.append(
                 {
                     "email": str(user.email),
+                    "key": str(user.verify_key),
                     "role": user.role.name,
                     "until": term.until if term else None,
                     "over": self.accounts.why_ended(str(user.verify_key)) is not None,
@@ -438,9 +558,9 @@ class CoterieService(AbstractService):
     @service_method(path="coterie.ledger_spends", name="ledger_spends", roles=GUEST_ROLE_LEVEL)
     @_answering
     def ledger_spends(self, context: AuthedServiceContext, by: str) -> str:
-        """What each month, scientist or plan used of the budgets."""
+        """What each day, month, scientist or plan used of the budgets."""
         self._require_auditor_or_owner(context)
-        spends = self.desk.ledger.overview.spends(_one_of(by, "month", "scientist", "plan"))
+        spends = self.desk.ledger.overview.spends(_one_of(by, "day", "month", "scientist", "plan"))
         return json.dumps({"adjacency": ADJACENCY, "by": by, "rows": [_dict(s) for s in spends]})
 
     @service_method(path="coterie.ledger_timeline", name="ledger_timeline", roles=GUEST_ROLE_LEVEL)
@@ -472,6 +592,13 @@ class CoterieService(AbstractService):
         """What this node holds of its peers' ledgers, and they of its own."""
         self._require_auditor_or_owner(context)
         return json.dumps(self.desk.ledger_heads())
+
+    @service_method(path="coterie.ledger_cosigned", name="ledger_cosigned", roles=GUEST_ROLE_LEVEL)
+    @_answering
+    def ledger_cosigned(self, context: AuthedServiceContext) -> str:
+        """Of `ledger_heads`, the newest of each peer only, counted by the database."""
+        self._require_auditor_or_owner(context)
+        return json.dumps(self.desk.ledger.overview.cosigned())
 
     @service_method(path="coterie.ledger_runs", name="ledger_runs", roles=GUEST_ROLE_LEVEL)
     @_answering
@@ -538,21 +665,32 @@ class CoterieService(AbstractService):
 
 _LEDGER_PATHS = frozenset(
     f"coterie.ledger{m}"
-    for m in ("", "_counts", "_spends", "_timeline", "_page", "_entry", "_heads", "_runs")
+    for m in (
+        "",
+        "_counts",
+        "_spends",
+        "_timeline",
+        "_page",
+        "_entry",
+        "_heads",
+        "_cosigned",
+        "_runs",
+    )
 )
 PATHS = {
     ServiceRole.GUEST: frozenset(
-        f"coterie.{m}" for m in ("describe", "plan", "plans", "budgets", "verify")
+        f"coterie.{m}" for m in ("account", "describe", "plan", "plans", "budgets", "verify")
     )
     | _LEDGER_PATHS
     | {"user.get_current_user", "metadata.get_metadata", "metadata"},
     ServiceRole.DATA_SCIENTIST: frozenset(
         f"coterie.{m}"
         for m in (
-            "describe", "quote", "submit", "plans", "plan", "budgets", "open", "progress",
+            "account", "describe", "quote", "submit", "plans", "plan", "budgets", "open",
+            "progress",
             "advertise", "hold", "share", "reveal", "masked", "confirm", "unmask", "finish",
-            "verify",
-            "withdraw",
+            "verify", "withdraw", "tell",
+            "tensor_key", "tensor_share", "tensor_apply", "tensor_multiply", "tensor_drop",
         )
     )
     | {
@@ -566,7 +704,7 @@ _OWNER_PATHS = (
     | _LEDGER_PATHS
     | {f"coterie.{m}" for m in (
         "recommend", "load_report", "revoke", "preapprove", "envelopes", "discard",
-        "members", "renew", "expel", "status",
+        "members", "renew", "expel", "status", "weigh", "rules", "preview_rules", "write_rules",
     )}
     | {
         "user.create", "user.get_all", "user.update", "user.delete", "user.search", "user.view",
@@ -582,6 +720,13 @@ def paths_of(role: ServiceRole) -> frozenset[str]:
     if role.value >= ServiceRole.DATA_OWNER.value:
         return frozenset(_OWNER_PATHS)
     return PATHS.get(role, frozenset())
+
+
+def role_name(role: ServiceRole) -> str:
+    """What a role is called here: 'owner', 'scientist' or 'auditor'."""
+    if role.value >= ServiceRole.DATA_OWNER.value:
+        return "owner"
+    return "scientist" if role == ServiceRole.DATA_SCIENTIST else "auditor"
 
 
 def _filter(text: str) -> EntryFilter:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from domains.interactions import Interactions
 from policies.graph import NEGATIVES
-from policies.trace import Bounds
+from policies.users import Bounds
 
 EMPTY = -1
 """Stands for no user: no interactions, no target."""

@@ -96,10 +96,16 @@ class Seal:
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back, unread: `text` is what the seal must sign."""
+    """What came back, unread: `text` is what the seal must sign.
+
+    Attributes:
+        content: empty if it went elsewhere; see `ask`.
+        size: in bytes.
+    """
 
     status: int
     content: bytes
+    size: int
     text: bytes
     seal: str
 
@@ -126,6 +132,7 @@ def ask(
     *,
     json_body: bool = False,
     timeout: tuple[float, float] = (5.0, 600.0),
+    into: Callable[[bytes], object] | None = None,
     most: int = MAX_ANSWER_BYTES,
 ) -> Answer:
     """Send a request with a nonce; the answer is bounded in size and time, and not yet trusted.
@@ -134,6 +141,8 @@ def ask(
 
     Args:
         most: bytes of the longest answer that is read.
+        into: takes the content of an answer with status 200 part by part, at most 1 MiB each, so
+            that it needn't be held in memory. It isn't to be believed before the seal is checked.
 
     Raises:
         requests.RequestException: no answer in time.
@@ -153,12 +162,14 @@ def ask(
         allow_redirects=False,
         auth=no_password,
     )
+    parts: list[bytes] = []
+    take = into if into is not None and response.status_code == 200 else parts.append
     with response:
-        content = _bounded(response, most, deadline)
+        size, answered = _taken(response, most, deadline, take)
     target = str(response.request.path_url).encode()
-    digests = hashlib.sha256(body).digest(), hashlib.sha256(content).digest()
-    text = _sealed_text(nonce, method, target, *digests)
-    return Answer(response.status_code, content, text, response.headers.get(SEAL, ""))
+    text = _sealed_text(nonce, method, target, hashlib.sha256(body).digest(), answered)
+    seal = response.headers.get(SEAL, "")
+    return Answer(response.status_code, b"".join(parts), size, text, seal)
 
 
 def no_password(request: requests.PreparedRequest) -> requests.PreparedRequest:
@@ -166,21 +177,28 @@ def no_password(request: requests.PreparedRequest) -> requests.PreparedRequest:
     return request
 
 
-def _bounded(response: requests.Response, most: int, deadline: float) -> bytes:
-    """The body as it comes. A chunk's head has no bound, so nobody of ours sends chunks."""
+def _taken(
+    response: requests.Response, most: int, deadline: float, take: Callable[[bytes], object]
+) -> tuple[int, bytes]:
+    """Hand the content over as it comes: (its size, its SHA-256).
+
+    A chunk's head has no bound, so nobody of ours sends chunks.
+    """
     if "transfer-encoding" in response.headers:
         raise AnswerRefused("The answer comes in chunks; a node answers in one piece.")
-    found = bytearray()
+    digest, size = hashlib.sha256(), 0
     try:
         while part := response.raw.read1(_PART_BYTES, decode_content=False):
-            found += part
-            if len(found) > most:
+            size += len(part)
+            if size > most:
                 raise AnswerRefused(f"The answer is longer than {most} bytes.")
             if time.monotonic() > deadline:
                 raise requests.ReadTimeout("The answer comes too slowly.")
+            digest.update(part)
+            take(part)
     except HTTPError as error:
         raise requests.ConnectionError(type(error).__name__) from None
-    return bytes(found)
+    return size, digest.digest()
 
 
 _pins: dict[str, str] = {}

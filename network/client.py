@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 from uuid import UUID
 
 import requests
@@ -24,7 +24,7 @@ from network.envelope import BytesRefused, open_envelope
 from network.reader import read
 from network.reader_names import ANSWERS
 from network.replay import ISSUED
-from network.streams import STREAMS, Refused, read_answer, write_call
+from network.streams import STREAMS, ComingOctets, Refused, read_answer, write_call
 from network.tls import keeps_secrets, trust
 
 API = "/api/v2"
@@ -33,6 +33,8 @@ CALL_TIMEOUT_S = 600.0
 CONNECT_TIMEOUT_S = 5.0
 LOGIN_TIMEOUT_S = 60.0
 _TRIES_WHEN_BUSY = 5
+_KEPT_IDLE_S = 2.0
+"""A node closes a connection that was idle for 5 s; a call must not meet that."""
 _MAX_LOGIN_BYTES = 2**16
 """Of a node's metadata, or of its answer to a login."""
 
@@ -112,14 +114,22 @@ class NodeClient:
         answer = self._post(f"{API}/api_call", blob, timeout_s)
         return self._value_of(answer)
 
-    def stream(self, method: str, timeout_s: float = CALL_TIMEOUT_S, **arguments: Any) -> Any:
+    def stream(
+        self,
+        method: str,
+        timeout_s: float = CALL_TIMEOUT_S,
+        into: BinaryIO | None = None,
+        **arguments: Any,
+    ) -> Any:
         """Call `coterie.METHOD` as a signed octet stream; see `network.streams`.
 
         Args:
+            into: a file to write the answer's octets to as they come. Unless this returns, they
+                are not the node's.
             arguments: text, integers, and one uint8 array at most.
 
         Returns:
-            Text, or uint8 [n].
+            Text, or uint8 [n]; with a file, the number of octets.
 
         Raises:
             NodeUnreachable: no answer within the time.
@@ -127,16 +137,24 @@ class NodeClient:
         """
         server, key = str(self.server_uid), self._key.signing_key
         blob = write_call(key, server, f"coterie.{method}", arguments)
+        coming = None if into is None else ComingOctets(into)
         try:
-            return read_answer(self._post(f"{STREAMS}/{method}", blob, timeout_s))
+            answer = self._post(f"{STREAMS}/{method}", blob, timeout_s, coming)
+            return read_answer(answer) if coming is None else coming.octets()
         except Refused as error:
             raise NodeRefused(self.name, str(error)) from None
         except BytesRefused as error:
             raise NodeRefused(self.name, f"{self.name}: unreadable answer. {error}") from None
 
-    def _post(self, path: str, blob: bytes, timeout_s: float) -> bytes:
+    def too_late(self, deadline_s: float) -> NodeUnreachable:
+        """What to say when the node is given up after a deadline."""
+        return NodeUnreachable(self.name, self.url, f"nothing whole within {deadline_s:g} s")
+
+    def _post(
+        self, path: str, blob: bytes, timeout_s: float, coming: ComingOctets | None = None
+    ) -> bytes:
         for _ in range(_TRIES_WHEN_BUSY):
-            answer = self._ask(path, blob, timeout_s)
+            answer = self._ask(path, blob, timeout_s, coming)
             if answer.status != 429:
                 break
             time.sleep(1.0)
@@ -146,7 +164,7 @@ class NodeClient:
             raise NodeRefused(self.name, f"{self.name}: the answer is not signed by its known key.")
         return answer.content
 
-    def _ask(self, path: str, blob: bytes, timeout_s: float) -> Answer:
+    def _ask(self, path: str, blob: bytes, timeout_s: float, coming: ComingOctets | None) -> Answer:
         try:
             answer = ask(
                 self._session(),
@@ -154,19 +172,24 @@ class NodeClient:
                 self.url + path,
                 blob,
                 timeout=(CONNECT_TIMEOUT_S, timeout_s),
+                into=None if coming is None else coming.take,
             )
         except requests.RequestException as error:
             raise NodeUnreachable(self.name, self.url, _why(error)) from None
         except AnswerRefused as error:
             raise NodeRefused(self.name, f"{self.name}: {error}") from None
         self.traffic.sent += len(blob)
-        self.traffic.received += len(answer.content)
+        self.traffic.received += answer.size
         return answer
 
     def _session(self) -> requests.Session:
-        if not hasattr(self._sessions, "session"):
+        """This thread's; its connection is kept for as long as the node surely keeps it too."""
+        now = time.monotonic()
+        if now - getattr(self._sessions, "used", -_KEPT_IDLE_S) >= _KEPT_IDLE_S:
             self._sessions.session = requests.Session()
-        return self._sessions.session
+        self._sessions.used = now
+        session: requests.Session = self._sessions.session
+        return session
 
     def _value_of(self, answer: bytes) -> Any:
         try:

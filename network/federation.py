@@ -11,8 +11,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from network.client import NodeClient, NodeUnreachable, log_in
 from network.program import DataSet, Plan
+from network.tensors import Tensors
 from network.tls import trust
-from network.training import Progress, Run, train
+from network.training import Progress, Run, open_run, train
 from policies.approvals import create_owner_key, load_owner_key, sign_submission
 from policies.plan import Plan as ApprovablePlan
 from policies.plan import RosterEntry
@@ -93,6 +94,7 @@ class Federation:
             users=sum(f["users"] for f in facts.values()),
             catalogue=first["catalogue"],
             public=first["public"],
+            users_at_one=max(f["users"] for f in facts.values()),
         )
 
     def bind(self, plan: Plan) -> ApprovablePlan:
@@ -142,9 +144,22 @@ class Federation:
     def status(self, plan_hash: str) -> dict[str, dict[str, Any]]:
         """Where the plan stands at each domain, with reasons and signatures.
 
+        Each domain is told what the other owners signed.
+
         `plan_hash` may be its start, of at least 6 characters.
         """
-        return {n: json.loads(a) for n, a in self._everywhere("plan", plan_hash=plan_hash).items()}
+        answers = self._everywhere("plan", plan_hash=plan_hash)
+        found = {name: json.loads(answer) for name, answer in answers.items()}
+        self._tell(found)
+        return found
+
+    def _tell(self, found: Mapping[str, Mapping[str, Any]]) -> None:
+        """Let every owner see what the others signed: nodes don't ask each other."""
+        signed = {name: each["signature"] for name, each in found.items() if each["signature"]}
+        if signed:
+            (full, *more) = {each["plan_hash"] for each in found.values()}
+            if not more:
+                self._everywhere("tell", plan_hash=full, approvals=json.dumps(signed))
 
     def train(
         self,
@@ -165,6 +180,21 @@ class Federation:
         approvable = self.bind(plan)
         target = folder or Path("runs") / approvable.hash[:16]
         return train(self.nodes, plan, approvable, target, on_progress or (lambda _: None))
+
+    def tensors(self, plan: Plan, folder: Path | None = None, dealer: str | None = None) -> Tensors:
+        """What an approved plan keeps in shares among its domains; see `Tensors`.
+
+        Args:
+            folder: where transcripts of what is revealed are kept; default runs/HASH.
+            dealer: where the plan's dealer answers, as http://HOST:PORT.
+
+        Raises:
+            NotApproved: an owner has not approved; says who, and why if denied.
+        """
+        approvable = self.bind(plan)
+        open_run(self.nodes, approvable)
+        target = folder or Path("runs") / approvable.hash[:16]
+        return Tensors(self.nodes, plan, approvable, target, dealer)
 
     def _everywhere(self, method: str, **arguments: Any) -> dict[str, str]:
         with ThreadPoolExecutor(max(1, len(self.nodes))) as pool:

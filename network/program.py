@@ -13,19 +13,27 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from network.clip_norms import (
+    CLIPPED_BITS,
+    AdaptiveClip,
+    ClipNorm,
+    clipping_of,
+    divided_by,
+    first_unit,
+    scale_of,
+)
 from network.smpc.ring import smallest_width
 from policies.accounting import Part, calibrate
-from policies.admission import Bounds, largest_total
-from policies.clipping import Adaptive, Clipping, Flat, PerLayer, fits
+from policies.clipping import Adaptive
 from policies.graph import Graph, TensorSpec
 from policies.modules import aliases, of_state, source_of, state_of, trainable
-from policies.plan import VOTES, RosterEntry, Step
+from policies.plan import VOTES, Dealer, Kept, RosterEntry, Step
 from policies.plan import Plan as ApprovablePlan
+from policies.protection import largest_total
 from policies.trace import TraceError, trace
+from policies.users import Bounds
 
 State = Mapping[str, Tensor]
-_CLIPPED_BITS = 22
-"""A clipped contribution has an integer norm near 2^22: fine steps, and exact in float32."""
 _NOISE_DIGITS = 9
 """Noise multipliers are rounded up to this many digits: the last bits of a bisection differ
 between machines, and a plan's hash must not."""
@@ -43,6 +51,7 @@ class DataSet:
         users: declared maximum of users, summed over the domains.
         catalogue: SHA-256 of the catalogue, hex.
         public: every owner declared it public.
+        users_at_one: declared maximum of users at any one domain; None: not above `users`.
     """
 
     name: str
@@ -51,37 +60,7 @@ class DataSet:
     users: int
     catalogue: str
     public: bool
-
-
-@dataclass(frozen=True)
-class AdaptiveClip:
-    """A clip norm that follows a private quantile of users' norms (Andrew et al. 2021).
-
-    After each release it is multiplied by exp(-rate * (noised part of the users that were within
-    it - quantile)), with the declared number of users as the divisor.
-
-    Attributes:
-        start: the first clip norm.
-        quantile: the part of users whose contribution should stay whole.
-        rate: how fast it moves.
-        share: the part of the squared sensitivity that users' votes get. Their sum's noise is then
-            z max(quantile, 1 - quantile) / sqrt(share) users wide; what is left for the
-            contributions raises their noise by 1 / sqrt(1 - share).
-    """
-
-    start: float = 1.0
-    quantile: float = 0.5
-    rate: float = 0.2
-    share: float = 0.01
-
-    def __post_init__(self) -> None:
-        if not (0 < self.start < math.inf and 0 < self.rate < math.inf):
-            raise ValueError("AdaptiveClip needs a positive start and rate")
-        if not (0 < self.quantile < 1 and 0 < self.share < 1):
-            raise ValueError("AdaptiveClip needs quantile and share between 0 and 1")
-
-
-ClipNorm = float | Mapping[str, float] | AdaptiveClip
+    users_at_one: int | None = None
 
 
 @dataclass(frozen=True)
@@ -98,6 +77,8 @@ class Sum:
         update: (state, totals, noise) -> new state, on the author's side; `noise` is the standard
             deviation of the noise in every released number.
         metrics: totals -> figures to show, on the author's side.
+        kept: nothing is released by itself; the totals stay shared among the domains as tensors
+            (`Federation.tensors`), of which `releases` results can be revealed.
     """
 
     name: str
@@ -110,6 +91,7 @@ class Sum:
     every: int | None = None
     update: Callable[[State, State, float], State] | None = None
     metrics: Callable[[State], Mapping[str, float]] | None = None
+    kept: bool = False
 
 
 @dataclass(frozen=True)
@@ -122,7 +104,8 @@ class Gradient:
         parameters: names of the state tensors to differentiate with respect to, and the only ones
             that are released; None: all of the model's that require a gradient and that the loss
             uses (freeze the others with `requires_grad_(False)`).
-        clip_norm, releases, weight, sampling_rate, after, every, update, metrics: as for `Sum`.
+        clip_norm, releases, weight, sampling_rate, after, every, update, metrics, kept: as for
+            `Sum`.
     """
 
     name: str
@@ -136,6 +119,7 @@ class Gradient:
     every: int | None = None
     update: Callable[[State, State, float], State] | None = None
     metrics: Callable[[State], Mapping[str, float]] | None = None
+    kept: bool = False
 
 
 @dataclass(frozen=True)
@@ -164,6 +148,7 @@ class Plan:
         memory_size: length of a memory that is kept from release to release: `memory` then finds
             the last one as `user.memory`, zeros at first. None: it depends on nothing kept.
         scores: (state, memory) -> a score per item; never leaves the node.
+        dealer: who deals triples for products of kept tensors (docs/tensors.md); None: no products.
     """
 
     name: str
@@ -183,6 +168,7 @@ class Plan:
     scores: Callable[[Any, Tensor], Tensor] | None = None
     model: nn.Module | None = None
     memory_size: int | None = None
+    dealer: Dealer | None = None
     _bound: dict[str, ApprovablePlan] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -191,7 +177,7 @@ class Plan:
                 raise ValueError("Give a plan a state or a model (whose tensors are its state).")
             object.__setattr__(self, "state", state_of(self.model))
         adapted = {_unit_name(s): s.clip_norm for s in self.steps}
-        first = {n: _unit(c) for n, c in adapted.items() if isinstance(c, AdaptiveClip)}
+        first = {n: first_unit(c) for n, c in adapted.items() if isinstance(c, AdaptiveClip)}
         object.__setattr__(self, "state", {**first, **self.state})
 
     def step(self, name: str) -> Sum | Gradient:
@@ -229,7 +215,7 @@ class Plan:
             delta=self.delta,
             spare_attempts=self.spare_attempts,
             steps=tuple(
-                self._step(step, noise, bounds, length)
+                self._step(step, noise, bounds, length, len(roster))
                 for step, noise in zip(self.steps, multipliers, strict=True)
             ),
             memory=memory,
@@ -238,11 +224,12 @@ class Plan:
             deadline_s=self.deadline_s,
             two_domains=self.two_domains,
             aggregation=self.aggregation,
+            dealer=self.dealer,
         )
         # No domain has more users than all together, so admission will find no larger total.
         rings = [smallest_width(largest_total(plan, step, self.data.users)) for step in plan.steps]
         steps = (
-            step.model_copy(update={"ring": bits})
+            step.model_copy(update={"ring": 64 if step.kept else bits})
             for step, bits in zip(plan.steps, rings, strict=True)
         )
         return plan.model_copy(update={"steps": tuple(steps)})
@@ -264,17 +251,21 @@ class Plan:
         called = function if self.model is None else of_state(self.model, function)
         return trace(called, state, bounds)
 
-    def _step(self, step: Sum | Gradient, noise: float, bounds: Bounds, memory: int | None) -> Step:
+    def _step(
+        self, step: Sum | Gradient, noise: float, bounds: Bounds, memory: int | None, domains: int
+    ) -> Step:
         function = step.contribution if isinstance(step, Sum) else step.loss
         written = function
         if isinstance(step.clip_norm, AdaptiveClip):
-            function = _divided(function, _unit_name(step))
+            function = divided_by(function, _unit_name(step))
         if self.memory is not None and self.memory_size is None:
             graph = self._trace(_remembering(function, self.memory), bounds, None)
         else:
             graph = self._trace(function, bounds, memory)
         outputs = self._outputs(step, graph)
-        clip_norm, clipping = _clipping(step, [spec.name for spec in outputs])
+        clip_norm, clipping = clipping_of(
+            step.name, step.clip_norm, [spec.name for spec in outputs]
+        )
         return Step(
             name=step.name,
             kind="sum" if isinstance(step, Sum) else "gradient",
@@ -289,8 +280,25 @@ class Plan:
             releases=step.releases,
             after=step.after,
             every=step.every,
-            scale=_scale(clip_norm),
+            scale=scale_of(clip_norm, self._digits(noise, domains) if step.kept else CLIPPED_BITS),
+            kept=Kept(users=self._users_at_one) if step.kept else None,
         )
+
+    @property
+    def _users_at_one(self) -> int:
+        return self.data.users_at_one or self.data.users
+
+    def _digits(self, noise: float, domains: int) -> int:
+        """Bits of a kept contribution's integer norm U, so that products can be revealed.
+
+        With P people a total's norm is at most P U. A product's noise, at most z 2 P U^2 wide, must
+        stay below 2^45, and the product itself below 2^62.
+        """
+        if self.dealer is None:
+            return CLIPPED_BITS
+        people = math.log2(domains * self._users_at_one)
+        widest = 43 - people - math.log2(max(noise, 1.0))
+        return max(1, min(CLIPPED_BITS, math.floor(widest / 2), math.floor(30 - people)))
 
     def _outputs(self, step: Sum | Gradient, graph: Graph) -> tuple[TensorSpec, ...]:
         if isinstance(step, Sum):
@@ -396,55 +404,6 @@ def _unit_name(step: Sum | Gradient) -> str:
     return "unit_of." + re.sub(r"[^A-Za-z0-9_.]", "_", step.name)
 
 
-def _unit(clip_norm: AdaptiveClip) -> Tensor:
-    """The first: a contribution as long as `start` is then as long as the node's fixed norm."""
-    return torch.tensor(clip_norm.start / _adaptive(clip_norm).norm)
-
-
-def _divided(function: Callable, unit: str) -> Callable:
-    """`function` in units of the state tensor `unit`."""
-
-    def divided(state: State, user: Any) -> Any:
-        found = function(state, user)
-        if isinstance(found, Tensor):
-            return found / state[unit]
-        return {name: tensor / state[unit] for name, tensor in found.items()}
-
-    return divided
-
-
-def _clipping(step: Sum | Gradient, outputs: list[str]) -> tuple[float, Clipping]:
-    """The whole bound of a step and how it is divided.
-
-    Raises:
-        TraceError: norms by name that aren't those of the outputs.
-    """
-    asked = step.clip_norm
-    if isinstance(asked, AdaptiveClip):
-        return 1.0, _adaptive(asked)
-    if isinstance(asked, Mapping):
-        if set(asked) != set(outputs):
-            raise TraceError(
-                f"Step {step.name!r} has clip norms for {', '.join(sorted(asked)) or 'nothing'}; "
-                f"give one for each of its outputs: {', '.join(outputs)}."
-            )
-        divided = PerLayer(norms=tuple(float(asked[name]) for name in outputs))
-        whole = math.hypot(*divided.norms)
-        while not fits(divided, whole):
-            whole = math.nextafter(whole, math.inf)
-        return whole, divided
-    return float(asked), Flat()
-
-
-def _adaptive(asked: AdaptiveClip) -> Adaptive:
-    norm, vote_norm = math.sqrt(1 - asked.share), math.sqrt(asked.share)
-    while True:
-        found = Adaptive(quantile=asked.quantile, norm=norm, vote_norm=vote_norm)
-        if fits(found, 1.0):
-            return found
-        norm = math.nextafter(norm, 0.0)
-
-
 def _named(name: str, function: Callable[[Any, Any], Tensor]) -> Callable:
     return lambda state, user: {name: function(state, user)}
 
@@ -460,10 +419,3 @@ def _rounded_up(noise: float) -> float:
         return 0.0
     places = _NOISE_DIGITS - 1 - math.floor(math.log10(noise))
     return math.ceil(noise * 10.0**places) / 10.0**places
-
-
-def _scale(clip_norm: float) -> int:
-    """The power of two for which clip_norm * scale is in (2^21, 2^22]."""
-    mantissa, exponent = math.frexp(clip_norm)
-    above = exponent - 1 if mantissa == 0.5 else exponent
-    return 2 ** max(0, _CLIPPED_BITS - above)

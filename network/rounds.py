@@ -10,8 +10,8 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,32 +20,45 @@ from blake3 import blake3
 from numpy.typing import NDArray
 
 from network.client import NodeClient, NodeRefused, NodeUnreachable
+from network.lines import Lines
 from network.smpc.agreement import agreement_of
 from network.smpc.ckks.coordination import CkksBegun, CkksCoordinator
 from network.smpc.ckks.messages import (
     Joining,
     KeyAdvert,
     TaggedConfirmation,
+    ciphertexts_bytes,
     residues_bytes,
-    unpack_ciphertexts,
     unpack_opening,
 )
-from network.smpc.ckks.transcript import verify_ckks_transcript, write_ckks_transcript
+from network.smpc.ckks.transcript import (
+    ciphertexts_file,
+    take_ciphertexts,
+    verify_ckks_transcript,
+    write_ckks_transcript,
+)
 from network.smpc.coordination import Begun, Coordinator, SumAborted
+from network.smpc.inputs import arriving, masked_bytes, masked_file, take_masked
 from network.smpc.messages import (
     PART_BYTES,
+    RECEIPT_BYTES,
     Advert,
     Agreement,
     Confirmation,
     MalformedMessage,
+    Receipt,
     SealedShares,
+    SharingRefused,
     Unmasking,
-    unpack_masked,
 )
 from network.smpc.transcript import verify_transcript, write_transcript
 from policies.plan import Plan
 
 _BEGUN = "begun.json"
+_TENSOR = "tensor"
+"""In it, the name of the tensor that an attempt revealed."""
+_GRACE_S = 0.5
+"""After the plan's deadline, for what was answered just in time."""
 
 
 class RoundAborted(Exception):
@@ -87,32 +100,45 @@ def run_attempt(
     attempt: int,
     state: bytes,
     folder: Path,
+    tensor: str = "",
 ) -> Release:
     """Run one attempt of one release, or go on with one whose masked inputs were charged.
 
     Args:
         folder: of the run; the attempt is kept in `attempt_folder`. What was begun there is taken
             up again: every domain gives the answers it gave.
+        tensor: what a kept step's release reveals, as in `Context`.
 
     Raises:
         RoundAborted: too few domains are left. Take the next attempt number.
     """
     kept = attempt_folder(folder, step, release, attempt)
-    agreement = agreement_of(plan, step, release, attempt)
+    agreement = agreement_of(plan, step, release, attempt, tensor)
     kind = _Call if plan.aggregation == "smpc" else _CkksCall
-    call = kind(nodes, agreement, state, plan.deadline_s)
-    try:
-        total, survivors = call.open_total(kept)
-    except SumAborted as aborted:
-        raise RoundAborted(
-            aborted.domain, aborted.phase, str(aborted), lost=aborted.domain in call.lost
-        ) from None
+    with Lines() as lines:
+        call = kind(nodes, lines, agreement, state, plan.deadline_s, kept)
+        try:
+            total, survivors = call.open_total()
+        except SumAborted as aborted:
+            raise RoundAborted(
+                aborted.domain, aborted.phase, str(aborted), lost=aborted.domain in call.lost
+            ) from None
     return Release(total, survivors, call.seconds)
 
 
 def was_begun(folder: Path, step: str, release: int, attempt: int) -> bool:
     """Whether the messages are kept without which an attempt can't be taken up again."""
     return (attempt_folder(folder, step, release, attempt) / _BEGUN).exists()
+
+
+def was_opened(folder: Path, step: str, release: int, attempt: int) -> bool:
+    """Whether a run's folder keeps the whole transcript of an attempt."""
+    return (attempt_folder(folder, step, release, attempt) / "messages.json").exists()
+
+
+def tensor_of(folder: Path, step: str, release: int, attempt: int) -> str:
+    """Which tensor an attempt was begun to reveal, as in `Context`; empty: none."""
+    return _tensor_of(attempt_folder(folder, step, release, attempt))
 
 
 def attempt_folder(folder: Path, step: str, release: int, attempt: int) -> Path:
@@ -132,7 +158,8 @@ def verify_rounds(plan: Plan, folder: Path) -> list[tuple[str, int, int]]:
     checked = []
     for kept in sorted((folder / "rounds").glob("*/messages.json")):
         step, release, attempt = kept.parent.name.rsplit("-", 2)
-        agreement = agreement_of(plan, step, int(release), int(attempt))
+        tensor = _tensor_of(kept.parent)
+        agreement = agreement_of(plan, step, int(release), int(attempt), tensor)
         verify = verify_transcript if plan.aggregation == "smpc" else verify_ckks_transcript
         verify(agreement, kept.parent)
         checked.append((step, int(release), int(attempt)))
@@ -172,58 +199,72 @@ class _Heads:
 
 
 class _Call:
-    """Asks all domains at once and keeps who was silent, and why."""
+    """Asks all domains at once and keeps who was silent, and why.
+
+    Args:
+        kept: the attempt's folder.
+    """
 
     advert: type[Advert] | type[KeyAdvert] = Advert
     shared: type[SealedShares] | type[Joining] = SealedShares
     confirmation: type[Confirmation] | type[TaggedConfirmation] = Confirmation
+    input_file = staticmethod(masked_file)
+    input_bytes = staticmethod(masked_bytes)
+    take_input: Callable[[Agreement, Path], tuple[Receipt, Any]] = staticmethod(take_masked)
 
     def __init__(
         self,
         nodes: Mapping[str, NodeClient],
+        lines: Lines,
         agreement: Agreement,
         state: bytes,
         deadline_s: float,
+        kept: Path,
     ) -> None:
         self.agreement = agreement
         self.left_out: dict[str, str] = {}
         self.lost: set[str] = set()
         self.seconds: dict[str, float] = {}
         self.heads = _Heads()
-        self._nodes = nodes
+        self._nodes, self._lines = nodes, lines
         self._state = np.frombuffer(state, dtype=np.uint8)
         self._digest = blake3(state).hexdigest()
         self._deadline_s = deadline_s
+        self._kept = kept
         self._holds: dict[str, bool] = {}
 
-    def open_total(self, kept: Path) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    def open_total(self) -> tuple[NDArray[np.int64], tuple[str, ...]]:
         """Carry the attempt through and keep it: (total, survivors).
 
         Raises:
             SumAborted: too few domains are left.
         """
         coordinator = Coordinator(self.agreement, self.exchange, self.left_out)
-        found = _read_begun(kept, self.heads)
+        found = _read_begun(self._kept, self.heads)
         begun = coordinator.begin() if found is None else Begun.from_dict(found)
         if found is None:
-            _write_begun(kept, begun.to_dict(), self.heads)
+            _write_begun(self._kept, begun.to_dict(), self.heads)
+        if self.agreement.context.tensor:
+            (self._kept / _TENSOR).write_text(self.agreement.context.tensor)
         opened = coordinator.finish(begun)
-        write_transcript(kept, self.agreement, opened.transcript, opened.masked, opened.total)
+        write_transcript(self._kept, self.agreement, opened.transcript, opened.total)
         return opened.total, opened.survivors
 
     def exchange(self, phase: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
         began = time.monotonic()
-        with ThreadPoolExecutor(len(arguments)) as pool:
-            calls = {n: pool.submit(self._ask, phase, n, a) for n, a in arguments.items()}
+        questions = {n: partial(self._ask, phase, n, a) for n, a in arguments.items()}
+        calls = self._lines.ask(questions, self._deadline_s + _GRACE_S)
         self.seconds[phase] = round(time.monotonic() - began, 2)
         answers: dict[str, Any] = {}
         for name, call in calls.items():
             try:
+                if call is None:
+                    raise self._nodes[name].too_late(self._deadline_s)
                 answers[name] = call.result()
             except NodeUnreachable as error:
                 self.lost.add(name)
                 self.left_out[name] = str(error)
-            except (NodeRefused, MalformedMessage) as error:
+            except (NodeRefused, MalformedMessage, SharingRefused) as error:
                 self.left_out[name] = str(error)
         return answers
 
@@ -242,10 +283,10 @@ class _Call:
         attempt = {"step": context.step, "release": context.release, "attempt": context.attempt}
         if phase == "share" and not self._holds[name] and self._state.size > PART_BYTES:
             self._send_state(name, ask)
-        answer = ask(phase, **attempt, **self._arguments(phase, name, argument))
+        arguments = {**attempt, **self._arguments(phase, name, argument)}
         if phase == "reveal":
-            answer = self._whole(answer, lambda at: ask("masked", **attempt, begin=at))
-        return self._read(phase, name, answer)
+            return self._input(name, ask, arguments, attempt)
+        return self._read(phase, name, ask(phase, **arguments))
 
     def _send_state(self, name: str, ask: Callable[..., Any]) -> None:
         """Send a state that is too long for one message, in parts."""
@@ -255,28 +296,34 @@ class _Call:
             ask("hold", state_digest=self._digest, size=size, begin=begin, part=part)
         self._holds[name] = True
 
-    def _whole(self, first: Any, more: Callable[[int], Any]) -> NDArray[np.uint8]:
-        """A masked input from its parts, of which the first has come; the last one is shorter.
+    def _input(
+        self,
+        name: str,
+        ask: Callable[..., int],
+        arguments: Mapping[str, Any],
+        attempt: Mapping[str, Any],
+    ) -> Any:
+        """A domain's input and its receipt, written to the attempt's folder part by part.
 
         Raises:
-            MalformedMessage: a part isn't octets, or there are too many.
+            MalformedMessage: there is more than was agreed on, or something else.
+            SharingRefused: it isn't what its domain signed.
         """
-        parts, held = [_octets(first)], 0
-        while parts[-1].size == PART_BYTES:
-            held += PART_BYTES
-            if held > self.most_bytes:
-                raise MalformedMessage(f"a masked input has at most {self.most_bytes} bytes")
-            parts.append(_octets(more(held)))
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
-
-    @property
-    def most_bytes(self) -> int:
-        """No masked input is longer."""
-        return 2**17 + self.agreement.length * self.agreement.bits // 8
+        kept = self.input_file(self._kept, self.agreement, name)
+        most = self.input_bytes(self.agreement) + RECEIPT_BYTES
+        with arriving(kept).open("wb") as file:
+            held = part = ask("reveal", into=file, **arguments)
+            while part == PART_BYTES and held <= most:
+                part = ask("masked", into=file, **attempt, begin=held)
+                held += part
+        if held > most:
+            raise MalformedMessage(f"{name}: an input has at most {most} bytes")
+        return self.take_input(self.agreement, kept)
 
     def _arguments(self, phase: str, name: str, argument: Any) -> dict[str, Any]:
         if phase == "advertise":
-            return {}
+            tensor = self.agreement.context.tensor
+            return {"tensor": tensor} if tensor else {}
         said = json.dumps([message.to_dict() for message in argument])
         if phase == "share":
             held = json.dumps(self.heads.held_of(name))
@@ -292,8 +339,6 @@ class _Call:
         return {"confirmations": said, "cosignatures": json.dumps(signed)}
 
     def _read(self, phase: str, name: str, answer: Any) -> Any:
-        if phase == "reveal":
-            return unpack_masked(self.agreement, answer)
         try:
             said = json.loads(answer)
         except (TypeError, ValueError):
@@ -321,18 +366,18 @@ class _CkksCall(_Call):
     advert = KeyAdvert
     shared = Joining
     confirmation = TaggedConfirmation
-    most_bytes = 2**31
+    input_file = staticmethod(ciphertexts_file)
+    input_bytes = staticmethod(ciphertexts_bytes)
+    take_input = staticmethod(take_ciphertexts)
 
-    def open_total(self, kept: Path) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    def open_total(self) -> tuple[NDArray[np.int64], tuple[str, ...]]:
         coordinator = CkksCoordinator(self.agreement, self.exchange, self.left_out)
-        found = _read_begun(kept, self.heads)
+        found = _read_begun(self._kept, self.heads)
         begun = coordinator.begin() if found is None else CkksBegun.from_dict(found)
         if found is None:
-            _write_begun(kept, begun.to_dict(), self.heads)
+            _write_begun(self._kept, begun.to_dict(), self.heads)
         opened = coordinator.finish(begun)
-        write_ckks_transcript(
-            kept, self.agreement, opened.transcript, opened.ciphertexts, opened.total
-        )
+        write_ckks_transcript(self._kept, self.agreement, opened.transcript, opened.total)
         return opened.total, opened.survivors
 
     def _arguments(self, phase: str, name: str, argument: Any) -> dict[str, Any]:
@@ -347,17 +392,14 @@ class _CkksCall(_Call):
         return {**arguments, "total": np.frombuffer(residues_bytes(total), dtype=np.uint8)}
 
     def _read(self, phase: str, name: str, answer: Any) -> Any:
-        if phase == "reveal":
-            return unpack_ciphertexts(self.agreement, answer)
         if phase == "unmask":
             return None if isinstance(answer, str) else unpack_opening(self.agreement, answer)
         return super()._read(phase, name, answer)
 
 
-def _octets(answer: Any) -> NDArray[np.uint8]:
-    if not isinstance(answer, np.ndarray) or answer.dtype != np.uint8 or answer.ndim != 1:
-        raise MalformedMessage("a masked input travels as octets")
-    return answer
+def _tensor_of(kept: Path) -> str:
+    file = kept / _TENSOR
+    return file.read_text() if file.exists() else ""
 
 
 def _part(said: Any, key: str, kind: type) -> Any:

@@ -20,7 +20,7 @@ import struct
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from blake3 import blake3
@@ -222,6 +222,41 @@ def read_answer(content: bytes) -> Any:
     if kind != _TEXT:
         raise BytesRefused("The answer is of an unknown kind.")
     return text
+
+
+class ComingOctets:
+    """An answer whose octets are written to a file as they come; anything else is held.
+
+    Args:
+        file: open for writing.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self._written = file, 0
+        self._begun = bytearray()
+
+    def take(self, part: bytes) -> None:
+        """The next part of the answer."""
+        if not self._begun and part[:1] == _OCTETS:
+            self._begun += _OCTETS
+            part = part[1:]
+        if self._begun[:1] == _OCTETS:
+            self._file.write(part)
+            self._written += len(part)
+        else:
+            self._begun += part
+
+    def octets(self) -> int:
+        """How many came.
+
+        Raises:
+            Refused: the node's own no.
+            BytesRefused: something else than octets came.
+        """
+        if self._begun != _OCTETS:
+            read_answer(bytes(self._begun))
+            raise BytesRefused("The answer isn't octets.")
+        return self._written
 
 
 def _is_hex(value: object, size: int) -> bool:

@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from network.client import NodeClient, NodeRefused, NodeUnreachable
+from network.lines import Lines
 from network.program import Plan, State, after_release, in_own_units, noise_std
 from network.rounds import Release, RoundAborted, run_attempt, was_begun
 from policies.accounting import plan_epsilon
@@ -46,6 +48,10 @@ class NotApproved(Exception):
 
 class RunInterrupted(Exception):
     """The run stopped in the middle; the text says which domain, where, and how to go on."""
+
+
+_AHEAD = 2**32
+"""No attempt's number: one more than was charged."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +107,7 @@ def train(
     on_progress: Callable[[Progress], None],
 ) -> Run:
     """See `Federation.train`."""
-    _open(nodes, approved)
+    open_run(nodes, approved)
     run = load_run(folder, approved, plan)
     try:
         for index, (step, release) in enumerate(approved.schedule(), start=1):
@@ -141,7 +147,7 @@ def load_run(folder: Path, approved: ApprovablePlan, plan: Plan) -> Run:
     return Run(approved.hash, folder, state, history, kept["finished"])
 
 
-def _open(nodes: Mapping[str, NodeClient], approved: ApprovablePlan) -> None:
+def open_run(nodes: Mapping[str, NodeClient], approved: ApprovablePlan) -> None:
     """Collect every owner's signature and hand all of them to every node."""
     standing = {
         name: json.loads(node.call("plan", plan_hash=approved.hash)) for name, node in nodes.items()
@@ -166,8 +172,12 @@ def _release(
     definition, author = approved.step(step_name), plan.step(step_name)
     before = {name: asdict(node.traffic) for name, node in nodes.items()}
     payload = _pack(run.state, definition)
-    progress = _progress(nodes, approved)
-    attempt, opened = _open_release(nodes, approved, run, step_name, release, payload, progress)
+    progress = progress_of(nodes, approved)
+    with ThreadPoolExecutor(1) as pool:
+        # Losses take longer to compose than most steps of a round; the domains work meanwhile. The
+        # accountant keeps what it computed, so that it is there when the attempt is known.
+        pool.submit(_epsilon_so_far, approved, progress, (step_name, release, _AHEAD))
+        attempt, opened = _open_release(nodes, approved, run, step_name, release, payload, progress)
     totals = unflatten(opened.total, definition)
     noise = noise_std(approved, definition)
     own = in_own_units(author, run.state, totals)
@@ -202,16 +212,9 @@ def _open_release(
     """The total, from an attempt that enough domains charged already if it can still be opened.
 
     Args:
-        found: what every domain has charged, from `_progress`.
+        found: what every domain has charged, from `progress_of`.
     """
-    attempts: dict[int, list[str]] = {}
-    for name, progress in found.items():
-        if progress["status"] == "closed":
-            # Others could go on without this domain, but its owner's partners should know first.
-            raise RunInterrupted(f"{name}'s part of this plan has ended: {progress['reason']}")
-        for s, r, number, state in progress["attempts"]:
-            if (s, r) == (step, release):
-                attempts.setdefault(number, []).append(state)
+    attempts = charged_attempts(found, step).get(release, {})
     last = max(attempts, default=-1)
     charged = attempts.get(last, []).count("charged")
     if charged >= approved.threshold and was_begun(run.folder, step, release, last):
@@ -224,19 +227,44 @@ def _open_release(
     return number, run_attempt(nodes, approved, step, release, number, payload, run.folder)
 
 
-def _progress(
+def charged_attempts(
+    found: Mapping[str, Mapping[str, Any]], step: str
+) -> dict[int, dict[int, list[str]]]:
+    """The states of a step's attempts at every domain, by release and attempt.
+
+    Args:
+        found: from `progress_of`.
+
+    Raises:
+        RunInterrupted: a domain's part of the plan has ended.
+    """
+    attempts: dict[int, dict[int, list[str]]] = {}
+    for name, progress in found.items():
+        if progress["status"] == "closed":
+            # Others could go on without this domain, but its owner's partners should know first.
+            raise RunInterrupted(f"{name}'s part of this plan has ended: {progress['reason']}")
+        for s, release, number, state in progress["attempts"]:
+            if s == step:
+                attempts.setdefault(release, {}).setdefault(number, []).append(state)
+    return attempts
+
+
+def progress_of(
     nodes: Mapping[str, NodeClient], approved: ApprovablePlan
 ) -> dict[str, Mapping[str, Any]]:
     """What the domains have charged; up to N - tau of them may be down."""
     found: dict[str, Mapping[str, Any]] = {}
     down: list[NodeUnreachable] = []
-    with ThreadPoolExecutor(len(nodes)) as pool:
-        calls = {
-            name: pool.submit(node.stream, "progress", approved.deadline_s, plan_hash=approved.hash)
-            for name, node in nodes.items()
-        }
+    ask = {
+        name: partial(node.stream, "progress", approved.deadline_s, plan_hash=approved.hash)
+        for name, node in nodes.items()
+    }
+    with Lines() as lines:
+        calls = lines.ask(ask, approved.deadline_s)
     for name, call in calls.items():
         try:
+            if call is None:
+                raise nodes[name].too_late(approved.deadline_s)
             found[name] = json.loads(call.result())
         except NodeUnreachable as error:
             down.append(error)
@@ -270,7 +298,7 @@ def _epsilon_so_far(
 def _finish(nodes: Mapping[str, NodeClient], plan: Plan, run: Run) -> None:
     names = set(plan.state)
     state = {name: tensor for name, tensor in run.state.items() if name in names}
-    packed = np.frombuffer(safetensors.torch.save(_contiguous(state)), dtype=np.uint8)
+    packed = np.frombuffer(_saved(state), dtype=np.uint8)
     for node in nodes.values():
         if json.loads(node.call("progress", plan_hash=run.plan_hash))["status"] == "approved":
             node.call("finish", plan_hash=run.plan_hash, state=packed)
@@ -281,7 +309,7 @@ def _finish(nodes: Mapping[str, NodeClient], plan: Plan, run: Run) -> None:
 def save_run(run: Run) -> None:
     """Write state and journal durably; a crash leaves the previous ones."""
     name = f"state-{len(run.history):05d}.safetensors"
-    _replace(run.folder / name, safetensors.torch.save(_contiguous(run.state)))
+    _replace(run.folder / name, _saved(run.state))
     journal = {
         "plan_hash": run.plan_hash,
         "state": name,
@@ -307,11 +335,11 @@ def unflatten_values(values: Tensor, step: Step) -> dict[str, Tensor]:
 
 def _pack(state: State, step: Step) -> bytes:
     wanted = {spec.name: state[spec.name] for spec in step.state}
-    return safetensors.torch.save(_contiguous(wanted))
+    return _saved(wanted)
 
 
-def _contiguous(state: State) -> dict[str, Tensor]:
-    return {name: tensor.detach().contiguous().clone() for name, tensor in state.items()}
+def _saved(state: State) -> bytes:
+    return safetensors.numpy.save({n: t.detach().contiguous().numpy() for n, t in state.items()})
 
 
 def _interruption(aborted: RoundAborted, run: Run, approved: ApprovablePlan) -> str:

@@ -40,11 +40,12 @@ def explain(
     """
     lines = [
         f"Plan {plan.name}  {plan.hash}",
-        f"Purpose: {_visible(plan.purpose)}",
+        f"Purpose: {visible(plan.purpose)}",
         f"Scientist: {plan.scientist}",
         f"Data set: {plan.dataset}   Partners: {', '.join(e.name for e in plan.roster)}",
         *_aggregation(plan),
         *_two_domains(plan),
+        *_dealer(plan),
         "",
         "What leaves, noised and summed over all partners, and nothing else:",
         *[f"  - {line}" for line in _releases(plan)],
@@ -65,6 +66,19 @@ def _two_domains(plan: Plan) -> list[str]:
     return [
         "TWO PARTNERS ONLY: each of you can subtract its own part from the total and then sees the "
         "other's total, under the full noise that the other added. That noise is what is accounted."
+    ]
+
+
+def _dealer(plan: Plan) -> list[str]:
+    if plan.dealer is None:
+        return []
+    return [
+        f"SECRET PRODUCTS, with triples dealt by {visible(plan.dealer.name)} ({plan.dealer.key}).",
+        "  You trust that it colludes with nobody: together with the scientist or the hub it could "
+        "read totals without noise.",
+        "  A dealer who deals false triples is caught. You also trust every partner's node to "
+        "follow the protocol: one that lies",
+        "  about its own sum can make the others' stand out of the noise in a product.",
     ]
 
 
@@ -113,9 +127,11 @@ def meaning(graph: Graph) -> tuple[object, ...]:
 _PLAN_FIELDS = (
     "name", "purpose", "scientist", "dataset", "population_note", "catalogue", "collusion",
     "threshold", "delta", "spare_attempts", "public", "aggregation", "deadline_s", "two_domains",
+    "dealer",
 )  # fmt: skip
 _STEP_FIELDS = (
     "kind", "clip_norm", "noise_multiplier", "sampling_rate", "releases", "after", "every", "scale",
+    "kept",
 )  # fmt: skip
 
 
@@ -123,7 +139,7 @@ def _changed_fields(before: Any, after: Any, names: tuple[str, ...]) -> Iterator
     for name in names:
         old, new = getattr(before, name), getattr(after, name)
         if old != new:
-            yield f"{name.replace('_', ' ')}: {_visible(str(old))} -> {_visible(str(new))}"
+            yield f"{name.replace('_', ' ')}: {visible(str(old))} -> {visible(str(new))}"
 
 
 def _changed_roster(before: Plan, after: Plan) -> list[str]:
@@ -249,9 +265,22 @@ def _aggregation(plan: Plan) -> list[str]:
     return lines
 
 
+def _kept(step: Step) -> str:
+    return (
+        f"{step.name}: {_listed(step.outputs)} stay shared among the partners, whom the scientist "
+        f"lets compute with them; {step.releases} results are revealed, each with noise of "
+        f"standard deviation {step.noise_multiplier:.4g} times the most that one user can move it, "
+        f"which each node proves by itself; she moves these by at most {step.clip_norm:g} "
+        f"(clip norm, L2 over all of them); {len(step.graph.nodes)} operations"
+    )
+
+
 def _releases(plan: Plan) -> list[str]:
     lines = []
     for step in plan.steps:
+        if step.kept is not None:
+            lines.append(_kept(step))
+            continue
         units = int(step.clip_norm * step.scale)
         lines.append(
             f"{step.name}: {_listed(step.released)}; {step.releases} times"
@@ -312,7 +341,7 @@ def _sources(plan: Plan) -> list[str]:
     lines = []
     for step in plan.steps:
         lines.append(f"Source of {step.name}, as its author gives it (only the graph runs):")
-        lines += [_visible(step.source), ""]
+        lines += [visible(step.source), ""]
     return lines
 
 
@@ -380,7 +409,7 @@ def _listed(specs: tuple[TensorSpec, ...]) -> str:
     return ", ".join(f"{spec.name} {list(spec.shape)}" for spec in specs)
 
 
-def _visible(text: str) -> str:
+def visible(text: str) -> str:
     """The text with everything that could hide or reorder it written out."""
     return "".join(
         character

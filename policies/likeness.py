@@ -26,6 +26,9 @@ def model_of(plan: Plan) -> str:
     """SHA-256 of everything a plan computes and how it is summed, whatever its numbers."""
     kept = [None if graph is None else _graph(graph) for graph in (plan.memory, plan.scores)]
     found: list[object] = [[[step.name, query_of(step)] for step in plan.steps], kept]
+    if any(step.kept is not None for step in plan.steps):
+        dealer = None if plan.dealer is None else plan.dealer.key
+        found.append([[step.kept is not None for step in plan.steps], dealer])
     return _hash(found if plan.aggregation == "smpc" else [*found, plan.aggregation])
 
 

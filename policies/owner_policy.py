@@ -205,13 +205,25 @@ class OwnerPolicy(_Rules):
             OwnerPolicyError: no such file, not TOML, an unknown setting or a value out of range.
         """
         try:
-            return cls.model_validate(tomllib.loads(Path(path).read_text(encoding="utf-8")))
+            return cls.parse(Path(path).read_text(encoding="utf-8"), str(path))
         except OSError as error:
             raise OwnerPolicyError(f"Can't read the policy {path}: {error.strerror}") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        except UnicodeDecodeError as error:
             raise OwnerPolicyError(f"{path} isn't TOML: {error}") from error
+
+    @classmethod
+    def parse(cls, text: str, where: str = "policy.toml") -> Self:
+        """The policy in the text of a TOML file that is called `where` in errors.
+
+        Raises:
+            OwnerPolicyError: not TOML, an unknown setting or a value out of range.
+        """
+        try:
+            return cls.model_validate(tomllib.loads(text))
+        except (tomllib.TOMLDecodeError, RecursionError) as error:
+            raise OwnerPolicyError(f"{where} isn't TOML: {error}") from error
         except ValidationError as error:
-            raise OwnerPolicyError(f"{path}: {_first_problem(error)}") from error
+            raise OwnerPolicyError(f"{where}: {_first_problem(error)}") from error
 
     def check(self, plan: PlanFacts) -> list[Refusal]:
         """Every rule the plan breaks by itself; what was spent before is `policies.limits`."""

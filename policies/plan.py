@@ -55,6 +55,27 @@ class RosterEntry(_Value):
     owner_key: HexKey
 
 
+class Kept(_Value):
+    """A step whose totals stay shared among the domains, as tensors; `policies.sensitivity`.
+
+    Attributes:
+        users: declared maximum of users at any one domain, from which bounds are proven.
+    """
+
+    users: Annotated[int, Field(ge=1, le=2**40)]
+
+
+class Dealer(_Value):
+    """Who deals multiplication triples: none of the roster, the hub or the scientist.
+
+    Attributes:
+        key: its Ed25519 verify key, hex.
+    """
+
+    name: Label
+    key: HexKey
+
+
 class Step(_Value):
     """One private sum, released `releases` times.
 
@@ -75,6 +96,8 @@ class Step(_Value):
             runs when the steps before it in the list are done.
         scale: integer units per 1.0, a power of two.
         ring: bits of the ring the sum is made in; admission proves that the total can't wrap.
+        kept: its total isn't released; its `releases` pay for what is revealed of tensors made of
+            kept steps, each with noise of `noise_multiplier` times what is proven of that tensor.
     """
 
     name: Label
@@ -92,6 +115,15 @@ class Step(_Value):
     every: Count | None = None
     scale: Annotated[int, Field(ge=1, le=2**40)]
     ring: Literal[32, 64] = 64
+    kept: Kept | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_the_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """As `Plan`'s."""
+        found: dict[str, Any] = dump(self)
+        if self.kept is None:
+            del found["kept"]
+        return found
 
     @property
     def released(self) -> tuple[TensorSpec, ...]:
@@ -156,6 +188,7 @@ class Plan(_Value):
             subtract its own part from the total, and sees the other's under the other's noise.
         aggregation: "smpc": masks (`network.smpc.aggregation`); "ckks": homomorphic encryption
             (`network.smpc.ckks`), where every domain adds all of the accounted noise.
+        dealer: who deals triples for products of kept tensors; None: there are no such products.
     """
 
     version: Literal[1] = 1
@@ -177,12 +210,13 @@ class Plan(_Value):
     aggregation: Literal["smpc", "ckks"] = "smpc"
     deadline_s: Annotated[int, Field(ge=1, le=86_400)] = 600
     two_domains: bool = False
+    dealer: Dealer | None = None
 
     @model_serializer(mode="wrap")
     def _without_the_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Plans from before there was a choice keep their text, and so their hash."""
         found: dict[str, Any] = dump(self)
-        chosen = {"aggregation": "smpc", "deadline_s": 600, "two_domains": False}
+        chosen = {"aggregation": "smpc", "deadline_s": 600, "two_domains": False, "dealer": None}
         for name, default in chosen.items():
             if getattr(self, name) == default:
                 del found[name]
@@ -259,10 +293,10 @@ class Plan(_Value):
         return (*releases, dearest.event(self.spare_attempts))
 
     def schedule(self) -> tuple[tuple[str, int], ...]:
-        """(step name, index of the release) in the order of execution."""
+        """(step name, index of the release) in the order of execution; kept steps have no place."""
         order: list[tuple[str, int]] = []
         for step in self.steps:
-            if step.after is None:
+            if step.after is None and step.kept is None:
                 for release in range(step.releases):
                     self._append(step, release, order)
         return tuple(order)
@@ -283,6 +317,8 @@ class Plan(_Value):
 def _check_cadence(step: Step, earlier: dict[str, Step]) -> None:
     if step.after is None or step.every is None:
         return
+    if step.kept is not None or (step.after in earlier and earlier[step.after].kept is not None):
+        raise ValueError(f"step {step.name!r}: a kept step is revealed when its author asks for it")
     if step.after not in earlier:
         raise ValueError(f"step {step.name!r} runs after {step.after!r}, which must come before it")
     turns = earlier[step.after].releases // step.every

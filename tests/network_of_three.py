@@ -2,9 +2,10 @@
 
 import json
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -61,8 +62,9 @@ class Network:
                     public=public,
                 )
         network.pin()
+        with ThreadPoolExecutor(len(NAMES)) as pool:
+            list(pool.map(lambda name: start_domain(network.home, name, None), NAMES))
         for name in NAMES:
-            start_domain(network.home, name, None)
             invite(network.home, name, "ada@university.example", "scientist", network.home.accounts)
         network.connect()
         return network
@@ -95,6 +97,30 @@ class Network:
     def stop(self) -> None:
         for name in NAMES:
             stop_domain(self.home, name)
+
+
+def create_partner(home: Home, name: str, **options: Any) -> None:
+    """A domain of its own, with the interactions of a partner called north; not started.
+
+    Args:
+        options: of `create_domain`.
+    """
+    (port,) = free_ports(1)
+    create_domain(home, name, "127.0.0.1", port, **options)
+    (home.path / "items.txt").write_text("".join(f"item-{i}\n" for i in range(ITEMS)))
+    interactions("north").to_csv(home.path / "rows.csv", index=False)
+    add_data(
+        home.domain(name),
+        file=home.path / "rows.csv",
+        catalogue=home.path / "items.txt",
+        dataset="interactions",
+        population=name,
+        users=100,
+        interactions_per_user=16,
+        holdout=None,
+        epsilon=10.0,
+        public=False,
+    )
 
 
 def interactions(name: str) -> pd.DataFrame:

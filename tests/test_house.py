@@ -66,6 +66,24 @@ def test_every_command_shows_an_example(path: str, command: click.Command) -> No
     assert f"Example: {path}" in (command.help or "")
 
 
+# These do something and say that they did; `card` and `heads` print nothing but JSON.
+ACTS = {
+    *("dashboard", "certificate", "requests approve", "requests sign", "requests revoke"),
+    *("requests preapprove", "requests deny", "plan withdraw", "hub up", "hub stop", "hub admit"),
+    *("domain init", "domain data", "domain up", "domain stop", "domain backup", "domain restore"),
+    *("domain invite", "domain renew", "domain expel", "domain certificate", "domain pin"),
+    *("domain unpin", "domain card", "ledger heads", "ledger prove", "ledger export"),
+}
+
+
+@pytest.mark.parametrize(("path", "command"), commands(), ids=lambda value: str(value))
+def test_every_command_that_prints_data_prints_json_on_request(
+    path: str, command: click.Command
+) -> None:
+    options = {option for parameter in command.params for option in parameter.opts}
+    assert ("--json" in options) != (path.removeprefix("coterie ") in ACTS)
+
+
 def test_every_exit_code_is_explained() -> None:
     page = (ROOT / "docs" / "exit-codes.md").read_text()
     for code in ExitCode:

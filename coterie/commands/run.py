@@ -5,12 +5,14 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from coterie.commands.output import (
     HomeOption,
     JsonOption,
     console,
+    errors,
     fail,
     home_of,
     print_json,
@@ -46,6 +48,7 @@ def start(
     dataset: DatasetOption = "interactions",
     epsilon: EpsilonOption = 8.0,
     accounts: AccountsOption = None,
+    json_: JsonOption = False,
     home: HomeOption = None,
 ) -> None:
     """Run a plan that every owner has approved.
@@ -56,12 +59,17 @@ def start(
     federation = federation_of(place, accounts)
     written = script_of(script, dataset, epsilon)
     folder = place.runs / federation.bind(written.plan(federation)).hash[:16]
-    print_run(train_with_bar(federation, written, folder))
+    _train_and_print(federation, written, folder, json_)
 
 
 @app.command()
 @told
-def resume(run: RunFolder, accounts: AccountsOption = None, home: HomeOption = None) -> None:
+def resume(
+    run: RunFolder,
+    accounts: AccountsOption = None,
+    json_: JsonOption = False,
+    home: HomeOption = None,
+) -> None:
     """Go on where a run stopped; what was released is neither computed nor charged again.
 
     Example: coterie run resume ~/.coterie/scientist/runs/3f9a12…
@@ -70,7 +78,7 @@ def resume(run: RunFolder, accounts: AccountsOption = None, home: HomeOption = N
     if home is None and accounts is None:
         home = Home.of_run(run)
     federation = federation_of(home_of(home), accounts)
-    print_run(train_with_bar(federation, script, run))
+    _train_and_print(federation, script, run, json_)
 
 
 @app.command()
@@ -92,7 +100,7 @@ def show(run: RunFolder, json_: JsonOption = False) -> None:
 
 @app.command()
 @told
-def verify(run: RunFolder) -> None:
+def verify(run: RunFolder, json_: JsonOption = False) -> None:
     """Recompute every total of a run from what its domains signed; name who lied, if anyone.
 
     Needs no node. It takes the domains' keys from the run's plan; compare the plan's hash, which
@@ -113,19 +121,32 @@ def verify(run: RunFolder) -> None:
     if missing:
         where = f"{missing[0].step} {missing[0].release}"
         raise fail(f"Not verified. The transcript of {where} is missing.", ExitCode.NOT_VERIFIED)
+    if json_:
+        print_json({"plan_hash": approved.hash, "totals": len(history)})
+        return
     console.print(
         f"{len(history)} totals of plan {approved.hash} are the sums of what its domains signed.",
         highlight=False,
     )
 
 
-def train_with_bar(federation: Federation, script: Script, folder: Path) -> Run:
+def _train_and_print(federation: Federation, script: Script, folder: Path, json_: bool) -> None:
+    run = train_with_bar(federation, script, folder, errors if json_ else console)
+    if json_:
+        print_json(json.loads((folder / "journal.json").read_text()))
+    else:
+        print_run(run)
+
+
+def train_with_bar(
+    federation: Federation, script: Script, folder: Path, shown: Console = console
+) -> Run:
     """Train with a progress bar that shows round, metric and epsilon so far."""
     plan = script.plan(federation)
     script.save(folder)
     bar = Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-        TextColumn("{task.fields[figures]}"), console=console,
+        TextColumn("{task.fields[figures]}"), console=shown,
     )  # fmt: skip
     with bar:
         task = bar.add_task("training", total=None, figures="")
@@ -140,11 +161,11 @@ def train_with_bar(federation: Federation, script: Script, folder: Path) -> Run:
                 description=f"{release.step} {release.release + 1}",
                 figures=_figures(release, latest),
             )
-            if not console.is_terminal:
+            if not shown.is_terminal:
                 line = (
                     f"{release.index}/{release.total} {release.step}: {_figures(release, latest)}"
                 )
-                console.print(line, highlight=False)
+                shown.print(line, highlight=False)
 
         return federation.train(plan, folder, advance)
 

@@ -47,7 +47,6 @@ from network.smpc.messages import (
     confirmation_message,
     is_signed,
     members_of,
-    pair_info,
     receipt_message,
     sealed_message,
     seed_digest,
@@ -56,6 +55,7 @@ from network.smpc.messages import (
     transcript_hash,
     unmasking_message,
 )
+from network.smpc.sharing import pair_masks
 
 SEED, KEY = b"seed", b"key"
 """The two secrets a dealer shares: its self-mask seed and its mask key."""
@@ -371,13 +371,9 @@ class _Secrets:
 
     def masks(self, members: Sequence[str]) -> list[Mask]:
         """Our self-mask and one mask for every other member: added if it comes after us."""
-        masks = [Mask(mask_key(self.seed, self_info(self.transcript, self.me)))]
-        for name in members:
-            if name != self.me:
-                agreed = self.pairwise.agree(self.adverts[name].mask_key)
-                key = mask_key(agreed, pair_info(self.transcript, self.me, name))
-                masks.append(Mask(key, subtract=name < self.me))
-        return masks
+        own = Mask(mask_key(self.seed, self_info(self.transcript, self.me)))
+        keys = {name: self.adverts[name].mask_key for name in members}
+        return [own, *pair_masks(self.transcript, self.me, self.pairwise, keys)]
 
     def erase(self) -> None:
         self.cipher.erase()

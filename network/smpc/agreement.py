@@ -1,22 +1,62 @@
 """What a plan says about its sums, as the domains' and the coordinator's common agreement."""
 
+from collections.abc import Mapping
+
 from network.smpc.messages import Agreement, Context
 from policies.plan import Plan
 
 
-def agreement_of(plan: Plan, step: str, release: int, attempt: int) -> Agreement:
+def agreement_of(plan: Plan, step: str, release: int, attempt: int, tensor: str = "") -> Agreement:
     """The agreement on one attempt of a plan's step.
+
+    Args:
+        tensor: what is revealed, as in `Context`; empty where the step's own total is.
 
     Raises:
         KeyError: the plan has no such step.
         ValueError: the plan's numbers don't fit a sum; see `Agreement`.
     """
     definition = plan.step(step)
+    context = Context(plan.hash, step, release, attempt, tensor)
+    length = context.tensor_length
     return Agreement(
-        context=Context(plan.hash, step, release, attempt),
-        roster={entry.name: entry.node_key for entry in plan.roster},
+        context=context,
+        roster=_roster(plan),
         threshold=plan.threshold,
         collusion=plan.collusion,
-        length=definition.width,
+        length=definition.width if length is None else length,
         bits=definition.ring,
     )
+
+
+def sharing_of(plan: Plan, step: str, number: int) -> Agreement:
+    """The agreement on keeping a step's sum as a tensor; `number` tells sharings apart.
+
+    Raises:
+        KeyError, ValueError: see `agreement_of`.
+    """
+    context = Context(plan.hash, step, number, 0)
+    return among_all(context, _roster(plan), plan.collusion, plan.step(step).width)
+
+
+def product_of(plan: Plan, operands: str, length: int, number: int) -> Agreement:
+    """The agreement on the `number`-th product of kept tensors.
+
+    Args:
+        operands: SHA-256 of what is multiplied, hex.
+        length: of the product.
+    """
+    tensor = f"{operands}/{length}"
+    context = Context(plan.hash, "multiply", number, 0, tensor)
+    return among_all(context, _roster(plan), plan.collusion, length)
+
+
+def among_all(
+    context: Context, roster: Mapping[str, str], collusion: int, length: int
+) -> Agreement:
+    """An agreement that takes every domain of a roster, in the 64-bit ring."""
+    return Agreement(context, roster, len(roster), collusion, length, 64)
+
+
+def _roster(plan: Plan) -> dict[str, str]:
+    return {entry.name: entry.node_key for entry in plan.roster}

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from network.smpc import ring
 from network.smpc.aggregation import verify_advert, verify_adverts, verify_sealed
 from network.smpc.messages import (
     Advert,
@@ -25,7 +24,7 @@ from network.smpc.messages import (
     receipt_message,
     transcript_hash,
 )
-from network.smpc.transcript import Transcript, open_total
+from network.smpc.transcript import Masked, Transcript, open_total
 
 Exchange = Callable[[str, Mapping[str, Any]], Mapping[str, Any]]
 """(step, argument by domain) -> answers of those that answered, in time and readable."""
@@ -60,7 +59,7 @@ class Opened:
     survivors: tuple[str, ...]
     left_out: Mapping[str, str]
     transcript: Transcript
-    masked: Mapping[str, ring.Elements]
+    masked: Mapping[str, Masked]
 
 
 @dataclass(frozen=True)
@@ -157,7 +156,7 @@ class Coordinator:
         asked = {name: [s for s in dealt if s.receiver == name] for name in members}
         heard = transcript_hash(self.agreement, {a.domain: a for a in begun.adverts})
 
-        def check(name: str, answer: tuple[Receipt, ring.Elements]) -> None:
+        def check(name: str, answer: tuple[Receipt, Masked]) -> None:
             receipt = answer[0]
             around = tuple(n for n in self.agreement.neighbourhood(name) if n in members)
             if receipt.domain != name or receipt.members != around:

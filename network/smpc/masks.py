@@ -17,10 +17,13 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from network.smpc.ring import Elements
+from network.smpc.ring import Elements, FramedFile, pieces
 
 CHUNK_BYTES = 2**18
 """Worked on at a time: small enough to stay in a core's cache, so that each pass is cheap."""
+
+DIGESTED_AT_A_TIME = 2**17
+"""Elements, at most 1 MiB."""
 
 _ZEROS = bytes(CHUNK_BYTES)
 _BLOCK = 16
@@ -43,6 +46,26 @@ def mask_key(secret: bytes | bytearray, info: bytes) -> bytes:
     return HKDF(hashes.SHA256(), length=32, salt=None, info=info).derive(bytes(secret))
 
 
+class Masking:
+    """Several masks at work on one vector, piece by piece from its beginning."""
+
+    def __init__(self, masks: Sequence[Mask]) -> None:
+        self._streams = [(_stream(mask.key), mask.subtract) for mask in masks]
+        self._buffer = bytearray(CHUNK_BYTES + _BLOCK - 1)
+
+    def apply(self, part: Elements) -> None:
+        """Add or subtract all masks on the next elements, in place.
+
+        Args:
+            part: uint32 or uint64, contiguous, at most `CHUNK_BYTES`; changed.
+        """
+        zeros = _ZEROS if part.nbytes == CHUNK_BYTES else _ZEROS[: part.nbytes]
+        keystream = np.frombuffer(self._buffer, dtype=part.dtype, count=part.size)
+        for stream, subtract in self._streams:
+            stream.update_into(zeros, self._buffer)
+            (np.subtract if subtract else np.add)(part, keystream, out=part)
+
+
 def apply(elements: Elements, masks: Sequence[Mask]) -> bytes:
     """Add or subtract all masks, in place.
 
@@ -52,24 +75,25 @@ def apply(elements: Elements, masks: Sequence[Mask]) -> bytes:
     Returns:
         `digest_of` the elements afterwards: taken in the same pass, while a chunk is cached.
     """
-    streams = [(_stream(mask.key), mask.subtract) for mask in masks]
-    size = elements.dtype.itemsize
-    buffer = bytearray(CHUNK_BYTES + _BLOCK - 1)
-    digest = blake3()
-    for start in range(0, elements.size, CHUNK_BYTES // size):
-        part = elements[start : start + CHUNK_BYTES // size]
-        zeros = _ZEROS if part.nbytes == CHUNK_BYTES else _ZEROS[: part.nbytes]
-        keystream = np.frombuffer(buffer, dtype=elements.dtype, count=part.size)
-        for stream, subtract in streams:
-            stream.update_into(zeros, buffer)
-            (np.subtract if subtract else np.add)(part, keystream, out=part)
+    masking, digest = Masking(masks), blake3()
+    for part in pieces(elements, CHUNK_BYTES // elements.dtype.itemsize):
+        masking.apply(part)
         digest.update(part.view(np.uint8).data)
     return digest.digest()
 
 
-def digest_of(elements: Elements) -> bytes:
+def keystream(key: bytes, words: int) -> Elements:
+    """The first words of a mask's keystream: uint64 [words]. The key is used for this alone."""
+    found: Elements = np.frombuffer(_stream(key).update(bytes(8 * words)), "<u8")
+    return found
+
+
+def digest_of(elements: Elements | FramedFile) -> bytes:
     """BLAKE3 of the elements' little-endian words, 32 bytes."""
-    return blake3(np.ascontiguousarray(elements).view(np.uint8).data).digest()
+    digest = blake3()
+    for part in pieces(elements, DIGESTED_AT_A_TIME):
+        digest.update(np.ascontiguousarray(part).view(np.uint8).data)
+    return digest.digest()
 
 
 def _stream(key: bytes):  # type: ignore[no-untyped-def]

@@ -41,7 +41,9 @@ PART_BYTES = 16 * 2**20
 
 _NAME_BYTES = 64
 _COUNTER_LIMIT = 2**32
-_RECEIPT_BYTES = 2**16
+RECEIPT_BYTES = 2**16
+"""No receipt is longer as JSON."""
+_TENSOR = "([0-9a-f]{64}/[0-9]{1,9})?"
 
 
 class SharingRefused(Exception):
@@ -70,6 +72,7 @@ class Context:
         step: name of the plan's step, 1 to 64 bytes of UTF-8.
         release: index of the release within the step, from 0.
         attempt: index of the attempt at that release, from 0.
+        tensor: the tensor that is revealed, as `NAME/LENGTH`; empty where the step's own total is.
 
     Raises:
         ValueError: a field is out of these bounds.
@@ -79,6 +82,7 @@ class Context:
     step: str
     release: int
     attempt: int
+    tensor: str = ""
 
     def __post_init__(self) -> None:
         if not isinstance(self.plan_hash, str) or not re.fullmatch("[0-9a-f]{64}", self.plan_hash):
@@ -87,6 +91,8 @@ class Context:
         for name, value in (("release", self.release), ("attempt", self.attempt)):
             if type(value) is not int or not 0 <= value < _COUNTER_LIMIT:
                 raise ValueError(f"{name} must be an integer from 0 to {_COUNTER_LIMIT - 1}")
+        if not isinstance(self.tensor, str) or not re.fullmatch(_TENSOR, self.tensor):
+            raise ValueError("a tensor is named by 64 lower-case hex digits, '/' and its length")
 
     @property
     def bytes(self) -> bytes:
@@ -97,7 +103,13 @@ class Context:
             self.step.encode(),
             self.release.to_bytes(4, "big"),
             self.attempt.to_bytes(4, "big"),
+            *([self.tensor.encode()] if self.tensor else []),
         )
+
+    @property
+    def tensor_length(self) -> int | None:
+        """How many elements the tensor has, if one is revealed."""
+        return int(self.tensor.partition("/")[2]) if self.tensor else None
 
 
 @dataclass(frozen=True)
@@ -403,40 +415,19 @@ def framed(label: bytes, *parts: bytes) -> bytes:
 def pack_masked(
     receipt: Receipt, elements: ring.Elements, begin: int = 0, size: int | None = None
 ) -> NDArray[np.uint8]:
-    """A receipt and its masked elements as bytes for the wire, or a part of these bytes.
+    """Masked elements and their receipt as bytes for the wire, or a part of these bytes.
 
-    The receipt's length (u32), the receipt as JSON, a frame of ring elements.
+    A frame of ring elements, then the receipt as JSON: without its end, what came is a file of the
+    elements. `network.smpc.inputs` reads it.
 
     Args:
         begin, size: which bytes; all of them without.
     """
-    said = json.dumps(receipt.to_dict()).encode()
-    head = b"".join((len(said).to_bytes(4, "little"), said, ring.header(elements)))
-    size = len(head) + elements.nbytes if size is None else size
-    first = np.frombuffer(head, np.uint8)[begin : begin + size]
-    rest = elements.view(np.uint8)[max(0, begin - len(head)) :][: size - len(first)]
-    return np.concatenate([first, rest])
-
-
-def unpack_masked(
-    agreement: Agreement, received: NDArray[np.uint8]
-) -> tuple[Receipt, ring.Elements]:
-    """Read what `pack_masked` wrote.
-
-    Raises:
-        MalformedMessage: it isn't a receipt and exactly the agreed number of elements.
-    """
-    if not isinstance(received, np.ndarray) or received.dtype != np.uint8 or received.ndim != 1:
-        raise MalformedMessage("a masked input travels as a one-dimensional uint8 array")
-    content = np.ascontiguousarray(received).data
-    size = int.from_bytes(content[:4], "little")
-    if size > _RECEIPT_BYTES:
-        raise MalformedMessage(f"a receipt has at most {_RECEIPT_BYTES} bytes")
-    try:
-        receipt = Receipt.from_dict(json.loads(bytes(content[4 : 4 + size])))
-        elements = ring.unpack(content[4 + size :], agreement.length, agreement.bits)
-    except MalformedMessage:
-        raise
-    except ValueError as error:
-        raise MalformedMessage(f"not a masked input: {error}") from None
-    return receipt, elements
+    head, tail = ring.header(elements), json.dumps(receipt.to_dict()).encode()
+    end = begin + size if size is not None else len(head) + elements.nbytes + len(tail)
+    parts, at = [], 0
+    for each in (np.frombuffer(head, np.uint8), elements.view(np.uint8),
+                 np.frombuffer(tail, np.uint8)):  # fmt: skip
+        parts.append(each[max(0, begin - at) : max(0, end - at)])
+        at += each.size
+    return np.concatenate(parts)

@@ -14,7 +14,10 @@ these fails. Rosters here have at most 64 domains, whom the hub may pick to sile
 for the worst case instead: each of the three fails with probability 0, whatever the hub
 does, and below the 2^-40 that is asked for. (1) holds because a Harary graph stays connected when
 any k - 1 domains are taken away (Harary 1962, "The maximum connectivity of a graph"), so
-k = t + (N - tau) + 1 is enough.
+k = t + (N - tau) + 1 is enough. (2) and (3) then leave one number: k + 1 - (N - tau) shares.
+
+Nobody is told k. Every node computes it from the plan that its owner signed, masks only with its
+own neighbours, needs all but N - tau of them, and refuses receipts that show other neighbourhoods.
 """
 
 SPARSE_ABOVE = 16

@@ -6,7 +6,9 @@ a sum decodes correctly as long as the true total lies in [-2^(bits-1), 2^(bits-
 """
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,16 @@ from numpy.typing import NDArray
 Elements = NDArray[Any]
 """uint32 or uint64, one-dimensional."""
 
+
+@dataclass(frozen=True)
+class FramedFile:
+    """A file that is one frame of elements, to be read piece by piece; see `framed_file`."""
+
+    path: Path
+    length: int
+    bits: int
+
+
 WORDS: Mapping[int, np.dtype] = {32: np.dtype("<u4"), 64: np.dtype("<u8")}
 """Elements travel as little-endian words on every machine; by width in bits."""
 
@@ -22,6 +34,8 @@ _MAGIC = {32: b"Z32\x01", 64: b"Z64\x01"}
 _HEADER = struct.Struct("<4sQ")
 _NARROWED_AT_A_TIME = 2**16
 HEADER_BYTES = _HEADER.size
+_DIGIT_BITS = 22
+_EXACT_TERMS = 512
 MAX_LENGTH = 2**28
 """Most elements one frame may announce (2 GiB of 64-bit words)."""
 
@@ -125,19 +139,72 @@ def unpack(frame: bytes | memoryview, length: int, bits: int = 64) -> Elements:
     Raises:
         RingError: foreign magic, another width or count than expected, missing or surplus bytes.
     """
-    dtype = word(bits)
-    if not 0 <= length <= MAX_LENGTH:
-        raise RingError(f"a frame holds 0 to {MAX_LENGTH} elements; asked for {length}")
-    if len(frame) < _HEADER.size:
-        raise RingError(f"frame of {len(frame)} bytes is shorter than its {_HEADER.size}-byte head")
-    magic, count = _HEADER.unpack_from(frame)
-    if magic != _MAGIC[bits]:
-        raise RingError(f"frame doesn't start with the mark of {bits}-bit ring elements")
-    if count != length:
-        raise RingError(f"frame announces {count} elements; {length} expected")
-    if len(frame) - _HEADER.size != length * dtype.itemsize:
-        raise RingError(f"frame of {len(frame)} bytes doesn't hold exactly {length} elements")
-    return np.frombuffer(frame, dtype=dtype, offset=_HEADER.size).copy()
+    _check_frame(frame[:HEADER_BYTES], len(frame), length, bits)
+    return np.frombuffer(frame, dtype=word(bits), offset=HEADER_BYTES).copy()
+
+
+def framed_file(path: Path, length: int, bits: int = 64) -> FramedFile:
+    """A file that must be a frame of exactly `length` elements of `bits` bits.
+
+    Raises:
+        RingError: see `unpack`.
+        OSError: the file can't be read.
+    """
+    with path.open("rb") as file:
+        _check_frame(file.read(HEADER_BYTES), path.stat().st_size, length, bits)
+    return FramedFile(path, length, bits)
+
+
+def pieces(source: Elements | FramedFile, size: int) -> Iterator[Elements]:
+    """The elements in order, `size` at a time; the last piece is shorter.
+
+    Pieces of an array are views of it; of a file, the next one overwrites the one before.
+
+    Raises:
+        RingError: the file became shorter meanwhile.
+        OSError: it can't be read.
+    """
+    if isinstance(source, np.ndarray):
+        for begin in range(0, source.size, size):
+            yield source[begin : begin + size]
+        return
+    with source.path.open("rb", buffering=0) as file:
+        file.seek(HEADER_BYTES)
+        buffer = np.empty(min(size, source.length), dtype=word(source.bits))
+        for begin in range(0, source.length, size):
+            piece = buffer[: source.length - begin]
+            if file.readinto(piece.view(np.uint8).data) != piece.nbytes:
+                raise RingError(f"{source.path.name} ends before its {source.length} elements")
+            yield piece
+
+
+def matmul(x: Elements, y: Elements) -> Elements:
+    """The product of two matrices, or of a matrix and a vector, modulo 2^64.
+
+    Each element is cut into digits of 22 bits, whose products are exact in float64: below
+    2^44 * 512 = 2^53. So six products of floats, by BLAS, stand for one that numpy has no fast
+    code for.
+
+    Args:
+        x, y: uint64 of one or two axes.
+
+    Returns:
+        uint64 of shape x.shape[:-1] + y.shape[1:].
+    """
+    total = np.zeros(x.shape[:-1] + y.shape[1:], np.uint64)
+    for begin in range(0, x.shape[-1], _EXACT_TERMS):
+        left = _digits(x[..., begin : begin + _EXACT_TERMS])
+        right = _digits(y[begin : begin + _EXACT_TERMS])
+        for i, j in ((0, 0), (0, 1), (1, 0), (0, 2), (1, 1), (2, 0)):
+            product = (left[i] @ right[j]).astype(np.uint64)
+            total += product << np.uint64(_DIGIT_BITS * (i + j))
+    return total
+
+
+def _digits(elements: Elements) -> list[NDArray[np.float64]]:
+    mask = np.uint64(2**_DIGIT_BITS - 1)
+    shifts = (np.uint64(_DIGIT_BITS * place) for place in range(3))
+    return [((elements >> shift) & mask).astype(np.float64) for shift in shifts]
 
 
 def word(bits: int) -> np.dtype:
@@ -149,6 +216,22 @@ def word(bits: int) -> np.dtype:
     if bits not in WORDS:
         raise RingError(f"rings are {sorted(WORDS)} bits wide; asked for {bits}")
     return WORDS[bits]
+
+
+def _check_frame(head: bytes | memoryview, size: int, length: int, bits: int) -> None:
+    """Compare a frame's head and its size in bytes with what is expected."""
+    dtype = word(bits)
+    if not 0 <= length <= MAX_LENGTH:
+        raise RingError(f"a frame holds 0 to {MAX_LENGTH} elements; asked for {length}")
+    if len(head) < HEADER_BYTES:
+        raise RingError(f"frame of {size} bytes is shorter than its {HEADER_BYTES}-byte head")
+    magic, count = _HEADER.unpack(head)
+    if magic != _MAGIC[bits]:
+        raise RingError(f"frame doesn't start with the mark of {bits}-bit ring elements")
+    if count != length:
+        raise RingError(f"frame announces {count} elements; {length} expected")
+    if size - HEADER_BYTES != length * dtype.itemsize:
+        raise RingError(f"frame of {size} bytes doesn't hold exactly {length} elements")
 
 
 def _check_array(array: NDArray, dtypes: list[np.dtype]) -> None:

@@ -6,11 +6,13 @@ tell already: masked inputs, seeds of survivors' self-masks, mask keys of those 
 """
 
 import json
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from blake3 import blake3
 from numpy.typing import NDArray
 
 from network.smpc import ring, shamir
@@ -22,8 +24,9 @@ from network.smpc.aggregation import (
     verify_masked,
     verify_sealed,
 )
+from network.smpc.inputs import masked_file
 from network.smpc.keys import EphemeralKey
-from network.smpc.masks import Mask, apply, digest_of, mask_key
+from network.smpc.masks import CHUNK_BYTES, Mask, Masking, mask_key
 from network.smpc.messages import (
     Advert,
     Agreement,
@@ -36,16 +39,21 @@ from network.smpc.messages import (
     confirmation_message,
     is_signed,
     members_of,
-    pair_info,
     seed_digest,
     self_info,
     share_digest,
     transcript_hash,
     unmasking_message,
 )
+from network.smpc.sharing import pair_masks
 
 _MESSAGES = "messages.json"
 _TOTAL = "total.ring"
+_PIECE = CHUNK_BYTES // 8
+"""Elements worked on at a time, of either ring."""
+
+Masked = ring.Elements | ring.FramedFile
+"""A domain's masked elements."""
 
 
 @dataclass(frozen=True)
@@ -64,14 +72,14 @@ class Transcript:
 
 
 def open_total(
-    agreement: Agreement, transcript: Transcript, masked: Mapping[str, ring.Elements]
+    agreement: Agreement, transcript: Transcript, masked: Mapping[str, Masked]
 ) -> NDArray[np.int64]:
     """Check every message and open the sum of the survivors' vectors.
 
     sum_u y_u - sum_u PRG(b_u) - the pairwise masks between survivors and dropped members.
 
     Args:
-        masked: the survivors' masked elements, [P] each.
+        masked: the survivors' masked elements, [P] each; read once.
 
     Returns:
         int64 [P].
@@ -85,7 +93,6 @@ def open_total(
     members = members_of(survivors.values())
     message = confirmation_message(heard, survivors)
     verify_confirmations(agreement, message, survivors, transcript.confirmations)
-    total = _sum_of(agreement, survivors, masked)
     dealt = _dealt(agreement, heard, transcript.sealed)
     answers = _answers(agreement, message, survivors, members, transcript.unmaskings)
     masks: list[Mask] = []
@@ -102,8 +109,7 @@ def open_total(
             raise _dealer_lied(name)
         around = [n for n in agreement.neighbourhood(name) if n in survivors]
         masks += _between(heard, name, key, {n: adverts[n].mask_key for n in around})
-    apply(total, masks)
-    return ring.from_ring(total)
+    return _sum_of(agreement, survivors, masked, masks)
 
 
 def verify_transcript(agreement: Agreement, folder: Path) -> NDArray[np.int64]:
@@ -123,69 +129,92 @@ def verify_transcript(agreement: Agreement, folder: Path) -> NDArray[np.int64]:
             unmaskings=[Unmasking.from_dict(m) for m in kept["unmaskings"]],
         )
         masked = {
-            receipt.domain: ring.unpack(
-                _masked_file(folder, agreement, receipt.domain).read_bytes(),
-                agreement.length,
-                agreement.bits,
+            receipt.domain: ring.framed_file(
+                masked_file(folder, agreement, receipt.domain), agreement.length, agreement.bits
             )
             for receipt in transcript.receipts
         }
-        published = ring.unpack((folder / _TOTAL).read_bytes(), agreement.length)
+        published = ring.framed_file(folder / _TOTAL, agreement.length)
+        total = open_total(agreement, transcript, masked)
+        if not _same(published, total):
+            raise SharingRefused(
+                "the coordinator",
+                "the total it published isn't the one that the domains' messages open",
+            )
     except (OSError, KeyError, TypeError, ValueError) as error:
         what = str(error) if isinstance(error, MalformedMessage) else type(error).__name__
         raise SharingRefused("the coordinator", f"its transcript is unreadable: {what}") from None
-    total = open_total(agreement, transcript, masked)
-    if not np.array_equal(ring.from_ring(published), total):
-        raise SharingRefused(
-            "the coordinator",
-            "the total it published isn't the one that the domains' messages open",
-        )
     return total
 
 
 def write_transcript(
-    folder: Path,
-    agreement: Agreement,
-    transcript: Transcript,
-    masked: Mapping[str, ring.Elements],
-    total: NDArray[np.int64],
+    folder: Path, agreement: Agreement, transcript: Transcript, total: NDArray[np.int64]
 ) -> None:
-    """Keep an attempt: messages as JSON, masked inputs and total as frames of ring elements."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, elements in masked.items():
-        _write_elements(_masked_file(folder, agreement, name), elements)
-    _write_elements(folder / _TOTAL, ring.to_ring(total))
+    """Keep an attempt beside its masked inputs (`network.smpc.inputs`), which are there already.
+
+    The messages come last: where they are, everything is.
+    """
+    with (folder / _TOTAL).open("wb") as file:
+        elements = ring.to_ring(total)
+        file.write(ring.header(elements))
+        file.write(elements.data)
     lists = {
         name: [message.to_dict() for message in getattr(transcript, name)]
         for name in ("adverts", "sealed", "receipts", "confirmations", "unmaskings")
     }
-    (folder / _MESSAGES).write_text(json.dumps(lists))
+    write_messages(folder, lists)
 
 
-def _write_elements(path: Path, elements: ring.Elements) -> None:
-    # As `ring.pack`, without joining millions of words to their header in memory first.
-    with path.open("wb") as file:
-        file.write(ring.header(elements))
-        file.write(elements.data)
+def write_messages(folder: Path, messages: Mapping[str, object]) -> None:
+    """Keep an attempt's messages as JSON: all of them, or as before after a crash."""
+    temporary = folder / (_MESSAGES + ".new")
+    with temporary.open("w") as file:
+        json.dump(messages, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, folder / _MESSAGES)
 
 
-def _masked_file(folder: Path, agreement: Agreement, name: str) -> Path:
-    # By number: a domain's name may hold what a file's may not.
-    return folder / f"masked-{agreement.holder(name):02d}.ring"
+def _same(published: ring.FramedFile, total: NDArray[np.int64]) -> bool:
+    kept, found = (ring.pieces(each, _PIECE) for each in (published, ring.to_ring(total)))
+    return all(np.array_equal(*pair) for pair in zip(kept, found, strict=True))
 
 
 def _sum_of(
-    agreement: Agreement, survivors: Mapping[str, Receipt], masked: Mapping[str, ring.Elements]
-) -> ring.Elements:
-    total = np.zeros(agreement.length, dtype=ring.word(agreement.bits))
-    for name, receipt in survivors.items():
-        elements = masked.get(name)
-        if elements is None or elements.shape != total.shape or elements.dtype != total.dtype:
-            raise SharingRefused(name, "its masked input is missing or of another shape or ring")
-        if digest_of(elements) != receipt.digest:
+    agreement: Agreement,
+    survivors: Mapping[str, Receipt],
+    masked: Mapping[str, Masked],
+    masks: Sequence[Mask],
+) -> NDArray[np.int64]:
+    """The survivors' elements added and unmasked, each checked against its receipt: int64 [P]."""
+    sources = [_pieces_of(agreement, name, masked.get(name)) for name in survivors]
+    digests = [blake3() for _ in survivors]
+    total, masking = np.empty(agreement.length, dtype=np.int64), Masking(masks)
+    for begin in range(0, agreement.length, _PIECE):
+        end = min(begin + _PIECE, agreement.length)
+        added = np.zeros(end - begin, dtype=ring.word(agreement.bits))
+        for source, digest in zip(sources, digests, strict=True):
+            part = next(source)
+            digest.update(part.view(np.uint8).data)
+            added += part
+        masking.apply(added)
+        total[begin:end] = ring.from_ring(added)
+    for (name, receipt), digest in zip(survivors.items(), digests, strict=True):
+        if digest.digest() != receipt.digest:
             raise SharingRefused(name, "its masked input isn't the one it signed")
-        total += elements
     return total
+
+
+def _pieces_of(agreement: Agreement, name: str, elements: Masked | None) -> Iterator[ring.Elements]:
+    if isinstance(elements, np.ndarray):
+        fits = elements.ndim == 1 and elements.dtype == ring.word(agreement.bits)
+        fits = fits and elements.size == agreement.length
+    else:
+        wanted = agreement.length, agreement.bits
+        fits = elements is not None and (elements.length, elements.bits) == wanted
+    if elements is None or not fits:
+        raise SharingRefused(name, "its masked input is missing or of another shape or ring")
+    return ring.pieces(elements, _PIECE)
 
 
 def _dealt(
@@ -259,9 +288,6 @@ def _between(
     heard: bytes, dropped: str, key: EphemeralKey, survivors: Mapping[str, bytes]
 ) -> list[Mask]:
     """What survivors added for a dropped member, to be taken away."""
-    masks = []
-    for name, public_key in survivors.items():
-        agreed = key.agree(public_key)
-        masks.append(Mask(mask_key(agreed, pair_info(heard, dropped, name)), name < dropped))
+    masks = pair_masks(heard, dropped, key, survivors)
     key.erase()
     return masks

@@ -24,6 +24,7 @@ from policies.ledger.budgets import (
     read_events,
 )
 from policies.ledger.chain import Entry
+from policies.ledger.cosigned import newest_held, newest_signed
 from policies.ledger.database import Database
 from policies.ledger.errors import LedgerError
 from policies.ledger.tables import (
@@ -39,7 +40,7 @@ from policies.ledger.tables import (
 MOST_A_PAGE = 500
 """Entries that one page holds at most."""
 
-By = Literal["month", "scientist", "plan"]
+By = Literal["day", "month", "scientist", "plan"]
 
 
 @dataclass(frozen=True)
@@ -117,13 +118,13 @@ class Counts:
 
 @dataclass(frozen=True)
 class Spend:
-    """What one month, scientist or plan used of one population's budget.
+    """What one day, month, scientist or plan used of one population's budget.
 
     Attributes:
-        key: the month (2026-11), the scientist's account key or the plan's hash.
+        key: the day (2026-11-28) or month (2026-11), the scientist's key or the plan's hash.
         epsilon: of these releases alone.
         releases: attempts charged or reserved.
-        cumulative: of a month: everything up to its end.
+        cumulative: of a day or month: everything up to its end.
         held: of a scientist or plan: with what open plans may still use.
         everywhere: of a scientist or plan: `epsilon` for a person who is a user at every partner.
         plans: of a scientist: how many of hers used or hold budget.
@@ -206,11 +207,11 @@ class Overview:
         return Page(tuple(rows[:limit]), total, rows[limit - 1].index if more else None)
 
     def spends(self, by: By) -> list[Spend]:
-        """What each month, scientist or plan used, by population; months oldest first."""
+        """What each day, month, scientist or plan used, by population; oldest days first."""
         with self._database.reading() as session:
             deltas = {row.population: row.delta for row in session.exec(select(LedgerBudget))}
-            if by == "month":
-                return _by_month(session, deltas)
+            if by in ("day", "month"):
+                return _by_time(session, deltas, 10 if by == "day" else 7)
             plans = _plan_uses(session)
         return _by_plan(plans, deltas) if by == "plan" else _by_scientist(plans, deltas)
 
@@ -249,6 +250,11 @@ class Overview:
                 ({name: getattr(row, name) for name in said} for row in rows),
                 key=lambda each: (each["size"], each["witness"]),
             )
+
+    def cosigned(self) -> dict[str, list[dict[str, Any]]]:
+        """The newest heads only: `signed` by peers under this ledger, `held` here of theirs."""
+        with self._database.reading() as session:
+            return {"signed": newest_signed(session), "held": newest_held(session)}
 
 
 @dataclass
@@ -329,10 +335,11 @@ def _facts(plan: _PlanUse) -> dict[str, Any]:
     }
 
 
-def _by_month(session: Session, deltas: dict[str, float]) -> list[Spend]:
-    month = func.substr(col(LedgerAttempt.reserved), 1, 7)
+def _by_time(session: Session, deltas: dict[str, float], digits: int) -> list[Spend]:
+    """By the first digits of the time at which an attempt was reserved."""
+    period = func.substr(col(LedgerAttempt.reserved), 1, digits)
     columns = (
-        month,
+        period,
         col(LedgerAttempt.population),
         col(LedgerAttempt.noise_multiplier),
         col(LedgerAttempt.sampling_rate),

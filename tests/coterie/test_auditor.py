@@ -79,7 +79,9 @@ def test_the_network_at_one_look(hub: str, accounts: Path, ran: str) -> None:
     assert "head not co-signed" not in {each.alert.kind for each in found.alerts}
     assert {row["domain"] for row in auditor.runs() if row["plan"] == ran} == set(NAMES)
     assert {row["domain"] for row in auditor.approvals() if row["plan"] == ran} == set(NAMES)
-    json.dumps(asdict(found), allow_nan=False)
+    words = ("ledger", "overview", "--accounts", str(accounts), "--hub", hub, "--json")
+    printed = json.loads(CliRunner().invoke(app, [*words]).output, parse_constant=pytest.fail)
+    assert {domain["name"] for domain in printed["domains"]} == set(NAMES)
 
 
 def test_questions_to_one_domain(network: Network, accounts: Path, ran: str) -> None:

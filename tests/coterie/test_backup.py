@@ -22,7 +22,6 @@ from coterie.backup import RestoreRefused, back_up, restore
 from coterie.cli import app
 from coterie.home import Home
 from coterie.partners import (
-    add_data,
     create_domain,
     domain_status,
     invite,
@@ -31,7 +30,7 @@ from coterie.partners import (
     stop_domain,
     url_of,
 )
-from coterie.processes import free_ports, running
+from coterie.processes import running
 from domains.folder import DomainFolder, FolderError, public_hex
 from domains.witness import ask_for_heads
 from network.client import API, LoginFailed, NodeClient, NodeRefused, log_in
@@ -42,7 +41,7 @@ from policies.ledger import Ledger
 from policies.ledger.heads import Note
 from policies.ledger.heads import Release as Reserved
 from policies.verify import verify
-from tests.network_of_three import Network, counting_plan, interactions
+from tests.network_of_three import Network, counting_plan, create_partner
 from tests.policies.postgres import MISSING, new_database, programs, running_postgres
 
 
@@ -303,23 +302,8 @@ def test_a_node_on_postgres_survives_a_kill_and_comes_back_from_a_back_up(
     server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home = Home(tmp_path / "home")
-    (port,) = free_ports(1)
     url = new_database(server)
-    create_domain(home, "north", "127.0.0.1", port, database_url=url)
-    (tmp_path / "items.txt").write_text("".join(f"item-{i}\n" for i in range(30)))
-    interactions("north").to_csv(tmp_path / "north.csv", index=False)
-    add_data(
-        home.domain("north"),
-        file=tmp_path / "north.csv",
-        catalogue=tmp_path / "items.txt",
-        dataset="interactions",
-        population="north",
-        users=100,
-        interactions_per_user=16,
-        holdout=None,
-        epsilon=10.0,
-        public=False,
-    )
+    create_partner(home, "north", database_url=url)
     start_domain(home, "north", None)
     try:
         invite(home, "north", "ada@university.example", "scientist", home.accounts)

@@ -1,18 +1,34 @@
-"""`coterie demo` as a newcomer runs it, on a small file: from data to table, and a denial."""
+"""`coterie demo` on a small file: from data to table as a newcomer runs it, and denials.
+
+The first test runs the very command; the others call it in this process.
+"""
 
 import json
+import os
+import re
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+import requests
+from click.testing import Result
+from typer.testing import CliRunner
 
+import coterie.demo
+from coterie.cli import app
 from coterie.exit_codes import ExitCode
 from coterie.home import Home
+from coterie.hub import stop_hub
+from coterie.partners import stop_domain
 from coterie.processes import running
 from policies.verify import verify
+from tests.nursery import Nursery
 
 pytestmark = pytest.mark.nodes
 
@@ -33,18 +49,38 @@ def ratings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-def demo(home: Path, *arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-m", "coterie.cli", "demo", "--home", str(home), *arguments],
-        cwd=home.parent, capture_output=True, text=True, timeout=280,
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
+    """Where the demo that stays up runs, and the next one after it."""
+    place = Home(tmp_path_factory.mktemp("demo") / "home")
+    yield place
+    for name in place.domains():
+        stop_domain(place, name)
+    stop_hub(place)
+
+
+def demo(home: Home, *arguments: str) -> Result:
+    results = str(home.path.parent / "results")
+    words = ["demo", "--home", str(home.path), "--results", results, *arguments]
+    return CliRunner(mix_stderr=False).invoke(app, words)
+
+
+def up(home: Home) -> set[str]:
+    """What runs of a demo: its nodes, their dashboards, the hub."""
+    files = list(home.path.rglob("*.pid"))
+    return {f"{file.parent.name} {file.stem}" for file in files if running(file) is not None}
+
+
+@pytest.mark.timeout(600)
+def test_the_demo_trains_compares_verifies_and_stays_up_if_asked(home: Home, ratings: Path) -> None:
+    folder, figures = home.path.parent, home.path.parent / "figures.json"
+    done = subprocess.run(
+        [sys.executable, "-m", "coterie.cli", "demo", "--home", str(home.path), "--serve",
+         "--data", str(ratings), "--epsilon", "4", "--json", str(figures)],
+        cwd=folder, capture_output=True, text=True, timeout=580,
         env={"PYTHONPATH": str(Path(__file__).parents[2]), "PATH": "/usr/bin:/bin",
-             "COLUMNS": "160", "HOME": str(home.parent)},
+             "COLUMNS": "160", "HOME": str(folder)},
     )  # fmt: skip
-
-
-def test_the_demo_trains_compares_verifies_and_cleans_up(ratings: Path, tmp_path: Path) -> None:
-    home, figures = tmp_path / "home", tmp_path / "figures.json"
-    done = demo(home, "--data", str(ratings), "--epsilon", "4", "--json", str(figures))
     assert done.returncode == ExitCode.OK, done.stdout + done.stderr
     assert "NOT PRIVATE" in done.stdout
     found = json.loads(figures.read_text())
@@ -58,34 +94,67 @@ def test_the_demo_trains_compares_verifies_and_cleans_up(ratings: Path, tmp_path
     assert private["epsilon_at_every_partner"] > private["releases"][-1]["epsilon"]
     assert all(verdict["ok"] for verdict in found["verdicts"].values())
     for picture in ("learning-curve.png", "budget.png"):
-        assert (tmp_path / "demo-results" / picture).stat().st_size > 10_000
+        assert (folder / "demo-results" / picture).stat().st_size > 10_000
     for name in PARTNERS:
-        folder = Home(home).domain(name)
-        assert folder.path.stat().st_mode & 0o777 == 0o700
-        assert running(folder.pid_file) is None, "every process is stopped at the end"
+        assert home.domain(name).path.stat().st_mode & 0o777 == 0o700
+        address = re.search(rf"{name}  dashboard: (\S+)", done.stdout)
+        assert address is not None
+        assert requests.get(f"{address[1]}/_stcore/health", timeout=10).status_code == 200
+        assert f"{name}  owner's login: {home.owner_login(name)}" in done.stdout
+    everything = {f"{name} {what}" for name in PARTNERS for what in ("node", "dashboard")}
+    assert up(home) == {*everything, "hub node"}
+    assert stop_domain(home, "north")
+    assert up(home) == {*everything, "hub node"} - {"north node", "north dashboard"}
+
+
+def test_under_review_it_waits_for_the_owners_and_a_second_demo_replaces_the_first(
+    home: Home, ratings: Path, nursery: Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decisions = [["approve", "north"], ["deny", "east", "--reason", "not this month"]]
+    waited = []
+
+    def meanwhile(seconds: float) -> None:
+        waited.append(seconds)
+        done, name, *more = decisions.pop(0)
+        plan = next(home.domain(name).store.glob("plans/*.json")).stem
+        command = ["coterie.cli", "requests", done, plan[:12], "--domain", name, *more]
+        with (home.path / "terminal").open("wb") as out:
+            words = [*command, "--home", str(home.path)]
+            code = nursery.run(words, out.fileno(), environment=os.environ).wait()
+        assert code == ExitCode.OK, (home.path / "terminal").read_text()
+
+    clock = SimpleNamespace(sleep=meanwhile, monotonic=time.monotonic)
+    monkeypatch.setattr(coterie.demo, "time", clock)
+    done = demo(home, "--data", str(ratings), "--review")
+    assert done.exit_code == ExitCode.DENIED, done.stdout + done.stderr
+    assert "coterie requests approve" in done.stdout
+    assert "east denied: not this month" in done.stderr
+    assert len(waited) == 2
+    assert up(home) == set(), "what the demo before left running is stopped too"
 
 
 def test_a_denial_ends_the_demo_before_anything_is_served_or_charged(
     ratings: Path, tmp_path: Path
 ) -> None:
-    home = tmp_path / "home"
+    home = Home(tmp_path / "home")
     done = demo(home, "--data", str(ratings), "--deny", "east")
-    assert done.returncode == ExitCode.DENIED, done.stdout + done.stderr
+    assert done.exit_code == ExitCode.DENIED, done.stdout + done.stderr
     assert "east denied: denied on request" in done.stderr
     assert "training" not in done.stdout
     for name in PARTNERS:
-        verdict = verify(Home(home).domain(name).ledger_file)
+        verdict = verify(home.domain(name).ledger_file)
         assert verdict.ok
         assert set(verdict.epsilon.values()) <= {0.0}
+    assert up(home) == set(), "every process is stopped at the end"
 
 
 def test_a_denial_at_a_stranger_is_a_mistake_of_the_caller(tmp_path: Path) -> None:
-    done = demo(tmp_path / "home", "--deny", "west")
-    assert done.returncode == ExitCode.USAGE
+    done = demo(Home(tmp_path / "home"), "--deny", "west")
+    assert done.exit_code == ExitCode.USAGE
     assert "'west' is no partner here: north, east, south" in done.stderr
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    done = demo(tmp_path / "home", "--data", str(tmp_path / "nothing.csv"))
-    assert done.returncode == ExitCode.BAD_DATA
+    done = demo(Home(tmp_path / "home"), "--data", str(tmp_path / "nothing.csv"))
+    assert done.exit_code == ExitCode.BAD_DATA
     assert "nothing.csv" in done.stderr

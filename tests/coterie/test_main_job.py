@@ -84,9 +84,9 @@ def test_only_masked_inputs_leave_a_node(network: Network, tmp_path: Path) -> No
         assert np.abs(alone).max() > 120, "a masked input must look uniform over the ring"
     assert np.allclose(run.state["sum"].numpy(), clipped_counts(), atol=1e-3)
     assert verify_rounds(bound, tmp_path) == [("count", 0, 0)]
-    verified = CliRunner().invoke(app, ["run", "verify", str(tmp_path)])
+    verified = CliRunner().invoke(app, ["run", "verify", str(tmp_path), "--json"])
     assert verified.exit_code == ExitCode.OK
-    assert bound.hash in verified.output.replace("\n", "")
+    assert json.loads(verified.output) == {"plan_hash": bound.hash, "totals": 1}
 
 
 def test_a_total_that_was_changed_afterwards_is_noticed(network: Network, tmp_path: Path) -> None:

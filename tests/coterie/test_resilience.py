@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -21,11 +19,11 @@ from policies.verify import verify
 from tests.coterie.test_main_job import open_everywhere, packed_state
 from tests.coterie.test_transcript import value_of
 from tests.network_of_three import NAMES, Network, counting_plan
+from tests.nursery import Forked, Nursery
 from tests.wire import Wire
 
 pytestmark = pytest.mark.nodes
 
-_ROOT = Path(__file__).parents[2]
 _SCRIPT = """
 from tests.network_of_three import counting_plan
 
@@ -37,20 +35,19 @@ def plan(data, epsilon):
 class Scientist:
     """`coterie run` as a process of its own, which can be killed."""
 
-    def __init__(self, network: Network, accounts: Path, folder: Path) -> None:
-        self.script = folder / "script.py"
+    def __init__(self, network: Network, nursery: Nursery, accounts: Path, folder: Path) -> None:
+        self.script, self.output = folder / "script.py", folder / "output"
         self.script.write_text(_SCRIPT)
-        self.accounts, self.home = accounts, network.home.path
-        self.process: subprocess.Popen | None = None
+        self.options = ["--accounts", str(accounts), "--home", str(network.home.path)]
+        self.nursery = nursery
+        self.process: Forked | None = None
 
     def run(self, *arguments: str) -> tuple[int, str]:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "coterie.cli", "run", *arguments,
-             "--accounts", str(self.accounts), "--home", str(self.home)],
-            cwd=_ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )  # fmt: skip
-        output, _ = self.process.communicate(timeout=240)
-        return self.process.returncode, output
+        command = ["coterie.cli", "run", *arguments, *self.options]
+        with self.output.open("wb") as out:
+            self.process = self.nursery.run(command, out.fileno(), environment=os.environ)
+        code = self.process.wait()
+        return code, self.output.read_text()
 
     def kill(self) -> None:
         assert self.process is not None
@@ -77,7 +74,9 @@ def kill(pid_file: Path) -> None:
     os.waitpid(pid, 0)
 
 
-def test_a_run_outlives_the_death_of_every_process(network: Network, tmp_path: Path) -> None:
+def test_a_run_outlives_the_death_of_every_process(
+    network: Network, nursery: Nursery, tmp_path: Path
+) -> None:
     urls = {name: node.url for name, node in network.federation.nodes.items()}
     hub = start_hub(network.home, "127.0.0.1", free_ports(1)[0])
     assert hub
@@ -86,7 +85,7 @@ def test_a_run_outlives_the_death_of_every_process(network: Network, tmp_path: P
     run = network.home.runs / plan_hash[:16]
     with Wire(urls) as wire:
         accounts = wire.accounts(network.home.accounts, tmp_path / "accounts.json")
-        scientist = Scientist(network, accounts, tmp_path)
+        scientist = Scientist(network, nursery, accounts, tmp_path)
 
         wire.acts["after", "south", "share"] = lambda: kill_node(network, "south")
         code, text = scientist.run("start", str(scientist.script), "--epsilon", "1")
@@ -118,9 +117,9 @@ def test_a_run_outlives_the_death_of_every_process(network: Network, tmp_path: P
         wire.acts["before", "south", "share"] = lambda: kill(network.home.hub / "node.pid")
         # The engine of a node is a process too; the next round starts another.
         wire.acts["after", "north", "share"] = lambda: kill_engine(network, "north")
-        code, text = scientist.run("resume", str(run))
+        code, text = scientist.run("resume", str(run), "--json")
         assert code == ExitCode.OK, text
-        assert "is finished" in text
+        assert json.loads(text[text.index("{") :])["finished"] is True
 
     network.connect()
     for name in NAMES:

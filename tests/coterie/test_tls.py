@@ -16,14 +16,14 @@ import coterie as ct
 from coterie.cli import app
 from coterie.doctor import Verdict, examine_from_outside
 from coterie.home import Home
-from coterie.partners import add_data, create_domain, invite, start_domain, stop_domain
+from coterie.partners import create_domain, invite, start_domain, stop_domain
 from coterie.processes import free_ports
 from network import tls
 from network.answers import AnswerRefused
 from network.client import LoginFailed, NodeUnreachable, log_in
 from network.federation import read_accounts
 from network.hub import HubError, admit_member, announce, create_hub, directory, new_card
-from tests.network_of_three import interactions
+from tests.network_of_three import create_partner
 
 pytestmark = pytest.mark.nodes
 
@@ -32,22 +32,7 @@ pytestmark = pytest.mark.nodes
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
     """One partner whose node serves TLS, with an invited scientist."""
     place = Home(tmp_path_factory.mktemp("tls"))
-    (port,) = free_ports(1)
-    create_domain(place, "north", "127.0.0.1", port, tls=True)
-    (place.path / "items.txt").write_text("".join(f"item-{i}\n" for i in range(30)))
-    interactions("north").to_csv(place.path / "north.csv", index=False)
-    add_data(
-        place.domain("north"),
-        file=place.path / "north.csv",
-        catalogue=place.path / "items.txt",
-        dataset="interactions",
-        population="north",
-        users=100,
-        interactions_per_user=16,
-        holdout=None,
-        epsilon=10.0,
-        public=False,
-    )
+    create_partner(place, "north", tls=True)
     start_domain(place, "north", None)
     invite(place, "north", "ada@university.example", "scientist", place.accounts)
     yield place

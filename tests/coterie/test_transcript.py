@@ -16,7 +16,7 @@ from network.envelope import open_envelope
 from network.rounds import attempt_folder
 from network.smpc import ring
 from network.smpc.agreement import agreement_of
-from network.smpc.messages import unpack_masked
+from network.smpc.inputs import masked_bytes
 from network.smpc.transcript import verify_transcript
 from network.streams import Refused, read_answer
 from policies.mechanism import clip, quantise
@@ -144,7 +144,9 @@ def arrays_in(value: Any) -> list[NDArray]:
 
 
 def masked_in(plan: Plan, message: Message) -> ring.Elements:
-    return unpack_masked(agreement_of(plan, "count", 0, 0), value_of(message))[1]
+    agreement = agreement_of(plan, "count", 0, 0)
+    frame = value_of(message)[: masked_bytes(agreement)]
+    return ring.unpack(frame.tobytes(), agreement.length, agreement.bits)
 
 
 def rounds_of(plan: Plan, messages: list[Message]) -> list[dict[str, ring.Elements]]:

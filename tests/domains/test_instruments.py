@@ -23,7 +23,8 @@ from domains.engine import private_sum
 from domains.interactions import Interactions, user_keys
 from domains.participation import Participation
 from domains.users import UserTensors
-from network.program import AdaptiveClip, DataSet, Gradient, Plan, Sum, noise_std
+from network.clip_norms import AdaptiveClip
+from network.program import DataSet, Gradient, Plan, Sum, noise_std
 from policies import clipping, mechanism
 from policies.ledger import Ledger
 from policies.mechanism import truncate

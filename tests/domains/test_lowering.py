@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import cross_entropy, embedding, softplus
 
-from domains.engine import contributions, merge_rows, private_sum
+from domains.contributions import contributions, merge_rows
+from domains.engine import private_sum
 from domains.lowering import gather_rows, hoist
 from domains.users import UserTensors
 from network.program import DataSet, Gradient, Plan

@@ -23,15 +23,17 @@ from network.smpc.ckks.messages import (
     read_residues,
     set_message,
     transcript_hash,
-    unpack_ciphertexts,
     unpack_opening,
 )
 from network.smpc.ckks.transcript import (
+    ciphertexts_file,
     sum_of,
+    take_ciphertexts,
     verify_ckks_transcript,
     write_ckks_transcript,
 )
 from network.smpc.coordination import SumAborted
+from network.smpc.inputs import arriving
 from network.smpc.masks import digest_of
 from network.smpc.messages import MalformedMessage, SharingRefused
 from policies.homomorphic import DEGREE, MAX_ERROR, NUMBERS, layout_of
@@ -357,25 +359,39 @@ def test_a_public_key_from_someone_else_or_beyond_its_moduli_is_refused() -> Non
 # What is read
 
 
-def test_only_ciphertexts_of_the_agreed_number_and_range_are_read() -> None:
+def kept_ciphertexts(domains: Domains, folder: Path, name: str, content: bytes) -> Any:
+    """What the coordinator makes of a domain's answer to `reveal`."""
+    kept = ciphertexts_file(folder, domains.agreement, name)
+    arriving(kept).write_bytes(content)
+    return take_ciphertexts(domains.agreement, kept)
+
+
+def test_only_ciphertexts_of_the_agreed_number_and_range_are_read(tmp_path: Path) -> None:
     domains = Domains(3, 3, 1, aggregation="ckks")
     opened = domains.run()
     agreement = domains.agreement
     receipt, residues = opened.transcript.receipts[0], opened.ciphertexts["domain-0"]
-    packed = pack_ciphertexts(receipt, residues)
-    again = unpack_ciphertexts(agreement, packed)
+    packed = pack_ciphertexts(receipt, residues).tobytes()
+    again = kept_ciphertexts(domains, tmp_path, "domain-0", packed)
     assert again[0] == receipt
-    np.testing.assert_array_equal(again[1], residues)
+    np.testing.assert_array_equal(again[1].read(), residues)
     too_large = residues.copy()
     too_large[0, 0, 0] = seal.modulus()
     for wrong in (
         packed[:-1],
         packed[:3],
-        packed.view(np.int8),
-        pack_ciphertexts(receipt, too_large),
+        packed + b"0",
+        packed + bytes(2**17),
+        residues.tobytes(),
+        residues.tobytes() + packed,
+        pack_ciphertexts(receipt, too_large).tobytes(),
     ):
         with pytest.raises(MalformedMessage):
-            unpack_ciphertexts(agreement, wrong)
+            kept_ciphertexts(domains, tmp_path, "domain-0", wrong)
+    other = residues.copy()
+    other[0, 0, 0] ^= np.uint64(1)
+    with pytest.raises(SharingRefused, match="aren't those that it signed"):
+        kept_ciphertexts(domains, tmp_path, "domain-0", pack_ciphertexts(receipt, other).tobytes())
     with pytest.raises(MalformedMessage):
         read_residues(agreement, residues.tobytes() * 2)
     opening = pack_opening(opened.transcript.opening, opened.total)
@@ -434,7 +450,10 @@ def test_a_kept_attempt_is_checked_and_every_lie_in_it_is_named(tmp_path: Path) 
     domains = Domains(3, 3, 1, aggregation="ckks")
     opened = domains.run()
     agreement, holder = domains.agreement, holder_of(domains)
-    write_ckks_transcript(tmp_path, agreement, opened.transcript, opened.ciphertexts, opened.total)
+    for receipt in opened.transcript.receipts:
+        packed = pack_ciphertexts(receipt, opened.ciphertexts[receipt.domain]).tobytes()
+        kept_ciphertexts(domains, tmp_path, receipt.domain, packed)
+    write_ckks_transcript(tmp_path, agreement, opened.transcript, opened.total)
     np.testing.assert_array_equal(verify_ckks_transcript(agreement, tmp_path), opened.total)
 
     def refused(file: str, change: Callable[[bytes], bytes], culprit: str) -> None:

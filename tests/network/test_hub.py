@@ -1,5 +1,6 @@
 """The directory: cards of members, signed by themselves, never older than the one listed."""
 
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from coterie.home import Home
 from coterie.hub import start_hub, stop_hub
+from coterie.partners import stop_domain
 from coterie.processes import free_ports
 from domains.folder import public_hex
 from network.hub import (
@@ -22,14 +24,20 @@ from network.hub import (
     new_card,
     read_settings,
 )
+from tests.network_of_three import create_partner
+from tests.nursery import Nursery
 
 OWNER = "ab" * 32
 KEY = Ed25519PrivateKey.generate()
 
 
 @pytest.fixture(scope="module")
-def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    home = Home(tmp_path_factory.mktemp("hub"))
+def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
+    return Home(tmp_path_factory.mktemp("hub"))
+
+
+@pytest.fixture(scope="module")
+def hub(home: Home) -> Iterator[str]:
     port = free_ports(1)[0]
     start_hub(home, "127.0.0.1", port)
     admit_member(home.hub, "north", public_hex(KEY))
@@ -78,6 +86,23 @@ def test_an_old_card_does_not_replace_a_newer_one(hub: str) -> None:
     old = card().model_copy(update={"time": int(time.time()) - 1000}).signed(KEY)
     with pytest.raises(HubError, match="older card"):
         announce(hub, old)
+
+
+@pytest.mark.nodes
+def test_a_node_in_the_foreground_announces_itself(
+    home: Home, hub: str, nursery: Nursery, tmp_path: Path
+) -> None:
+    create_partner(home, "west")
+    admit_member(home.hub, "west", public_hex(home.domain("west").node_key()))
+    command = ["coterie.cli", "domain", "up", "west", "--foreground", "--hub", hub]
+    with (tmp_path / "output").open("wb") as out:
+        words = [*command, "--home", str(home.path)]
+        process = nursery.run(words, out.fileno(), environment=os.environ)
+    try:
+        while "west" not in directory(hub):
+            assert process.poll() is None, (tmp_path / "output").read_text()
+    finally:
+        assert stop_domain(home, "west")
 
 
 @pytest.mark.nodes

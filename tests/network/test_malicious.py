@@ -8,16 +8,19 @@ coalition of the hub and t peers get both tau shares of its self-mask seed and t
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from network.smpc import shamir
+from network.smpc import ring, shamir
 from network.smpc.aggregation import OutOfTurn
 from network.smpc.coordination import Coordinator, Opened, SumAborted
+from network.smpc.inputs import arriving, masked_file, take_masked
 from network.smpc.keys import EphemeralKey
 from network.smpc.messages import (
+    RECEIPT_BYTES,
     Advert,
     MalformedMessage,
     Receipt,
@@ -30,7 +33,6 @@ from network.smpc.messages import (
     share_digest,
     transcript_hash,
     unmasking_message,
-    unpack_masked,
 )
 from network.smpc.transcript import open_total
 from tests.network.roster_of_domains import Domains
@@ -421,17 +423,30 @@ def _confirmed(domains: Domains, transcript: Any) -> bytes:
 
 
 @pytest.mark.parametrize("bits", [32, 64])
-def test_masked_inputs_of_another_ring_or_shape_are_refused(bits: int) -> None:
+def test_masked_inputs_of_another_ring_or_shape_are_refused(bits: int, tmp_path: Path) -> None:
     domains = Domains(3, 3, 1, bits=bits)
     opened = domains.run()
     receipt, elements = opened.transcript.receipts[0], opened.masked[HONEST]
     packed = pack_masked(receipt, elements)
-    assert np.array_equal(unpack_masked(domains.agreement, packed)[1], elements)
+    kept = masked_file(tmp_path, domains.agreement, HONEST)
+
+    def taken(content: np.ndarray) -> Any:
+        arriving(kept).write_bytes(content.tobytes())
+        return take_masked(domains.agreement, kept)
+
+    assert taken(packed)[0] == receipt
+    np.testing.assert_array_equal(ring.unpack(kept.read_bytes(), 16, bits), elements)
+    before, head = kept.read_bytes(), ring.HEADER_BYTES + elements.nbytes
     other = elements.astype(np.uint64 if bits == 32 else np.uint32)
+    longest = np.zeros(RECEIPT_BYTES, np.uint8)
     for bad in (pack_masked(receipt, other), pack_masked(receipt, elements[1:]), packed[:-1],
-                np.append(packed, packed[:1]), packed[:3], packed.astype(np.int64)):  # fmt: skip
+                packed[:head], packed[:3], packed[:0], np.append(packed, packed[:1]),
+                np.append(packed, longest), np.append(packed[:head], longest)):  # fmt: skip
         with pytest.raises(MalformedMessage):
-            unpack_masked(domains.agreement, bad)
+            taken(bad)
+    with pytest.raises(SharingRefused, match="isn't the one it signed"):
+        taken(pack_masked(receipt, elements + 1))
+    assert kept.read_bytes() == before, "what is refused replaces nothing"
 
 
 def test_a_share_digest_names_dealer_and_holder() -> None:

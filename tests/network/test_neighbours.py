@@ -1,11 +1,15 @@
 """The sparse graph of large rosters stays good whoever lies and whoever falls silent."""
 
+from collections.abc import Callable, Mapping
 from itertools import combinations
+from typing import Any
 
 import networkx
 import numpy as np
 import pytest
 
+from network.smpc.coordination import Coordinator, SumAborted
+from network.smpc.messages import Agreement, receipt_message, sealed_message, transcript_hash
 from network.smpc.neighbours import SPARSE_ABOVE, degree, neighbourhood, share_threshold
 from tests.network.roster_of_domains import PHASES, Domains
 
@@ -70,3 +74,129 @@ def test_sparse_rosters_sum_with_as_many_silent_as_the_plan_allows(
     np.testing.assert_array_equal(opened.total, domains.sum_of(opened.survivors))
     assert names[0] not in opened.survivors
     assert all(len(d.seed_shares) < size for d in domains.unmaskings())
+
+
+# Lies where each domain masks with few others: 18 domains, 2 of them lie, 2 may fall silent
+
+Lie = Callable[[Domains, str, Any], Any]
+VICTIM = "domain-0"
+
+
+def around(domains: Domains, name: str) -> list[str]:
+    return [other for other in domains.agreement.neighbourhood(name) if other != name]
+
+
+def heard(domains: Domains) -> bytes:
+    adverts = {said.domain: said for said in domains.said if hasattr(said, "seed_digest")}
+    return transcript_hash(domains.agreement, adverts)
+
+
+def all_neighbours_but_the_liars_hidden(domains: Domains, name: str, sealed: Any) -> Any:
+    """The victim would be masked with two domains that lie, and its vector would lie open."""
+    return sealed[:2] if name == VICTIM else sealed
+
+
+def as_many_hidden_as_may_be_silent(domains: Domains, name: str, sealed: Any) -> Any:
+    """The victim is told that two neighbours fell silent; everybody else, that they are there."""
+    return sealed[2:] if name == VICTIM else sealed
+
+
+def fewer_survivors_than_tau(domains: Domains, name: str, receipts: Any) -> Any:
+    return receipts[:15]
+
+
+def two_camps(domains: Domains, name: str, receipts: Any) -> Any:
+    """Two sets of tau survivors each; only one can get tau confirmations."""
+    return receipts[:16] if int(name.split("-")[1]) % 2 else receipts[2:]
+
+
+def shares_of_no_neighbour(domains: Domains, name: str, sealed: Any) -> Any:
+    """A domain is handed what another one's neighbour was dealt."""
+    if name != VICTIM:
+        return sealed
+    stranger = next(o for o in domains.keys if o != VICTIM and o not in around(domains, VICTIM))
+    fields = dict(sealed[0]) | {"sender": stranger, "receiver": VICTIM}
+    signature = domains.keys[stranger].sign(sealed_message(heard(domains), fields))
+    return [*sealed, type(sealed[0])(**{**fields, "signature": signature})]
+
+
+HUB: list[tuple[str, Lie]] = [
+    ("reveal", all_neighbours_but_the_liars_hidden),
+    ("reveal", as_many_hidden_as_may_be_silent),
+    ("reveal", shares_of_no_neighbour),
+    ("confirm", fewer_survivors_than_tau),
+    ("confirm", two_camps),
+]
+
+
+@pytest.mark.parametrize(("phase", "lie"), HUB, ids=[lie.__name__ for _, lie in HUB])
+def test_a_hub_that_lies_about_neighbours_learns_nothing(phase: str, lie: Lie) -> None:
+    domains = Domains(18, 16, 2, length=3)
+    assert degree(18, 16, 2) == 5
+
+    def exchange(asked: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        if asked == phase:
+            arguments = {name: lie(domains, name, told) for name, told in arguments.items()}
+        return domains.exchange(asked, arguments)
+
+    coordinator = Coordinator(domains.agreement, exchange)
+    try:
+        opened = coordinator.finish(coordinator.begin())
+        np.testing.assert_array_equal(opened.total, domains.sum_of(opened.survivors))
+        assert VICTIM not in opened.survivors
+    except SumAborted:
+        assert not domains.unmaskings()
+    assert domains.refusals or VICTIM in coordinator.left_out, "the lie was taken"
+    assert_neither_secret_opens_twice(domains)
+
+
+def assert_neither_secret_opens_twice(domains: Domains) -> None:
+    enough, colluding = domains.agreement.share_threshold, domains.collusion
+    answers = domains.unmaskings()
+    for name in domains.keys:
+        seeds = sum(name in answer.seed_shares for answer in answers) + colluding
+        keys = sum(name in answer.key_shares for answer in answers) + colluding
+        assert seeds < enough or keys < enough
+
+
+def deals_to_strangers(domains: Domains, name: str, sealed: Any) -> Any:
+    stranger = next(o for o in domains.keys if o != name and o not in around(domains, name))
+    fields = dict(sealed[0]) | {"receiver": stranger}
+    signature = domains.keys[name].sign(sealed_message(heard(domains), fields))
+    return [type(sealed[0])(**{**fields, "signature": signature}), *sealed[1:]]
+
+
+def masks_with_fewer(domains: Domains, name: str, answer: Any) -> Any:
+    """As a domain would whom the hub had told of a smaller k."""
+    receipt, elements = answer
+    members = tuple(other for other in receipt.members if other != around(domains, name)[0])
+    message = receipt_message(heard(domains), name, members, receipt.digest)
+    changed = {"members": members, "signature": domains.keys[name].sign(message)}
+    return receipt.model_copy(update=changed), elements
+
+
+@pytest.mark.parametrize(
+    ("phase", "lie"), [("share", deals_to_strangers), ("reveal", masks_with_fewer)]
+)
+def test_a_domain_that_takes_other_neighbours_is_left_out_and_named(phase: str, lie: Lie) -> None:
+    domains = Domains(18, 16, 2, length=3)
+
+    def exchange(asked: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        answers = domains.exchange(asked, arguments)
+        if asked == phase:
+            answers[VICTIM] = lie(domains, VICTIM, answers[VICTIM])
+        return answers
+
+    opened = domains.run(exchange)
+    assert VICTIM in opened.left_out
+    np.testing.assert_array_equal(opened.total, domains.sum_of(opened.survivors))
+    assert_neither_secret_opens_twice(domains)
+
+
+def test_nobody_is_told_how_many_neighbours_to_have() -> None:
+    """k follows from the plan's own numbers on every node; a plan that makes it small is none."""
+    agreement = Domains(18, 16, 2, length=3).agreement
+    assert len(agreement.neighbourhood(VICTIM)) == 1 + 2 + (18 - 16) + 1
+    for tau in range(1, 11):
+        with pytest.raises(ValueError, match="2 tau > N"):
+            Agreement(agreement.context, agreement.roster, tau, 2, 3, 64)

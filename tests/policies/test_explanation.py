@@ -11,7 +11,8 @@ from policies.explanation import changes, explain, pseudo_code, same_meaning
 from policies.graph import Graph
 from policies.plan import Plan as ApprovablePlan
 from policies.plan import RosterEntry
-from policies.trace import Bounds, trace
+from policies.trace import trace
+from policies.users import Bounds
 
 ITEMS, WIDTH = 12, 6
 DATA = DataSet("clicks", ITEMS, WIDTH, 300, "0" * 64, False)

@@ -78,7 +78,7 @@ def test_more_numbers_than_pass_in_one_message_are_refused(ring: int) -> None:
 
 
 def test_a_release_too_wide_is_refused_and_told_what_fits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("policies.admission.MAX_CIPHERTEXTS", 0)
+    monkeypatch.setattr("policies.protection.MAX_CIPHERTEXTS", 0)
     with pytest.raises(PlanRefused, match="aggregation 'smpc'") as caught:
         admit(CKKS, BOUNDS, public=False)
     assert caught.value.rule == "ckks"

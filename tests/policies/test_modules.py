@@ -20,7 +20,8 @@ from policies.graph import NEGATIVES
 from policies.modules import aliases, state_of, trainable
 from policies.plan import Plan as ApprovablePlan
 from policies.plan import RosterEntry
-from policies.trace import TraceError, User, user_specs
+from policies.trace import TraceError
+from policies.users import User, user_specs
 
 ITEMS, WIDTH, SIZE, FEATURES, WORDS, TOKENS = 30, 8, 6, 5, 20, 4
 DATA = DataSet("clicks", ITEMS, WIDTH, 300, "0" * 64, True)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from domains.engine import ONE_BY_ONE
+from domains.contributions import ONE_BY_ONE
 from policies.operations import ALLOWED, OperationRefused, operation
 
 USERS = 5

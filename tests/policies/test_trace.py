@@ -14,7 +14,8 @@ from torch.nn import functional as fn
 
 from policies.graph import Graph
 from policies.modules import of_state, state_of
-from policies.trace import Bounds, TraceError, trace
+from policies.trace import TraceError, trace
+from policies.users import Bounds
 from tests.policies.test_modules import ROSTER, sasrec_with_full_softmax
 
 ITEMS, WIDTH = 12, 6

@@ -23,7 +23,13 @@ from network.smpc.ckks.messages import (
     transcript_hash,
 )
 from network.smpc.ckks.party import verify_advert, verify_adverts, verify_joining
-from network.smpc.ckks.transcript import CkksTranscript, check_opened, sum_of
+from network.smpc.ckks.transcript import (
+    Ciphertexts,
+    CkksTranscript,
+    check_opened,
+    residues_of,
+    sum_of,
+)
 from network.smpc.coordination import Exchange, SumAborted
 from network.smpc.masks import digest_of
 from network.smpc.messages import Agreement, Receipt, SharingRefused
@@ -44,7 +50,7 @@ class CkksOpened:
     survivors: tuple[str, ...]
     left_out: Mapping[str, str]
     transcript: CkksTranscript
-    ciphertexts: Mapping[str, seal.Residues]
+    ciphertexts: Mapping[str, Ciphertexts]
 
 
 @dataclass(frozen=True)
@@ -115,9 +121,10 @@ class CkksCoordinator:
         heard = transcript_hash(self.agreement, {a.domain: a for a in begun.adverts})
         members = tuple(each.domain for each in begun.joined)
 
-        def check(name: str, answer: tuple[Receipt, seal.Residues]) -> None:
+        def check(name: str, answer: tuple[Receipt, Ciphertexts]) -> None:
             receipt, ciphertexts = answer
-            if receipt.domain != name or receipt.digest != digest_of(ciphertexts.ravel()):
+            digest = digest_of(residues_of(ciphertexts).ravel())
+            if receipt.domain != name or receipt.digest != digest:
                 raise SharingRefused(name, "its ciphertexts aren't those that it signed")
 
         asked = dict.fromkeys(members, begun.joined)

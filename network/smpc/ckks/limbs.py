@@ -48,7 +48,8 @@ def from_slots(
     """
     numbers = np.ascontiguousarray(slots).view(np.float64).ravel()
     whole = np.rint(numbers)
-    distance = float(np.abs(numbers - whole).max(initial=0.0))
+    with np.errstate(invalid="ignore"):  # infinity less infinity
+        distance = float(np.abs(numbers - whole).max(initial=0.0))
     # Not "distance > bound": a NaN must not pass.
     if not distance <= float(MAX_ERROR):
         raise NotIntegers("it decrypts to numbers that aren't integers")

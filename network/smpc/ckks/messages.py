@@ -130,6 +130,11 @@ def shape_of(agreement: Agreement) -> tuple[int, int, int]:
     return layout_for(agreement).ciphertexts(agreement.length), 2, DEGREE
 
 
+def ciphertexts_bytes(agreement: Agreement) -> int:
+    """The size of one domain's ciphertexts as words."""
+    return shape_of(agreement)[0] * seal.CIPHERTEXT_BYTES
+
+
 def advert_message(agreement: Agreement, domain: str, public_key: bytes) -> bytes:
     """What a `KeyAdvert`'s signature covers."""
     return framed(b"coterie-ckks-advert-v1", agreement.bytes, domain.encode(), public_key)
@@ -168,18 +173,9 @@ def opening_message(chosen: bytes, domain: str, digest: bytes) -> bytes:
 
 
 def pack_ciphertexts(receipt: Receipt, ciphertexts: seal.Residues) -> NDArray[np.uint8]:
-    """A receipt and its ciphertexts as one array of bytes: length (u32), JSON, words."""
-    return _packed(receipt.to_dict(), residues_bytes(ciphertexts))
-
-
-def unpack_ciphertexts(agreement: Agreement, received: Any) -> tuple[Receipt, seal.Residues]:
-    """Read what `pack_ciphertexts` wrote.
-
-    Raises:
-        MalformedMessage: it isn't a receipt and exactly the agreed ciphertexts.
-    """
-    said, content = _unpacked(received)
-    return Receipt.from_dict(said), read_residues(agreement, content)
+    """Ciphertexts and their receipt as one array of bytes: words, then JSON."""
+    said = json.dumps(receipt.to_dict()).encode()
+    return np.frombuffer(residues_bytes(ciphertexts) + said, dtype=np.uint8)
 
 
 def pack_opening(opening: Opening, total: NDArray[np.int64]) -> NDArray[np.uint8]:
@@ -212,12 +208,10 @@ def read_residues(agreement: Agreement, content: bytes | memoryview) -> seal.Res
     Raises:
         MalformedMessage: not exactly the agreed ciphertexts, or beyond their modulus.
     """
-    shape = shape_of(agreement)
-    if len(content) != shape[0] * seal.CIPHERTEXT_BYTES:
-        raise MalformedMessage(
-            f"{len(content)} bytes of ciphertexts; {shape[0] * seal.CIPHERTEXT_BYTES} expected"
-        )
-    found = np.frombuffer(content, dtype="<u8").reshape(shape).copy()
+    expected = ciphertexts_bytes(agreement)
+    if len(content) != expected:
+        raise MalformedMessage(f"{len(content)} bytes of ciphertexts; {expected} expected")
+    found = np.frombuffer(content, dtype="<u8").reshape(shape_of(agreement)).copy()
     try:
         seal.check(found)
     except seal.NotResidues as error:

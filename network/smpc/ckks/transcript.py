@@ -6,6 +6,7 @@ what it decrypted, and that it decrypted the sum of exactly the ciphertexts that
 """
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +23,10 @@ from network.smpc.ckks.messages import (
     Opening,
     TaggedConfirmation,
     challenge_of,
+    ciphertexts_bytes,
     key_holder,
     opening_message,
     read_residues,
-    residues_bytes,
     set_message,
     shape_of,
     transcript_hash,
@@ -37,6 +38,7 @@ from network.smpc.ckks.party import (
     verify_sum,
 )
 from network.smpc.ckks.tags import tag_of
+from network.smpc.inputs import arriving, cut_receipt
 from network.smpc.masks import digest_of
 from network.smpc.messages import (
     Agreement,
@@ -45,6 +47,7 @@ from network.smpc.messages import (
     SharingRefused,
     is_signed,
 )
+from network.smpc.transcript import write_messages
 
 _MESSAGES = "messages.json"
 _TOTAL = "total.ring"
@@ -61,20 +64,69 @@ class CkksTranscript:
     opening: Opening
 
 
+@dataclass(frozen=True)
+class KeptCiphertexts:
+    """A domain's ciphertexts in a file, read when they are needed: one domain's at a time."""
+
+    agreement: Agreement
+    path: Path
+
+    def read(self) -> seal.Residues:
+        """A new array [K, 2, 4096].
+
+        Raises:
+            MalformedMessage: not exactly the agreed ciphertexts, or beyond their modulus.
+            OSError: the file can't be read.
+        """
+        return read_residues(self.agreement, self.path.read_bytes())
+
+
+Ciphertexts = seal.Residues | KeptCiphertexts
+
+
+def residues_of(ciphertexts: Ciphertexts) -> seal.Residues:
+    """The ciphertexts themselves."""
+    return ciphertexts.read() if isinstance(ciphertexts, KeptCiphertexts) else ciphertexts
+
+
+def ciphertexts_file(folder: Path, agreement: Agreement, name: str) -> Path:
+    """Where an attempt's folder keeps a domain's ciphertexts, as words."""
+    # By number: a domain's name may hold what a file's may not.
+    return folder / f"ciphertexts-{agreement.holder(name):02d}.residues"
+
+
+def take_ciphertexts(agreement: Agreement, kept: Path) -> tuple[Receipt, KeptCiphertexts]:
+    """Check what has come for a domain's ciphertexts (`pack_ciphertexts`), and keep it.
+
+    Args:
+        kept: its `ciphertexts_file`; it has come beside it (`network.smpc.inputs`).
+
+    Raises:
+        MalformedMessage: it isn't exactly the agreed ciphertexts and a receipt.
+        SharingRefused: the ciphertexts aren't those of the receipt.
+    """
+    came = arriving(kept)
+    receipt = cut_receipt(came, ciphertexts_bytes(agreement))
+    if digest_of(KeptCiphertexts(agreement, came).read().ravel()) != receipt.digest:
+        raise SharingRefused(receipt.domain, "its ciphertexts aren't those that it signed")
+    os.replace(came, kept)
+    return receipt, KeptCiphertexts(agreement, kept)
+
+
 def sum_of(
-    agreement: Agreement, ciphertexts: Mapping[str, seal.Residues]
+    agreement: Agreement, ciphertexts: Mapping[str, Ciphertexts]
 ) -> tuple[seal.Residues, bytes]:
     """The sum of all domains' ciphertexts, and its digest."""
     total = np.zeros(shape_of(agreement), dtype=np.uint64)
     for name in sorted(ciphertexts):
-        seal.add(total, ciphertexts[name])
+        seal.add(total, residues_of(ciphertexts[name]))
     return total, digest_of(total.ravel())
 
 
 def check_opened(
     agreement: Agreement,
     transcript: CkksTranscript,
-    ciphertexts: Mapping[str, seal.Residues],
+    ciphertexts: Mapping[str, Ciphertexts],
     total: NDArray[np.int64],
 ) -> None:
     """Check every message, the ciphertexts' sum, each domain's tag, and the total's signature.
@@ -91,13 +143,14 @@ def check_opened(
     members = verify_joined(agreement, heard, transcript.joined)
     chosen = verify_receipts(agreement, heard, members, transcript.receipts)
     for name, receipt in chosen.items():
-        if name not in ciphertexts or digest_of(ciphertexts[name].ravel()) != receipt.digest:
+        found = ciphertexts.get(name)
+        if found is None or digest_of(residues_of(found).ravel()) != receipt.digest:
             raise SharingRefused(name, "its ciphertexts aren't those that it signed")
     added, digest = sum_of(agreement, {name: ciphertexts[name] for name in chosen})
     message = set_message(heard, chosen, digest)
     verify_confirmations(agreement, message, tuple(chosen), digest, transcript.confirmations)
     for each in transcript.confirmations:
-        if tag_of(challenge_of(message), ciphertexts[each.domain]) != each.tag:
+        if tag_of(challenge_of(message), residues_of(ciphertexts[each.domain])) != each.tag:
             raise SharingRefused(each.domain, "it signed a tag that isn't its ciphertexts'")
     verify_sum(message, digest, transcript.confirmations, added)
     holder, opening = key_holder(agreement), transcript.opening
@@ -109,22 +162,15 @@ def check_opened(
 
 
 def write_ckks_transcript(
-    folder: Path,
-    agreement: Agreement,
-    transcript: CkksTranscript,
-    ciphertexts: Mapping[str, seal.Residues],
-    total: NDArray[np.int64],
+    folder: Path, agreement: Agreement, transcript: CkksTranscript, total: NDArray[np.int64]
 ) -> None:
-    """Keep an attempt: messages as JSON, ciphertexts as words, the total as ring elements."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, residues in ciphertexts.items():
-        _ciphertexts_file(folder, agreement, name).write_bytes(residues_bytes(residues))
+    """Keep an attempt beside its ciphertexts, which are there already: total, then messages."""
     (folder / _TOTAL).write_bytes(ring.pack(ring.to_ring(total)))
     lists = {
         name: [message.to_dict() for message in getattr(transcript, name)]
         for name in ("adverts", "joined", "receipts", "confirmations")
     }
-    (folder / _MESSAGES).write_text(json.dumps({**lists, "opening": transcript.opening.to_dict()}))
+    write_messages(folder, {**lists, "opening": transcript.opening.to_dict()})
 
 
 def verify_ckks_transcript(agreement: Agreement, folder: Path) -> NDArray[np.int64]:
@@ -143,20 +189,14 @@ def verify_ckks_transcript(agreement: Agreement, folder: Path) -> NDArray[np.int
             opening=Opening.from_dict(kept["opening"]),
         )
         ciphertexts = {
-            each.domain: read_residues(
-                agreement, _ciphertexts_file(folder, agreement, each.domain).read_bytes()
+            each.domain: KeptCiphertexts(
+                agreement, ciphertexts_file(folder, agreement, each.domain)
             )
             for each in transcript.receipts
         }
-        published = ring.unpack((folder / _TOTAL).read_bytes(), agreement.length)
+        total = ring.from_ring(ring.unpack((folder / _TOTAL).read_bytes(), agreement.length))
+        check_opened(agreement, transcript, ciphertexts, total)
     except (OSError, KeyError, TypeError, ValueError) as error:
         what = str(error) if isinstance(error, MalformedMessage) else type(error).__name__
         raise SharingRefused("the coordinator", f"its transcript is unreadable: {what}") from None
-    total = ring.from_ring(published)
-    check_opened(agreement, transcript, ciphertexts, total)
     return total
-
-
-def _ciphertexts_file(folder: Path, agreement: Agreement, name: str) -> Path:
-    # By number: a domain's name may hold what a file's may not.
-    return folder / f"ciphertexts-{agreement.holder(name):02d}.residues"

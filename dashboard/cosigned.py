@@ -1,0 +1,59 @@
+"""Who holds whose ledger, and how far: a matrix of domains and peers."""
+
+import altair as alt
+import pandas as pd
+
+from dashboard.spending import Answers
+from dashboard.texts import text
+
+_OK, _BAD, _UNKNOWN = "#3f8f6b", "#b4452f", "#7b868e"
+
+
+def matrix(answers: Answers) -> pd.DataFrame:
+    """One row for each pair: how far the peer holds the domain's ledger, by the peer's own word."""
+    rows = []
+    for domain, each in sorted(answers.items()):
+        entries = each["counts"]["entries"]
+        for peer, other in sorted(answers.items()):
+            if peer == domain:
+                continue
+            held = {h["node_key"]: h for h in other["cosigned"]["held"]}.get(each["node_key"])
+            size = held["size"] if held else 0
+            rows.append(
+                {
+                    text("ledgers.ledger_of"): domain,
+                    text("ledgers.peer"): peer,
+                    text("ledgers.upto"): size,
+                    text("ledgers.after"): entries - size,
+                    text("ledgers.when"): held["time"][:19].replace("T", " ") if held else "",
+                    text("ledgers.state"): text(f"ledgers.{_state(size, entries)}"),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def _state(size: int, entries: int) -> str:
+    if size > entries:
+        return "ahead"
+    return "signed" if size else "never"
+
+
+def cells(frame: pd.DataFrame) -> alt.LayerChart:
+    """The matrix as coloured cells with the number of co-signed entries."""
+    whose, peer, upto, state = (
+        text(f"ledgers.{k}") for k in ("ledger_of", "peer", "upto", "state")
+    )
+    scale = alt.Scale(
+        domain=[text(f"ledgers.{k}") for k in ("signed", "never", "ahead")],
+        range=[_OK, _UNKNOWN, _BAD],
+    )
+    base = alt.Chart(frame).encode(
+        x=alt.X(f"{peer}:N", title=peer, axis=alt.Axis(orient="top", labelAngle=0)),
+        y=alt.Y(f"{whose}:N", title=whose),
+        tooltip=list(frame.columns),
+    )
+    squares = base.mark_rect(cornerRadius=4).encode(
+        color=alt.Color(f"{state}:N", scale=scale, title=None, legend=alt.Legend(orient="bottom"))
+    )
+    words = base.mark_text(color="white").encode(text=f"{upto}:Q")
+    return (squares + words).properties(height=alt.Step(40))

@@ -1,0 +1,64 @@
+"""What plans cost of a budget: rows and bars of what is spent, promised, asked for and left."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import altair as alt
+import pandas as pd
+
+from policies.accounting import Event, RenyiFilter
+
+PARTS = ("spent", "promised", "this plan", "left")
+COLOURS = ("#b4452f", "#d9a441", "#3f7fbf", "#5b8c85")
+"""Told apart on light and dark, and by people who don't see red and green."""
+
+
+def parts_of(budget: Mapping[str, Any], asked: float = 0.0, after: float | None = None) -> list:
+    """(part, epsilon) of one budget, which add up to its cap unless it is passed.
+
+    Args:
+        budget: as the node answers `budgets`; every epsilon is the filter's, at its delta.
+        asked: by how much a plan's approval would raise what is held.
+        after: what is held then; default: what is held now.
+    """
+    spent, held = float(budget["spent"]), float(budget["held"])
+    left = float(budget["epsilon"]) - (held if after is None else after)
+    sizes = (spent, max(held - spent, 0.0), asked, max(left, 0.0))
+    return list(zip(PARTS, sizes, strict=True))
+
+
+def bar(rows: pd.DataFrame, height: int = 28) -> alt.Chart:
+    """Stacked bars, one for each `budget` in the frame's rows (`budget`, `part`, `epsilon`)."""
+    order = {part: number for number, part in enumerate(PARTS)}
+    shown = [part for part in PARTS if (rows["part"] == part).any()]
+    numbered = rows.assign(order=rows["part"].map(order))
+    return (
+        alt.Chart(numbered)
+        .mark_bar(height=height, cornerRadius=2)
+        .encode(
+            x=alt.X("epsilon:Q", stack="zero", title="epsilon"),
+            y=alt.Y("budget:N", title=None, axis=alt.Axis(labelLimit=220)),
+            color=alt.Color(
+                "part:N",
+                scale=alt.Scale(domain=shown, range=[COLOURS[order[part]] for part in shown]),
+                legend=alt.Legend(title=None, orient="top"),
+            ),
+            order=alt.Order("order:Q"),
+            tooltip=["budget:N", "part:N", alt.Tooltip("epsilon:Q", format=".3f")],
+        )
+        .properties(height=alt.Step(height + 22))
+    )
+
+
+def bar_rows(budget: Mapping[str, Any], asked: float = 0.0, after: float | None = None) -> list:
+    """The rows of `bar` for one budget."""
+    return [
+        {"budget": budget["population"], "part": part, "epsilon": size}
+        for part, size in parts_of(budget, asked, after)
+        if size or part != "this plan"
+    ]
+
+
+def filter_epsilon(events: Iterable[Mapping[str, Any]], delta: float) -> float:
+    """What recorded events cost of a budget by themselves: the filter's figure at `delta`."""
+    return RenyiFilter(delta).epsilon(Event(**dict(event)) for event in events)

@@ -1,0 +1,189 @@
+"""A scientist's own plans, and where each stands with every owner."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import altair as alt
+import pandas as pd
+import streamlit as st
+
+from dashboard.session import Session, asked, everywhere, finish, plain, telling
+from dashboard.showing import adjacency, chart, empty, table
+from dashboard.texts import text
+
+Plans = Mapping[str, Sequence[Mapping[str, Any]]]
+"""By domain, what its node says of each of her plans."""
+
+_COLOURS = {
+    "pending": "#c9902f",
+    "awaiting signature": "#a06a1c",
+    "approved": "#3f8f6b",
+    "closed": "#4f78a3",
+    "denied": "#b4452f",
+    "refused": "#8c3b52",
+    "not submitted": "#7b868e",
+    "no answer": "#9aa5ad",
+}
+_OPEN = ("pending", "awaiting signature", "approved")
+_SHOWN = 25
+"""Plans in the picture; the table has all."""
+
+
+def draw(session: Session) -> None:
+    """Draw the page."""
+    st.title(text("pages.plans"))
+    st.write(text("plans.about"))
+    plans, absent = everywhere(session, lambda node: asked(node, "plans"))
+    for name, why in absent.items():
+        st.warning(plain(text("datasets.absent", domain=name, why=why)))
+    frame = standing(plans, absent)
+    if frame.empty:
+        empty(text("plans.none"), text("plans.none_next"))
+        return
+    everyone = (*plans, *absent)
+    chart(picture(frame, everyone), frame, "standing", text("plans.chart"))
+    chosen = st.selectbox(
+        text("plans.choose"), hashes(plans), format_func=lambda h: label(plans, h), key="plan"
+    )
+    with telling():
+        _one(session, plans, str(chosen))
+
+
+def hashes(plans: Plans) -> list[str]:
+    """The hashes of all plans, newest first."""
+    submitted: dict[str, str] = {}
+    for each in _all(plans):
+        submitted.setdefault(each["plan_hash"], each["submitted"])
+    return sorted(submitted, key=lambda plan_hash: (submitted[plan_hash], plan_hash), reverse=True)
+
+
+def label(plans: Plans, plan_hash: str) -> str:
+    """A plan's name and the start of its hash."""
+    return f"{_first(plans, plan_hash)['name']} {plan_hash[:12]}"
+
+
+def standing(plans: Plans, absent: Iterable[str]) -> pd.DataFrame:
+    """One row for each plan: its status at every domain, and what comes next."""
+    rows = []
+    for plan_hash in hashes(plans):
+        first = _first(plans, plan_hash)
+        at = {domain: status(plans, domain, plan_hash) for domain in sorted(plans)}
+        at |= dict.fromkeys(sorted(absent), "no answer")
+        rows.append(
+            {
+                text("plans.plan"): plan_hash[:12],
+                text("plans.name"): first["name"],
+                text("plans.submitted"): first["submitted"][:16].replace("T", " "),
+                **at,
+                text("plans.next"): text(f"plans.{next_step(at.values())}"),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def status(plans: Plans, domain: str, plan_hash: str) -> str:
+    """What a domain's node says of a plan."""
+    for each in plans[domain]:
+        if each["plan_hash"] == plan_hash:
+            return str(each["status"])
+    return "not submitted"
+
+
+def next_step(statuses: Iterable[str]) -> str:
+    """Name of the sentence that says what to do about a plan that stands so."""
+    found = set(statuses)
+    if found & {"denied", "refused"}:
+        return "next_changed"
+    if "not submitted" in found or "no answer" in found:
+        return "next_submit"
+    if found & {"pending", "awaiting signature"}:
+        return "next_wait"
+    return "next_done" if found == {"closed"} else "next_run"
+
+
+def picture(frame: pd.DataFrame, domains: Sequence[str]) -> alt.LayerChart:
+    """Plans by domain: a coloured cell with the status in words."""
+    plan, name, domain, state = (text(f"plans.{k}") for k in ("plan", "name", "domain", "status"))
+    drawn = frame.head(_SHOWN)
+    title = text("plans.title")
+    long = drawn.assign(**{title: drawn[name].str.slice(0, 24) + " " + drawn[plan]}).melt(
+        [title], [d for d in domains if d in drawn], domain, state
+    )
+    base = alt.Chart(long).encode(
+        x=alt.X(f"{domain}:N", title=None, axis=alt.Axis(orient="top", labelAngle=0)),
+        y=alt.Y(f"{title}:N", title=None, sort=None, axis=alt.Axis(labelLimit=320)),
+        tooltip=[title, domain, state],
+    )
+    scale = alt.Scale(domain=list(_COLOURS), range=list(_COLOURS.values()))
+    cells = base.mark_rect(cornerRadius=4).encode(
+        color=alt.Color(f"{state}:N", scale=scale, legend=None)
+    )
+    words = base.mark_text(color="white").encode(text=f"{state}:N")
+    return (cells + words).properties(height=alt.Step(30))
+
+
+def decisions(plans: Plans, plan_hash: str) -> pd.DataFrame:
+    """One row for each domain: status, when and by whom it was decided, and why."""
+    rows = [
+        {
+            text("plans.domain"): domain,
+            text("plans.status"): each["status"],
+            text("plans.decided"): each["decided"][:16].replace("T", " "),
+            text("plans.by"): each["decided_by"],
+            text("plans.reason"): each["reason"],
+        }
+        for domain, listed in sorted(plans.items())
+        for each in listed
+        if each["plan_hash"] == plan_hash
+    ]
+    return pd.DataFrame(rows)
+
+
+def _one(session: Session, plans: Plans, plan_hash: str) -> None:
+    st.code(plan_hash, language=None)
+    table(decisions(plans, plan_hash), "decisions")
+    domain = next(d for d in sorted(plans) if status(plans, d, plan_hash) != "not submitted")
+    with st.expander(text("plans.explanation", domain=domain)):
+        shown = asked(session.nodes[domain], "plan", plan_hash=plan_hash)
+        st.code(shown["explanation"], language=None, wrap_lines=True)
+    adjacency()
+    st.subheader(text("plans.notebook"))
+    st.code(snippet(plan_hash), language="python")
+    if any(status(plans, d, plan_hash) in _OPEN for d in plans):
+        _withdrawal(session, plans, plan_hash)
+
+
+def _withdrawal(session: Session, plans: Plans, plan_hash: str) -> None:
+    with st.expander(text("plans.withdraw")), st.form(f"withdraw-{plan_hash}"):
+        st.write(text("plans.withdraw_about"))
+        reason = st.text_input(text("plans.withdraw_reason"))
+        sure = st.checkbox(text("plans.withdraw_sure"))
+        submitted = st.form_submit_button(text("plans.withdraw"))
+    if not submitted:
+        return
+    if not reason.strip() or not sure:
+        st.error(text("plans.withdraw_incomplete"))
+        return
+    said = [
+        f"{name}: " + node.call("withdraw", plan_hash=plan_hash, reason=reason.strip())
+        for name, node in session.nodes.items()
+        if name in plans and status(plans, name, plan_hash) in _OPEN
+    ]
+    finish("; ".join(said))
+
+
+def snippet(plan_hash: str) -> str:
+    """Python that looks at a plan in a notebook; it holds no credential."""
+    return (
+        "import coterie as ct\n\n"
+        'fed = ct.connect("accounts.json", key="scientist.pem")\n'
+        f'fed.status("{plan_hash[:16]}")  # at every domain, with reasons and signatures\n'
+    )
+
+
+def _first(plans: Plans, plan_hash: str) -> Mapping[str, Any]:
+    return next(each for each in _all(plans) if each["plan_hash"] == plan_hash)
+
+
+def _all(plans: Plans) -> Iterable[Mapping[str, Any]]:
+    return (each for domain in sorted(plans) for each in plans[domain])

@@ -1,0 +1,180 @@
+"""What waits for the owner, longest first, and what she decided before."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from dashboard.costs import filter_epsilon
+from dashboard.session import Session, asked, finish, link, plain, telling
+from dashboard.showing import adjacency, amount, empty, table
+from dashboard.texts import text
+from network.client import NodeRefused
+
+OPEN = ("pending", "awaiting signature")
+_LINKS = 20
+
+
+def draw(session: Session) -> None:
+    """Draw the page."""
+    st.title(text("pages.requests"))
+    plans = asked(session.node, "plans")
+    people = people_of(asked(session.node, "members"))
+    waiting = queue(plans, people, datetime.now(UTC))
+    left, right, _ = st.columns([1, 1, 2])
+    left.metric(text("requests.waiting"), len(waiting))
+    right.metric(text("requests.decided_count"), len(plans) - len(waiting))
+    if waiting.empty:
+        empty(text("requests.none"), text("requests.none_next"))
+    else:
+        _links(waiting)
+        _deny_many(session, waiting)
+    st.header(text("requests.decided"))
+    table(
+        decided(plans, people),
+        "decided",
+        empty_says=text("requests.none_decided"),
+        next_step=text("requests.none_decided_next"),
+    )
+    _open_decided(plans)
+    adjacency()
+
+
+def people_of(members: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Email by account key."""
+    return {each["key"]: each["email"] for each in members}
+
+
+def queue(
+    plans: Sequence[Mapping[str, Any]], people: Mapping[str, str], now: datetime
+) -> pd.DataFrame:
+    """Plans that wait for a decision, the longest first.
+
+    Returns:
+        Columns plan (hash), name, who, data set, status, submitted, waits (text), epsilon (what
+        the plan costs by itself by the filter, at its delta), releases.
+    """
+    waiting = sorted((p for p in plans if p["status"] in OPEN), key=lambda p: str(p["submitted"]))
+    return pd.DataFrame(
+        [
+            {
+                "plan": plan["plan_hash"],
+                "name": plan["name"],
+                "who": people.get(plan["scientist"], plan["scientist"][:16]),
+                "data set": plan["summary"]["dataset"],
+                "status": plan["status"],
+                "submitted": plan["submitted"],
+                "waits": waited(plan["submitted"], now),
+                "epsilon": _epsilon(plan),
+                "delta": plan["summary"]["delta"],
+                "releases": sum(event["count"] for event in plan["events"]),
+            }
+            for plan in waiting
+        ]
+    )
+
+
+def decided(plans: Sequence[Mapping[str, Any]], people: Mapping[str, str]) -> pd.DataFrame:
+    """Plans that were decided, newest first."""
+    found = sorted((p for p in plans if p["status"] not in OPEN), key=_when, reverse=True)
+    return pd.DataFrame(
+        [
+            {
+                "plan": plan["plan_hash"],
+                "name": plan["name"],
+                "who": people.get(plan["scientist"], plan["scientist"][:16]),
+                "status": plan["status"],
+                "decided": _when(plan),
+                "by": plan["decided_by"],
+                "reason": plan["reason"],
+            }
+            for plan in found
+        ]
+    )
+
+
+def waited(since: str, now: datetime) -> str:
+    """How long ago a moment (ISO 8601, UTC) is, in its largest unit."""
+    seconds = int((now - datetime.fromisoformat(since)).total_seconds())
+    for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= size:
+            return text(f"requests.{unit}", count=seconds // size)
+    return text("requests.moments")
+
+
+def _when(plan: Mapping[str, Any]) -> str:
+    return str(plan["decided"] or plan["submitted"])
+
+
+def _epsilon(plan: Mapping[str, Any]) -> float | None:
+    if plan["summary"]["public"]:
+        return None
+    return filter_epsilon(plan["events"], plan["summary"]["delta"])
+
+
+def _links(waiting: pd.DataFrame) -> None:
+    for row in waiting.head(_LINKS).to_dict("records"):
+        with st.container(border=True):
+            name, who, waits, cost = st.columns([3, 3, 2, 2], vertical_alignment="center")
+            with name:
+                link("request", plain(f"{row['name']} · {row['plan'][:8]}"), plan=row["plan"])
+            who.text(row["who"])
+            waits.text(row["waits"])
+            cost.text(
+                text("showing.not_private_short")
+                if row["epsilon"] is None
+                else f"epsilon {row['epsilon']:.3f}"
+            )
+
+
+def _deny_many(session: Session, waiting: pd.DataFrame) -> None:
+    st.subheader(text("requests.many"))
+    st.write(text("requests.many_how"))
+    chosen = table(waiting, "waiting", on_select="rerun", selection_mode="multi-row")
+    picked = waiting.iloc[list(chosen.selection.rows)] if chosen is not None else waiting.head(0)
+    if picked.empty:
+        return
+    with st.form("deny-many"):
+        st.write(plain(text("requests.many_confirm", count=len(picked), names=_names(picked))))
+        reason = st.text_area(text("request.why_not"), max_chars=2000)
+        submitted = st.form_submit_button(text("requests.many_button", count=len(picked)))
+    if submitted:
+        with telling():
+            if not reason.strip():
+                st.error(text("request.reason_missing"))
+                return
+            finish(_denied(session, list(picked["plan"]), reason.strip()))
+
+
+def _names(picked: pd.DataFrame) -> str:
+    return ", ".join(
+        f"{row['name']} ({amount(row['epsilon'], 'epsilon')})" for row in picked.to_dict("records")
+    )
+
+
+def _denied(session: Session, hashes: Sequence[str], reason: str) -> str:
+    """Deny one after the other; what another decided meanwhile is told, not overruled."""
+    refused = []
+    for plan_hash in hashes:
+        try:
+            session.owner.deny(plan_hash, reason)
+        except NodeRefused as error:
+            refused.append(f"{plan_hash[:8]}: {error}")
+    said = text("requests.many_done", count=len(hashes) - len(refused))
+    return " ".join([said, *refused])
+
+
+def _open_decided(plans: Sequence[Mapping[str, Any]]) -> None:
+    found = {p["plan_hash"]: p for p in plans if p["status"] not in OPEN}
+    if not found:
+        return
+    chosen = st.selectbox(
+        text("requests.look_at"),
+        options=list(found),
+        format_func=lambda h: f"{h[:8]} · {found[h]['name']} · {found[h]['status']}",
+        index=None,
+    )
+    if chosen is not None:
+        link("request", text("requests.open"), plan=chosen)

@@ -1,0 +1,106 @@
+"""How figures, tables and charts are shown everywhere: with unit, download and a way on."""
+
+from typing import Any
+
+import altair as alt
+import pandas as pd
+import streamlit as st
+
+from dashboard.texts import text
+from policies.accounting import ADJACENCY
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+PAGE_ROWS = 500
+"""Rows drawn of a table; the download has all of them."""
+
+
+def table(
+    frame: pd.DataFrame,
+    key: str,
+    *,
+    empty_says: str = "",
+    next_step: str = "",
+    **options: Any,
+) -> Any:
+    """A table with its download; where there is nothing, why and what to do next.
+
+    Args:
+        key: unique on the page; also the name of the downloaded file.
+        options: of `st.dataframe`.
+
+    Returns:
+        What `st.dataframe` returns (a selection if asked for one); None if there are no rows.
+    """
+    if frame.empty:
+        empty(empty_says or text("showing.empty"), next_step)
+        return None
+    narrow = {"plan": st.column_config.TextColumn(width="small")}
+    shown = st.dataframe(
+        frame.head(PAGE_ROWS),
+        hide_index=True,
+        key=f"table-{key}",
+        **{"column_config": narrow, **options},
+    )
+    if len(frame) > PAGE_ROWS:
+        st.caption(text("showing.rows", shown=PAGE_ROWS, total=len(frame)))
+    download(frame, key)
+    return shown
+
+
+def download(frame: pd.DataFrame, key: str) -> None:
+    """A button that saves the table as CSV (UTF-8 with a mark, as spreadsheets expect)."""
+    st.download_button(
+        text("showing.download"),
+        as_csv(frame),
+        f"{key}.csv",
+        "text/csv",
+        key=f"download-{key}",
+        icon=":material/download:",
+        on_click="ignore",
+        type="tertiary",
+    )
+
+
+def as_csv(frame: pd.DataFrame) -> bytes:
+    """The table as CSV in which no cell of text is a spreadsheet's formula."""
+    harmless = frame.apply(lambda column: column.map(_harmless))
+    return harmless.to_csv(index=False).encode("utf-8-sig")
+
+
+def chart(
+    drawn: alt.Chart | alt.LayerChart, frame: pd.DataFrame, key: str, title: str, **options: Any
+) -> Any:
+    """A chart under its title, with the table of its figures behind it; returns as `table`."""
+    st.markdown(f"**{title}**")
+    st.altair_chart(drawn, width="stretch", key=f"chart-{key}")
+    with st.expander(text("showing.behind", title=title), icon=":material/table:"):
+        return table(frame, key, **options)
+
+
+def amount(value: float | None, unit: str = "") -> str:
+    """A figure with its unit; what is not limited or not known is said in words."""
+    if value is None:
+        return text("showing.unlimited")
+    written = f"{value:,.0f}" if float(value).is_integer() and abs(value) >= 1 else f"{value:,.3f}"
+    return f"{written} {unit}".strip()
+
+
+def epsilon(value: float | None, delta: float) -> str:
+    """An epsilon with its delta and the adjacency that it is for."""
+    if value is None:
+        return text("showing.not_private")
+    return text("showing.epsilon", value=f"{value:.3f}", delta=f"{delta:g}", adjacency=ADJACENCY)
+
+
+def adjacency() -> None:
+    """The line that says what every epsilon on this page is for."""
+    st.caption(text("showing.adjacency", adjacency=ADJACENCY))
+
+
+def empty(sentence: str, next_step: str) -> None:
+    """An empty state: what isn't there, and what to do next."""
+    st.info(f"{sentence} {next_step}".strip(), icon=":material/inbox:")
+
+
+def _harmless(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value

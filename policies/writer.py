@@ -1,0 +1,130 @@
+"""A captured FX graph, written down in the one canonical form."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule
+from torch.fx import Node as FxNode
+
+from policies.expansion import RENAMED, TRANSPARENT
+from policies.graph import Constant, Graph, Node, TensorSpec, reference
+from policies.operations import ALLOWED
+from policies.untraceable import TraceError, refusal
+
+_IGNORED_KEYWORDS = {"device", "layout", "pin_memory", "memory_format", "non_blocking"}
+
+
+class Writer:
+    """Writes a captured FX graph in canonical form."""
+
+    def __init__(
+        self,
+        captured: GraphModule,
+        inputs: list[TensorSpec],
+        names: list[str],
+        constants: list[Tensor],
+    ) -> None:
+        self._captured = captured
+        self._inputs = inputs
+        self._names = names
+        self._values = constants
+        self._constants: list[Constant] = []
+        self._nodes: list[Node] = []
+        self._written: dict[FxNode, str] = {}
+
+    def graph(self) -> Graph:
+        nodes = list(self._captured.graph.nodes)
+        placeholders = [node for node in nodes if node.op == "placeholder"]
+        used = self._used(nodes)
+        given = list(zip(self._inputs, placeholders, strict=False))
+        inputs = [spec for spec, node in given if node in used]
+        for spec, node in given:
+            self._written[node] = spec.name
+        for value, node in zip(self._values, placeholders[len(given) :], strict=True):
+            if node in used:
+                self._written[node] = self._constant(value)
+        for node in nodes:
+            if node in used and node.op == "call_function":
+                self._write(node)
+        [returned] = nodes[-1].args
+        outputs = tuple(
+            (name, self._written[node]) for name, node in zip(self._names, returned, strict=True)
+        )
+        try:
+            return Graph(
+                inputs=tuple(inputs),
+                constants=tuple(self._constants),
+                nodes=tuple(self._nodes),
+                outputs=outputs,
+            )
+        except ValueError as error:
+            raise TraceError(f"The function can't be written as a graph: {error}") from None
+
+    def _used(self, nodes: list[FxNode]) -> set[FxNode]:
+        for node in nodes:
+            if str(node.target).startswith("aten.copy_."):
+                raise TraceError(
+                    "Your function writes into one of its inputs, or into a tensor from outside of "
+                    "it; both are read-only. clone() it first."
+                )
+        used = {nodes[-1]}
+        for node in reversed(nodes):
+            if node in used:
+                used.update(node.all_input_nodes)
+        return used
+
+    def _write(self, node: FxNode) -> None:
+        name = str(node.target)
+        if name in TRANSPARENT:
+            self._written[node] = self._written[node.all_input_nodes[0]]
+        else:
+            self._written[node] = self._operation(node, name)
+
+    def _operation(self, node: FxNode, name: str) -> str:
+        op = RENAMED.get(name, name)
+        if getattr(node.target, "__name__", "") == "getitem":
+            op = "getitem"
+        if op not in ALLOWED:
+            raise TraceError(f"{refusal(node.target, name)}.")
+        args = list(node.args)
+        if op == "aten.slice.Tensor":
+            args = _bounded_slice(node)
+        keywords = {k: v for k, v in node.kwargs.items() if k not in _IGNORED_KEYWORDS}
+        written = f"n{len(self._nodes)}"
+        self._nodes.append(
+            Node(
+                name=written,
+                op=op,
+                args=tuple(self._argument(value) for value in args),
+                kwargs={key: self._argument(value) for key, value in sorted(keywords.items())},
+            )
+        )
+        return written
+
+    def _constant(self, tensor: Tensor) -> str:
+        name = f"c{len(self._constants)}"
+        spec = TensorSpec.of(name, tensor)
+        self._constants.append(Constant(spec=spec, data=tuple(tensor.flatten().tolist())))
+        return name
+
+    def _argument(self, value: Any) -> Any:
+        if isinstance(value, FxNode):
+            return reference(self._written[value])
+        if isinstance(value, list | tuple):
+            return [self._argument(item) for item in value]
+        if isinstance(value, torch.dtype):
+            return {"dtype": str(value).removeprefix("torch.")}
+        return value
+
+
+def _bounded_slice(node: FxNode) -> list[Any]:
+    """`x[1:]` ends at 2^63 - 1; the size of the dimension says the same and JSON can write it."""
+    source: Any = node.args[0]
+    dimension: Any = node.args[1] if len(node.args) > 1 else 0
+    size = source.meta["val"].shape[dimension]
+    given: list[Any] = list(node.args[2:])
+    defaults: list[Any] = [None, None, 1]
+    start, end, step = given + defaults[len(given) :]
+    ends = [value if value is None else min(int(value), size) for value in (start, end)]
+    return [source, dimension, *ends, step]

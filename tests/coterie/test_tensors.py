@@ -1,0 +1,183 @@
+"""Tensors on real nodes: shared, computed with, revealed with noise and charged."""
+
+import copy
+import json
+import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import coterie as ct
+from coterie.partners import invite
+from coterie.processes import free_ports, start, stop
+from network.client import NodeRefused
+from network.rounds import verify_rounds
+from policies.approvals import create_owner_key, owner_key_hex
+from tests.coterie.test_main_job import clipped_counts
+from tests.network_of_three import ITEMS, NAMES, Network
+
+pytestmark = pytest.mark.nodes
+
+
+def kept_plan(data: ct.DataSet, purpose: str, epsilon: float | None, releases: int) -> ct.Plan:
+    """Counts how many users have each item, and keeps the counts."""
+
+    def count(state, user):  # type: ignore[no-untyped-def]
+        return {"counts": torch.zeros(data.items).scatter_add(0, user.items, user.mask)}
+
+    step = ct.Sum("count", count, clip_norm=4.0, releases=releases, kept=True)
+    return ct.Plan(name="kept", purpose=purpose, data=data, steps=[step], epsilon=epsilon)
+
+
+def test_a_public_tensor_is_computed_with_exactly(network: Network, tmp_path: Path) -> None:
+    data = network.federation.data("open-data")
+    plan = kept_plan(data, "exact", None, releases=1)
+    network.submit_and_approve(plan)
+    kept = network.federation.tensors(plan, tmp_path)
+    x = kept.share("count")["counts"]
+    matrix = np.arange(60.0).reshape(2, ITEMS)
+    found = ct.SMPCTensor.concatenate([(2.5 * x - x)[::3], matrix @ x, x.mean().reshape(1)])
+    counts = clipped_counts()
+    wanted = np.concatenate([1.5 * counts[::3], matrix @ counts, [counts.mean()]])
+    assert np.allclose(found.reveal(), wanted, atol=0.05)
+    verify_rounds(network.federation.bind(plan), tmp_path)
+
+
+def test_secret_products_need_the_plans_dealer(network: Network, tmp_path: Path) -> None:
+    """The dealer is a process of its own; who else deals is refused by every node."""
+    with dealing(tmp_path / "dealer") as (url, key), dealing(tmp_path / "other") as (other, _):
+        plan = replace(
+            kept_plan(network.federation.data("open-data"), "products", None, releases=2),
+            dealer=ct.Dealer(name="notary", key=key),
+        )
+        network.submit_and_approve(plan)
+        kept = network.federation.tensors(plan, tmp_path, dealer=url)
+        x = kept.share("count")["counts"]
+        counts = clipped_counts()
+        assert np.allclose((x * x).reveal(), counts**2, rtol=1e-3, atol=0.05)
+        matrix = x.reshape(5, 6)
+        wanted = counts.reshape(5, 6) @ counts.reshape(6, 5)
+        assert np.allclose((matrix @ x.reshape(6, 5)).reveal(), wanted, rtol=1e-3, atol=0.05)
+        with pytest.raises(NodeRefused, match="the dealer"):
+            network.federation.tensors(plan, tmp_path, dealer=other).multiply(x, x, matrices=False)
+        with pytest.raises(ct.TensorRefused, match="need a dealer"):
+            network.federation.tensors(plan, tmp_path).multiply(x, x, matrices=False)
+
+
+@contextmanager
+def dealing(path: Path) -> Iterator[tuple[str, str]]:
+    """A dealer at (address, key)."""
+    path.mkdir()
+    (port,) = free_ports(1)
+    key = create_owner_key(path / "dealer.pem", None)
+    url = f"http://127.0.0.1:{port}"
+    command = ["-m", "coterie.cli", "dealer", "--key", str(path / "dealer.pem")]
+    pid = path / "dealer.pid"
+    start(
+        "dealer", [*command, "--port", str(port)], pid, path / "log", "127.0.0.1", port, f"{url}/"
+    )
+    try:
+        yield url, owner_key_hex(key)
+    finally:
+        stop("dealer", pid)
+
+
+def test_a_private_reveal_is_noised_charged_and_used_up(network: Network, tmp_path: Path) -> None:
+    plan = kept_plan(network.federation.data("interactions"), "private", 4.0, releases=2)
+    plan_hash = network.submit_and_approve(plan)
+    kept = network.federation.tensors(plan, tmp_path)
+    x = kept.share("count")["counts"]
+    assert [network.charged(name, plan_hash) for name in NAMES] == [[], [], []]
+    thousand = 1000 * x
+    found = thousand.reveal()
+    for name in NAMES:
+        assert network.charged(name, plan_hash) == [("count", 0, 0)]
+    noise = found - 1000 * clipped_counts()
+    # 30 samples: their deviation falls outside these bounds with probability below 1e-6.
+    assert 0.4 * thousand.noise_std() < np.sqrt(np.mean(noise**2)) < 1.8 * thousand.noise_std()
+    assert thousand.noise_std() == pytest.approx(1000 * x.noise_std())
+    again = thousand.reveal()
+    assert not np.array_equal(found, again), "a second reveal takes fresh noise"
+    with pytest.raises(ct.TensorRefused, match="releases of step 'count' are used"):
+        x.reveal()
+    # Nor does asking the nodes past the client help: numbers out of range and used ones.
+    for release, attempt in ((2, 0), (0, 0), (0, 1)):
+        with pytest.raises(NodeRefused):
+            open_it(kept, x.name, release, attempt)
+    verify_rounds(network.federation.bind(plan), tmp_path)
+
+
+def open_it(kept: ct.Tensors, name: str, release: int, attempt: int) -> None:
+    """A whole attempt by hand, on the first node, as far as it goes."""
+    node, where = kept.nodes["east"], {"step": "count", "release": release, "attempt": attempt}
+    advert = json.loads(
+        node.stream("advertise", plan_hash=kept.approved.hash, tensor=f"{name}/{ITEMS}", **where)
+    )["advert"]
+    node.stream(
+        "share",
+        plan_hash=kept.approved.hash,
+        adverts=json.dumps([advert]),
+        held="{}",
+        state=np.empty(0, np.uint8),
+        **where,
+    )
+
+
+def test_there_is_no_other_way_out(network: Network, tmp_path: Path) -> None:
+    plan = kept_plan(network.federation.data("interactions"), "closed", 4.0, releases=1)
+    plan_hash = network.submit_and_approve(plan)
+    kept = network.federation.tensors(plan, tmp_path)
+    x = kept.share("count")["counts"]
+    assert x.get() == ct.TensorShape((ITEMS,))
+    assert copy.deepcopy(x) == ct.TensorShape((ITEMS,))
+    assert x.name.encode() not in pickle.dumps(x)
+    assert repr(x) == str(x) == "SMPCTensor(shape=(30,), held by 3 domains)"
+    for convert in (np.asarray, np.sum, float, list, bool, torch.as_tensor, iter):
+        with pytest.raises((TypeError, ValueError, RuntimeError)):
+            convert(x)
+    for bad in (0, 0.0, -0.0, float("nan"), float("inf"), 1e300, True, "2", None):
+        with pytest.raises((ct.TensorRefused, TypeError)):
+            x * bad
+    with pytest.raises(ct.TensorRefused):
+        np.full((1, ITEMS), np.nan) @ x
+    node = kept.nodes["east"]
+    for method, arguments in (
+        ("advertise", {"step": "count", "release": 0, "attempt": 0}),
+        ("advertise", {"step": "count", "release": 0, "attempt": 0, "tensor": "a" * 64 + "/30"}),
+        ("advertise", {"step": "count", "release": 0, "attempt": 0, "tensor": x.name + "/29"}),
+        ("advertise", {"step": "count", "release": 0, "attempt": 0, "tensor": "../../x"}),
+        ("reveal", {"step": "count", "release": 0, "attempt": 0, "seeds": "[]", "notes": "{}"}),
+        ("masked", {"step": "count", "release": 0, "attempt": 0, "begin": 0}),
+        ("tensor_key", {"step": "no", "number": 0}),
+        ("tensor_key", {"step": "count", "number": -1}),
+    ):
+        with pytest.raises(NodeRefused):
+            node.stream(method, plan_hash=plan_hash, **arguments)
+    assert network.charged("east", plan_hash) == []
+
+
+def test_nobody_elses_account_reaches_a_tensor(network: Network, tmp_path: Path) -> None:
+    """Another scientist, an auditor and the owner's hub get nothing of a run that isn't theirs."""
+    plan = kept_plan(network.federation.data("interactions"), "mine", 4.0, releases=1)
+    plan_hash = network.submit_and_approve(plan)
+    kept = network.federation.tensors(plan, tmp_path)
+    x = kept.share("count")["counts"]
+    for role in ("scientist", "auditor"):
+        accounts = tmp_path / f"{role}.json"
+        invite(network.home, "east", f"{role}@elsewhere.example", role, accounts)
+        other = ct.connect(accounts, tmp_path / f"{role}.pem").nodes["east"]
+        for method, arguments in (
+            ("tensor_key", {"step": "count", "number": 0}),
+            ("tensor_drop", {"names": json.dumps([x.name])}),
+            ("advertise", {"step": "count", "release": 0, "attempt": 0, "tensor": x.name + "/30"}),
+            ("tensor_apply", {"operation": json.dumps({"do": "sum", "of": [x.name]}),
+                              "matrix": np.empty(0, np.uint8)}),
+        ):  # fmt: skip
+            with pytest.raises(NodeRefused):
+                other.stream(method, plan_hash=plan_hash, **arguments)
+    assert x.sum().shape == ()

@@ -1,0 +1,170 @@
+"""A real browser on a real dashboard process, whose line to the node can be cut."""
+
+import os
+import re
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from coterie.home import Home
+from coterie.pages import Place, dashboard_command
+from coterie.processes import free_ports, start, stop
+
+CHROMIUM = Path("/usr/bin/chromium")
+FLAGS = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+)  # fmt: skip
+PATIENCE_MS = 120_000
+SCREENSHOTS = "COTERIE_SCREENSHOTS"
+"""Environment variable: the folder that screenshots are kept in."""
+
+
+@dataclass
+class Line:
+    """Forwards one TCP port to a node until it is cut."""
+
+    url: str
+    port: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        where = urlsplit(self.url)
+        self._to = (str(where.hostname), int(where.port or 80))
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self._open: list[socket.socket] = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def cut(self) -> None:
+        """Close the port and every connection: to its caller the node is down."""
+        # A thread waits in accept(); closing alone wouldn't wake it.
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for each in self._open:
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                caller, _ = self._listener.accept()
+                node = socket.create_connection(self._to)
+                self._open += [caller, node]
+                for source, target in ((caller, node), (node, caller)):
+                    threading.Thread(target=_pump, args=(source, target), daemon=True).start()
+
+
+def _pump(source: socket.socket, target: socket.socket) -> None:
+    with suppress(OSError):
+        while data := source.recv(65536):
+            target.sendall(data)
+    with suppress(OSError):
+        target.shutdown(socket.SHUT_WR)
+
+
+@contextmanager
+def served(home: Home, name: str, folder: Path, base_path: str = "") -> Iterator[tuple[str, Line]]:
+    """One partner's dashboard in its own process; gives its address and its line to the node."""
+    command = dashboard_command(home, name, None, Place(base_path=base_path))
+    line = Line(command[command.index("--url") + 1])
+    (port,) = free_ports(1)
+    place = Place(port=port, base_path=base_path)
+    command = dashboard_command(home, name, None, place)
+    command[command.index("--url") + 1] = f"http://127.0.0.1:{line.port}"
+    files = folder / "dashboard.pid", folder / "dashboard.log"
+    start("dashboard", command, *files, "127.0.0.1", port, f"{place.address}/_stcore/health")
+    try:
+        yield place.address, line
+    finally:
+        line.cut()
+        stop("dashboard", files[0])
+
+
+@contextmanager
+def chromium() -> Iterator[Any]:
+    """Debian's Chromium, or the test is skipped."""
+    if not CHROMIUM.exists():
+        pytest.skip(f"needs Debian's chromium at {CHROMIUM}: apt install chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as engine:
+        browser = engine.chromium.launch(executable_path=str(CHROMIUM), args=list(FLAGS))
+        yield browser
+        browser.close()
+
+
+@dataclass
+class Visitor:
+    """One browser tab of somebody, with every dialog and console error it met."""
+
+    page: Any
+    folder: Path
+    dialogs: list[str] = field(default_factory=list)
+
+    @classmethod
+    def open(cls, browser: Any, address: str, folder: Path, **context: Any) -> "Visitor":
+        page = browser.new_context(viewport={"width": 1280, "height": 900}, **context).new_page()
+        page.set_default_timeout(PATIENCE_MS)
+        visitor = cls(page, folder)
+        page.on("dialog", lambda dialog: (visitor.dialogs.append(dialog.message), dialog.dismiss()))
+        page.goto(address, timeout=PATIENCE_MS)
+        return visitor
+
+    def sign_in(self, email: str, password: str) -> None:
+        self.page.get_by_label("Email").fill(email)
+        self.page.get_by_label("Password", exact=True).fill(password)
+        self.page.get_by_role("button", name="Sign in").click()
+        self.page.get_by_role("button", name="Sign out").wait_for()
+        self.settle()
+
+    def menu(self) -> list[str]:
+        """The titles of the pages that the menu offers, without their icons' names."""
+        links = self.page.get_by_test_id("stSidebarNavLink")
+        return [said.split("\n")[-1] for said in links.all_inner_texts()]
+
+    def go(self, title: str) -> None:
+        self.page.get_by_test_id("stSidebarNav").get_by_role("link", name=title).click()
+        self.page.get_by_role("heading", name=title, exact=True).first.wait_for()
+        self.settle()
+
+    def open_request(self, plan_hash: str) -> None:
+        self.go("Requests")
+        main = self.page.get_by_test_id("stMain")
+        main.get_by_role("link", name=re.compile(plan_hash[:8])).click()
+        self.page.get_by_text(plan_hash).first.wait_for()
+        self.settle()
+
+    def settle(self) -> None:
+        """Until the page's script has run to its end."""
+        self.page.wait_for_function(
+            "() => document.querySelector('[data-testid=stApp]')"
+            "?.dataset.testScriptState === 'notRunning'"
+        )
+
+    def text(self) -> str:
+        return str(self.page.get_by_test_id("stMain").inner_text())
+
+    def photograph(self, name: str, width: int = 1280) -> None:
+        """The whole page as NAME.png, in the folder of screenshots."""
+        self.settle()
+        self.page.set_viewport_size({"width": width, "height": 900})
+        height = self.page.evaluate("document.querySelector('[data-testid=stMain]').scrollHeight")
+        self.page.set_viewport_size({"width": width, "height": min(int(height) + 40, 5000)})
+        self.page.wait_for_load_state("networkidle")
+        self.page.screenshot(path=str(self.folder / f"{name}.png"))
+        self.page.set_viewport_size({"width": 1280, "height": 900})
+
+
+def screenshots(otherwise: Path) -> Path:
+    """Where screenshots go: the folder in `COTERIE_SCREENSHOTS`, or this one."""
+    folder = Path(os.environ.get(SCREENSHOTS) or otherwise)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

@@ -1,0 +1,184 @@
+"""What the owner's pages make of the node's answers: rows, charts, graphs and rules."""
+
+import json
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dashboard.budgets import budget_rows, burn_down, daily_rate, spend_rows
+from dashboard.changed import marked, source_diff
+from dashboard.computation import MOST_DRAWN, dot_of, graphs_of, norms_of, reasons
+from dashboard.costs import bar
+from dashboard.deciding import Case, signing_command
+from dashboard.policy import affected, explained, with_figures
+from dashboard.request import cost_rows, leaving, partner_rows
+from dashboard.requests import decided, queue, waited
+from dashboard.rules import PLATFORM, why
+from dashboard.texts import catalogue
+from policies.accounting import ADJACENCY
+from policies.explanation import changes
+from policies.owner_policy import OwnerPolicy
+from policies.plan import Plan
+from policies.rehearsal import rehearse
+from tests.desks import ACCOUNT, Desks
+from tests.network_of_three import ITEMS
+
+NOW = datetime.now(UTC)
+
+
+@pytest.fixture(scope="module")
+def desks(tmp_path_factory: pytest.TempPathFactory) -> Desks:
+    """One approved plan, and two that wait."""
+    found = Desks.create(tmp_path_factory.mktemp("desks"))
+    first = found.plan("first", 0.5)
+    found.submit(first)
+    found.approve(first)
+    for purpose, epsilon in (("second", 0.7), ("third", 0.9)):
+        found.submit(found.plan(purpose, epsilon))
+    return found
+
+
+def answered(value: Any) -> Any:
+    """As it comes back from a node: JSON values only."""
+    return json.loads(json.dumps(value))
+
+
+def case(desks: Desks, plan: Plan) -> Case:
+    weighed = answered(desks.north.weigh(plan.hash))
+    shown = answered(desks.north.show(plan.hash, None))
+    previous = Plan.from_json(weighed["previous"]) if weighed["previous"] else None
+    return Case(plan, shown, weighed, previous)
+
+
+def test_the_queue_shows_what_waits_longest_first(desks: Desks) -> None:
+    plans = answered(desks.north.plans(None))
+    waiting = [plan for plan in plans if plan["status"] == "pending"]
+    waiting[0]["submitted"] = (NOW - timedelta(days=3, hours=1)).isoformat()
+    waiting[1]["submitted"] = (NOW - timedelta(hours=2)).isoformat()
+    rows = queue(plans, {ACCOUNT: "ada@university.example"}, NOW)
+    assert list(rows["plan"]) == [waiting[0]["plan_hash"], waiting[1]["plan_hash"]]
+    assert list(rows["waits"]) == ["waits 3 days", "waits 2 hours"]
+    assert set(rows["who"]) == {"ada@university.example"}
+    assert (rows["epsilon"] > 0).all()
+    assert [row["status"] for row in decided(plans, {}).to_dict("records")] == ["approved"]
+    assert waited(NOW.isoformat(), NOW) == "came just now"
+
+
+def test_the_cost_bar_adds_up_to_the_cap_and_the_confirmation_repeats_it(desks: Desks) -> None:
+    found = case(desks, desks.plan("second", 0.7))
+    rows = cost_rows(found)
+    assert list(rows["part"]) == ["spent", "promised", "this plan", "left"]
+    assert rows["epsilon"].sum() == pytest.approx(30.0)
+    assert bar(rows).to_dict()["mark"]["type"] == "bar"
+    asked = rows.loc[rows["part"] == "this plan", "epsilon"].item()
+    assert f"takes epsilon {asked:.3f} of the budget" in found.cost()
+    assert ADJACENCY in found.cost()
+
+
+def test_changes_are_marked_as_what_was_and_what_is(desks: Desks) -> None:
+    before, after = desks.plan("first", 0.5), desks.plan("second", 0.7)
+    lines = marked(changes(before, after))
+    assert lines[:2] == ["- purpose: first", "+ purpose: second"]
+    assert {line[0] for line in lines} <= {"+", "-"}
+    assert source_diff(before, after) == ""
+    (step,) = after.steps
+    other = step.model_copy(update={"source": step.source + "\nx = '\u202etxt'"})
+    changed = source_diff(before, after.model_copy(update={"steps": (other,)}))
+    assert "+x = '\\u202etxt'" in changed.splitlines()
+
+
+def test_the_graph_is_drawn_and_every_operation_has_its_reason(desks: Desks) -> None:
+    plan = desks.plan("second", 0.7)
+    graphs = graphs_of(plan)
+    assert set(graphs) == {"count", "memory", "scores"}
+    drawn = dot_of(graphs["count"])
+    for node in graphs["count"].nodes:
+        assert f'"{node.name}"' in drawn
+    assert "leaves, clipped and noised" in drawn
+    rows = reasons(graphs["count"])
+    assert len(rows) == len(graphs["count"].nodes) < MOST_DRAWN
+    assert rows["why it is safe"].str.len().min() > 10
+
+
+def test_what_leaves_is_a_row_for_each_step_with_its_noise(desks: Desks) -> None:
+    plan = desks.plan("second", 0.7)
+    (row,) = leaving(plan.steps).to_dict("records")
+    assert (row["tensors"], row["numbers"], row["releases"]) == (f"counts [{ITEMS}]", ITEMS, 3)
+    assert row["noise (standard deviation)"] == pytest.approx(4.0 * row["noise multiplier"])
+    (rehearsed,) = rehearse(plan, ITEMS)
+    assert list(norms_of(rehearsed)["clip norm"].unique()) == [4.0]
+
+
+def test_partners_that_nothing_is_known_of_are_said_so(desks: Desks) -> None:
+    rows = partner_rows(desks.north.weigh(desks.plan("second", 0.7).hash)["partners"])
+    assert list(rows["decision"]) == ["not told yet", "not told yet"]
+
+
+def test_the_command_for_a_detached_signature_is_safe_to_paste() -> None:
+    command = signing_command("ab" * 32, "north", "it's $(rm -rf ~)")
+    assert command.endswith("""--reason 'it'"'"'s $(rm -rf ~)'""")
+
+
+def test_a_burn_down_ends_today_and_its_forecast_goes_on_at_the_rate_of_30_days() -> None:
+    today = date(2026, 11, 28)
+    days = [
+        {"key": "2026-09-01", "cumulative": 1.0},
+        {"key": "2026-11-18", "cumulative": 4.0},
+    ]
+    assert daily_rate(days, today) == pytest.approx(0.1)
+    rows = burn_down(days, {"epsilon": 10.0}, today)
+    measured = rows[rows["what"] == "measured"]
+    assert list(measured["left"]) == [10.0, 9.0, 6.0, 6.0]
+    last = rows.iloc[-1]
+    assert (last["what"], last["left"], last["day"].date()) == ("forecast", 0.0, date(2027, 1, 27))
+    assert burn_down([], {"epsilon": 10.0}, today).empty
+    assert daily_rate([], today) == 0.0
+
+
+def test_budgets_and_spends_keep_their_delta(desks: Desks) -> None:
+    (row,) = budget_rows(answered(desks.north.budgets()), {"north-interactions": "interactions"})\
+        .to_dict("records")  # fmt: skip
+    assert (row["data sets"], row["epsilon cap"], row["delta"]) == ("interactions", 30.0, 1e-5)
+    spends = [
+        {"key": ACCOUNT, "epsilon": 1.0, "delta": 1e-5, "releases": 3, "held": 2.0,
+         "everywhere": 3.0, "facts": None, "population": "p"}
+    ]  # fmt: skip
+    (row,) = spend_rows(spends, "scientist", {ACCOUNT: "ada"}).to_dict("records")
+    assert (row["scientist"], row["delta"]) == ("ada", 1e-5)
+
+
+def test_every_rule_and_every_check_is_explained() -> None:
+    for name in OwnerPolicy.model_fields:
+        assert why(name) == catalogue("en")[f"rules.{name}"]
+    for name in PLATFORM:
+        assert "no owner can switch off" in why(name)
+
+
+def test_every_rule_of_a_file_is_shown_with_its_value_and_what_it_does() -> None:
+    rows = explained('epsilon = 8.0\nadvisory = ["max_releases"]\n').set_index("rule")
+    assert set(rows.index) == set(OwnerPolicy.model_fields)
+    assert rows.loc["epsilon", ["value", "said by"]].tolist() == ["8", "your file"]
+    assert rows.loc["max_releases", ["said by", "advises only"]].tolist() == ["default", True]
+    assert rows.loc["max_epsilon_per_plan", "value"] == "no limit"
+
+
+def test_the_form_writes_what_was_changed_and_keeps_lists() -> None:
+    before = 'epsilon = 8.0\nadvisory = ["max_releases"]\nmax_epsilon_per_plan = 2.0\n'
+    after = with_figures(
+        before, {"epsilon": 4.0, "max_epsilon_per_plan": None, "min_users": 100, "max_releases": 5}
+    )
+    policy = OwnerPolicy.parse(after)
+    assert (policy.epsilon, policy.max_epsilon_per_plan, policy.max_releases) == (4.0, None, 5)
+    assert policy.advisory == ("max_releases",)
+    assert "min_users" not in after
+
+
+def test_only_plans_that_other_rules_judge_otherwise_are_listed(desks: Desks) -> None:
+    text = Path(desks.north.dataset("interactions").policy_file).read_text()
+    found = answered(desks.north.preview_rules("interactions", text + "max_releases = 1\n"))
+    rows = affected(found)
+    assert set(rows["rules broken then"]) == {"max_releases"}
+    assert set(rows["rules broken now"]) == {"–"}
+    assert affected(answered(desks.north.preview_rules("interactions", text))).empty

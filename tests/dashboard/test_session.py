@@ -1,0 +1,92 @@
+"""Signed in at real nodes: the node says the role, and the role decides the pages."""
+
+import secrets
+import sys
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coterie.owner import ROLES
+from coterie.partners import card_of, invite
+from dashboard.app import PAGES
+from dashboard.options import read_options
+from dashboard.session import sign_in
+from network.client import LoginFailed, NodeRefused, log_in
+from tests.dashboard.signed_in import account_login, open_dashboard, owner_login
+from tests.network_of_three import Network
+
+pytestmark = pytest.mark.nodes
+
+
+def test_the_node_says_who_is_signed_in(
+    network: Network, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "eve.json"
+    invite(network.home, "north", f"eve-{secrets.token_hex(4)}@audit.example", "auditor", file)
+    logins = {
+        "owner": owner_login(network.home, "north"),
+        "scientist": account_login(network.home.accounts, "north"),
+        "auditor": account_login(file, "north"),
+    }
+    assert set(logins) - {"owner"} == set(ROLES)
+    for role, login in logins.items():
+        page = open_dashboard(monkeypatch, network.home, "north", *login)
+        assert not page.exception
+        assert not page.error
+        session = page.session_state["session"]
+        assert (session.role, session.email, set(session.nodes)) == (role, login[0], {"north"})
+        assert set(page.session_state["pages"]) == set(PAGES[session.role])
+
+
+def test_an_owners_calls_are_refused_to_other_roles_by_the_node(network: Network) -> None:
+    email, password = account_login(network.home.accounts, "north")
+    node = log_in(network.federation.nodes["north"].url, email, password)
+    calls: dict[str, dict[str, Any]] = {
+        **{method: {} for method in ("members", "status", "load_report", "envelopes")},
+        "weigh": {"plan_hash": "ab" * 32},
+        "rules": {"dataset": "interactions"},
+        "preview_rules": {"dataset": "interactions", "policy": ""},
+        "write_rules": {"dataset": "interactions", "policy": "", "replaces": ""},
+    }
+    for method, arguments in calls.items():
+        with pytest.raises(NodeRefused):
+            node.call(method, **arguments)
+
+
+def test_a_session_ends_when_it_is_idle(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    login = owner_login(network.home, "north")
+    page = open_dashboard(monkeypatch, network.home, "north", *login)
+    assert page.session_state["session"].role == "owner"
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--idle-minutes", "0"])
+    page.run()
+    assert [button.label for button in page.button] == ["Sign in"]
+    assert "session" not in page.session_state.filtered_state
+    assert "Your session is over" in page.success[0].value
+
+
+def test_a_session_lasts_as_long_as_it_was_started_with(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = open_dashboard(monkeypatch, network.home, "north", *owner_login(network.home, "north"))
+    session = page.session_state["session"]
+    assert session.expires - session.opened == timedelta(hours=8)
+
+
+def test_through_the_hub_every_domain_lets_in_by_itself(network: Network) -> None:
+    options = read_options(["--hub", "http://hub.example"])
+    cards = {name: card_of(network.home.domain(name)) for name in network.names}
+    email, password = account_login(network.home.accounts, "east")
+    session = sign_in(options, email, {"east": password, "north": "wrong", "south": ""}, cards)
+    assert (session.role, set(session.nodes)) == ("scientist", {"east"})
+    assert "refused the login" in session.absent["north"]
+    assert session.absent["south"] == "No password was given."
+
+
+def test_an_owner_does_not_sign_in_through_a_page_that_others_run(network: Network) -> None:
+    options = read_options(["--hub", "http://hub.example"])
+    cards = {"east": card_of(network.home.domain("east"))}
+    email, password = owner_login(network.home, "east")
+    with pytest.raises(LoginFailed, match="their own domain's dashboard"):
+        sign_in(options, email, {"east": password}, cards)

@@ -1,0 +1,85 @@
+"""Domains that multiply in one process, a dealer, and whoever carries their messages."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from numpy.typing import NDArray
+
+from network.smpc.messages import Agreement, Context
+from network.smpc.triples import Factors, Multiplication, deal
+
+Words = NDArray[np.uint64]
+
+
+def hex_of(key: Ed25519PrivateKey) -> str:
+    return key.public_key().public_bytes_raw().hex()
+
+
+@dataclass
+class Multiplying:
+    """One product among three domains.
+
+    Attributes:
+        x, y: the factors in shares by domain, flat.
+        carry: changes what a domain is told: (phase, sender, receiver, said, words).
+    """
+
+    factors: Factors
+    x: dict[str, Words]
+    y: dict[str, Words]
+    number: int = 0
+    carry: Callable[..., tuple[Any, Words]] = lambda phase, sender, receiver, said, words: (
+        said,
+        words,
+    )
+    keys: dict[str, Ed25519PrivateKey] = field(default_factory=dict)
+    dealer: Ed25519PrivateKey = field(default_factory=Ed25519PrivateKey.generate)
+    parties: dict[str, Multiplication] = field(default_factory=dict)
+    said: dict[str, list[Words]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.keys = self.keys or {name: Ed25519PrivateKey.generate() for name in self.x}
+        operands = self.factors.digest("a" * 64, "b" * 64)
+        length = self.factors.sizes[2]
+        context = Context("ab" * 32, "multiply", self.number, 0, f"{operands}/{length}")
+        roster = {name: hex_of(key) for name, key in self.keys.items()}
+        self.agreement = Agreement(context, roster, len(roster), 1, length, 64)
+        self.parties = {
+            name: Multiplication(
+                name, self.agreement, key, hex_of(self.dealer), self.factors, self.x[name],
+                self.y[name],
+            )
+            for name, key in self.keys.items()
+        }  # fmt: skip
+
+    def deal(self) -> tuple[Any, Words]:
+        keys = [party.signed_key for party in self.parties.values()]
+        return deal(self.agreement, self.factors, keys, self.dealer)
+
+    def open(self, dealt: Any, corrections: Words) -> None:
+        """From what was dealt to everybody's check."""
+        keys = [party.signed_key for party in self.parties.values()]
+        coins = [party.triple(keys, dealt, corrections) for party in self.parties.values()]
+        self._tell("opening", {n: p.opening(coins) for n, p in self.parties.items()})
+        self._tell("check", {n: p.check() for n, p in self.parties.items()})
+
+    def product(self) -> Words:
+        """All shares together: what nobody sees."""
+        shares = [party.product() for party in self.parties.values()]
+        return np.sum(shares, axis=0, dtype=np.uint64)
+
+    def _tell(self, phase: str, told: dict[str, tuple[Any, Words]]) -> None:
+        self.said[phase] = [words for _, words in told.values()]
+        for receiver, party in self.parties.items():
+            for sender, (said, words) in told.items():
+                if sender != receiver:
+                    party.hear(*self.carry(phase, sender, receiver, said, words))
+
+
+def shares_of(values: Words, random: np.random.Generator) -> dict[str, Words]:
+    """Uniform shares of a flat tensor, for three domains."""
+    found = {n: random.integers(0, 2**64, values.size, np.uint64) for n in ("east", "north")}
+    return {**found, "south": values - found["east"] - found["north"]}
