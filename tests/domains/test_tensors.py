@@ -247,7 +247,7 @@ def test_memory_is_bounded_and_given_back(domains: Domains) -> None:
     domains.memory.free = 8 * ITEMS * 3 * 2
     x = domains.share("x")
     domains.apply("reshape", x, shape=(2, 3))
-    with pytest.raises(TensorRefused, match="bytes left"):
+    with pytest.raises(TensorRefused, match="no room left"):
         domains.share("x", 1)
     for kept in domains.kept.values():
         kept.clear()
