@@ -286,10 +286,13 @@ def _load_lazy_parts() -> None:
     """Let torch import what it imports at the first gradient."""
     import torch
 
-    def square(x: torch.Tensor) -> torch.Tensor:
-        return (x * x).sum()
+    from domains.flattening import mapped
+    from policies.graph import Graph, Node, TensorSpec
 
-    torch.func.vmap(torch.func.grad(square))(torch.ones(2, 2))
+    spec = TensorSpec(name="mask", shape=(), dtype="float32")
+    square = Node(name="n0", op="aten.mul.Tensor", args=({"ref": "mask"}, {"ref": "mask"}))
+    graph = Graph(inputs=(spec,), nodes=(square,), outputs=(("loss", "n0"),))
+    mapped(graph, ["mask"], ["mask"])({"mask": torch.ones(2)})
 
 
 class _Refused(Exception):

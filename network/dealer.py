@@ -68,9 +68,10 @@ class Wanted(_Message):
         if not fits or (self.matrices and max(len(self.x), len(self.y)) > 2):
             raise MalformedMessage("the shapes of the factors don't fit")
         found = Factors(self.x, self.y, self.matrices)
-        most = found.sizes[0] * found.as_matrices[2]
-        if not 0 < min(found.sizes) <= max(found.sizes) <= MAX_FACTOR or most > MAX_MULTIPLY_ADDS:
+        if not 0 < min(found.sizes) <= max(found.sizes) <= MAX_FACTOR:
             raise MalformedMessage(f"factors and products have 1 to {MAX_FACTOR} elements")
+        if found.sizes[0] * found.as_matrices[2] > MAX_MULTIPLY_ADDS:
+            raise MalformedMessage("this product takes too many operations")
         return found
 
     def agreement(self) -> Agreement:

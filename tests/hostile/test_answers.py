@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from inspect import Parameter
+from pathlib import Path
 from threading import Thread
 from typing import Any
 
@@ -19,6 +20,7 @@ import pandas as pd
 import pytest
 import requests
 import syft as sy
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from nacl.signing import SigningKey
 from syft.client.api import SyftAPIData
 from syft.client.client import HTTPConnection
@@ -28,10 +30,11 @@ from syft.types.errors import SyftException
 from syft.types.uid import UID
 
 import coterie  # noqa: F401
+from coterie.doctor import Verdict, examine_from_outside
 from network.answers import MAX_ANSWER_BYTES, NONCE, SEAL, AnswerRefused, _sealed_text
 from network.capnproto import BytesRefused
 from network.client import LoginFailed, NodeClient, NodeRefused, NodeUnreachable, log_in
-from network.hub import HubError, directory, new_card
+from network.hub import HubError, announce, directory, new_card
 from tests.hostile.attacks import alias, blob_of, crafted, list_of_nothing, of_one_hash, packed
 
 NODE = SyftSigningKey.generate()
@@ -51,6 +54,7 @@ class Villain:
         self.headers: dict[str, str] = {}
         self.status = 200
         self.nonce: str | None = None
+        self.asked = 0
         villain = self
 
         class Answers(BaseHTTPRequestHandler):
@@ -61,6 +65,7 @@ class Villain:
                 self._answer(self.rfile.read(int(self.headers["Content-Length"])))
 
             def _answer(self, body: bytes) -> None:
+                villain.asked += 1
                 content = villain.answers.get(self.path.partition("?")[0], villain.anything())
                 self.send_response(villain.status)
                 if villain.key is not None:
@@ -312,6 +317,34 @@ def test_answers_must_be_the_nodes_own_to_this_request(
 
 
 @pytest.mark.parametrize(
+    "trick",
+    [sealed_by_another, unsealed, for_another_request, endless, bomb, redirect, failing],
+    ids=lambda trick: trick.__name__,
+)
+def test_octets_that_went_to_a_file_are_the_nodes_own_or_refused(
+    trick: Callable[[Villain], None], villain: Villain, tmp_path: Path
+) -> None:
+    """They are on the disk before the seal is checked, so only a call that returns gives them."""
+    villain.answers["*"] = b"O" + bytes(range(256)) * 5000
+    with (tmp_path / "whole").open("w+b") as file:
+        assert client_of(villain).stream("reveal", into=file) == 5000 * 256
+        file.seek(0)
+        assert file.read() == bytes(range(256)) * 5000
+    trick(villain)
+    with (tmp_path / "other").open("wb") as file, pytest.raises(NodeRefused):
+        client_of(villain).stream("reveal", into=file)
+
+
+@pytest.mark.parametrize("answer", [b"Rno", b"Ttext", b"Xjunk", b"", b"T\xff"])
+def test_anything_but_octets_is_no_file(answer: bytes, villain: Villain, tmp_path: Path) -> None:
+    villain.answers["*"] = answer
+    with (tmp_path / "file").open("wb") as file:
+        with pytest.raises(NodeRefused):
+            client_of(villain).stream("reveal", into=file)
+        assert file.tell() == 0
+
+
+@pytest.mark.parametrize(
     "trick", [sealed_by_another, unsealed, for_another_request, endless, redirect],
     ids=lambda trick: trick.__name__,
 )  # fmt: skip
@@ -344,9 +377,27 @@ def test_a_lying_hub_gets_no_further_than_its_directory(answer: bytes, villain: 
         assert directory(villain.url) == {}
 
 
-def test_a_hub_can_not_forge_or_change_a_card(villain: Villain) -> None:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+def test_nobody_is_sent_on_to_another_host(villain: Villain) -> None:
+    """Scientists, the doctor, and domains that announce themselves: a redirect ends there."""
+    elsewhere = Villain()
+    villain.status, villain.headers["Location"] = 302, elsewhere.url
+    bomb(villain)
+    villain.answers.clear()
+    card = new_card("east", "http://east.example", "0" * 64, Ed25519PrivateKey.generate())
+    with pytest.raises(HubError):
+        announce(villain.url, card)
+    with pytest.raises(HubError):
+        directory(villain.url)
+    with pytest.raises(NodeUnreachable):
+        log_in(villain.url, "a@b.example", "a password")
+    assert any(found.verdict is Verdict.BAD for found in examine_from_outside(villain.url))
+    assert villain.asked > 3
+    assert elsewhere.asked == 0
+    elsewhere.server.shutdown()
+    elsewhere.server.server_close()
 
+
+def test_a_hub_can_not_forge_or_change_a_card(villain: Villain) -> None:
     card = new_card("east", "http://east.example", "0" * 64, Ed25519PrivateKey.generate())
     changed = [
         card.model_copy(update={"url": "http://evil.example"}),
