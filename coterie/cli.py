@@ -38,6 +38,26 @@ app.command()(audit)
 
 @app.command()
 @told
+def dealer(
+    key: Annotated[Path, typer.Option(help="File of the dealer's key; made if there is none.")],
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8200,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+) -> None:
+    """Deal triples for secret products, as a party who takes no other part.
+
+    Example: coterie dealer --key dealer.pem --port 8200
+    """
+    from network.connections import serve_app
+    from network.dealer import build_app
+    from policies.approvals import create_owner_key, load_owner_key, owner_key_hex
+
+    found = load_owner_key(key, None) if key.exists() else create_owner_key(key, None)
+    typer.echo(f"Dealing at http://{host}:{port} with the key {owner_key_hex(found)}")
+    serve_app(build_app(found), host, port, None, ())
+
+
+@app.command()
+@told
 def recommend(
     domain: Annotated[str, typer.Option("--domain", help="The partner's domain.")],
     user: Annotated[str, typer.Option("--user", help="One of the partner's own users.")],

@@ -147,6 +147,7 @@ def trial_plan(data: ct.DataSet, choice: Choice) -> ct.Plan:
         epsilon=choice.epsilon,
         delta=DELTA,
         spare_attempts=SPARE_ATTEMPTS,
+        two_domains=choice.domains == 2,
     )
 
 

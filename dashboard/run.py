@@ -13,7 +13,7 @@ import pandas as pd
 import streamlit as st
 
 from dashboard.journal import Record, metrics, phases, read_record, rounds, traffic
-from dashboard.plans import hashes, label
+from dashboard.plans import hashes, in_words, label
 from dashboard.session import Session, asked, everywhere, plain, telling
 from dashboard.showing import adjacency, amount, chart, empty, epsilon, table
 from dashboard.texts import text
@@ -119,7 +119,7 @@ def domains(progress: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
         rows.append(
             {
                 text("run.domain"): domain,
-                text("run.status"): each["status"],
+                text("run.status"): in_words(each["status"]),
                 text("run.charged"): len(charged(each)),
                 text("run.behind"): len(seen - charged(each)),
                 text("run.repeated"): sum(1 for *_, number, _ in each["attempts"] if number > 0),

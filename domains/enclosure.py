@@ -146,7 +146,7 @@ def write_frame(pipe: IO[bytes], header: Mapping[str, Any], arrays: Mapping[str,
     text = json.dumps({"header": dict(header), "arrays": described}).encode()
     pipe.write(struct.pack("<Q", len(text)) + text)
     for array in contiguous.values():
-        pipe.write(array.tobytes())
+        pipe.write(array.reshape(-1).view(np.uint8).data)
     pipe.flush()
 
 
@@ -173,12 +173,14 @@ def read_frame(pipe: IO[bytes]) -> tuple[dict[str, Any], dict[str, NDArray]]:
 
 
 def _exactly(pipe: IO[bytes], size: int) -> bytearray:
-    content = bytearray()
-    while len(content) < size:
-        part = pipe.read(size - len(content))
-        if not part:
+    # Read in place: what is as long as a model would be in memory twice otherwise.
+    content = bytearray(size)
+    left = memoryview(content)
+    while left:
+        read = pipe.readinto(left)  # type: ignore[attr-defined]
+        if not read:
             raise EOFError("the other side ended")
-        content += part
+        left = left[read:]
     return content
 
 
@@ -284,10 +286,13 @@ def _load_lazy_parts() -> None:
     """Let torch import what it imports at the first gradient."""
     import torch
 
-    def square(x: torch.Tensor) -> torch.Tensor:
-        return (x * x).sum()
+    from domains.flattening import mapped
+    from policies.graph import Graph, Node, TensorSpec
 
-    torch.func.vmap(torch.func.grad(square))(torch.ones(2, 2))
+    spec = TensorSpec(name="mask", shape=(), dtype="float32")
+    square = Node(name="n0", op="aten.mul.Tensor", args=({"ref": "mask"}, {"ref": "mask"}))
+    graph = Graph(inputs=(spec,), nodes=(square,), outputs=(("loss", "n0"),))
+    mapped(graph, ["mask"], ["mask"])({"mask": torch.ones(2)})
 
 
 class _Refused(Exception):

@@ -16,6 +16,7 @@ from network.smpc.agreement import product_of, sharing_of
 from network.smpc.ring import Elements
 from network.smpc.sharing import Sharing, TensorKey
 from network.smpc.tensors import (
+    MAX_FACTOR,
     MAX_MULTIPLY_ADDS,
     Operation,
     planned,
@@ -31,8 +32,6 @@ MAX_BYTES = 2**29
 """All runs of a node together keep no more."""
 MAX_TENSORS = 4096
 """One run keeps no more."""
-MAX_FACTOR = 2**18
-"""Elements of a factor or product, so that what is said of them fits a message."""
 _PRODUCT_BYTES = 256
 """A product's triples and messages take no more for each element of its factors and itself."""
 

@@ -181,18 +181,20 @@ class Federation:
         target = folder or Path("runs") / approvable.hash[:16]
         return train(self.nodes, plan, approvable, target, on_progress or (lambda _: None))
 
-    def tensors(self, plan: Plan, folder: Path | None = None) -> Tensors:
+    def tensors(self, plan: Plan, folder: Path | None = None, dealer: str | None = None) -> Tensors:
         """What an approved plan keeps in shares among its domains; see `Tensors`.
 
         Args:
             folder: where transcripts of what is revealed are kept; default runs/HASH.
+            dealer: where the plan's dealer answers, as http://HOST:PORT.
 
         Raises:
             NotApproved: an owner has not approved; says who, and why if denied.
         """
         approvable = self.bind(plan)
         open_run(self.nodes, approvable)
-        return Tensors(self.nodes, plan, approvable, folder or Path("runs") / approvable.hash[:16])
+        target = folder or Path("runs") / approvable.hash[:16]
+        return Tensors(self.nodes, plan, approvable, target, dealer)
 
     def _everywhere(self, method: str, **arguments: Any) -> dict[str, str]:
         with ThreadPoolExecutor(max(1, len(self.nodes))) as pool:

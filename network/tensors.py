@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -24,11 +25,14 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from network.client import NodeClient, NodeRefused, NodeUnreachable
+from network.dealer import ask_dealer
+from network.products import carry_product
 from network.program import Plan
 from network.rounds import RoundAborted, run_attempt, tensor_of, was_begun, was_opened
 from network.smpc.agreement import sharing_of
 from network.smpc.sharing import TensorKey, keys_transcript, verify_keys
 from network.smpc.tensors import Operation, digest_of_matrix, planned, shared_name
+from network.smpc.triples import Factors
 from network.training import RunInterrupted, charged_attempts, progress_of
 from policies import sensitivity
 from policies.plan import Plan as ApprovablePlan
@@ -132,7 +136,9 @@ class SMPCTensor:
         return self._scaled(Fraction(-1))
 
     def __mul__(self, other: Any) -> "SMPCTensor":
-        return NotImplemented if isinstance(other, SMPCTensor) else self._scaled(_rounded(other))
+        if isinstance(other, SMPCTensor):
+            return self._home.multiply(self, other, matrices=False)
+        return self._scaled(_rounded(other))
 
     __rmul__ = __mul__
 
@@ -142,7 +148,9 @@ class SMPCTensor:
         )
 
     def __matmul__(self, other: Any) -> "SMPCTensor":
-        return NotImplemented if isinstance(other, SMPCTensor) else self._mapped(other, "right")
+        if isinstance(other, SMPCTensor):
+            return self._home.multiply(self, other, matrices=True)
+        return self._mapped(other, "right")
 
     def __rmatmul__(self, other: Any) -> "SMPCTensor":
         return self._mapped(other, "left")
@@ -209,15 +217,22 @@ class Tensors:
 
     Args:
         folder: where the transcripts of what is revealed are kept.
+        dealer_url: where the plan's dealer answers; None: there are no products of tensors.
     """
 
     def __init__(
-        self, nodes: Mapping[str, NodeClient], plan: Plan, approved: ApprovablePlan, folder: Path
+        self,
+        nodes: Mapping[str, NodeClient],
+        plan: Plan,
+        approved: ApprovablePlan,
+        folder: Path,
+        dealer_url: str | None = None,
     ) -> None:
         self.nodes = nodes
         self.approved = approved
         self.folder = folder
         self._plan = plan
+        self._dealer_url = dealer_url
 
     def share(self, step: str, state: Mapping[str, Tensor] | None = None) -> dict[str, SMPCTensor]:
         """Have every domain compute a kept step and share it: its outputs by name.
@@ -265,11 +280,52 @@ class Tensors:
         if any(tensor._home.approved.hash != self.approved.hash for tensor in of):
             raise TensorRefused("Tensors of different plans are held by different agreements.")
         proven, _ = planned(operation, [tensor.proven for tensor in of], matrix)
-        octets = np.frombuffer(b"" if matrix is None else matrix.astype("<i8").tobytes(), np.uint8)
-        answers = self.everywhere("tensor_apply", operation=operation.text, matrix=octets)
+        packed = octets(np.zeros(0, np.int64) if matrix is None else matrix)
+        answers = self.everywhere("tensor_apply", operation=operation.text, matrix=packed)
         name = operation.name(self.approved.hash)
         self._agree(answers, {"name": name, "proven": proven.to_json()})
         return SMPCTensor(self, name, proven)
+
+    def multiply(self, x: SMPCTensor, y: SMPCTensor, matrices: bool) -> SMPCTensor:
+        """The secret product of two tensors, elementwise or of matrices.
+
+        Raises:
+            TensorRefused: the plan or this handle has no dealer, or bounds forbid it.
+            DealerError: the dealer doesn't answer.
+            NodeRefused: a domain refused; also where the dealer lied.
+        """
+        if self._dealer_url is None or self.approved.dealer is None:
+            raise TensorRefused(
+                "Products of two tensors need a dealer: name it in ct.Plan(dealer=...), and say "
+                "where it answers in fed.tensors(plan, dealer=...)."
+            )
+        if {x._home.approved.hash, y._home.approved.hash} != {self.approved.hash}:
+            raise TensorRefused("Tensors of different plans are held by different agreements.")
+        proven = sensitivity.multiplied(x.proven, y.proven, matrices)
+        factors = Factors(x.shape, y.shape, matrices)
+
+        def tell(phase: str, told: Mapping[str, tuple[Any, NDArray]]) -> dict[str, Any]:
+            return self._ask(
+                "tensor_multiply",
+                {
+                    name: {"phase": phase, "said": json.dumps(said), "words": octets(words)}
+                    for name, (said, words) in told.items()
+                },
+            )
+
+        deal = partial(ask_dealer, self._dealer_url)
+        made = carry_product(self.approved, deal, factors, x.name, y.name, tell)
+        name = str(next(iter(made.values())).get("name"))
+        for domain, said in made.items():
+            if said != {"name": name, "proven": proven.to_json()}:
+                raise NodeRefused(domain, f"{domain} made another product than the others.")
+        return SMPCTensor(self, name, proven)
+
+    def finish(self) -> None:
+        """End the plan: its tensors are gone, and what it held of the budgets goes back."""
+        state = {name: t.detach().contiguous().clone() for name, t in self._plan.state.items()}
+        packed = np.frombuffer(safetensors.torch.save(state), dtype=np.uint8)
+        self.everywhere("finish", state=packed)
 
     def drop(self, *tensors: SMPCTensor) -> None:
         """Free the domains' memory of these tensors."""
@@ -313,13 +369,16 @@ class Tensors:
 
     def everywhere(self, method: str, **arguments: Any) -> dict[str, Any]:
         """Call `coterie.METHOD` on every node at once; gives the answers by domain."""
+        return self._ask(method, dict.fromkeys(self.nodes, arguments))
 
-        def ask(node: NodeClient) -> Any:
+    def _ask(self, method: str, told: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+        def ask(name: str) -> Any:
             timeout_s = float(self.approved.deadline_s)
+            node, arguments = self.nodes[name], told[name]
             return node.stream(method, timeout_s, plan_hash=self.approved.hash, **arguments)
 
-        with ThreadPoolExecutor(len(self.nodes)) as pool:
-            calls = {name: pool.submit(ask, node) for name, node in self.nodes.items()}
+        with ThreadPoolExecutor(len(told)) as pool:
+            calls = {name: pool.submit(ask, name) for name in told}
         return {name: call.result() for name, call in calls.items()}
 
     def _next(self, step: Step, tensor: str) -> tuple[int, int]:
@@ -343,6 +402,11 @@ class Tensors:
         for name, answer in answers.items():
             if json.loads(answer) != expected:
                 raise NodeRefused(name, f"{name} made another tensor than the one asked for.")
+
+
+def octets(words: NDArray) -> NDArray[np.uint8]:
+    """64-bit words as they travel: little-endian, row by row."""
+    return np.frombuffer(words.astype(words.dtype.newbyteorder("<")).tobytes(), np.uint8)
 
 
 def _rounded(number: Any) -> Fraction:

@@ -8,6 +8,7 @@ process died is fetched again under its old attempt number; it is never computed
 import json
 import os
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -47,6 +48,10 @@ class NotApproved(Exception):
 
 class RunInterrupted(Exception):
     """The run stopped in the middle; the text says which domain, where, and how to go on."""
+
+
+_AHEAD = 2**32
+"""No attempt's number: one more than was charged."""
 
 
 @dataclass(frozen=True)
@@ -168,7 +173,11 @@ def _release(
     before = {name: asdict(node.traffic) for name, node in nodes.items()}
     payload = _pack(run.state, definition)
     progress = progress_of(nodes, approved)
-    attempt, opened = _open_release(nodes, approved, run, step_name, release, payload, progress)
+    with ThreadPoolExecutor(1) as pool:
+        # Losses take longer to compose than most steps of a round; the domains work meanwhile. The
+        # accountant keeps what it computed, so that it is there when the attempt is known.
+        pool.submit(_epsilon_so_far, approved, progress, (step_name, release, _AHEAD))
+        attempt, opened = _open_release(nodes, approved, run, step_name, release, payload, progress)
     totals = unflatten(opened.total, definition)
     noise = noise_std(approved, definition)
     own = in_own_units(author, run.state, totals)
@@ -289,7 +298,7 @@ def _epsilon_so_far(
 def _finish(nodes: Mapping[str, NodeClient], plan: Plan, run: Run) -> None:
     names = set(plan.state)
     state = {name: tensor for name, tensor in run.state.items() if name in names}
-    packed = np.frombuffer(safetensors.torch.save(_contiguous(state)), dtype=np.uint8)
+    packed = np.frombuffer(_saved(state), dtype=np.uint8)
     for node in nodes.values():
         if json.loads(node.call("progress", plan_hash=run.plan_hash))["status"] == "approved":
             node.call("finish", plan_hash=run.plan_hash, state=packed)
@@ -300,7 +309,7 @@ def _finish(nodes: Mapping[str, NodeClient], plan: Plan, run: Run) -> None:
 def save_run(run: Run) -> None:
     """Write state and journal durably; a crash leaves the previous ones."""
     name = f"state-{len(run.history):05d}.safetensors"
-    _replace(run.folder / name, safetensors.torch.save(_contiguous(run.state)))
+    _replace(run.folder / name, _saved(run.state))
     journal = {
         "plan_hash": run.plan_hash,
         "state": name,
@@ -326,11 +335,11 @@ def unflatten_values(values: Tensor, step: Step) -> dict[str, Tensor]:
 
 def _pack(state: State, step: Step) -> bytes:
     wanted = {spec.name: state[spec.name] for spec in step.state}
-    return safetensors.torch.save(_contiguous(wanted))
+    return _saved(wanted)
 
 
-def _contiguous(state: State) -> dict[str, Tensor]:
-    return {name: tensor.detach().contiguous().clone() for name, tensor in state.items()}
+def _saved(state: State) -> bytes:
+    return safetensors.numpy.save({n: t.detach().contiguous().numpy() for n, t in state.items()})
 
 
 def _interruption(aborted: RoundAborted, run: Run, approved: ApprovablePlan) -> str:

@@ -66,7 +66,7 @@ class _Submission:
 class _Read:
     """What the entries say, indexed by what the alerts need."""
 
-    budgets: dict[str, tuple[float, float, bool]] = field(default_factory=dict)
+    budgets: dict[str, tuple[float, RenyiFilter, bool]] = field(default_factory=dict)
     plans: dict[str, _Submission] = field(default_factory=dict)
     reserved: dict[tuple[Any, ...], tuple[int, datetime, str, Event]] = field(default_factory=dict)
     charged: dict[tuple[Any, ...], int] = field(default_factory=dict)
@@ -127,7 +127,8 @@ def _read(entries: Iterable[Written]) -> _Read:
         body = json.loads(entry.body)
         time = datetime.fromisoformat(body["time"])
         if entry.kind == "budget":
-            read.budgets[body["population"]] = (body["epsilon"], body["delta"], body["public"])
+            found = body["epsilon"], RenyiFilter.recorded(body), body["public"]
+            read.budgets[body["population"]] = found
         elif entry.kind == "submission":
             read.plans[body["plan"]] = _submission(entry.index, time, body)
         elif entry.kind == "reservation" and body["plan"] in read.plans:
@@ -159,26 +160,42 @@ def _submission(index: int, time: datetime, body: dict[str, Any]) -> _Submission
 
 
 def _spend_rates(read: _Read, now: datetime) -> Iterable[Alert]:
-    for population, (cap, delta, public) in sorted(read.budgets.items()):
+    for population, (cap, accountant, public) in sorted(read.budgets.items()):
         uses = [use for use in read.reserved.values() if use[2] == population]
         recent = [use for use in uses if use[1] >= now - WINDOW]
         if public or not recent:
             continue
-        accountant = RenyiFilter(delta)
+        days = _lasts(accountant, [u[3] for u in uses], [u[3] for u in recent], cap)
+        if days is None:
+            continue
         spent = accountant.epsilon(use[3] for use in uses)
         before = accountant.epsilon(use[3] for use in uses if use[1] < now - WINDOW)
-        # A rate over less than the window would call every first day a crisis.
-        per_day = (spent - before) / (WINDOW / timedelta(days=1))
-        days = (cap - spent) / per_day if per_day > 0 else math.inf
-        if days <= HORIZON / timedelta(days=1):
-            yield Alert(
-                "spend rate",
-                population,
-                f"Epsilon {spent - before:.3f} of {cap:.3f} was spent in 30 days and "
-                f"{cap - spent:.3f} is left at delta {delta:g} ({ADJACENCY}): at this rate it "
-                f"lasts {max(0, math.floor(days))} days",
-                tuple(use[0] for use in recent),
-            )
+        plans = [([use[3]], len(read.plans[key[0]].roster) or 1)
+                 for key, use in read.reserved.items() if use[2] == population]  # fmt: skip
+        yield Alert(
+            "spend rate",
+            population,
+            f"Epsilon {spent - before:.3f} of {cap:.3f} was spent in 30 days and "
+            f"{cap - spent:.3f} is left at delta {accountant.delta:g} ({ADJACENCY}; for a person "
+            f"who is a user at every partner, {accountant.everywhere(plans):.3f} is spent): at "
+            f"this rate it lasts {days} days",
+            tuple(use[0] for use in recent),
+        )
+
+
+def _lasts(
+    accountant: RenyiFilter, used: Sequence[Event], recent: Sequence[Event], cap: float
+) -> int | None:
+    """In how many days the budget is used up, if within the horizon: divergences, not epsilons,
+    grow at a rate, here that of the last 30 days (over less, every first day would be a crisis)."""
+    total, latest = accountant.total(used), accountant.total(recent)
+
+    def fits(days: int) -> bool:
+        return accountant.epsilon_of(total + days / WINDOW.days * latest) <= cap
+
+    if fits(HORIZON.days):
+        return None
+    return max((days for days in range(HORIZON.days) if fits(days)), default=0)
 
 
 def _duplicates(read: _Read) -> Iterable[Alert]:

@@ -74,8 +74,8 @@ def _dealer(plan: Plan) -> list[str]:
         return []
     return [
         f"SECRET PRODUCTS, with triples dealt by {visible(plan.dealer.name)} ({plan.dealer.key}).",
-        "  You trust that it colludes with nobody: together with the scientist or the hub it could "
-        "read totals without noise.",
+        "  It must be none of you, nor hub or scientist. You trust that it colludes with nobody:",
+        "  together with the scientist or the hub it could read totals without noise.",
         "  A dealer who deals false triples is caught. You also trust every partner's node to "
         "follow the protocol: one that lies",
         "  about its own sum can make the others' stand out of the noise in a product.",

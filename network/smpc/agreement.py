@@ -1,5 +1,7 @@
 """What a plan says about its sums, as the domains' and the coordinator's common agreement."""
 
+from collections.abc import Mapping
+
 from network.smpc.messages import Agreement, Context
 from policies.plan import Plan
 
@@ -19,7 +21,7 @@ def agreement_of(plan: Plan, step: str, release: int, attempt: int, tensor: str 
     length = context.tensor_length
     return Agreement(
         context=context,
-        roster={entry.name: entry.node_key for entry in plan.roster},
+        roster=_roster(plan),
         threshold=plan.threshold,
         collusion=plan.collusion,
         length=definition.width if length is None else length,
@@ -33,7 +35,8 @@ def sharing_of(plan: Plan, step: str, number: int) -> Agreement:
     Raises:
         KeyError, ValueError: see `agreement_of`.
     """
-    return _among_all(plan, Context(plan.hash, step, number, 0), plan.step(step).width)
+    context = Context(plan.hash, step, number, 0)
+    return among_all(context, _roster(plan), plan.collusion, plan.step(step).width)
 
 
 def product_of(plan: Plan, operands: str, length: int, number: int) -> Agreement:
@@ -44,15 +47,16 @@ def product_of(plan: Plan, operands: str, length: int, number: int) -> Agreement
         length: of the product.
     """
     tensor = f"{operands}/{length}"
-    return _among_all(plan, Context(plan.hash, "multiply", number, 0, tensor), length)
+    context = Context(plan.hash, "multiply", number, 0, tensor)
+    return among_all(context, _roster(plan), plan.collusion, length)
 
 
-def _among_all(plan: Plan, context: Context, length: int) -> Agreement:
-    return Agreement(
-        context=context,
-        roster={entry.name: entry.node_key for entry in plan.roster},
-        threshold=len(plan.roster),
-        collusion=plan.collusion,
-        length=length,
-        bits=64,
-    )
+def among_all(
+    context: Context, roster: Mapping[str, str], collusion: int, length: int
+) -> Agreement:
+    """An agreement that takes every domain of a roster, in the 64-bit ring."""
+    return Agreement(context, roster, len(roster), collusion, length, 64)
+
+
+def _roster(plan: Plan) -> dict[str, str]:
+    return {entry.name: entry.node_key for entry in plan.roster}

@@ -29,6 +29,8 @@ from policies.sensitivity import MAX_DIMENSIONS, Proven, TensorRefused
 Local = Callable[[Sequence[Elements]], Elements]
 """Every domain's own part of a map: its arrays, flat, to its array of the result, flat."""
 
+MAX_FACTOR = 2**18
+"""Elements of a secret factor or product, so that what is said of them fits a message."""
 MAX_MULTIPLY_ADDS = 2**35
 """In one product of matrices."""
 
@@ -70,7 +72,7 @@ class Operation(_Message):
             said = json.loads(text)
         except (ValueError, TypeError, RecursionError):
             raise MalformedMessage("an operation on tensors travels as JSON") from None
-        return cls.from_dict(_tuples(said))
+        return cls.from_dict(tuples(said))
 
     @property
     def text(self) -> str:
@@ -218,8 +220,8 @@ def _times(elements: Elements, factor: int) -> Elements:
     return elements if factor == 1 else elements * np.uint64(factor % 2**64)
 
 
-def _tuples(value: Any) -> Any:
+def tuples(value: Any) -> Any:
     """JSON has lists where messages have tuples."""
     if isinstance(value, list):
-        return tuple(_tuples(each) for each in value[: sensitivity.MAX_ELEMENTS])
-    return {k: _tuples(v) for k, v in value.items()} if isinstance(value, dict) else value
+        return tuple(tuples(each) for each in value[: sensitivity.MAX_ELEMENTS])
+    return {k: tuples(v) for k, v in value.items()} if isinstance(value, dict) else value

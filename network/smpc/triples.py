@@ -29,6 +29,7 @@ reads x and y; a domain that lies about its own x shifts it as well.
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -89,7 +90,7 @@ class Factors:
     @property
     def sizes(self) -> tuple[int, int, int]:
         """Elements of x, y and their product."""
-        x, y, z = (int(np.prod(shape, dtype=np.int64)) for shape in (self.x, self.y, self.z))
+        x, y, z = (math.prod(shape) for shape in (self.x, self.y, self.z))
         return x, y, z
 
     def digest(self, x: str, y: str) -> str:
@@ -197,7 +198,7 @@ def deal(
 class Multiplication:
     """One domain's part in one product. Its steps come in order, each once:
 
-        key -> triple -> opening -> hear (everybody's) -> check -> hear (everybody's) -> product
+        key -> triple -> opening -> hear (the others') -> check -> hear (the others') -> product
 
     Args:
         agreement: on this one product.
@@ -289,11 +290,14 @@ class Multiplication:
         self._r = _narrow(challenge[:1])
         self._v = [_narrow(each) for each in challenge[1:].reshape(_COLUMNS, -1)]
         rho = wide.sub(wide.mul(self._a, self._r), self._again)
-        words = [rho.reshape(-1), self._x - self._a[:, 0], self._y - self._b[:, 0]]
-        return self._told("opening", np.concatenate(words))
+        return self._told("opening", np.concatenate([rho.reshape(-1), self.differences()]))
+
+    def differences(self) -> NDArray[np.uint64]:
+        """Our part of d and e, which are uniform: x - a and y - b, one after the other."""
+        return np.concatenate([self._x - self._a[:, 0], self._y - self._b[:, 0]])
 
     def hear(self, said: Said, words: NDArray[np.uint64]) -> None:
-        """Take what one domain says in this phase, our own too.
+        """Take what one other domain says in this phase.
 
         Raises:
             SharingRefused: it isn't signed for this phase of this product, or there twice.
@@ -367,6 +371,7 @@ class Multiplication:
         self._phase = following
 
     def _told(self, phase: str, words: NDArray[np.uint64]) -> tuple[Said, NDArray[np.uint64]]:
+        self._heard[self.me] = words
         return self._say(phase, digest_of_words(words)), words
 
     def _say(self, phase: str, digest: bytes) -> Said:

@@ -3,6 +3,9 @@
 import copy
 import json
 import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +14,10 @@ import torch
 
 import coterie as ct
 from coterie.partners import invite
+from coterie.processes import free_ports, start, stop
 from network.client import NodeRefused
 from network.rounds import verify_rounds
+from policies.approvals import create_owner_key, owner_key_hex
 from tests.coterie.test_main_job import clipped_counts
 from tests.network_of_three import ITEMS, NAMES, Network
 
@@ -41,6 +46,45 @@ def test_a_public_tensor_is_computed_with_exactly(network: Network, tmp_path: Pa
     wanted = np.concatenate([1.5 * counts[::3], matrix @ counts, [counts.mean()]])
     assert np.allclose(found.reveal(), wanted, atol=0.05)
     verify_rounds(network.federation.bind(plan), tmp_path)
+
+
+def test_secret_products_need_the_plans_dealer(network: Network, tmp_path: Path) -> None:
+    """The dealer is a process of its own; who else deals is refused by every node."""
+    with dealing(tmp_path / "dealer") as (url, key), dealing(tmp_path / "other") as (other, _):
+        plan = replace(
+            kept_plan(network.federation.data("open-data"), "products", None, releases=2),
+            dealer=ct.Dealer(name="notary", key=key),
+        )
+        network.submit_and_approve(plan)
+        kept = network.federation.tensors(plan, tmp_path, dealer=url)
+        x = kept.share("count")["counts"]
+        counts = clipped_counts()
+        assert np.allclose((x * x).reveal(), counts**2, rtol=1e-3, atol=0.05)
+        matrix = x.reshape(5, 6)
+        wanted = counts.reshape(5, 6) @ counts.reshape(6, 5)
+        assert np.allclose((matrix @ x.reshape(6, 5)).reveal(), wanted, rtol=1e-3, atol=0.05)
+        with pytest.raises(NodeRefused, match="the dealer"):
+            network.federation.tensors(plan, tmp_path, dealer=other).multiply(x, x, matrices=False)
+        with pytest.raises(ct.TensorRefused, match="need a dealer"):
+            network.federation.tensors(plan, tmp_path).multiply(x, x, matrices=False)
+
+
+@contextmanager
+def dealing(path: Path) -> Iterator[tuple[str, str]]:
+    """A dealer at (address, key)."""
+    path.mkdir()
+    (port,) = free_ports(1)
+    key = create_owner_key(path / "dealer.pem", None)
+    url = f"http://127.0.0.1:{port}"
+    command = ["-m", "coterie.cli", "dealer", "--key", str(path / "dealer.pem")]
+    pid = path / "dealer.pid"
+    start(
+        "dealer", [*command, "--port", str(port)], pid, path / "log", "127.0.0.1", port, f"{url}/"
+    )
+    try:
+        yield url, owner_key_hex(key)
+    finally:
+        stop("dealer", pid)
 
 
 def test_a_private_reveal_is_noised_charged_and_used_up(network: Network, tmp_path: Path) -> None:

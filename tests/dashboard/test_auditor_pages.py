@@ -158,7 +158,7 @@ def test_the_report_has_every_verdict_and_figure_with_its_unit_and_runs_nothing(
 
 def test_the_map_shows_who_is_down_and_who_last_saw_them() -> None:
     peer = {"domain": "south", "time": TIME}
-    found = {
+    found: dict[str, dict[str, Any]] = {
         "north": {"state": "up", "version": "0.1.0", "rounds": 7, "plans": 2, "peers": [peer]},
         "east": {"state": "down"},
     }

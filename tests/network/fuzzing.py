@@ -26,8 +26,8 @@ from domains.participation import RoundRefused, _load
 from domains.witness import WitnessRefused, answer_heads, ask_for_heads
 from network.capnproto import BytesRefused
 from network.envelope import open_envelope
-from network.gate import _json_object
 from network.hub import _read_card, new_card
+from network.members import json_object
 from network.reader import read
 from network.reader_names import ANSWERS, OWNER, PLAIN
 from policies.plan import Plan, PlanUnreadable
@@ -159,9 +159,9 @@ def _plan(blob: bytes) -> None:
 
 
 _OTHERS: tuple[tuple[Callable[[bytes], Any], Any], ...] = (
-    (_json_object, HTTPException),
+    (json_object, HTTPException),
     (_read_card, HTTPException),
-    (lambda blob: answer_heads(blob, "cd" * 32, ["ab" * 32], {"heads": []}), WitnessRefused),
+    (lambda blob: answer_heads(blob, "cd" * 32, lambda: ["ab" * 32], dict), WitnessRefused),
     (_plan, (PlanUnreadable, UnicodeDecodeError)),
     (_load, RoundRefused),
 )

@@ -75,7 +75,8 @@ class Multiplying:
         self.said[phase] = [words for _, words in told.values()]
         for receiver, party in self.parties.items():
             for sender, (said, words) in told.items():
-                party.hear(*self.carry(phase, sender, receiver, said, words))
+                if sender != receiver:
+                    party.hear(*self.carry(phase, sender, receiver, said, words))
 
 
 def shares_of(values: Words, random: np.random.Generator) -> dict[str, Words]:
