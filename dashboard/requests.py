@@ -119,13 +119,13 @@ def _links(waiting: pd.DataFrame) -> None:
         with st.container(border=True):
             name, who, waits, cost = st.columns([3, 3, 2, 2], vertical_alignment="center")
             with name:
-                link("request", plain(f"{row['name']} · {row['plan'][:8]}"), plan=row["plan"])
+                link("request", plain(f"{row['plan'][:8]} · {row['name']}"), plan=row["plan"])
             who.text(row["who"])
             waits.text(row["waits"])
             cost.text(
                 text("showing.not_private_short")
                 if row["epsilon"] is None
-                else f"epsilon {row['epsilon']:.3f}"
+                else f"epsilon {row['epsilon']:.3f}, delta {row['delta']:g}"
             )
 
 

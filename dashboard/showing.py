@@ -7,7 +7,6 @@ import pandas as pd
 import streamlit as st
 
 from dashboard.texts import text
-from policies.accounting import ADJACENCY
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 PAGE_ROWS = 500
@@ -89,12 +88,14 @@ def epsilon(value: float | None, delta: float) -> str:
     """An epsilon with its delta and the adjacency that it is for."""
     if value is None:
         return text("showing.not_private")
-    return text("showing.epsilon", value=f"{value:.3f}", delta=f"{delta:g}", adjacency=ADJACENCY)
+    return text(
+        "showing.epsilon", value=f"{value:.3f}", delta=f"{delta:g}", adjacency=text("showing.unit")
+    )
 
 
 def adjacency() -> None:
     """The line that says what every epsilon on this page is for."""
-    st.caption(text("showing.adjacency", adjacency=ADJACENCY))
+    st.caption(text("showing.adjacency", adjacency=text("showing.unit")))
 
 
 def empty(sentence: str, next_step: str) -> None:
