@@ -145,7 +145,7 @@ def _deny_many(session: Session, waiting: pd.DataFrame) -> None:
             if not reason.strip():
                 st.error(text("request.reason_missing"))
                 return
-            finish(_denied(session, list(picked["plan"]), reason.strip()))
+            finish(deny_all(session, list(picked["plan"]), reason.strip()))
 
 
 def _names(picked: pd.DataFrame) -> str:
@@ -157,7 +157,7 @@ def _names(picked: pd.DataFrame) -> str:
     )
 
 
-def _denied(session: Session, hashes: Sequence[str], reason: str) -> str:
+def deny_all(session: Session, hashes: Sequence[str], reason: str) -> str:
     """Deny one after the other; what another decided meanwhile is told, not overruled."""
     refused = []
     for plan_hash in hashes:
