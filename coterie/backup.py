@@ -156,8 +156,9 @@ def _unpack(archive: Path, target: Path, name: str) -> None:
     try:
         with tarfile.open(archive, "r:") as found:
             for entry in found:
-                # A sparse file is a file to tarfile, of any size that its head claims.
-                if entry.type not in _PLAIN_ENTRIES:
+                # A sparse file is a file to tarfile, of any size that its head claims, and one of
+                # negative size leads back to itself.
+                if entry.type not in _PLAIN_ENTRIES or entry.size < 0:
                     raise RestoreRefused(f"{archive} holds more than files and folders.")
                 found.extract(entry, target, filter="data")
         about = dict(json.loads((target / _MANIFEST).read_text()))

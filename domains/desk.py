@@ -460,7 +460,8 @@ class Desk:
         plan = self._known(self.full_hash(plan_hash, None))
         dataset = self.dataset(plan.dataset)
         record = next(r for r in self.ledger.plans() if r.plan_hash == plan.hash)
-        refusals, advice, offers = self._judge(plan, dataset, record.scientist)
+        # What would fit instead is the scientist's question, and takes a search.
+        refusals, advice, _ = self._judge(plan, dataset, record.scientist, offers=False)
         previous = self._previous(plan)
         closed = dataset.policy.closed()
         return {
@@ -471,7 +472,6 @@ class Desk:
             ],
             "refusals": refusals,
             "advice": advice,
-            "offers": offers,
             "closed": None if closed is None else closed.message,
             "previous": None if previous is None else previous.to_json(),
             "second_approvers": len(dataset.policy.second_approvers),

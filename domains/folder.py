@@ -7,7 +7,8 @@ HOME/domains/NAME/           the node's: 0700
                              its callers' certificates too
     datasets/NAME/           dataset.toml (declared), policy.toml (allowed), catalogue.txt and
                              data/: the owner's files, read by this node only
-    syft/  ledger.db  store/ Syft's database, the ledger, arrays and revealed shares
+    syft/  ledger.db  store/ Syft's database and the key of the owner's account, the ledger, arrays
+                             and revealed shares
 Secrets may lie elsewhere (`network.secrets`): node.key, tls.key, database.url.
 HOME/owners/NAME/            the owner's, on the owner's machine: signing key and login
 """
@@ -171,6 +172,15 @@ class DomainFolder:
     def node_key_hex(self) -> str:
         return self._secret("node.key")
 
+    def owner_account_key_hex(self) -> str:
+        """The key of the owner's account, which Syft's server takes as its own.
+
+        Syft hands it to whoever logs in with the owner's password, so it isn't the node's; only in
+        folders that are older than this file it is.
+        """
+        kept = self.syft / "owner-account.key"
+        return kept.read_text().strip() if kept.exists() else self.node_key_hex()
+
     def _secret(self, name: str) -> str:
         try:
             return read_secret(self.path, name)
@@ -212,6 +222,7 @@ def create_folder(
         directory.mkdir(mode=0o700, parents=True)
     if not is_given(path, "node.key"):
         write_private(path / "node.key", secrets.token_hex(32))
+    write_private(folder.syft / "owner-account.key", secrets.token_hex(32))
     write_private(folder.first_password, password)
     folder.write_settings(
         DomainSettings(

@@ -58,6 +58,8 @@ def serve(path: Path, when_ready: Callable[[], object] = lambda: None) -> None:
 
 def build_app(folder: DomainFolder, settings: DomainSettings) -> "FastAPI":
     """The node's HTTP app: data sets loaded, ledger recovered, mocks published, gate closed."""
+    from syft.server.credentials import SyftSigningKey
+
     from domains.accounts import Accounts
     from domains.dataset import load_datasets
     from domains.desk import Desk
@@ -88,6 +90,7 @@ def build_app(folder: DomainFolder, settings: DomainSettings) -> "FastAPI":
         server,
         paths_of,
         folder.syft,
+        SyftSigningKey.from_string(folder.node_key_hex()),
         why_not_ready=why_not_ready,
         why_ended=service.accounts.why_ended,
     )
@@ -111,10 +114,12 @@ def _answer_partners(app: "FastAPI", folder: DomainFolder, my_key: str, ledger: 
 
     from domains.witness import MAX_REQUEST_BYTES, WitnessRefused, answer_heads
 
+    def pinned() -> list[str]:
+        return [peer.node_key for peer in folder.peers().values()]
+
     def answered(body: bytes) -> dict[str, Any]:
-        pinned = [peer.node_key for peer in folder.peers().values()]
         try:
-            return answer_heads(body, my_key, pinned, ledger.heads.export())
+            return answer_heads(body, my_key, pinned, ledger.heads.export)
         except WitnessRefused as error:
             raise HTTPException(403, str(error)) from None
 
@@ -146,7 +151,7 @@ def start_server(folder: DomainFolder, settings: DomainSettings) -> "Datasite":
     server = Datasite(
         name=settings.name,
         id=UID.from_string(settings.syft_uid),
-        signing_key=SyftSigningKey.from_string(folder.node_key_hex()),
+        signing_key=SyftSigningKey.from_string(folder.owner_account_key_hex()),
         db_config=_database_of(folder, settings),
         root_email=settings.owner_email,
         root_username=f"{settings.name} owner",

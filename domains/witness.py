@@ -4,7 +4,7 @@ Asked under the partner's pinned node key, answered for that key alone.
 """
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Annotated, Any
 
 from cryptography.exceptions import InvalidSignature
@@ -45,12 +45,17 @@ def ask_for_heads(key: Ed25519PrivateKey, witness_key: str) -> bytes:
 
 
 def answer_heads(
-    request: bytes, my_key: str, pinned: Iterable[str], held: dict[str, Any]
+    request: bytes,
+    my_key: str,
+    pinned: Callable[[], Iterable[str]],
+    held: Callable[[], dict[str, Any]],
 ) -> dict[str, Any]:
     """The heads in `held` (`Heads.export`) that are of the asking partner's ledger.
 
+    Anyone may send a request, so files and the ledger are looked at only once its signature holds.
+
     Args:
-        pinned: the node keys of this domain's partners.
+        pinned: gives the node keys of this domain's partners.
 
     Raises:
         WitnessRefused: the same sentence for whatever is wrong.
@@ -62,8 +67,9 @@ def answer_heads(
         key.verify(bytes.fromhex(asked.signature), asked.message())
     except (ValidationError, ValueError, InvalidSignature):
         raise refused from None
-    if asked.witness_key != my_key or asked.node_key not in set(pinned):
+    if abs(int(time.time()) - asked.time) > MAX_AGE_S:
         raise refused
-    if abs(time.time() - asked.time) > MAX_AGE_S:
+    if asked.witness_key != my_key or asked.node_key not in set(pinned()):
         raise refused
-    return {**held, "heads": [h for h in held["heads"] if h["node_key"] == asked.node_key]}
+    found = held()
+    return {**found, "heads": [h for h in found["heads"] if h["node_key"] == asked.node_key]}

@@ -1,6 +1,7 @@
-"""HTTP connections that may not dawdle: a time limit for a request's head, and a count of them.
+"""HTTP connections that may not dawdle: time limits for a request's head and for taking an answer,
+and a count of them and of what they leave unread.
 
-uvicorn waits for a request's head for ever, so that a few silent connections could hold a node.
+uvicorn waits for both for ever, so that a few silent connections could hold a node.
 """
 
 import asyncio
@@ -21,13 +22,18 @@ from network.tls import server_context
 _FAREWELL_S = 2.0
 
 _open: Counter[str] = Counter()
+_unread: Counter[str] = Counter()
 _limits = Limits()
 
 
 class ImpatientProtocol(H11Protocol):
-    """uvicorn's HTTP/1.1 that closes connections whose head is late or whose address has many."""
+    """uvicorn's HTTP/1.1 that closes connections whose head is late, whose answer isn't taken, or
+    whose address has many.
+    """
 
     _late: asyncio.TimerHandle | None = None
+    _untaken: asyncio.TimerHandle | None = None
+    _unread = 0
     _address: str | None = None
 
     def connection_made(self, transport: Any) -> None:
@@ -51,7 +57,36 @@ class ImpatientProtocol(H11Protocol):
                 del _open[self._address]
         if self._late is not None:
             self._late.cancel()
+        self._taken()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Called when the caller is slower than the answer: what is left has a time and a room."""
+        super().pause_writing()
+        self._taken()
+        self._unread = self.transport.get_write_buffer_size()
+        _unread[self._address or ""] += self._unread
+        if (
+            _unread[self._address or ""] > _limits.unread_bytes_per_address
+            or _unread.total() > _limits.unread_bytes
+        ):
+            self.transport.abort()
+            return
+        allowed = _limits.body_seconds + self._unread / _limits.body_bytes_per_s
+        self._untaken = self.loop.call_later(allowed, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        self._taken()
+        super().resume_writing()
+
+    def _taken(self) -> None:
+        if self._untaken is not None:
+            self._untaken.cancel()
+            self._untaken = None
+        _unread[self._address or ""] -= self._unread
+        if _unread[self._address or ""] <= 0:
+            del _unread[self._address or ""]
+        self._unread = 0
 
     def _watch(self) -> None:
         """Run a timer while a head is due; the keep-alive timer covers the time between two."""

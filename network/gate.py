@@ -7,27 +7,22 @@ path it names, once. Nodes and the hub both serve through this module.
 """
 
 import asyncio
-import json
 import secrets
-import threading
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-import bcrypt
 import structlog
 from fastapi import FastAPI, HTTPException, Request, Response
 from starlette.concurrency import run_in_threadpool
 from syft.client.api import SignedSyftAPICall, SyftAPICall, SyftAPIData
 from syft.serde.serialize import _serialize
-from syft.server.credentials import SyftVerifyKey, UserLoginCredentials
+from syft.server.credentials import SyftSigningKey, SyftVerifyKey
 from syft.server.server import Server
-from syft.service.context import AuthedServiceContext, UnauthedServiceContext
+from syft.service.context import AuthedServiceContext
 from syft.service.metadata.server_metadata import ServerMetadataJSON
 from syft.service.response import SyftError
 from syft.service.service import UserServiceConfigRegistry
@@ -36,13 +31,14 @@ from syft.types.errors import SyftException
 from syft.types.uid import UID
 
 from network.answers import Seal
-from network.backoff import LoginBackoff
+from network.bodies import Bodies
 from network.client import API
 from network.connections import serve_app
-from network.envelope import MAX_MESSAGE_BYTES, BytesRefused, open_envelope
+from network.envelope import MAX_MESSAGE_BYTES, BytesRefused, Envelope, open_envelope
 from network.health import CONTENT_TYPE, Health
-from network.limits import BodyRoom, Limits, Rate, TooMuch
+from network.limits import AtOnce, Limits, Rate, TooMuch
 from network.logs import log_as_json
+from network.members import Members, address_of, json_object, require_private_channel
 from network.passwords import why_weak
 from network.reader import install_strict_reader, read
 from network.reader_names import OWNER, PLAIN, STORED
@@ -56,12 +52,10 @@ from network.streams import (
     write_answer,
     write_refusal,
 )
-from network.tls import is_local
 
 __all__ = ["API", "log_as_json", "open_app", "read_store_strictly", "serve_app"]
 
 _MAX_LOGIN_BYTES = 4096
-_FORWARDED = ("forwarded", "via", "x-forwarded-for", "x-forwarded-proto", "x-real-ip")
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -87,6 +81,7 @@ def open_app(
     server: Server,
     paths_of: Paths,
     memory: Path,
+    node_key: SyftSigningKey,
     limits: Limits | None = None,
     why_not_ready: Callable[[], str | None] = lambda: None,
     why_ended: Callable[[str], str | None] = lambda key: None,
@@ -100,22 +95,24 @@ def open_app(
         paths_of: the service paths that a role may call; everything else is refused.
         memory: the folder of the files that remember which calls were answered (`calls.db`), and
             which accounts and addresses have to wait (`logins.db`).
+        node_key: signs every answer. It need not be the server's own, which Syft hands to whoever
+            logs in as its first account.
         why_not_ready: a sentence while the server should get no calls; says nothing private.
         why_ended: a sentence if the account with this verify key may no longer call.
     """
     read_store_strictly()
     limits = limits or Limits()
-    gate = _Gate(server, paths_of, memory, limits, why_ended)
-    health = Health()
+    gate = _Gate(server, paths_of, memory, node_key, limits, why_ended)
+    bodies, health = Bodies(limits), Health()
     app = FastAPI(title=server.name, docs_url=None, redoc_url=None, openapi_url=None)
-    app.state.body_of = gate.body_of
+    app.state.body_of = bodies.of
 
     @app.middleware("http")
     async def guard(request: Request, proceed: Callable) -> Response:
         number = secrets.token_hex(8)
         structlog.contextvars.bind_contextvars(request=number)
         try:
-            gate.addresses.spend(_address(request))
+            gate.addresses.spend(address_of(request))
             response: Response = await proceed(request)
         except TooMuch as error:
             response = _too_much(error)
@@ -158,13 +155,14 @@ def open_app(
 
     @app.get(f"{API}/metadata")
     def metadata() -> Any:
-        return server.metadata.to(ServerMetadataJSON)
+        about = server.metadata.to(ServerMetadataJSON)
+        return about.model_copy(update={"verify_key": str(node_key.verify_key)})
 
     @app.post(f"{API}/login")
     async def login(request: Request) -> Response:
-        gate.require_private_channel(request)
-        async with gate.body_of(request, _MAX_LOGIN_BYTES) as blob:
-            return await run_in_threadpool(gate.log_in, _json_object(blob), _address(request))
+        require_private_channel(request)
+        async with bodies.of(request, _MAX_LOGIN_BYTES) as blob:
+            return await run_in_threadpool(gate.log_in, json_object(blob), address_of(request))
 
     @app.get(f"{API}/api")
     def methods(verify_key: str, communication_protocol: str) -> Response:
@@ -172,16 +170,19 @@ def open_app(
 
     @app.post(f"{API}/api_call")
     async def call(request: Request) -> Response:
-        async with gate.body_of(request, MAX_MESSAGE_BYTES) as blob:
+        async with bodies.of(request, MAX_MESSAGE_BYTES) as blob:
             return await run_in_threadpool(gate.answer, blob)
 
     @app.post(f"{STREAMS}/{{method}}")
     async def stream(method: str, request: Request) -> Response:
         coming = _Stream(gate, method)
-        async with gate.body_of(request, MAX_STREAM_BYTES, coming.look) as blob:
-            return await run_in_threadpool(coming.answer, blob)
+        try:
+            async with bodies.of(request, MAX_STREAM_BYTES, coming.look) as blob:
+                return await run_in_threadpool(coming.answer, blob)
+        finally:
+            coming.end()
 
-    app.add_middleware(Seal, key=server.signing_key.signing_key)
+    app.add_middleware(Seal, key=node_key.signing_key)
     return app
 
 
@@ -193,62 +194,35 @@ class _Gate:
         server: Server,
         paths_of: Paths,
         memory: Path,
+        node_key: SyftSigningKey,
         limits: Limits,
         why_ended: Callable[[str], str | None],
     ) -> None:
-        self._server, self._paths_of, self._limits = server, paths_of, limits
+        self._server, self._paths_of = server, paths_of
+        self._node_key = node_key
         self._calls = CallMemory(memory / "calls.db")
-        self._why_ended = why_ended
+        self._members = Members(server, memory, limits, why_ended)
         self.addresses = Rate(limits.requests_per_s, limits.request_burst)
         self._accounts = Rate(limits.calls_per_s, limits.burst)
-        self._backoff = LoginBackoff(memory / "logins.db", limits)
-        self._room = BodyRoom(limits.bodies_bytes)
+        self._at_once = AtOnce(limits.calls_at_once)
         self._methods = lru_cache(maxsize=16)(self._methods_of_role)
-        self._members: dict[str, tuple[SyftVerifyKey, ServiceRole]] = {}
-        self._changing_members = threading.Lock()
-
-    @asynccontextmanager
-    async def body_of(
-        self,
-        request: Request,
-        limit: int,
-        look: Callable[[bytearray], Awaitable[bool]] | None = None,
-    ) -> AsyncIterator[bytes]:
-        """The body, up to a size and within a time that grows with what has come.
-
-        Args:
-            look: shown what has come so far, until it gives True; raises to take no more.
-        """
-        declared = request.headers.get("content-length", "")
-        if declared.isdecimal() and int(declared[:20]) > limit:
-            raise HTTPException(413, f"At most {limit} bytes.")
-        body, began = bytearray(), time.monotonic()
-        stream = request.stream().__aiter__()
-        try:
-            while True:
-                allowed = self._limits.body_seconds + len(body) / self._limits.body_bytes_per_s
-                left = began + allowed - time.monotonic()
-                try:
-                    part = await asyncio.wait_for(anext(stream), max(left, 0.0))
-                except StopAsyncIteration:
-                    break
-                except TimeoutError:
-                    raise HTTPException(408, "The request comes too slowly.") from None
-                self._room.take(len(part))
-                body += part
-                if len(body) > limit:
-                    raise HTTPException(413, f"At most {limit} bytes.")
-                if look is not None and await look(body):
-                    look = None
-            yield bytes(body)
-        finally:
-            self._room.give_back(len(body))
 
     def answer(self, blob: bytes) -> Response:
         """Authenticate, read, allow and carry out one signed call."""
         envelope = open_envelope(blob)
-        key, role = self._member(envelope.key.hex())
-        self._accounts.spend(envelope.key.hex())
+        key, role = self._members.found(envelope.key.hex())
+        over = self._begin(envelope.key.hex())
+        try:
+            return self._answer(envelope, key, role)
+        finally:
+            over()
+
+    def _begin(self, account: str) -> Callable[[], None]:
+        """Count a call of this account; gives what to call when it is over."""
+        self._accounts.spend(account)
+        return self._at_once.begin(account)
+
+    def _answer(self, envelope: Envelope, key: SyftVerifyKey, role: ServiceRole) -> Response:
         is_owner = role.value >= ServiceRole.DATA_OWNER.value
         message = read(envelope.message, OWNER if is_owner else PLAIN)
         if not isinstance(message, SyftAPICall):
@@ -270,17 +244,14 @@ class _Gate:
         try:
             if message.path not in _CHANGING_MEMBERS:
                 return self._carried_out(call)
-            with self._changing_members:
-                try:
-                    return self._carried_out(call)
-                finally:
-                    self._members.clear()
+            with self._members.changing():
+                return self._carried_out(call)
         finally:
             remembered()
 
     def _carried_out(self, call: SignedSyftAPICall) -> Response:
         try:
-            return _reply(self._server.handle_api_call(call))
+            return _reply(self._signed(self._server.handle_api_call_with_unsigned_result(call)))
         except SyftException as error:
             return _reply(self._signed(SyftError.from_public_exception(error)))
 
@@ -290,8 +261,17 @@ class _Gate:
         Raises:
             CallRefused: it isn't allowed, was taken before or comes too late.
         """
-        key, role = self._member(call.key.hex())
-        self._accounts.spend(call.key.hex())
+        key, role = self._members.found(call.key.hex())
+        over = self._begin(call.key.hex())
+        try:
+            return self._admitted(call, key, role, over)
+        except BaseException:
+            over()
+            raise
+
+    def _admitted(
+        self, call: StreamCall, key: SyftVerifyKey, role: ServiceRole, over: Callable[[], None]
+    ) -> "_Admitted":
         message = SyftAPICall(
             id=UID(value=UUID(bytes=call.id)),
             server_uid=_uid(call.server),
@@ -300,7 +280,8 @@ class _Gate:
             kwargs=dict(call.arguments),
         )
         self._check_allowed(message, role)
-        return _Admitted(key, role, message, self._calls.take(call.key, call.id, call.issued))
+        remembered = self._calls.take(call.key, call.id, call.issued)
+        return _Admitted(key, role, message, remembered, over)
 
     def answer_stream(self, admitted: "_Admitted", carried: Mapping[str, Any]) -> bytes:
         """Carry out an admitted stream with the octets that came after its head.
@@ -344,52 +325,14 @@ class _Gate:
         return None
 
     def _signed(self, value: Any) -> Any:
-        return SyftAPIData(data=value).sign(self._server.signing_key)
+        return SyftAPIData(data=value).sign(self._node_key)
 
-    def _member(self, key: str) -> tuple[SyftVerifyKey, ServiceRole]:
-        """The account with this verify key; kept until a call changes accounts, for its speed."""
-        key = key.lower()
-        found = self._members.get(key) or self._look_up(key)
-        why = self._why_ended(key)
-        if why is not None:
-            raise HTTPException(401, why)
-        return found
-
-    def _look_up(self, key: str) -> tuple[SyftVerifyKey, ServiceRole]:
-        try:
-            verify_key = SyftVerifyKey.from_string(key)
-        except Exception:
-            raise HTTPException(401, "Not an Ed25519 key.") from None
-        with self._changing_members:
-            if not self._server.services.user.stash.verify_key_exists(verify_key).unwrap():
-                raise HTTPException(
-                    401, "This key has no account here. Ask the owner for an invitation."
-                )
-            found = verify_key, self._server.get_role_for_credentials(verify_key)
-            self._members[key] = found
-        return found
-
-    def require_private_channel(self, request: Request) -> None:
-        """An answer to a login holds the account's signing key: it may not pass in clear.
-
-        Raises:
-            HTTPException: neither encrypted nor from this machine itself. A local proxy that isn't
-                declared would make every caller look local, so its headers count as being one.
-        """
-        if request.scope["scheme"] == "https":
-            return
-        forwarded = any(name in request.headers for name in _FORWARDED)
-        if is_local(_address(request)) and not forwarded:
-            return
-        raise HTTPException(
-            403,
-            "Nobody logs in over an unencrypted line: use the node's https:// address. Behind a "
-            "TLS proxy, declare it: proxies in domain.toml, see docs/security.md.",
-        )
+    def log_in(self, body: dict[str, Any], address: str) -> Response:
+        return _reply(self._members.log_in(body, address))
 
     def methods_of(self, verify_key: str, protocol: str) -> Response:
         """The methods that a member's role may call: the same for all of that role."""
-        key, role = self._member(verify_key)
+        key, role = self._members.found(verify_key)
         if not (protocol == "dev" or (protocol.isdecimal() and len(protocol) < 4)):
             raise HTTPException(422, "The communication protocol is a number or 'dev'.")
         return self._methods(role, protocol, key)
@@ -401,36 +344,6 @@ class _Gate:
         api.lib_endpoints = {}
         return _reply(api)
 
-    def log_in(self, body: dict[str, Any], address: str) -> Response:
-        """Check a password; wrong ones make the account and the address wait."""
-        email, password = _text_in(body, "email"), _text_in(body, "password")
-        with self._backoff.attempt(
-            f"account {email[:254].lower()}", f"address {address}"
-        ) as passed:
-            account = self._account_of(email, password)
-            if account is None:
-                _log.warning("login refused", address=address)
-                return _reply(SyftError(message="wrong email or password."))
-            passed()
-            why = self._why_ended(str(account.signing_key.verify_key))
-            return _reply(SyftError(message=why) if why is not None else account)
-
-    def _account_of(self, email: str, password: str) -> Any:
-        """Takes as long for an unknown email as for a wrong password."""
-        users = self._server.services.user
-        credentials = UserLoginCredentials(email=email, password=password)
-        context = UnauthedServiceContext(server=self._server, login_credentials=credentials)
-        try:
-            users.stash.get_by_email(users.root_verify_key, email=email).unwrap()
-        except SyftException:
-            bcrypt.checkpw(password.encode()[:72], _NOBODY)
-            return None
-        try:
-            return users.exchange_credentials(context=context).value
-        except (SyftException, ValueError) as error:
-            _log.info("login failed", error=type(error).__name__)
-            return None
-
 
 @dataclass(frozen=True)
 class _Admitted:
@@ -438,12 +351,14 @@ class _Admitted:
 
     Attributes:
         remembered: returns once it is on the disk that the call was taken.
+        over: to be called when it is answered, or won't be.
     """
 
     key: SyftVerifyKey
     role: ServiceRole
     message: SyftAPICall
     remembered: Callable[[], object]
+    over: Callable[[], None]
 
 
 class _Stream:
@@ -470,6 +385,10 @@ class _Stream:
                 raise HTTPException(403, self._refusal) from None
         return True
 
+    def end(self) -> None:
+        if self._admitted is not None:
+            self._admitted.over()
+
     def answer(self, blob: bytes) -> Response:
         if self._call is None:
             raise BytesRefused("The stream ends within its head.")
@@ -480,9 +399,6 @@ class _Stream:
             return _octets(self._gate.answer_stream(self._admitted, carried))
         finally:
             self._admitted.remembered()
-
-
-_NOBODY = bcrypt.hashpw(secrets.token_bytes(16), bcrypt.gensalt(12))
 
 
 class _VerifiedCall(SignedSyftAPICall):
@@ -516,28 +432,3 @@ def _too_much(error: TooMuch) -> Response:
     return Response(
         str(error), 429, headers={"Retry-After": str(error.wait_s)}, media_type="text/plain"
     )
-
-
-def _address(request: Request) -> str:
-    return request.client.host if request.client else ""
-
-
-def _text_in(body: dict[str, Any], field: str) -> str:
-    """A field that is text and can be written down: JSON can spell halves of characters."""
-    value = body.get(field)
-    try:
-        if isinstance(value, str) and value.encode():
-            return value
-    except UnicodeEncodeError:
-        pass
-    raise HTTPException(422, "Send email and password as text.")
-
-
-def _json_object(blob: bytes) -> dict[str, Any]:
-    try:
-        body = json.loads(blob)
-    except (ValueError, RecursionError):
-        raise HTTPException(422, "Send a JSON object.") from None
-    if not isinstance(body, dict):
-        raise HTTPException(422, "Send a JSON object.")
-    return body

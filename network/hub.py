@@ -169,8 +169,8 @@ def build_app(path: Path) -> FastAPI:
     """The hub's HTTP app: Syft's gateway behind the gate, and the directory beside it."""
     from network.gate import open_app
 
-    settings = read_settings(path)
-    app = open_app(_gateway(path, settings), lambda role: frozenset({"metadata"}), path)
+    gateway = _gateway(path, read_settings(path))
+    app = open_app(gateway, lambda role: frozenset({"metadata"}), path, gateway.signing_key)
     cards: dict[str, Card] = {}
 
     @app.get("/directory")

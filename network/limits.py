@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -13,10 +13,15 @@ class Limits:
 
     Attributes:
         calls_per_s, burst: of one account; calls beyond are refused with the time to wait.
+        calls_at_once: of one account that are being carried out; what they cost differs, and all of
+            a node's threads are shared.
         requests_per_s, request_burst: of one address, before anything is looked at.
         body_seconds: how long a request's body may take, and
         body_bytes_per_s: the rate at which a longer one earns more time.
         bodies_bytes: of all request bodies held in memory at once.
+        unread_bytes: of all answers that their callers haven't taken yet, and
+        unread_bytes_per_address: of those to one address; a caller has as long to take an answer
+            as to send a body.
         header_seconds: how long a request's head may take.
         connections: open at once, in all, and
         connections_per_address: from one address.
@@ -27,11 +32,14 @@ class Limits:
 
     calls_per_s: float = 200.0
     burst: int = 1000
+    calls_at_once: int = 16
     requests_per_s: float = 400.0
     request_burst: int = 2000
     body_seconds: float = 15.0
     body_bytes_per_s: float = 64 * 2**10
     bodies_bytes: int = 256 * 2**20
+    unread_bytes: int = 256 * 2**20
+    unread_bytes_per_address: int = 64 * 2**20
     header_seconds: float = 10.0
     connections: int = 512
     connections_per_address: int = 128
@@ -70,6 +78,29 @@ class Rate:
                 self._left.popitem(last=False)
         if left < 1:
             raise TooMuch("Too many requests.", (1 - left) / self._per_s)
+
+
+class AtOnce:
+    """How many of one name are under way."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._busy: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    def begin(self, name: str) -> Callable[[], None]:
+        """One more; gives what to call when it is over. Raises TooMuch if it is too many."""
+        with self._lock:
+            if self._busy[name] >= self._most:
+                raise TooMuch(f"At most {self._most} calls at once.", 1)
+            self._busy[name] += 1
+        return lambda: self._end(name)
+
+    def _end(self, name: str) -> None:
+        with self._lock:
+            self._busy[name] -= 1
+            if self._busy[name] <= 0:
+                del self._busy[name]
 
 
 class BodyRoom:

@@ -182,6 +182,13 @@ def archived(file: Path, **content: bytes | tarfile.TarInfo) -> Path:
     return file
 
 
+def endless(name: str) -> tarfile.TarInfo:
+    """An entry after which its own head comes again (CVE-2025-8194)."""
+    entry = tarfile.TarInfo(name)
+    entry.size = -512
+    return entry
+
+
 def sparse(name: str, size: int) -> tarfile.TarInfo:
     """An entry that claims a size and holds nothing (GNU's old sparse format)."""
     entry = tarfile.TarInfo(name)
@@ -199,6 +206,7 @@ DATABASE = b'database = "postgres"\n'
     [
         {"backup_json": b"["}, {"backup_json": b"[" * 100_000}, {"backup_json": b"[1, 2]"},
         {"backup_json": b"null"}, {"backup_json": b"\xff"}, {"a": sparse("backup.json", 2**40)},
+        {"a": endless("backup.json")},
         {"a": tarfile.TarInfo("/etc/cron.d/x"), "backup_json": b"{}"},
         {"backup_json": ABOUT}, {"backup_json": ABOUT, "domain_toml": b"a = " + b"[" * 100_000},
         {"backup_json": ABOUT, "domain_toml": b"\xff"}, {"backup_json": ABOUT, "domain_toml": b""},
@@ -268,6 +276,28 @@ def server() -> Iterator[str]:
         yield url
 
 
+def home_url(home: Home) -> str:
+    return url_of(home.domain("north").settings())
+
+
+def signed_call(client: NodeClient) -> tuple[str, bytes]:
+    """What a plain Syft client sends: a call without a time, as it passes on the wire."""
+    call = SyftAPICall(server_uid=client.server_uid, path="coterie.describe", args=[], kwargs={})
+    return f"{API}/api_call", bytes(_serialize(call.sign(client._key), to_bytes=True))
+
+
+def signed_stream(client: NodeClient) -> tuple[str, bytes]:
+    key, server = client._key.signing_key, str(client.server_uid)
+    return f"{STREAMS}/describe", write_call(key, server, "coterie.describe", {})
+
+
+def taken(url: str, path: str, blob: bytes) -> bool:
+    """Whether a node carries out a message that somebody recorded."""
+    answer = requests.post(f"{url}{path}", data=blob, timeout=30)
+    assert answer.status_code == 200
+    return b"interactions" in answer.content
+
+
 def test_the_ledger_commands_read_a_ledger_on_postgres(server: str, tmp_path: Path) -> None:
     home, url = Home(tmp_path / "home"), new_database(server)
     create_domain(home, "north", "127.0.0.1", 8101, database_url=url)
@@ -289,28 +319,6 @@ def test_the_ledger_commands_read_a_ledger_on_postgres(server: str, tmp_path: Pa
     assert exported.exit_code == 0, exported.output
     assert verify(tmp_path / "audit" / "north-ledger.json").ok
     assert url.split(":")[2].split("@")[0] not in exported.output
-
-
-def home_url(home: Home) -> str:
-    return url_of(home.domain("north").settings())
-
-
-def signed_call(client: NodeClient) -> tuple[str, bytes]:
-    """What a plain Syft client sends: a call without a time, as it passes on the wire."""
-    call = SyftAPICall(server_uid=client.server_uid, path="coterie.describe", args=[], kwargs={})
-    return f"{API}/api_call", bytes(_serialize(call.sign(client._key), to_bytes=True))
-
-
-def signed_stream(client: NodeClient) -> tuple[str, bytes]:
-    key, server = client._key.signing_key, str(client.server_uid)
-    return f"{STREAMS}/describe", write_call(key, server, "coterie.describe", {})
-
-
-def taken(url: str, path: str, blob: bytes) -> bool:
-    """Whether a node carries out a message that somebody recorded."""
-    answer = requests.post(f"{url}{path}", data=blob, timeout=30)
-    assert answer.status_code == 200
-    return b"interactions" in answer.content
 
 
 @pytest.mark.nodes

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from coterie.cli import app
 from coterie.partners import invite, open_owner, pin_peer, unpin_peer
 from domains.accounts import Accounts, AccountsError, Term
+from domains.folder import public_hex
 from network.client import LoginFailed, NodeClient, NodeRefused, log_in
 from network.federation import read_accounts
 from network.gate import API
@@ -109,6 +110,15 @@ def test_an_expelled_scientist_and_her_plans_are_out_at_once(
     assert "datasets" in json.loads(again.call("describe"))
     with pytest.raises(NodeRefused, match=r"no account|ended"):
         node.call("describe")
+
+
+@pytest.mark.nodes
+def test_the_owners_password_does_not_give_the_nodes_key(network: Network) -> None:
+    """A login is answered with the account's key; the owner's isn't what the node signs by."""
+    owner = open_owner(network.home, "east").node
+    node_key = public_hex(network.home.domain("east").node_key())
+    assert owner.node_key == node_key != owner.verify_key
+    assert json.loads(owner.call("describe"))["node_key"] == node_key
 
 
 @pytest.mark.nodes

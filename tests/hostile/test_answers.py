@@ -8,8 +8,10 @@ import io
 import json
 import tracemalloc
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from inspect import Parameter
+from pathlib import Path
 from threading import Thread
 from typing import Any
 
@@ -18,6 +20,7 @@ import pandas as pd
 import pytest
 import requests
 import syft as sy
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from nacl.signing import SigningKey
 from syft.client.api import SyftAPIData
 from syft.client.client import HTTPConnection
@@ -27,10 +30,11 @@ from syft.types.errors import SyftException
 from syft.types.uid import UID
 
 import coterie  # noqa: F401
+from coterie.doctor import Verdict, examine_from_outside
 from network.answers import MAX_ANSWER_BYTES, NONCE, SEAL, AnswerRefused, _sealed_text
 from network.capnproto import BytesRefused
 from network.client import LoginFailed, NodeClient, NodeRefused, NodeUnreachable, log_in
-from network.hub import HubError, directory, new_card
+from network.hub import HubError, announce, directory, new_card
 from tests.hostile.attacks import alias, blob_of, crafted, list_of_nothing, of_one_hash, packed
 
 NODE = SyftSigningKey.generate()
@@ -50,6 +54,7 @@ class Villain:
         self.headers: dict[str, str] = {}
         self.status = 200
         self.nonce: str | None = None
+        self.asked = 0
         villain = self
 
         class Answers(BaseHTTPRequestHandler):
@@ -60,6 +65,7 @@ class Villain:
                 self._answer(self.rfile.read(int(self.headers["Content-Length"])))
 
             def _answer(self, body: bytes) -> None:
+                villain.asked += 1
                 content = villain.answers.get(self.path.partition("?")[0], villain.anything())
                 self.send_response(villain.status)
                 if villain.key is not None:
@@ -165,15 +171,6 @@ EVIL = {
         }),
     ),
     "a path of attributes as a type": alias("typing.Dict", "syft.os.system", "int"),
-    "keys of one hash": of_one_hash(20_000),
-    "ten million nothings": list_of_nothing(10**7),
-    "sixteen million rows in a kilobyte": frame_of(
-        pd.DataFrame({"item": np.zeros(2**24, int)})
-    ),
-    "a gigabyte of text by a dictionary": frame_of(pd.DataFrame({"item": ["x" * 2**18] * 2**12})),
-    "a thousand columns of nothing": frame_of(
-        pd.DataFrame({f"c{n}": pd.Series([None] * 2**14, dtype=object) for n in range(1001)})
-    ),
     "a data frame by another codec": frame_of(
         pd.DataFrame({"item": np.zeros(10, int)}), compression="zstd"
     ),
@@ -182,25 +179,44 @@ EVIL = {
     "nothing": b"",
 }  # fmt: skip
 
+BIG = {
+    "keys of one hash": lambda: of_one_hash(20_000),
+    "ten million nothings": lambda: list_of_nothing(10**7),
+    "sixteen million rows in a kilobyte": lambda: frame_of(
+        pd.DataFrame({"item": np.zeros(2**24, int)})
+    ),
+    "a gigabyte of text by a dictionary": lambda: frame_of(
+        pd.DataFrame({"item": ["x" * 2**18] * 2**12})
+    ),
+    "a thousand columns of nothing": lambda: frame_of(
+        pd.DataFrame({f"c{n}": pd.Series([None] * 2**14, dtype=object) for n in range(1001)})
+    ),
+}  # fmt: skip
 
-@pytest.mark.parametrize("what", EVIL)
+
+@lru_cache
+def evil(what: str) -> bytes:
+    return BIG[what]() if what in BIG else EVIL[what]
+
+
+@pytest.mark.parametrize("what", [*EVIL, *BIG])
 def test_a_pinned_node_gone_bad_gets_nothing_run_on_the_caller(what: str, villain: Villain) -> None:
-    inner = crafted("SyftAPIData", {"data": EVIL[what]})
+    inner = crafted("SyftAPIData", {"data": evil(what)})
     villain.answers["*"] = villain.signed(inner)
     with pytest.raises(NodeRefused, match="unreadable answer"):
         client_of(villain).call("describe")
 
 
-@pytest.mark.parametrize("what", EVIL)
+@pytest.mark.parametrize("what", [*EVIL, *BIG])
 def test_a_login_answer_runs_nothing(what: str, villain: Villain) -> None:
-    villain.answers["*"] = EVIL[what]
+    villain.answers["*"] = evil(what)
     with pytest.raises(LoginFailed):
         log_in(villain.url, "a@b.example", "a password", str(NODE.verify_key))
 
 
-@pytest.mark.parametrize("what", EVIL)
+@pytest.mark.parametrize("what", [*EVIL, *BIG])
 def test_syfts_own_client_runs_nothing_either(what: str, villain: Villain) -> None:
-    villain.answers["*"] = EVIL[what]
+    villain.answers["*"] = evil(what)
     with pytest.raises(REFUSALS):
         sy.login(url=villain.url, email="a@b.example", password="a password")
     connection = HTTPConnection(url=villain.url)
@@ -301,6 +317,34 @@ def test_answers_must_be_the_nodes_own_to_this_request(
 
 
 @pytest.mark.parametrize(
+    "trick",
+    [sealed_by_another, unsealed, for_another_request, endless, bomb, redirect, failing],
+    ids=lambda trick: trick.__name__,
+)
+def test_octets_that_went_to_a_file_are_the_nodes_own_or_refused(
+    trick: Callable[[Villain], None], villain: Villain, tmp_path: Path
+) -> None:
+    """They are on the disk before the seal is checked, so only a call that returns gives them."""
+    villain.answers["*"] = b"O" + bytes(range(256)) * 5000
+    with (tmp_path / "whole").open("w+b") as file:
+        assert client_of(villain).stream("reveal", into=file) == 5000 * 256
+        file.seek(0)
+        assert file.read() == bytes(range(256)) * 5000
+    trick(villain)
+    with (tmp_path / "other").open("wb") as file, pytest.raises(NodeRefused):
+        client_of(villain).stream("reveal", into=file)
+
+
+@pytest.mark.parametrize("answer", [b"Rno", b"Ttext", b"Xjunk", b"", b"T\xff"])
+def test_anything_but_octets_is_no_file(answer: bytes, villain: Villain, tmp_path: Path) -> None:
+    villain.answers["*"] = answer
+    with (tmp_path / "file").open("wb") as file:
+        with pytest.raises(NodeRefused):
+            client_of(villain).stream("reveal", into=file)
+        assert file.tell() == 0
+
+
+@pytest.mark.parametrize(
     "trick", [sealed_by_another, unsealed, for_another_request, endless, redirect],
     ids=lambda trick: trick.__name__,
 )  # fmt: skip
@@ -333,9 +377,27 @@ def test_a_lying_hub_gets_no_further_than_its_directory(answer: bytes, villain: 
         assert directory(villain.url) == {}
 
 
-def test_a_hub_can_not_forge_or_change_a_card(villain: Villain) -> None:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+def test_nobody_is_sent_on_to_another_host(villain: Villain) -> None:
+    """Scientists, the doctor, and domains that announce themselves: a redirect ends there."""
+    elsewhere = Villain()
+    villain.status, villain.headers["Location"] = 302, elsewhere.url
+    bomb(villain)
+    villain.answers.clear()
+    card = new_card("east", "http://east.example", "0" * 64, Ed25519PrivateKey.generate())
+    with pytest.raises(HubError):
+        announce(villain.url, card)
+    with pytest.raises(HubError):
+        directory(villain.url)
+    with pytest.raises(NodeUnreachable):
+        log_in(villain.url, "a@b.example", "a password")
+    assert any(found.verdict is Verdict.BAD for found in examine_from_outside(villain.url))
+    assert villain.asked > 3
+    assert elsewhere.asked == 0
+    elsewhere.server.shutdown()
+    elsewhere.server.server_close()
 
+
+def test_a_hub_can_not_forge_or_change_a_card(villain: Villain) -> None:
     card = new_card("east", "http://east.example", "0" * 64, Ed25519PrivateKey.generate())
     changed = [
         card.model_copy(update={"url": "http://evil.example"}),

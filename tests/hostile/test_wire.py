@@ -143,6 +143,11 @@ def heads_of(target: Target, body: bytes) -> str:
     return verdict(target, answer.status_code, answer.content)
 
 
+def heads_of_all_times(target: Target) -> str:
+    body = json.loads(ask_for_heads(STRANGER_NODE, target.node.node_key))
+    return heads_of(target, json.dumps({**body, "time": 10**400}).encode())
+
+
 def log_in(target: Target, email: object, password: object) -> str:
     body = json.dumps({"email": email, "password": password}).encode()
     return post(target, body, "/login", json_body=True)
@@ -386,6 +391,7 @@ ATTACKS = [
         "a partner's request signed by a stranger",
         lambda t: heads_of(t, ask_for_heads(STRANGER_NODE, t.node.node_key)),
     ),
+    Attack("heads at any time", "a partner's request at 10**400 s", heads_of_all_times),
     Attack("heads oversize", "1 MiB as a partner's request", lambda t: heads_of(t, bytes(2**20))),
     Attack("which accounts", "another answer for unknown emails", unknown_or_wrong),
 ]

@@ -3,13 +3,15 @@
 import socket
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 import uvicorn
 
 from network import connections
-from network.limits import BodyRoom, Limits, Rate, TooMuch
+from network.limits import AtOnce, BodyRoom, Limits, Rate, TooMuch
 from network.replay import MAX_AGE_S, CallMemory, CallRefused
 from tests.network.clock import Clock
 
@@ -52,6 +54,17 @@ def test_each_name_has_its_own_rate() -> None:
         rate.spend("ada")
 
 
+def test_one_account_has_so_many_calls_under_way() -> None:
+    at_once = AtOnce(2)
+    over = at_once.begin("ada")
+    at_once.begin("ada")
+    with pytest.raises(TooMuch, match="At most 2"):
+        at_once.begin("ada")
+    at_once.begin("eve")
+    over()
+    at_once.begin("ada")
+
+
 def test_bodies_share_a_bounded_room() -> None:
     room = BodyRoom(100)
     room.take(60)
@@ -61,12 +74,13 @@ def test_bodies_share_a_bounded_room() -> None:
     room.take(60)
 
 
-def test_a_connection_whose_head_is_late_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "_limits", Limits(header_seconds=0.2))
+@contextmanager
+def serving(answer: bytes) -> Iterator[tuple[str, int]]:
+    """A server on impatient connections that answers this; gives its address."""
 
     async def app(scope, receive, send) -> None:  # type: ignore[no-untyped-def]
         await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send({"type": "http.response.body", "body": b"yes"})
+        await send({"type": "http.response.body", "body": answer})
 
     config = uvicorn.Config(
         app, port=0, log_level="critical", lifespan="off", http=connections.ImpatientProtocol
@@ -79,12 +93,65 @@ def test_a_connection_whose_head_is_late_is_closed(monkeypatch: pytest.MonkeyPat
         thread.start()
         while not server.started:
             threading.Event().wait(0.01)
-        for head in (b"", b"GET / HTTP/1.1\r\nHost: a\r\n"):
-            with socket.create_connection(listening.getsockname(), timeout=30) as line:
-                line.sendall(head)
-                assert line.recv(100) in (b"",), "closed without an answer"
-        with socket.create_connection(listening.getsockname(), timeout=30) as line:
-            line.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-            assert b"200" in line.recv(100)
+        yield listening.getsockname()
         server.should_exit = True
         thread.join(10)
+
+
+REQUEST = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+def test_a_connection_whose_head_is_late_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "_limits", Limits(header_seconds=0.2))
+    with serving(b"yes") as address:
+        for head in (b"", REQUEST[:-2]):
+            with socket.create_connection(address, timeout=30) as line:
+                line.sendall(head)
+                assert line.recv(100) in (b"",), "closed without an answer"
+        with socket.create_connection(address, timeout=30) as line:
+            line.sendall(REQUEST)
+            assert b"200" in line.recv(100)
+
+
+def taken(line: socket.socket) -> int:
+    """The bytes that come until the end, however it comes."""
+    size = 0
+    with suppress(ConnectionResetError):
+        while part := line.recv(2**20):
+            size += len(part)
+    return size
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        Limits(body_seconds=0.2, body_bytes_per_s=2**40),
+        Limits(unread_bytes=2**20),
+        Limits(unread_bytes_per_address=2**20),
+    ],
+    ids=["time", "room", "room of an address"],
+)
+def test_an_answer_that_nobody_takes_is_dropped(
+    limits: Limits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "_limits", limits)
+    gone, lost = threading.Event(), connections.ImpatientProtocol.connection_lost
+
+    def hang_up(self: connections.ImpatientProtocol, error: Exception | None) -> None:
+        lost(self, error)
+        gone.set()
+
+    monkeypatch.setattr(connections.ImpatientProtocol, "connection_lost", hang_up)
+    with serving(bytes(2**26)) as address, socket.create_connection(address, timeout=30) as line:
+        line.sendall(REQUEST)
+        assert gone.wait(30), "the server hangs up though nothing was read"
+        assert connections._unread.total() == 0
+        assert taken(line) < 2**26
+
+
+def test_an_answer_that_is_taken_comes_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "_limits", Limits(unread_bytes=2**27,
+                                                       unread_bytes_per_address=2**27))  # fmt: skip
+    with serving(bytes(2**26)) as address, socket.create_connection(address, timeout=30) as line:
+        line.sendall(REQUEST.replace(b"Host: a", b"Host: a\r\nConnection: close"))
+        assert taken(line) > 2**26
