@@ -10,7 +10,6 @@ counted queries are printed first. A folder that is given is kept, and taken up 
 
 import argparse
 import json
-import shutil
 import sqlite3
 import statistics
 import subprocess
@@ -21,6 +20,7 @@ import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,9 @@ from dashboard.session import Role
 from dashboard.texts import catalogue
 from network.client import log_in
 from policies.approvals import create_owner_key, load_owner_key, owner_key_hex, sign_approval
+from policies.canonical import canonical
 from policies.ledger import EntryFilter, Ledger
+from policies.ledger.chain import Chain, entry_hash
 from policies.plan import Plan, RosterEntry
 from tests.network_of_three import ITEMS, counting_plan, interactions
 
@@ -57,7 +59,7 @@ FLAGS = (
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
 )  # fmt: skip
 NAME, PEERS = "north", ("east", "south")
-ENTRIES, PLANS, RELEASES = 100_000, 500, 75
+ENTRIES, PLANS, RELEASES = 100_000, 500, 83
 FIRST_S, COMPLETE_S, GROWTH = 1.5, 3.0, 1.1
 SESSION_LOADS = 50
 """Page loads after which somebody else signs in."""
@@ -136,38 +138,46 @@ def _peer(home: Home, name: str) -> RosterEntry:
 
 
 def _grow(home: Home, first: Plan, scientist: str) -> None:
-    """Fill the ledger where fsync is free, then put it in the node's place."""
-    file = home.domain(NAME).ledger_file
+    """Fill the ledger where fsync is free, then put it in the node's place.
+
+    Plans and decisions go through the ledger; the rows of releases are written as the ledger would
+    write them, but many in one transaction.
+    """
+    file, key = home.domain(NAME).ledger_file, home.domain(NAME).node_key()
     memory = Path("/dev/shm") if Path("/dev/shm").is_dir() else home.path
     with tempfile.TemporaryDirectory(dir=memory) as made:
         grown = Path(made) / "ledger.db"
-        shutil.copy(file, grown)
-        node_key = home.domain(NAME).node_key()
-        ledger = Ledger(f"sqlite:///{grown}", NAME, node_key)
-        owner = load_owner_key(home.owner_key(NAME), None)
-        for number in range(PLANS):
-            plan = first.model_copy(update={"purpose": f"grown {number}"})
-            _add_plan(home, ledger, owner, plan, scientist, number)
+        _copy(file, grown)
+        ledger = Ledger(f"sqlite:///{grown}", NAME, key)
+        plans = [first.model_copy(update={"purpose": f"grown {n}"}) for n in range(PLANS)]
+        approved = [p for n, p in enumerate(plans) if _decide(home, ledger, p, scientist, n)]
         ledger.dispose()
+        _add_releases(grown, key, approved)
         _add_heads(grown, [entry.node_key for entry in first.roster if entry.name in PEERS])
-        shutil.copy(grown, file)
+        for plan in approved[len(approved) // 10 :]:
+            ledger.close(plan.hash, "finished")
+        ledger.dispose()
+        for suffix in ("", "-wal", "-shm"):
+            file.with_name(file.name + suffix).unlink(missing_ok=True)
+        _copy(grown, file)
 
 
-def _add_plan(
-    home: Home,
-    ledger: Ledger,
-    owner: Ed25519PrivateKey,
-    plan: Plan,
-    scientist: str,
-    number: int,
-) -> None:
-    """Submit a plan; of ten, one stays open and one is denied, the others run to their end."""
+def _copy(source: Path, target: Path) -> None:
+    """Copy a database with what lies in its write-ahead log."""
+    with sqlite3.connect(source) as old, sqlite3.connect(target) as new:
+        old.backup(new)
+    old.close()
+    new.close()
+
+
+def _decide(home: Home, ledger: Ledger, plan: Plan, scientist: str, number: int) -> bool:
+    """Submit a plan; of ten, one stays open and one is denied. Whether it was approved."""
     kept = home.domain(NAME).store / "plans" / plan.hash
     kept.with_suffix(".json").write_text(plan.to_json())
-    roster = [entry.name for entry in plan.roster]
     summary = {
-        "dataset": plan.dataset, "roster": roster, "roster_hash": "", "public": False,
-        "delta": plan.delta, "author": plan.scientist, "model": "", "like": "", "queries": {},
+        "dataset": plan.dataset, "roster": [entry.name for entry in plan.roster],
+        "roster_hash": "", "public": False, "delta": plan.delta, "author": plan.scientist,
+        "model": "", "like": "", "queries": {},
     }  # fmt: skip
     ledger.submit(
         plan.hash, plan.name, scientist, "shoppers", plan.events(), summary, plan.spare_attempts
@@ -175,18 +185,58 @@ def _add_plan(
     if number % 10 == 1:
         ledger.deny(plan.hash, "owner@north.example", "no budget for this")
     if number % 10 < 2:
-        return
+        return False
+    owner = load_owner_key(home.owner_key(NAME), None)
     signature = sign_approval(owner, plan.hash, NAME)
     kept.with_suffix(".signature").write_text(signature)
     ledger.approve(plan.hash, "owner@north.example", owner_key_hex(owner), signature, "e" * 64)
-    (event,) = (step.event(1) for step in plan.steps)
-    for release in range(RELEASES if number % 10 > 2 else RELEASES // 2):
-        where = (plan.hash, "count", release, 0)
-        ledger.reserve(*where, event)
-        ledger.charge(*where, "5" * 64)
-        ledger.settle(*where, "6" * 64)
-    if number % 10 > 2:
-        ledger.close(plan.hash, "finished")
+    return True
+
+
+def _add_releases(file: Path, key: Ed25519PrivateKey, plans: Sequence[Plan]) -> None:
+    """Three entries for each release of each plan: reservation, charge and release."""
+    chain = Chain(NAME, key)
+    with sqlite3.connect(file) as database:
+        index, previous = database.execute('SELECT "index", hash FROM ledgerhead').fetchone()
+        now = datetime.now(UTC)
+        for number, plan in enumerate(plans):
+            time_ = (now + timedelta(seconds=number)).isoformat(timespec="seconds")
+            (step,) = plan.steps
+            noise, rate = step.noise_multiplier, step.sampling_rate
+            event = {"noise_multiplier": noise, "sampling_rate": rate, "count": 1}
+            for release in range(RELEASES):
+                where = {"plan": plan.hash, "step": step.name, "release": release, "attempt": 0}
+                for kind, more in (
+                    ("reservation", {"event": event}),
+                    ("charge", {"share": "5" * 64}),
+                    ("release", {"inputs": "6" * 64}),
+                ):
+                    index += 1
+                    body = canonical({"time": time_, **where, **more}).decode()
+                    digest = entry_hash(index, previous, kind, body)
+                    signature = chain.sign(f"coterie-ledger-v1:{digest}")
+                    database.execute(
+                        "INSERT INTO ledgerentry VALUES (?, ?, ?, ?, ?, ?)",
+                        (index, previous, kind, body, digest, signature),
+                    )
+                    database.execute(
+                        "INSERT INTO ledgermention VALUES (?, ?, ?, ?)",
+                        (index, kind, plan.hash, time_),
+                    )
+                    previous = digest
+                database.execute(
+                    "INSERT INTO ledgerattempt (plan_hash, step, release, attempt, population,"
+                    " state, noise_multiplier, sampling_rate, repeat, share, inputs, reserved)"
+                    " VALUES (?, ?, ?, 0, 'shoppers', 'charged', ?, ?, 0, ?, ?, ?)",
+                    (plan.hash, step.name, release, noise, rate, "5" * 64, "6" * 64, time_),
+                )
+            database.execute(
+                "INSERT INTO ledgeruse (population, plan_hash, noise_multiplier, sampling_rate,"
+                " repeat, count) VALUES ('shoppers', ?, ?, ?, 0, ?)",
+                (plan.hash, noise, rate, RELEASES),
+            )
+        database.execute('UPDATE ledgerhead SET "index" = ?, hash = ?', (index, previous))
+    database.close()
 
 
 def _add_heads(file: Path, peers: Sequence[str]) -> None:
@@ -292,7 +342,7 @@ def signed_in(browser: Browser, address: str, login: Login) -> Page:
     page = browser.new_context().new_page()
     page.goto(address)
     page.get_by_label("Email").fill(login.email)
-    page.get_by_label("Password").fill(login.password)
+    page.get_by_label("Password", exact=True).fill(login.password)
     page.get_by_role("button", name="Sign in").click()
     page.get_by_role("button", name="Sign out").wait_for()
     page.locator(_DONE).wait_for()

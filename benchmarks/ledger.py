@@ -3,6 +3,7 @@
     python -m benchmarks.ledger kills [--url postgresql://...]   # default: SQLite
     python -m benchmarks.ledger kills --postgres                 # starts one of its own
     python -m benchmarks.ledger speed [--folder FOLDER]
+    python -m benchmarks.ledger waste [--mixes 200] [--seed 0]
 
 `kills`: 200 plans from 8 processes against one budget that can't bear them all; 100 times one of
 them is killed (-9) at a random moment and started again. After every kill the verifier must agree,
@@ -11,6 +12,8 @@ every step that a process saw returned must be in the ledger. To reach: no viola
 
 `speed`: deciding a plan with 10,000 charges in the ledger (to reach: under 50 ms), verifying
 100,000 entries (under 30 s), and the growth of both.
+
+`waste`: see `benchmarks.filter_waste`.
 """
 
 import argparse
@@ -35,6 +38,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from dp_accounting.dp_event import GaussianDpEvent
 from dp_accounting.rdp import RdpAccountant
 
+from benchmarks import filter_waste
 from policies.accounting import Event
 from policies.approvals import owner_key_hex, sign_approval
 from policies.ledger import BudgetExceeded, Ledger
@@ -336,14 +340,18 @@ def grown(folder: Path, milestones: list[int], per_plan: int = 30) -> Iterator[t
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="The ledger under load, kill -9 and length.")
-    parser.add_argument("what", choices=("kills", "speed"))
+    parser.add_argument("what", choices=("kills", "speed", "waste"))
     parser.add_argument("--url", help="a fresh database; default: SQLite")
     parser.add_argument("--postgres", action="store_true", help="start a Postgres for it")
     parser.add_argument("--folder", type=Path, help="on the disk to measure")
     parser.add_argument("--plans", type=int, default=200)
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--mixes", type=int, default=200, help="per cap and delta")
     chosen = parser.parse_args()
+    if chosen.what == "waste":
+        filter_waste.report(chosen.mixes, chosen.seed)
+        return
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(dir=chosen.folder))
         if chosen.what == "speed":

@@ -5,6 +5,7 @@ the rounds run under SMPC with enforced noise, and the verifier reads the ledger
 """
 
 import json
+import re
 import shutil
 import time
 from collections import Counter
@@ -17,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from rich.text import Text
 
 from coterie import baselines
 from coterie.commands.output import console, print_table
@@ -108,7 +110,7 @@ class Demo:
 
     @contextmanager
     def _phase(self, name: str) -> Iterator[None]:
-        console.rule(f"[bold]{name}")
+        console.rule(Text(name, "bold"))
         began = time.monotonic()
         yield
         self.seconds[name] = round(time.monotonic() - began, 1)
@@ -228,6 +230,12 @@ class Demo:
             shown = owner.show(plan_hash)
             if name == PARTNERS[0]:
                 console.print(summary_of(shown["explanation"]), markup=False, highlight=False)
+                command = f"coterie requests show {plan_hash[:12]} --domain {name}"
+                console.print(
+                    f"Its graphs and source: {command} --home {self.home.path}\n",
+                    highlight=False,
+                    soft_wrap=True,
+                )
             if name == self.deny:
                 status = owner.deny(plan_hash, "denied on request: coterie demo --deny")
             else:
@@ -363,7 +371,7 @@ class Demo:
         return {"ok": verdict.ok, "short": short, "text": verdict.text}
 
     def _serve_dashboard(self) -> None:
-        console.rule("[bold]left running")
+        console.rule(Text("left running", "bold"))
         for name in PARTNERS:
             node = open_owner(self.home, name, with_key=False).node.url
             for what, where in (
@@ -407,8 +415,8 @@ def declared_users(users: int) -> int:
 
 
 def summary_of(explanation: str) -> str:
-    """The explanation without the sources, which `coterie requests show` prints."""
-    return explanation.partition("\nSource of ")[0].rstrip()
+    """The explanation without graphs and sources, which `coterie requests show` prints."""
+    return re.split(r"\n(?=What \S+ computes for each user|Source of )", explanation)[0].rstrip()
 
 
 def traffic_of(run: Run) -> dict[str, dict[str, int]]:

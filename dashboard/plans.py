@@ -74,7 +74,7 @@ def standing(plans: Plans, absent: Iterable[str]) -> pd.DataFrame:
                 text("plans.plan"): plan_hash[:12],
                 text("plans.name"): first["name"],
                 text("plans.submitted"): first["submitted"][:16].replace("T", " "),
-                **at,
+                **{domain: in_words(each) for domain, each in at.items()},
                 text("plans.next"): text(f"plans.{next_step(at.values())}"),
             }
         )
@@ -87,6 +87,11 @@ def status(plans: Plans, domain: str, plan_hash: str) -> str:
         if each["plan_hash"] == plan_hash:
             return str(each["status"])
     return "not submitted"
+
+
+def in_words(status: str) -> str:
+    """A status in the reader's language."""
+    return text(f"plans.{status.replace(' ', '_')}") if status in _COLOURS else status
 
 
 def next_step(statuses: Iterable[str]) -> str:
@@ -114,7 +119,7 @@ def picture(frame: pd.DataFrame, domains: Sequence[str]) -> alt.LayerChart:
         y=alt.Y(f"{title}:N", title=None, sort=None, axis=alt.Axis(labelLimit=320)),
         tooltip=[title, domain, state],
     )
-    scale = alt.Scale(domain=list(_COLOURS), range=list(_COLOURS.values()))
+    scale = alt.Scale(domain=[in_words(each) for each in _COLOURS], range=list(_COLOURS.values()))
     cells = base.mark_rect(cornerRadius=4).encode(
         color=alt.Color(f"{state}:N", scale=scale, legend=None)
     )
@@ -127,7 +132,7 @@ def decisions(plans: Plans, plan_hash: str) -> pd.DataFrame:
     rows = [
         {
             text("plans.domain"): domain,
-            text("plans.status"): each["status"],
+            text("plans.status"): in_words(each["status"]),
             text("plans.decided"): each["decided"][:16].replace("T", " "),
             text("plans.by"): each["decided_by"],
             text("plans.reason"): each["reason"],

@@ -36,6 +36,9 @@ def draw(session: Session) -> None:
     """Draw the page."""
     st.title(text("pages.quote"))
     st.write(text("quote.about"))
+    if len(session.nodes) < 2:
+        empty(text("quote.alone"), text("quote.alone_next"))
+        return
     with telling():
         federation = federation_of(session)
         name = _dataset(federation)

@@ -13,7 +13,7 @@ import pandas as pd
 import streamlit as st
 
 from dashboard.journal import Record, metrics, phases, read_record, rounds, traffic
-from dashboard.plans import hashes, label
+from dashboard.plans import hashes, in_words, label
 from dashboard.session import Session, asked, everywhere, plain, telling
 from dashboard.showing import adjacency, amount, chart, empty, epsilon, table
 from dashboard.texts import text
@@ -119,7 +119,7 @@ def domains(progress: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
         rows.append(
             {
                 text("run.domain"): domain,
-                text("run.status"): each["status"],
+                text("run.status"): in_words(each["status"]),
                 text("run.charged"): len(charged(each)),
                 text("run.behind"): len(seen - charged(each)),
                 text("run.repeated"): sum(1 for *_, number, _ in each["attempts"] if number > 0),
@@ -166,7 +166,7 @@ def lines(found: pd.DataFrame) -> alt.Chart:
         alt.Chart(found)
         .mark_line(point=True)
         .encode(
-            x=alt.X(f"{release}:Q", title=release, axis=alt.Axis(tickMinStep=1)),
+            x=alt.X(f"{release}:Q", title=release, axis=alt.Axis(tickMinStep=1, format="d")),
             y=alt.Y(f"{value}:Q", title=None, scale=alt.Scale(zero=False)),
             color=alt.Color(f"{metric}:N", title=None, legend=alt.Legend(orient="top")),
             tooltip=[release, metric, value],
@@ -181,7 +181,7 @@ def spending(shown: pd.DataFrame) -> alt.Chart:
         alt.Chart(shown)
         .mark_area(interpolate="step-after", line=True, opacity=0.3)
         .encode(
-            x=alt.X(f"{release}:Q", title=release, axis=alt.Axis(tickMinStep=1)),
+            x=alt.X(f"{release}:Q", title=release, axis=alt.Axis(tickMinStep=1, format="d")),
             y=alt.Y(f"{spent}:Q", title=spent),
             tooltip=[release, spent],
         )
@@ -197,7 +197,7 @@ def bars(found: pd.DataFrame, by: str, size: str) -> alt.Chart:
         .encode(
             x=alt.X(f"{release}:O", title=release, axis=alt.Axis(labelAngle=0, labelOverlap=True)),
             y=alt.Y(f"{amount_}:Q", title=amount_),
-            color=alt.Color(f"{part}:N", title=None, legend=alt.Legend(orient="top")),
+            color=alt.Color(f"{part}:N", title=None, legend=alt.Legend(orient="top", columns=3)),
             tooltip=[release, part, amount_],
         )
     )

@@ -1,8 +1,8 @@
 """What each user of a batch contributes to a step, before clipping: the graph mapped over users.
 
-The engine applies `vmap` and `grad` itself, so a graph can't mix users. A table of which a user
-only gathers rows stays sparse: her gradient is one merged row for each of her ids, clipped and
-quantised like any other numbers, and added up where the ids say.
+The engine applies `vmap` and `grad` itself (`domains.flattening`), so a graph can't mix users. A
+table of which a user only gathers rows stays sparse: her gradient is one merged row for each of her
+ids, clipped and quantised like any other numbers, and added up where the ids say.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,14 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from domains.flattening import mapped
 from domains.lowering import Gathering, gather_rows, hoist
 from domains.users import EMPTY, UserTensors
-from policies.graph import Graph
 from policies.plan import Step
-
-ONE_BY_ONE = frozenset(["aten.prod.default"])
-"""Operations whose derivative looks at the whole batch: that of `prod` searches it for a zero and
-computes everybody's otherwise if there is one. Mapped over users, it can't."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +44,7 @@ class Contributions:
         width: how many numbers one user contributes, rows of zeros among them.
     """
 
-    of: "Mapped"
+    of: "OfBatch"
     width: int
 
 
@@ -68,47 +64,50 @@ def contributions(step: Step, state: Mapping[str, Tensor], people: UserTensors) 
     return Contributions(_sparse_gradients(step, dict(state), gathering), width)
 
 
-Mapped = Callable[[dict[str, Tensor], Tensor | None], list[Part]]
+OfBatch = Callable[[dict[str, Tensor], Tensor | None], list[Part]]
 
 
-def _sums(step: Step, state: dict[str, Tensor]) -> Mapped:
+def _sums(step: Step, state: dict[str, Tensor]) -> OfBatch:
     graph, computed = hoist(step.graph, state)
     public = {**state, **computed}
-    mapped = torch.func.vmap(lambda user: graph.run({**public, **user}))
+    of_users = mapped(graph, graph.user)
 
     def sums(users: dict[str, Tensor], places: Tensor | None) -> list[Part]:
-        found = _kept(mapped(users), places)
+        found = _kept(of_users({**public, **users}), places)
         return [Part(found[spec.name]) for spec in step.outputs]
 
     return sums
 
 
-def dense_contributions(step: Step, state: Mapping[str, Tensor]) -> Mapped:
+def dense_contributions(step: Step, state: Mapping[str, Tensor]) -> OfBatch:
     """Of a gradient step: each user's whole gradient, tables and all."""
-    parameters = {spec.name: state[spec.name] for spec in step.outputs}
+    parameters = [spec.name for spec in step.outputs]
     fixed = {name: tensor for name, tensor in state.items() if name not in parameters}
-    mapped = _mapped_gradient(*hoist(step.graph, fixed), fixed)
+    graph, computed = hoist(step.graph, fixed)
+    public = {**state, **computed}
+    gradient = mapped(graph, graph.user, parameters)
 
     def gradients(users: dict[str, Tensor], places: Tensor | None) -> list[Part]:
-        found = _kept(mapped(parameters, {}, users), places)
+        found = _kept(gradient({**public, **users}), places)
         return [Part(found[spec.name]) for spec in step.outputs]
 
     return gradients
 
 
-def _sparse_gradients(step: Step, state: dict[str, Tensor], gathering: Gathering) -> Mapped:
-    names = {spec.name for spec in step.outputs}
-    dense = {name: state[name] for name in names - gathering.tables}
+def _sparse_gradients(step: Step, state: dict[str, Tensor], gathering: Gathering) -> OfBatch:
+    names = [spec.name for spec in step.outputs]
+    dense = [name for name in names if name not in gathering.tables]
     fixed = {name: tensor for name, tensor in state.items() if name not in names}
     graph, computed = hoist(gathering.graph, fixed)
-    alone = dense or any(node.op in ONE_BY_ONE for node in graph.nodes)
-    mapped = (_mapped_gradient if alone else _rows_gradient)(graph, computed, fixed)
-    indexed = torch.func.vmap(lambda user: gathering.ids.run({**fixed, **user}))
+    public = {**fixed, **computed, **{name: state[name] for name in dense}}
+    gradient = mapped(graph, [*graph.user, *gathering.rows], [*dense, *gathering.rows])
+    indexed = mapped(gathering.ids, gathering.ids.user)
 
     def gradients(users: dict[str, Tensor], places: Tensor | None) -> list[Part]:
-        ids = _row_numbers(indexed(users), gathering, state)
+        ids = _row_numbers(indexed({**fixed, **users}), gathering, state)
         rows = {n: _taken(state[g.table], ids[n]) for n, g in gathering.rows.items()}
-        found, ids = _kept(mapped(dense, rows, users), places), _kept(ids, places)
+        found = _kept(gradient({**public, **rows, **users}), places)
+        ids = _kept(ids, places)
         return [
             _merged(spec.name, state[spec.name], gathering, ids, found)
             if spec.name in gathering.tables
@@ -117,49 +116,6 @@ def _sparse_gradients(step: Step, state: dict[str, Tensor], gathering: Gathering
         ]
 
     return gradients
-
-
-def _mapped_gradient(
-    graph: Graph, computed: dict[str, Tensor], fixed: dict[str, Tensor]
-) -> Callable[..., dict[str, Tensor]]:
-    """(parameters, rows of each user, users) -> the loss's gradient for each user alone."""
-    public = {**fixed, **computed}
-
-    def loss(variables: dict[str, Tensor], user: dict[str, Tensor]) -> Tensor:
-        return graph.run({**public, **variables, **user})["loss"]
-
-    def gradient(
-        parameters: dict[str, Tensor], rows: dict[str, Tensor], user: dict[str, Tensor]
-    ) -> dict[str, Tensor]:
-        found: dict[str, Tensor] = torch.func.grad(loss)({**parameters, **rows}, user)
-        return found
-
-    return torch.func.vmap(gradient, in_dims=(None, 0, 0))
-
-
-def _rows_gradient(
-    graph: Graph, computed: dict[str, Tensor], fixed: dict[str, Tensor]
-) -> Callable[..., dict[str, Tensor]]:
-    """The same where rows are all there is: one pass backwards, through the sum of all losses.
-
-    A user's loss hangs on her own rows alone, so the sum's gradient for them is hers.
-    """
-    public = {**fixed, **computed}
-    losses = torch.func.vmap(lambda rows, user: graph.run({**public, **rows, **user})["loss"])
-
-    def gradient(
-        _: dict[str, Tensor], rows: dict[str, Tensor], users: dict[str, Tensor]
-    ) -> dict[str, Tensor]:
-        leaves = {name: row.detach().requires_grad_() for name, row in rows.items()}
-        total = losses(leaves, users).sum()
-        if not total.requires_grad:
-            return {name: torch.zeros_like(row) for name, row in rows.items()}
-        found = torch.autograd.grad(
-            total, list(leaves.values()), allow_unused=True, materialize_grads=True
-        )
-        return dict(zip(leaves, found, strict=True))
-
-    return gradient
 
 
 def _kept(found: dict[str, Tensor], places: Tensor | None) -> dict[str, Tensor]:

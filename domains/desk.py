@@ -72,6 +72,8 @@ class Desk:
         self._envelopes = plans / "envelopes"
         # One decision after the other, so that what a rule saw still holds when it is recorded.
         self._deciding = threading.RLock()
+        self._verifying = threading.Lock()
+        self._verdict: tuple[tuple[int, str], dict[str, Any]] | None = None
         self._began = time.monotonic()
         for folder in (plans, self._envelopes):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -351,7 +353,7 @@ class Desk:
         """The rules once more, since others may have been approved since it was submitted."""
         dataset = self.dataset(plan.dataset)
         record = next(r for r in self.ledger.plans() if r.plan_hash == plan.hash)
-        refusals, _, _ = self._judge(plan, dataset, record.scientist, offers=False)
+        refusals, _, _ = self._judge(plan, dataset, record.scientist)
         closed = dataset.policy.closed()
         for refusal in [*refusals, *([asdict(closed)] if closed else [])]:
             raise DeskRefused(f"{refusal['rule']}: {refusal['message']}")
@@ -415,8 +417,9 @@ class Desk:
 
     def _has_room(self, envelope: Envelope, plan: Plan, past: Sequence[Commitment]) -> bool:
         under = self._under(envelope)
-        held = tuple(event for each in past if each.plan_hash in under for event in each.events)
-        limit = Limit("envelope", "", envelope.total_epsilon, envelope.delta, held)
+        held = tuple((each.events, each.partners) for each in past if each.plan_hash in under)
+        accountant = RenyiFilter(envelope.delta)
+        limit = Limit("envelope", "", envelope.total_epsilon, accountant, held)
         return len(under) < envelope.plans and limit.fits(plan.events())
 
     def _under(self, envelope: Envelope) -> set[str]:
@@ -457,7 +460,8 @@ class Desk:
         plan = self._known(self.full_hash(plan_hash, None))
         dataset = self.dataset(plan.dataset)
         record = next(r for r in self.ledger.plans() if r.plan_hash == plan.hash)
-        refusals, advice, offers = self._judge(plan, dataset, record.scientist)
+        # What would fit instead is the scientist's question, and takes a search.
+        refusals, advice, _ = self._judge(plan, dataset, record.scientist, offers=False)
         previous = self._previous(plan)
         closed = dataset.policy.closed()
         return {
@@ -468,7 +472,6 @@ class Desk:
             ],
             "refusals": refusals,
             "advice": advice,
-            "offers": offers,
             "closed": None if closed is None else closed.message,
             "previous": None if previous is None else previous.to_json(),
             "second_approvers": len(dataset.policy.second_approvers),
@@ -632,8 +635,13 @@ class Desk:
         return {"head": heads.head().model_dump(), "held": heads.export(), "kept": heads.kept()}
 
     def verdict(self) -> dict[str, Any]:
-        """The offline verifier's verdict on this node's own ledger."""
-        return asdict(verify(self.ledger.entries(), self._node_key))
+        """The offline verifier's verdict on this node's own ledger, replayed once per head."""
+        head = self.ledger.head()
+        with self._verifying:
+            if self._verdict is None or self._verdict[0] != head:
+                entries = [e for e in self.ledger.entries() if e.index <= head[0]]
+                self._verdict = head, asdict(verify(entries, self._node_key))
+            return self._verdict[1]
 
     def load_reports(self) -> dict[str, Any]:
         return {d.name: asdict(d.report) for d in self._datasets.values()}
@@ -686,7 +694,7 @@ class Desk:
         if refused and offers:
             found = nearest_plans(plan, lambda other: self._fits(other, dataset, limits))
         return (
-            [asdict(self._with_offer(each, [o.text for o in found])) for each in refused],
+            [asdict(_refused(each, plan, [o.text for o in found])) for each in refused],
             [asdict(each) for each in broken if not dataset.policy.decides(each)],
             [{"how": offer.how, "text": offer.text} for offer in found],
         )
@@ -694,7 +702,8 @@ class Desk:
     def _limits(self, plan: Plan, dataset: PrivateDataset, account: str) -> list[Limit]:
         population = dataset.declaration.population
         past = [c for c in self.ledger.commitments(population) if c.plan_hash != plan.hash]
-        return limits_of(dataset.policy, past, population, account, plan.dataset)
+        accountant = self.ledger.accountant(population)
+        return limits_of(dataset.policy, past, population, account, plan.dataset, accountant)
 
     def _broken(
         self, plan: Plan, dataset: PrivateDataset, limits: Sequence[Limit]
@@ -707,7 +716,7 @@ class Desk:
             operations_of(plan),
             model_of(plan),
         )
-        over = (limit.check(plan.events()) for limit in limits)
+        over = (limit.check(plan.events(), len(plan.roster)) for limit in limits)
         return [*dataset.policy.check(facts), *(each for each in over if each is not None)]
 
     def _fits(self, plan: Plan, dataset: PrivateDataset, limits: Sequence[Limit]) -> bool:
@@ -720,11 +729,6 @@ class Desk:
             return False
         broken = self._broken(plan, dataset, ())
         return not any(dataset.policy.decides(each) for each in broken)
-
-    def _with_offer(self, refusal: Refusal, offers: Sequence[str]) -> Refusal:
-        if not offers:
-            return refusal
-        return Refusal(refusal.rule, f"{refusal.message}\nA plan that fits: {'; or '.join(offers)}")
 
     def why_not_roster(self, plan: Plan) -> str | None:
         """Why a plan's partners aren't, or no longer, those that the owner pinned."""
@@ -759,12 +763,23 @@ def _parsed(text: str) -> Plan:
     return Plan.from_json(text)
 
 
+def _refused(refusal: Refusal, plan: Plan, offers: Sequence[str]) -> Refusal:
+    lines = [refusal.message]
+    if refusal.rule == "max_epsilon_per_plan":
+        bound = epsilon_at_every_partner(plan.events(), plan.delta, len(plan.roster))
+        lines.append(f"A person who is a user at every partner: epsilon {bound:.3f}.")
+    if offers:
+        lines.append(f"A plan that fits: {'; or '.join(offers)}")
+    elif "Short by" in refusal.message:
+        lines.append("No plan like this fits: the owner would have to raise the limit.")
+    return Refusal(refusal.rule, "\n".join(lines))
+
+
 def _weighed(limit: Limit, plan: Plan) -> dict[str, Any]:
-    accountant = RenyiFilter(limit.delta)
-    found = (accountant.epsilon(limit.held), accountant.epsilon([*limit.held, *plan.events()]))
+    found = limit.weigh(plan.events())
     before, after = (None if math.isinf(each) else each for each in found)
-    return {"rule": limit.rule, "who": limit.who, "cap": limit.cap, "delta": limit.delta,
-            "before": before, "after": after}  # fmt: skip
+    return {"rule": limit.rule, "who": limit.who, "cap": limit.cap,
+            "delta": limit.accountant.delta, "before": before, "after": after}  # fmt: skip
 
 
 def _is_consent(plan: Plan, entry: RosterEntry, text: str) -> bool:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from domains.contributions import Contributions, Part, contributions
+from domains.flattening import mapped
 from domains.total import Total
 from domains.users import EMPTY, UserTensors
 from policies.admission import inspect
@@ -29,7 +30,7 @@ from policies.graph import Graph, GraphFailed
 from policies.plan import Step
 from policies.users import Bounds
 
-CACHED_BYTES = 2**22
+CACHED_BYTES = 2**21
 """What the users of one batch contribute takes at most this many bytes: it stays in the cache."""
 
 BATCH_BYTES = 2**30
@@ -126,10 +127,10 @@ def user_memories(
     (spec,) = graph.output_specs()
     if "memory" in graph.user and people.memories is None:
         people.remember(np.array([], dtype=np.int64), np.zeros((0, spec.count), np.float32))
-    mapped = torch.func.vmap(lambda user: graph.run({**state, **user})["memory"])
+    of_users = mapped(graph, graph.user)
 
     def of(batch: dict[str, Tensor], places: Tensor | None) -> list[Part]:
-        found = mapped(batch)
+        found = of_users({**state, **batch})["memory"]
         return [Part(found if places is None else found.index_select(0, places))]
 
     contribution = Contributions(of, spec.count)

@@ -4,10 +4,13 @@ It takes no part in a plan but this: for domains that show fresh keys signed by 
 draws triples (`network.smpc.triples`), seals a seed to each domain and forgets what it drew. It
 sees no tensor and no message about one. What it sends needs no secrecy on the way.
 
-Run it on a machine of nobody who takes part: coterie dealer --key dealer.pem
+Run it on a machine of nobody who takes part: coterie dealer --key dealer.pem, or
+python -m network.dealer KEY_FILE HOST PORT
 """
 
 import json
+import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -30,6 +33,7 @@ from network.smpc.messages import (
 from network.smpc.sharing import TensorKey
 from network.smpc.tensors import MAX_FACTOR, MAX_MULTIPLY_ADDS, Hex, Size, tuples
 from network.smpc.triples import Dealt, Factors, deal, pack, unpack
+from policies.approvals import create_owner_key, load_owner_key, owner_key_hex
 
 MAX_REQUEST_BYTES = 2**17
 _TIMEOUT_S = (5, 120)
@@ -68,9 +72,10 @@ class Wanted(_Message):
         if not fits or (self.matrices and max(len(self.x), len(self.y)) > 2):
             raise MalformedMessage("the shapes of the factors don't fit")
         found = Factors(self.x, self.y, self.matrices)
-        most = found.sizes[0] * found.as_matrices[2]
-        if not 0 < min(found.sizes) <= max(found.sizes) <= MAX_FACTOR or most > MAX_MULTIPLY_ADDS:
+        if not 0 < min(found.sizes) <= max(found.sizes) <= MAX_FACTOR:
             raise MalformedMessage(f"factors and products have 1 to {MAX_FACTOR} elements")
+        if found.sizes[0] * found.as_matrices[2] > MAX_MULTIPLY_ADDS:
+            raise MalformedMessage("this product takes too many operations")
         return found
 
     def agreement(self) -> Agreement:
@@ -99,6 +104,20 @@ def build_app(key: Ed25519PrivateKey) -> FastAPI:
         return Response(answer(body, key), media_type="application/octet-stream")
 
     return app
+
+
+def serve(key_file: Path, host: str, port: int) -> None:
+    """Deal until told to stop; makes the key if there is none, and says its public half.
+
+    Raises:
+        OwnerKeyError: the file holds no such key, or can't be made.
+    """
+    from network.connections import serve_app
+
+    made = load_owner_key if key_file.exists() else create_owner_key
+    key = made(key_file, None)
+    print(f"Dealing at http://{host}:{port} with the key {owner_key_hex(key)}", flush=True)
+    serve_app(build_app(key), host, port)
 
 
 def ask_dealer(url: str, wanted: Wanted) -> tuple[dict[str, Any], NDArray[np.uint64]]:
@@ -139,3 +158,7 @@ def answer(body: bytes, key: Ed25519PrivateKey) -> bytes:
     except (ValueError, RecursionError):
         raise HTTPException(422, "Not a request for triples.") from None
     return pack(dealt.to_dict(), corrections.reshape(-1)).tobytes()
+
+
+if __name__ == "__main__":
+    serve(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))

@@ -9,8 +9,8 @@ that anyone can recompute the total (`verify_rounds`).
 import json
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from blake3 import blake3
 from numpy.typing import NDArray
 
 from network.client import NodeClient, NodeRefused, NodeUnreachable
+from network.heads import Heads
 from network.lines import Lines
 from network.smpc.agreement import agreement_of
 from network.smpc.ckks.coordination import CkksBegun, CkksCoordinator
@@ -38,7 +39,7 @@ from network.smpc.ckks.transcript import (
     write_ckks_transcript,
 )
 from network.smpc.coordination import Begun, Coordinator, SumAborted
-from network.smpc.inputs import arriving, masked_bytes, masked_file, take_masked
+from network.smpc.inputs import arriving, forget_inputs, masked_bytes, masked_file, take_masked
 from network.smpc.messages import (
     PART_BYTES,
     RECEIPT_BYTES,
@@ -120,6 +121,7 @@ def run_attempt(
         try:
             total, survivors = call.open_total()
         except SumAborted as aborted:
+            forget_inputs(kept)
             raise RoundAborted(
                 aborted.domain, aborted.phase, str(aborted), lost=aborted.domain in call.lost
             ) from None
@@ -166,38 +168,6 @@ def verify_rounds(plan: Plan, folder: Path) -> list[tuple[str, int, int]]:
     return checked
 
 
-@dataclass
-class _Heads:
-    """What domains show each other of their ledgers; carried, not judged.
-
-    Attributes:
-        held: by holder, then by domain: sizes of the heads it holds.
-        notes: by domain, what it shows.
-        cosignatures: by signer, what it co-signed.
-    """
-
-    held: dict[str, Mapping[str, Any]] = field(default_factory=dict)
-    notes: dict[str, Mapping[str, Any]] = field(default_factory=dict)
-    cosignatures: dict[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
-
-    def held_of(self, domain: str) -> dict[str, Any]:
-        return {peer: held.get(domain, []) for peer, held in self.held.items() if peer != domain}
-
-    def notes_for(self, domain: str) -> dict[str, Any]:
-        return {
-            peer: {**note, "extends": note["extends"].get(domain, [])}
-            for peer, note in self.notes.items()
-            if peer != domain
-        }
-
-    def cosignatures_for(self, domain: str, node_key: str) -> dict[str, Any]:
-        return {
-            peer: [each for each in signed if each.get("node_key") == node_key]
-            for peer, signed in self.cosignatures.items()
-            if peer != domain
-        }
-
-
 class _Call:
     """Asks all domains at once and keeps who was silent, and why.
 
@@ -225,7 +195,7 @@ class _Call:
         self.left_out: dict[str, str] = {}
         self.lost: set[str] = set()
         self.seconds: dict[str, float] = {}
-        self.heads = _Heads()
+        self.heads = Heads()
         self._nodes, self._lines = nodes, lines
         self._state = np.frombuffer(state, dtype=np.uint8)
         self._digest = blake3(state).hexdigest()
@@ -234,11 +204,7 @@ class _Call:
         self._holds: dict[str, bool] = {}
 
     def open_total(self) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-        """Carry the attempt through and keep it: (total, survivors).
-
-        Raises:
-            SumAborted: too few domains are left.
-        """
+        """Carry the attempt through and keep it: (total, survivors), or SumAborted."""
         coordinator = Coordinator(self.agreement, self.exchange, self.left_out)
         found = _read_begun(self._kept, self.heads)
         begun = coordinator.begin() if found is None else Begun.from_dict(found)
@@ -413,7 +379,7 @@ def _part(said: Any, key: str, kind: type) -> Any:
     return said[key]
 
 
-def _read_begun(kept: Path, heads: _Heads) -> dict[str, Any] | None:
+def _read_begun(kept: Path, heads: Heads) -> dict[str, Any] | None:
     file = kept / _BEGUN
     if not file.exists():
         return None
@@ -422,7 +388,7 @@ def _read_begun(kept: Path, heads: _Heads) -> dict[str, Any] | None:
     return found
 
 
-def _write_begun(kept: Path, begun: dict[str, Any], heads: _Heads) -> None:
+def _write_begun(kept: Path, begun: dict[str, Any], heads: Heads) -> None:
     kept.mkdir(parents=True, exist_ok=True)
     temporary = kept / (_BEGUN + ".new")
     with temporary.open("w") as file:

@@ -6,9 +6,10 @@ chosen after looking at earlier results, which is how people work.
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any, Self
 
 import numpy as np
 from dp_accounting.dp_event import (
@@ -18,8 +19,11 @@ from dp_accounting.dp_event import (
 )
 from dp_accounting.pld import PLDAccountant
 from numpy.typing import NDArray
-from scipy.special import comb, erfcx, ndtr
+from scipy.special import erfcx, ndtr
 from scipy.stats import binom
+
+from policies.losses import SMALLEST_DELTA, Mixture, composed_epsilon
+from policies.renyi import NO_NOISE, divergences, epsilon_of, from_renyi, orders_for
 
 ADJACENCY = "add/remove one user with all her interactions, per domain"
 """The unit every epsilon of Coterie speaks about."""
@@ -29,9 +33,6 @@ PLD_INTERVAL = 1e-3
 
 GROUP_INTERVAL = 5e-3
 """The same for groups, whose losses are larger: 0.01 % coarser, four times faster."""
-
-NO_NOISE = 1e-100
-"""Noise multipliers below this count as none: their squares leave floating point."""
 
 WIDEST_NOISE = 1e4
 """Noise wider than this is accounted as this wide in a loss distribution, which only costs more."""
@@ -44,15 +45,21 @@ coarser intervals, not more time."""
 WHOLE_LOSSES = 20_000.0
 """Losses without sampling that are composed at the finest interval; beyond, the closed form."""
 
+FEW = 8
+"""More different sampled mechanisms than these are composed by `policies.losses`: dp-accounting
+takes some 15 ms for each, and a plan may have hundreds."""
+
 COARSEST_INTERVAL = 1.0
 """Beyond this a loss distribution says no more than the closed bounds do."""
 
-ORDERS = (3, 4, 5, 7, 10, 16, 28, 48)
-"""Renyi orders of every filter, fixed for good: the low ones serve epsilon 20, the high ones 0.3.
-Against the best order in hindsight they cost 8 % at epsilon 8 without sampling, at most 17 % from
-0.3 to 20; sampled releases with little noise, whose best order is below 3, cost more."""
+ORDERS = (3.0, 4.0, 5.0, 7.0, 10.0, 16.0, 28.0, 48.0)
+"""Renyi orders, each with an eighth of delta, of a filter that belongs to no budget, and of budgets
+that were opened before they chose their own."""
 
-FINE_ORDERS = (*range(2, 65), 80, 96, 128, 192, 256)
+MOST_ORDERS = 8
+"""How many orders a filter may have."""
+
+FINE_ORDERS = (*map(float, range(2, 65)), 80.0, 96.0, 128.0, 192.0, 256.0)
 """Renyi orders of a plan's own figure, which needn't be fixed: the best of them counts."""
 
 
@@ -116,8 +123,9 @@ def plan_epsilon(events: Iterable[Event], delta: float) -> float:
     huge, the exact form instead: releases of Gaussians are one Gaussian (Dong, Roth and Su 2022),
     whose epsilon Balle and Wang 2018 give. With sampling, the smallest of three valid bounds:
     privacy loss distributions (Koskela et al. 2020; Doroshenko et al. 2022) as dp-accounting
-    composes them, Renyi divergences, and the plan without sampling. 0.0 for no events; infinity
-    only if an event has no noise.
+    composes them (more than `FEW` mechanisms: `policies.losses`, the same to 1e-5), Renyi
+    divergences, and the plan without sampling. 0.0 for no events; infinity only if an event has no
+    noise.
     """
     return epsilon_at_every_partner(events, delta, 1)
 
@@ -150,7 +158,9 @@ def _smallest_bound(events: tuple[Event, ...], delta: float, partners: int) -> f
     interval = _interval(events, closed, partners)
     if interval > COARSEST_INTERVAL:
         return closed
-    return min(closed, _by_loss_distribution(events, delta, partners, interval))
+    many = sum(event.sampling_rate < 1 for event in events) > FEW and delta >= SMALLEST_DELTA
+    way = _of_many if many else _by_loss_distribution
+    return min(closed, way(events, delta, partners, interval))
 
 
 def _composed(events: Sequence[Event], delta: float) -> float:
@@ -172,9 +182,9 @@ def _best_order(events: Sequence[Event], delta: float, partners: int) -> float:
     for event in events:
         z, q = event.noise_multiplier / partners, event.sampling_rate
         anyone = 1.0 if q == 1 else -math.expm1(partners * math.log1p(-q))
-        total += event.count * _divergences(z, anyone, FINE_ORDERS)
+        total += event.count * divergences(z, anyone, 1, FINE_ORDERS)
     share = [delta] * len(FINE_ORDERS)
-    return max(0.0, min(map(_from_renyi, FINE_ORDERS, total.tolist(), share)))
+    return max(0.0, min(map(from_renyi, FINE_ORDERS, total.tolist(), share)))
 
 
 def _interval(events: Sequence[Event], closed: float, partners: int) -> float:
@@ -208,60 +218,87 @@ def _by_loss_distribution(
         return math.inf
 
 
+def _of_many(events: Sequence[Event], delta: float, partners: int, interval: float) -> float:
+    """The same figure, to 1e-5 of it, by one transform for all mechanisms."""
+    whole = [event for event in events if event.sampling_rate == 1]
+    mixtures = [Mixture(1 / _mu(whole, partners), (0.0, 1.0), 1)] if whole else []
+    for event in events:
+        if event.sampling_rate < 1:
+            chances = binom.pmf(np.arange(partners + 1), partners, event.sampling_rate)
+            noise = min(event.noise_multiplier, WIDEST_NOISE)
+            mixtures.append(Mixture(noise, tuple(chances.tolist()), event.count))
+    return composed_epsilon(mixtures, delta, interval)
+
+
 @dataclass(frozen=True)
 class RenyiFilter:
     """Decides admission: an epsilon that holds under full adaptivity (`ADJACENCY`).
 
-    For every order a the filter adds up the Renyi divergences of what was released. If at the end
-    any one order's sum is within its share of the budget, the privacy loss is too, except with
-    probability delta / len(ORDERS); the union over the orders costs delta. Each order is one
-    Renyi filter (Feldman and Zrnic 2021, Thm 4.3; several orders: Lecuyer 2021), converted to
-    epsilon by Canonne, Kamath and Steinke 2020, Prop. 12, whose bound holds pointwise in the
-    privacy loss and so survives the union.
+    For every order the filter adds up the Renyi divergences of what was released;
+    `renyi.epsilon_of` turns the sums into epsilon, and says why it holds.
+
+    Attributes:
+        delta: of the statement.
+        orders: at most 8, fixed before the first release.
+        shares: of delta, one per order, fixed with them, together 1.
     """
 
     delta: float
+    orders: tuple[float, ...] = ORDERS
+    shares: tuple[float, ...] = (1 / len(ORDERS),) * len(ORDERS)
 
     def __post_init__(self) -> None:
         _check_delta(self.delta)
+        if len(self.orders) != len(self.shares) or not 0 < len(self.orders) <= MOST_ORDERS:
+            raise ValueError(f"a filter has 1 to {MOST_ORDERS} orders, each with a share of delta")
+        if min(self.orders) <= 1 or min(self.shares) <= 0 or math.fsum(self.shares) > 1 + 1e-9:
+            raise ValueError(f"no such filter: orders {self.orders}, shares {self.shares}")
+
+    @classmethod
+    def of_cap(cls, epsilon: float, delta: float) -> Self:
+        """The filter that wastes least where `epsilon` is spent whole."""
+        return cls(delta, *orders_for(epsilon, delta))
+
+    @classmethod
+    def recorded(cls, budget: Mapping[str, Any]) -> Self:
+        """The filter that a ledger's `budget` entry fixes."""
+        if "orders" not in budget:
+            return cls(budget["delta"])
+        orders, shares = (tuple(map(float, budget[name])) for name in ("orders", "shares"))
+        return cls(budget["delta"], orders, shares)
 
     def epsilon(self, events: Iterable[Event]) -> float:
         """Epsilon of `events` at `delta`: 0.0 for none, infinity if any has no noise."""
-        return self.epsilon_of(renyi_total(events))
+        return self.epsilon_of(self.total(events))
 
     def epsilon_of(self, total: NDArray[np.float64]) -> float:
-        """Epsilon of what sums up to this Renyi divergence: float64 [len(ORDERS)]."""
-        if not total.any():
-            return 0.0
-        share = self.delta / len(ORDERS)
-        return max(0.0, min(map(_from_renyi, ORDERS, total.tolist(), [share] * len(ORDERS))))
+        """Epsilon of what sums up to this Renyi divergence: float64 [orders]."""
+        return epsilon_of(total.tolist(), self.orders, self.shares, self.delta)
 
+    def total(self, events: Iterable[Event], partners: int = 1) -> NDArray[np.float64]:
+        """Renyi divergence of all `events` together at each order: float64 [orders].
 
-def renyi_total(events: Iterable[Event]) -> NDArray[np.float64]:
-    """Renyi divergence of all `events` together at each order: float64 [len(ORDERS)].
+        For a person who is a user at all `partners` domains of their plan. Infinite if any has no
+        noise. Sums of it are what the filter adds up.
+        """
+        if partners < 1:
+            raise ValueError(f"partners is {partners}; expected at least 1")
+        merged = merge(events)
+        if not merged:
+            return np.zeros(len(self.orders))
+        counts = np.array([event.count for event in merged], dtype=np.float64)
+        each = [
+            divergences(event.noise_multiplier, event.sampling_rate, partners, self.orders)
+            for event in merged
+        ]
+        return np.asarray(counts @ np.array(each))
 
-    Infinite if any has no noise. Sums of it are what a filter adds up.
-    """
-    merged = merge(events)
-    if not merged:
-        return np.zeros(len(ORDERS))
-    counts = np.array([event.count for event in merged], dtype=np.float64)
-    each = [_renyi(event.noise_multiplier, event.sampling_rate) for event in merged]
-    return counts @ np.array(each)
-
-
-def renyi_at_every_partner(events: Iterable[Event], partners: int) -> NDArray[np.float64]:
-    """As `renyi_total`, for one person who is a user at all `partners` domains of a plan.
-
-    The mixture of Gaussians of `epsilon_at_every_partner`, in the worse of both directions.
-    """
-    if partners < 1:
-        raise ValueError(f"partners is {partners}; expected at least 1")
-    total = np.zeros(len(ORDERS))
-    for event in merge(events):
-        each = _group_renyi(event.noise_multiplier, event.sampling_rate, partners)
-        total = total + event.count * each
-    return total
+    def everywhere(self, plans: Iterable[tuple[Sequence[Event], int]]) -> float:
+        """Epsilon of (events, partners) for a person who is a user at all partners of each."""
+        total = np.zeros(len(self.orders))
+        for events, partners in plans:
+            total = total + self.total(events, partners)
+        return self.epsilon_of(total)
 
 
 def calibrate(
@@ -354,62 +391,6 @@ def _gaussian_mu(epsilon: float, delta: float) -> float:
         middle = (low + high) / 2
         low, high = (middle, high) if _gaussian_epsilon(middle, delta) < epsilon else (low, middle)
     return low
-
-
-@lru_cache(maxsize=2**16)
-def _renyi(noise_multiplier: float, sampling_rate: float) -> NDArray[np.float64]:
-    """Renyi divergence of one release at every order of ORDERS: float64 [len(ORDERS)]."""
-    return _divergences(noise_multiplier, sampling_rate, ORDERS)
-
-
-def _divergences(
-    noise_multiplier: float, sampling_rate: float, orders: Sequence[int]
-) -> NDArray[np.float64]:
-    """Renyi divergence of one release at these orders: float64 [len(orders)].
-
-    Gaussian: a / (2 z^2). Sampled with probability q: log(A_a) / (a - 1), with A_a the a-th moment
-    of the likelihood ratio (Mironov, Talwar and Zhang 2019, section 3.3, integer a):
-    A_a = sum_i binomial(a, i) (1 - q)^(a - i) q^i exp((i^2 - i) / 2z^2).
-    """
-    if noise_multiplier < NO_NOISE:
-        return np.full(len(orders), math.inf)
-    if sampling_rate == 1:
-        return np.array(orders) / (2 * noise_multiplier**2)
-    return np.array([_log_moment(noise_multiplier, sampling_rate, a) / (a - 1) for a in orders])
-
-
-def _log_moment(z: float, q: float, order: int) -> float:
-    i = np.arange(order + 1)
-    chances = math.log1p(-q) * (order - i) + math.log(q) * i + np.log(comb(order, i))
-    return float(np.logaddexp.reduce(chances + (i * i - i) / (2 * z**2)))
-
-
-@lru_cache(maxsize=2**12)
-def _group_renyi(z: float, q: float, partners: int) -> NDArray[np.float64]:
-    """Renyi divergence of one release for a group: float64 [len(ORDERS)].
-
-    Sampled, by the trapezoid rule, which for integrands this smooth is exact to double precision.
-    """
-    if partners == 1 or z == 0 or q == 1:
-        return _renyi(z / partners, q)
-    step = z / 32
-    x = np.arange(-20 * z, max(ORDERS) * partners + 20 * z, step)
-    j = np.arange(partners + 1)[:, None]
-    ratio = np.logaddexp.reduce(
-        binom.logpmf(j, partners, q) + (2 * j * x - j * j) / (2 * z**2), axis=0
-    )
-    bare = -(x**2) / (2 * z**2) + math.log(step / (z * math.sqrt(2 * math.pi)))
-    # With her data or without: E[(P/Q)^a] and E[(Q/P)^(a - 1)], both under Q, the one without.
-    worse = [
-        max(np.logaddexp.reduce(bare + a * ratio),
-            np.logaddexp.reduce(bare + (1 - a) * ratio))
-        for a in ORDERS
-    ]  # fmt: skip
-    return np.array(worse) / (np.array(ORDERS) - 1)
-
-
-def _from_renyi(order: int, divergence: float, delta: float) -> float:
-    return divergence + math.log1p(-1 / order) - math.log(delta * order) / (order - 1)
 
 
 def _sampled_event(

@@ -1,18 +1,18 @@
 """How much epsilon is left under each of the owner's limits, given what plans used before.
 
 The population's budget, and the parts of it that one scientist, one data set or one period may use:
-all are the Renyi filter's figure, so that they hold for plans chosen after seeing results.
+all are a Renyi filter's figure, so that they hold for plans chosen after seeing results.
 """
 
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 
-from policies.accounting import ADJACENCY, Event, RenyiFilter
+from policies.accounting import Event, RenyiFilter
 from policies.approvals import moment
 from policies.ledger import Commitment
+from policies.ledger.errors import shortfall
 from policies.owner_policy import OwnerPolicy, Refusal
 
 
@@ -23,42 +23,52 @@ class Limit:
     Attributes:
         rule: the policy file's setting.
         who: whose the cap is, for the sentence.
-        cap: epsilon at `delta`.
-        held: events that count towards it.
+        cap: epsilon at the filter's delta.
+        accountant: the filter that decides.
+        held: what counts towards it: the events of each plan, and its number of partners.
     """
 
     rule: str
     who: str
     cap: float
-    delta: float
-    held: tuple[Event, ...]
+    accountant: RenyiFilter
+    held: tuple[tuple[tuple[Event, ...], int], ...]
 
     @property
     def remaining(self) -> float:
         """Epsilon that is left; negative if the cap was lowered."""
-        return self.cap - RenyiFilter(self.delta).epsilon(self.held)
+        return self.cap - self.accountant.epsilon(self._events)
+
+    def weigh(self, events: Iterable[Event]) -> tuple[float, float]:
+        """Epsilon of what is held, without these events and with them."""
+        held = self._events
+        return self.accountant.epsilon(held), self.accountant.epsilon([*held, *events])
 
     def fits(self, events: Iterable[Event]) -> bool:
         """Whether these events fit beside what is held."""
-        return RenyiFilter(self.delta).epsilon([*self.held, *events]) <= self.cap
+        return self.accountant.epsilon([*self._events, *events]) <= self.cap
 
-    def check(self, events: Sequence[Event]) -> Refusal | None:
-        """The refusal of these events, in the four lines that a scientist is shown; or None.
+    def check(self, events: Sequence[Event], partners: int = 1) -> Refusal | None:
+        """The refusal of these events at so many partners, as a scientist is shown it; or None.
 
         "Requested" is by how much what is held would grow.
         """
         if self.fits(events):
             return None
-        before = RenyiFilter(self.delta).epsilon(self.held)
-        requested = RenyiFilter(self.delta).epsilon([*self.held, *events]) - before
-        up, down = _rounded(requested, ROUND_CEILING), _rounded(self.remaining, ROUND_FLOOR)
-        short = "infinite" if math.isinf(requested) else str(Decimal(up) - Decimal(down))
-        return Refusal(
-            self.rule,
-            f"{self.who} may cost epsilon {self.cap:.3f} together.\n"
-            f"Requested  epsilon {up}\nRemaining  epsilon {down}\nShort by   epsilon {short}\n"
-            f"All at delta {self.delta:g}; unit: {ADJACENCY}.",
+        before, after = self.weigh(events)
+        everywhere = self.accountant.everywhere
+        lines = shortfall(
+            after - before if math.isfinite(after) else math.inf,
+            self.cap - before,
+            self.accountant.delta,
+            (everywhere(self.held), everywhere([*self.held, (events, partners)])),
         )
+        title = f"{self.who} may cost epsilon {self.cap:.3f} together."
+        return Refusal(self.rule, "\n".join([title, *lines]))
+
+    @property
+    def _events(self) -> list[Event]:
+        return [event for events, _ in self.held for event in events]
 
 
 def limits_of(
@@ -67,9 +77,13 @@ def limits_of(
     population: str,
     scientist: str,
     data_set: str,
+    accountant: RenyiFilter,
     now: datetime | None = None,
 ) -> list[Limit]:
     """Every limit that a new plan of this scientist on this data set meets; none if it is public.
+
+    `accountant` is the filter of the population's budget; each narrower limit has one of its own,
+    chosen for its cap.
 
     A plan counts towards the period if it is open or was decided or ended within it, with all it
     used: that is at least what was released within the period.
@@ -99,13 +113,13 @@ def limits_of(
         ),
     )
     return [
-        Limit(rule, who, cap, policy.delta, tuple(e for plan in plans for e in plan.events))
+        Limit(
+            rule,
+            who,
+            cap,
+            accountant if rule == "budget" else RenyiFilter.of_cap(cap, policy.delta),
+            tuple((plan.events, plan.partners) for plan in plans),
+        )
         for rule, who, cap, plans in asked
         if cap is not None
     ]
-
-
-def _rounded(value: float, rounding: str) -> str:
-    if math.isinf(value):
-        return "infinite" if value > 0 else "none"
-    return str(Decimal(value).quantize(Decimal("0.001"), rounding))

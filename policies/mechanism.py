@@ -11,6 +11,7 @@ mechanism with noise multiplier z (Canonne, Kamath and Steinke 2020, Thm 4; Kair
 import math
 from collections.abc import Sequence
 from fractions import Fraction
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -85,6 +86,7 @@ def quantise(clipped: Tensor, clip_norm: float, scale: int) -> Tensor:
     return units if within.all() else torch.where(within.unsqueeze(1), units, 0)
 
 
+@lru_cache(maxsize=64)
 def unit_limit(clip_norm: float, scale: int) -> int:
     """floor((clip_norm * scale)^2): no user's squared integer norm may be above it.
 

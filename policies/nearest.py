@@ -4,10 +4,8 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from policies.offers import least_factor, most_of
 from policies.plan import Plan, Step
-
-MOST_NOISE = 1000.0
-"""Beyond this factor on the noise nothing is worth releasing, and no plan is offered."""
 
 _DIGITS = 4
 
@@ -43,33 +41,21 @@ def nearest_plans(plan: Plan, fits: Callable[[Plan], bool]) -> list[Offer]:
 
 
 def _more_noise(plan: Plan, fits: Callable[[Plan], bool]) -> Offer | None:
-    if min(step.noise_multiplier for step in plan.steps) == 0 or not fits(
-        _noisier(plan, MOST_NOISE)
-    ):
+    if min(step.noise_multiplier for step in plan.steps) == 0:
         return None
-    low, high = 0.0, math.log(MOST_NOISE)
-    while high - low > 1e-4:
-        middle = (low + high) / 2
-        if fits(_noisier(plan, math.exp(middle))):
-            high = middle
-        else:
-            low = middle
-    offered = _noisier(plan, math.exp(high))
+    factor = least_factor(lambda by: fits(_noisier(plan, by)))
+    if factor is None:
+        return None
+    offered = _noisier(plan, factor)
     return Offer("more noise", offered, _changed(plan, offered, "noise_multiplier"))
 
 
 def _fewer_releases(plan: Plan, fits: Callable[[Plan], bool]) -> Offer | None:
     most = max(step.releases for step in plan.steps)
-    low, high = 0, most  # `high` of `most` don't fit; `low` do, or are none
-    while high - low > 1:
-        middle = (low + high) // 2
-        if fits(_shorter(plan, middle / most)):
-            low = middle
-        else:
-            high = middle
-    if low == 0:
+    number = most_of(most, lambda n: fits(_shorter(plan, n / most)))
+    if number == 0:
         return None
-    offered = _shorter(plan, low / most)
+    offered = _shorter(plan, number / most)
     return Offer("fewer releases", offered, _changed(plan, offered, "releases"))
 
 

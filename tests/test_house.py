@@ -68,7 +68,7 @@ def test_every_command_shows_an_example(path: str, command: click.Command) -> No
 
 # These do something and say that they did; `card` and `heads` print nothing but JSON.
 ACTS = {
-    *("dashboard", "certificate", "requests approve", "requests sign", "requests revoke"),
+    *("dashboard", "certificate", "dealer", "requests approve", "requests sign", "requests revoke"),
     *("requests preapprove", "requests deny", "plan withdraw", "hub up", "hub stop", "hub admit"),
     *("domain init", "domain data", "domain up", "domain stop", "domain backup", "domain restore"),
     *("domain invite", "domain renew", "domain expel", "domain certificate", "domain pin"),

@@ -22,10 +22,11 @@ from coterie.commands.output import (
 from coterie.exit_codes import ExitCode
 from coterie.partners import open_owner
 from coterie.report import report
-from domains.folder import FolderError
+from domains.folder import FolderError, public_hex
 from network.client import log_in
 from policies.alerts import alerts, unsigned_heads
 from policies.ledger import Entry, Ledger
+from policies.ledger.database import is_ledger
 from policies.verify import Verdict, verify_proof
 from policies.verify import verify as verify_ledger
 
@@ -116,8 +117,8 @@ def _verdict(
     if domain is not None:
         folder = home_of(home).domain(domain)
         folder.settings()
-        node_key = folder.node_key().public_key().public_bytes_raw().hex()
-        return verify_ledger(folder.ledger_file, node_key, owner_key, heads, peers)
+        file = folder.ledger_url.removeprefix("sqlite:///")
+        return verify_ledger(file, public_hex(folder.node_key()), owner_key, heads, peers)
     if ledger is None:
         raise typer.BadParameter("Give a ledger's file, bundle or address, or --domain.")
     if ledger.startswith(("http://", "https://")):
@@ -292,7 +293,7 @@ def export(
 def _open(home: Path | None, domain: str) -> Ledger:
     folder = home_of(home).domain(domain)
     settings = folder.settings()
-    if not folder.ledger_file.exists():
+    if not is_ledger(folder.ledger_url):
         raise FolderError(f"{domain} has no ledger yet. Start it: coterie domain up {domain}")
     return Ledger(folder.ledger_url, settings.name, folder.node_key())
 

@@ -37,6 +37,13 @@ def arriving(kept: Path) -> Path:
     return kept.with_name(kept.name + ".new")
 
 
+def forget_inputs(folder: Path) -> None:
+    """Remove the inputs of an attempt that opened nothing: whoever goes on with it asks again."""
+    for pattern in ("masked-*.ring*", "ciphertexts-*.residues*"):
+        for file in folder.glob(pattern):
+            file.unlink()
+
+
 def take_masked(agreement: Agreement, kept: Path) -> tuple[Receipt, ring.FramedFile]:
     """Check what has come for a domain's masked input (`pack_masked`), and keep it.
 

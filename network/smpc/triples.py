@@ -29,6 +29,7 @@ reads x and y; a domain that lies about its own x shifts it as well.
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -89,7 +90,7 @@ class Factors:
     @property
     def sizes(self) -> tuple[int, int, int]:
         """Elements of x, y and their product."""
-        x, y, z = (int(np.prod(shape, dtype=np.int64)) for shape in (self.x, self.y, self.z))
+        x, y, z = (math.prod(shape) for shape in (self.x, self.y, self.z))
         return x, y, z
 
     def digest(self, x: str, y: str) -> str:

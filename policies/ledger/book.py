@@ -8,7 +8,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlmodel import Session, col, select
 
-from policies.accounting import Event, merge
+from policies.accounting import Event, RenyiFilter, merge
 from policies.approvals import may_approve
 from policies.canonical import canonical
 from policies.ledger.budgets import (
@@ -16,8 +16,12 @@ from policies.ledger.budgets import (
     add_use,
     check_room,
     event_json,
+    filter_for,
+    filter_of,
+    partners_of,
     read_budget,
     read_events,
+    require_unlike,
     use_budget,
 )
 from policies.ledger.chain import Chain, Entry, read_entry
@@ -71,9 +75,12 @@ class Ledger:
     ) -> None:
         """Set the cap of a population. The same cap again does nothing; what was spent stays spent.
 
+        The orders of its filter are chosen with the cap, and stay once anything was reserved.
+
         Raises:
             ValueError: epsilon isn't positive and finite, delta not between 0 and 1, or the
-                population's name isn't printable ASCII (another letter may look the same).
+                population's name isn't printable ASCII (another letter may look the same) or
+                differs from a known one only in case or spaces.
         """
         if not (population.isascii() and population.isprintable() and population):
             raise ValueError(f"A population is named in printable ASCII; got {population!r}")
@@ -85,10 +92,19 @@ class Ledger:
         with self._database.writing() as session:
             new = LedgerBudget(population=population, epsilon=epsilon, delta=delta, public=public)
             old = session.get(LedgerBudget, population)
+            if old is None:
+                require_unlike(population, session.exec(select(LedgerBudget.population)).all())
             if old is not None and old.model_dump() == new.model_dump():
                 return
+            accountant = filter_for(session, population, epsilon, delta)
             session.merge(new)
-            self._chain.append(session, "budget", **new.model_dump())
+            self._chain.append(
+                session,
+                "budget",
+                orders=list(accountant.orders),
+                shares=list(accountant.shares),
+                **new.model_dump(),
+            )
 
     def submit(
         self,
@@ -201,7 +217,8 @@ class Ledger:
             if plan is not None and (plan.status, plan.decided_by, plan.reason) == same:
                 return
             plan = require(plan, plan_hash, "pending", "awaiting signature")
-            check_room(session, plan.population, read_events(plan.events))
+            partners = partners_of(plan.summary)
+            check_room(session, plan.population, read_events(plan.events), partners)
             entry = self._chain.append(
                 session,
                 "approval",
@@ -270,7 +287,7 @@ class Ledger:
                     f" {self.domain!r}; only an approved plan may release"
                 )
             repeat = check_attempt(session, plan, step, release, attempt, event)
-            use_budget(session, plan.population, plan_hash, event, repeat)
+            use_budget(session, plan, event, repeat)
             entry = self._chain.append(
                 session,
                 "reservation",
@@ -421,6 +438,11 @@ class Ledger:
         """
         with self._database.reading() as session:
             check_room(session, population, events)
+
+    def accountant(self, population: str) -> RenyiFilter:
+        """The filter that decides about the population's budget."""
+        with self._database.reading() as session:
+            return filter_of(session, population)
 
     def commitments(self, population: str) -> list[Commitment]:
         """What each plan of the population has used or may still use, oldest decision first."""

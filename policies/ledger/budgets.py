@@ -4,26 +4,24 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import sqlalchemy
-from numpy.typing import NDArray
 from sqlmodel import Session, col, func, select
 
-from policies.accounting import (
-    ORDERS,
-    Event,
-    RenyiFilter,
-    renyi_at_every_partner,
-    renyi_total,
-)
+from policies.accounting import Event, RenyiFilter
 from policies.ledger.errors import BudgetExceeded, unknown_population
-from policies.ledger.tables import LedgerBudget, LedgerPlan, LedgerUse
+from policies.ledger.tables import (
+    LedgerBudget,
+    LedgerEntry,
+    LedgerMention,
+    LedgerPlan,
+    LedgerUse,
+)
+from policies.offers import offers_of
 
 Mechanism = tuple[float, float]  # (noise multiplier, sampling rate)
-Total = NDArray[np.float64]  # Renyi divergence at each order
 
 
 @dataclass(frozen=True)
@@ -64,10 +62,11 @@ class Use:
 
 @dataclass
 class OpenPlan:
-    """What an approved plan may release, and what it has used of that."""
+    """What an approved plan may release at its `partners`, and what it has used of that."""
 
     allowed: Counter[Mechanism]
     used: list[Use]
+    partners: int = 1
 
     def outstanding(self) -> list[Event]:
         """What is left of it: each first attempt used up one release of its own mechanism, each
@@ -86,75 +85,143 @@ class OpenPlan:
         return [Event(*mechanism, count) for mechanism, count in left.items() if count > 0]
 
 
+def filter_of(session: Session, population: str) -> RenyiFilter:
+    """The filter of a population's budget, as its newest entry records it."""
+    newest = (
+        select(LedgerEntry.body)
+        .join(LedgerMention, col(LedgerMention.index) == col(LedgerEntry.index))
+        .where(LedgerMention.kind == "budget", LedgerMention.about == population)
+        .order_by(col(LedgerEntry.index).desc())
+        .limit(1)
+    )
+    return RenyiFilter.recorded(json.loads(session.exec(newest).one()))
+
+
+def filter_for(session: Session, population: str, epsilon: float, delta: float) -> RenyiFilter:
+    """The filter of a budget that is opened or changed: nothing that was ever reserved may have
+    been chosen before the filter was."""
+    used = select(LedgerUse).where(LedgerUse.population == population).limit(1)
+    if session.exec(used).first() is None:
+        return RenyiFilter.of_cap(epsilon, delta)
+    return replace(filter_of(session, population), delta=delta)
+
+
+def require_unlike(population: str, known: Iterable[str]) -> None:
+    """Raises ValueError if a new population's name may be a slip of the pen for a known one."""
+    for other in known:
+        if "".join(other.split()).lower() == "".join(population.split()).lower():
+            raise ValueError(
+                f"Population {population!r} differs from {other!r} only in case or spaces, and"
+                " would have a budget of its own. Write the known name, or clearly another one"
+            )
+
+
 def read_budget(session: Session, population: str) -> Budget:
     """Raises UnknownPopulation if no budget was opened for the population."""
     row = session.get(LedgerBudget, population)
     if row is None:
         raise unknown_population(population)
-    epsilon = RenyiFilter(row.delta).epsilon
+    accountant = filter_of(session, population)
     spent = spent_of(session, population)
-    held = epsilon([*spent, *_outstanding(session, population)])
+    held = accountant.epsilon([*spent, *_outstanding(session, population)])
     return Budget(
         population=population,
         epsilon=row.epsilon,
         delta=row.delta,
         public=row.public,
-        spent=epsilon(spent),
-        everywhere=everywhere_of(_spent_by_partners(session, population), row.delta),
+        spent=accountant.epsilon(spent),
+        everywhere=accountant.everywhere(_spent_by_partners(session, population)),
         held=held,
         remaining=math.inf if row.public else row.epsilon - held,
         releases=sum(event.count for event in spent),
     )
 
 
-def check_room(session: Session, population: str, events: Sequence[Event]) -> None:
+def check_room(
+    session: Session, population: str, events: Sequence[Event], partners: int = 1
+) -> None:
     """Raises BudgetExceeded unless `events` fit beside what is spent and held."""
     budget = session.get(LedgerBudget, population)
     if budget is None:
         raise unknown_population(population)
     if budget.public:
         return
-    accountant = RenyiFilter(budget.delta)
-    held = renyi_total([*spent_of(session, population), *_outstanding(session, population)])
-    before, after = accountant.epsilon_of(held), accountant.epsilon_of(held + renyi_total(events))
+    accountant = filter_of(session, population)
+    held = accountant.total([*spent_of(session, population), *_outstanding(session, population)])
+    before = accountant.epsilon_of(held)
+    after = accountant.epsilon_of(held + accountant.total(events))
     if after > budget.epsilon:
         # inf - inf has no meaning; an infinite request stays infinite.
         requested = after - before if math.isfinite(after) else math.inf
-        raise BudgetExceeded(population, requested, budget.epsilon - before, budget.delta)
+
+        def fits(other: Sequence[Event]) -> bool:
+            return accountant.epsilon_of(held + accountant.total(other)) <= budget.epsilon
+
+        raise BudgetExceeded(
+            population,
+            requested,
+            budget.epsilon - before,
+            budget.delta,
+            _everywhere(session, accountant, population, events, partners),
+            offers_of(events, fits),
+        )
 
 
-def use_budget(
-    session: Session, population: str, plan_hash: str, event: Event, repeat: bool
-) -> None:
+def use_budget(session: Session, plan: LedgerPlan, event: Event, repeat: bool) -> None:
     """Take one attempt of an approved plan off the budget.
 
     Raises:
         BudgetExceeded: spending passes the cap, or other plans' approved releases no longer fit.
     """
-    budget = session.get_one(LedgerBudget, population)
-    plans = _open_plans(session, population)
-    mine = plans[plan_hash]
-    before = mine.outstanding()
-    mine.used.append(Use((event.noise_multiplier, event.sampling_rate), repeat, 1))
+    budget = session.get_one(LedgerBudget, plan.population)
     if not budget.public:
-        others = [e for plan in plans.values() if plan is not mine for e in plan.outstanding()]
-        spent = renyi_total(spent_of(session, population))
-        held_before = spent + renyi_total([*others, *before])
-        spent = spent + renyi_total([event])
-        held = spent + renyi_total([*others, *mine.outstanding()])
-        _check_within(budget, event, spent, held_before, held)
-    add_use(session, population, plan_hash, event, repeat, 1)
+        _check_use(session, budget, plan, event, repeat)
+    add_use(session, plan.population, plan.plan_hash, event, repeat, 1)
 
 
-def _check_within(
-    budget: LedgerBudget, event: Event, spent: Total, held_before: Total, held: Total
+def _check_use(
+    session: Session, budget: LedgerBudget, plan: LedgerPlan, event: Event, repeat: bool
 ) -> None:
-    accountant = RenyiFilter(budget.delta)
-    now, before, after = map(accountant.epsilon_of, (spent, held_before, held))
-    if now > budget.epsilon or before < after > budget.epsilon:
-        requested = accountant.epsilon([event])
-        over = max(now, after if after > before else 0.0) - budget.epsilon
-        raise BudgetExceeded(budget.population, requested, requested - over, budget.delta)
+    accountant = filter_of(session, budget.population)
+    plans = _open_plans(session, budget.population)
+    mine = plans[plan.plan_hash]
+    others = [e for each in plans.values() if each is not mine for e in each.outstanding()]
+    spent = accountant.total(spent_of(session, budget.population))
+    held_before = spent + accountant.total([*others, *mine.outstanding()])
+    mine.used.append(Use((event.noise_multiplier, event.sampling_rate), repeat, 1))
+    now = spent + accountant.total([event])
+    held = now + accountant.total([*others, *mine.outstanding()])
+    used, before, after = map(accountant.epsilon_of, (now, held_before, held))
+    if used <= budget.epsilon and not before < after > budget.epsilon:
+        return
+
+    def fits(other: Sequence[Event]) -> bool:
+        return accountant.epsilon_of(spent + accountant.total(other)) <= budget.epsilon
+
+    requested = accountant.epsilon([event])
+    over = max(used, after if after > before else 0.0) - budget.epsilon
+    raise BudgetExceeded(
+        budget.population,
+        requested,
+        requested - over,
+        budget.delta,
+        _everywhere(session, accountant, budget.population, [event], partners_of(plan.summary)),
+        offers_of([event], fits),
+    )
+
+
+def _everywhere(
+    session: Session,
+    accountant: RenyiFilter,
+    population: str,
+    events: Sequence[Event],
+    partners: int,
+) -> tuple[float, float]:
+    """What is held for a person who is a user at every partner, without `events` and with them."""
+    plans = _open_plans(session, population).values()
+    held = _spent_by_partners(session, population)
+    held += [(plan.outstanding(), plan.partners) for plan in plans]
+    return accountant.everywhere(held), accountant.everywhere([*held, (events, partners)])
 
 
 def add_use(
@@ -192,14 +259,6 @@ def spent_of(session: Session, population: str) -> list[Event]:
     return [Event(z, q, int(count)) for z, q, count in rows if count > 0]
 
 
-def everywhere_of(plans: Iterable[tuple[Sequence[Event], int]], delta: float) -> float:
-    """The filter's epsilon of (events, partners) for a person who is a user at all partners."""
-    total = np.zeros(len(ORDERS))
-    for events, partners in plans:
-        total = total + renyi_at_every_partner(events, partners)
-    return RenyiFilter(delta).epsilon_of(total)
-
-
 def _spent_by_partners(session: Session, population: str) -> list[tuple[list[Event], int]]:
     query = sqlalchemy.select(
         col(LedgerPlan.summary),
@@ -226,15 +285,16 @@ def _outstanding(session: Session, population: str) -> list[Event]:
 
 
 def _open_plans(session: Session, population: str) -> dict[str, OpenPlan]:
+    columns = col(LedgerPlan.plan_hash), col(LedgerPlan.events), col(LedgerPlan.summary)
     approved = (
-        sqlalchemy.select(col(LedgerPlan.plan_hash), col(LedgerPlan.events))
+        sqlalchemy.select(*columns)
         .where(col(LedgerPlan.population) == population)
         .where(col(LedgerPlan.status) == "approved")
     )
     connection = session.connection()
     plans = {
-        plan_hash: OpenPlan(counts_of(read_events(events)), [])
-        for plan_hash, events in connection.execute(approved)
+        plan_hash: OpenPlan(counts_of(read_events(events)), [], partners_of(summary))
+        for plan_hash, events, summary in connection.execute(approved)
     }
     used = sqlalchemy.select(
         col(LedgerUse.plan_hash),

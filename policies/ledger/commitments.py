@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from sqlmodel import Session, col, select
 
 from policies.accounting import Event
-from policies.ledger.budgets import OpenPlan, Use, counts_of, read_events
+from policies.ledger.budgets import OpenPlan, Use, counts_of, partners_of, read_events
 from policies.ledger.tables import LedgerPlan, LedgerUse
 
 
@@ -21,6 +21,7 @@ class Commitment:
         open: approved, and may still release.
         decided: time of the last decision; nothing was charged after it unless it is open.
         events: charged or reserved, and if it is open what it may still release.
+        partners: how many domains are on its roster.
     """
 
     plan_hash: str
@@ -29,6 +30,7 @@ class Commitment:
     open: bool
     decided: str
     events: tuple[Event, ...]
+    partners: int = 1
 
 
 def commitments_of(session: Session, population: str) -> list[Commitment]:
@@ -63,4 +65,5 @@ def _commitment(row: LedgerPlan, used: list[Use]) -> Commitment:
         open=is_open,
         decided=row.decided,
         events=tuple(events),
+        partners=partners_of(row.summary),
     )

@@ -3,6 +3,7 @@
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NoReturn
 
 import sqlalchemy
@@ -50,6 +51,24 @@ class Database:
     def dispose(self) -> None:
         """Close the connections; new ones are made when used again."""
         self.write_engine.dispose()
+
+
+def is_ledger(url: str) -> bool:
+    """Whether a ledger is there; unlike opening it, asking makes none.
+
+    Raises:
+        LedgerUnavailable: the database can't be reached.
+    """
+    made = sqlalchemy.make_url(url)
+    if made.get_backend_name() == "sqlite" and not Path(made.database or "").is_file():
+        return False
+    engine = create_engine(url)
+    try:
+        return sqlalchemy.inspect(engine).has_table("ledgerentry")
+    except (SQLAlchemyError, sqlite3.Error) as error:
+        _unavailable(error)
+    finally:
+        engine.dispose()
 
 
 def _engines(url: str) -> tuple[sqlalchemy.Engine, sqlalchemy.Engine]:

@@ -1,6 +1,7 @@
 """Why the ledger did not do what was asked; nothing was changed then."""
 
 import math
+from collections.abc import Sequence
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 
 from policies.accounting import ADJACENCY
@@ -58,22 +59,51 @@ class BudgetExceeded(LedgerError):
         remaining: epsilon that is left.
         short_by: the difference.
         delta: the budget's delta.
+        everywhere: epsilon of all the budget bears for a person who is a user at every partner,
+            without this and with it.
+        offers: what would fit instead, as phrases.
     """
 
-    def __init__(self, population: str, requested: float, remaining: float, delta: float):
+    def __init__(
+        self,
+        population: str,
+        requested: float,
+        remaining: float,
+        delta: float,
+        everywhere: tuple[float, float],
+        offers: Sequence[str] = (),
+    ):
         self.requested, self.remaining, self.delta = requested, remaining, delta
         self.short_by = requested - remaining
-        up = _round(requested, ROUND_CEILING)
-        down = _round(remaining, ROUND_FLOOR)
-        short = "infinite" if math.isinf(self.short_by) else f"{Decimal(up) - Decimal(down)}"
-        super().__init__(
-            f"The budget of population {population!r} has no room for this.\n"
-            f"Requested  epsilon {up}\n"
-            f"Remaining  epsilon {down}\n"
-            f"Short by   epsilon {short}\n"
-            f"All at delta {delta:g}; unit: {ADJACENCY}.\n"
-            "Ask for fewer releases or more noise, or have the owner raise the budget."
-        )
+        self.everywhere, self.offers = everywhere, tuple(offers)
+        lines = [
+            f"The budget of population {population!r} has no room for this.",
+            *shortfall(requested, remaining, delta, everywhere),
+            f"A plan that fits: {'; or '.join(offers)}"
+            if offers
+            else "No plan like this fits: the owner would have to raise the budget.",
+        ]
+        super().__init__("\n".join(lines))
+
+
+def shortfall(
+    requested: float, remaining: float, delta: float, everywhere: tuple[float, float]
+) -> list[str]:
+    """The lines that say by how much something doesn't fit.
+
+    `everywhere`: the bound for a person at every partner, without what was requested and with it.
+    """
+    up, down = _round(requested, ROUND_CEILING), _round(remaining, ROUND_FLOOR)
+    finite = math.isfinite(requested - remaining)
+    short = str(Decimal(up) - Decimal(down)) if finite else "infinite"
+    before, after = (_round(each, ROUND_CEILING) for each in everywhere)
+    return [
+        f"Requested  epsilon {up}",
+        f"Remaining  epsilon {down}",
+        f"Short by   epsilon {short}",
+        f"All at delta {delta:g}; unit: {ADJACENCY}.",
+        f"A person who is a user at every partner: epsilon {before} before this, {after} with it.",
+    ]
 
 
 def unknown_population(population: str) -> UnknownPopulation:

@@ -14,12 +14,12 @@ import sqlalchemy
 from sqlalchemy.sql.elements import ColumnElement
 from sqlmodel import Session, col, func, select
 
-from policies.accounting import Event, RenyiFilter, renyi_total
+from policies.accounting import Event, RenyiFilter
 from policies.ledger.budgets import (
     OpenPlan,
     Use,
     counts_of,
-    everywhere_of,
+    filter_of,
     partners_of,
     read_events,
 )
@@ -209,11 +209,12 @@ class Overview:
     def spends(self, by: By) -> list[Spend]:
         """What each day, month, scientist or plan used, by population; oldest days first."""
         with self._database.reading() as session:
-            deltas = {row.population: row.delta for row in session.exec(select(LedgerBudget))}
+            names = session.exec(select(LedgerBudget.population)).all()
+            filters = {name: filter_of(session, name) for name in names}
             if by in ("day", "month"):
-                return _by_time(session, deltas, 10 if by == "day" else 7)
+                return _by_time(session, filters, 10 if by == "day" else 7)
             plans = _plan_uses(session)
-        return _by_plan(plans, deltas) if by == "plan" else _by_scientist(plans, deltas)
+        return _by_plan(plans, filters) if by == "plan" else _by_scientist(plans, filters)
 
     def runs(self) -> list[Run]:
         """Every plan that was ever approved, newest decision first, and how far it came."""
@@ -293,34 +294,33 @@ def _plan_uses(session: Session) -> list[_PlanUse]:
     return [each for each in found if each.held]
 
 
-def _by_plan(plans: Iterable[_PlanUse], deltas: dict[str, float]) -> list[Spend]:
+def _by_plan(plans: Iterable[_PlanUse], filters: dict[str, RenyiFilter]) -> list[Spend]:
     return [
-        _spend(plan.row.plan_hash, [plan], deltas[plan.row.population], facts=_facts(plan))
+        _spend(plan.row.plan_hash, [plan], filters[plan.row.population], facts=_facts(plan))
         for plan in plans
     ]
 
 
-def _by_scientist(plans: Iterable[_PlanUse], deltas: dict[str, float]) -> list[Spend]:
+def _by_scientist(plans: Iterable[_PlanUse], filters: dict[str, RenyiFilter]) -> list[Spend]:
     groups: dict[tuple[str, str], list[_PlanUse]] = defaultdict(list)
     for plan in plans:
         groups[plan.row.population, plan.row.scientist].append(plan)
     return [
-        _spend(scientist, found, deltas[population], plans=len(found))
+        _spend(scientist, found, filters[population], plans=len(found))
         for (population, scientist), found in sorted(groups.items())
     ]
 
 
-def _spend(key: str, group: Sequence[_PlanUse], delta: float, **known: Any) -> Spend:
-    accountant = RenyiFilter(delta)
+def _spend(key: str, group: Sequence[_PlanUse], accountant: RenyiFilter, **known: Any) -> Spend:
     used = [event for plan in group for event in plan.events]
     return Spend(
         key=key,
         population=group[0].row.population,
-        delta=delta,
+        delta=accountant.delta,
         epsilon=accountant.epsilon(used),
         releases=sum(event.count for event in used),
         held=accountant.epsilon(event for plan in group for event in plan.held),
-        everywhere=everywhere_of([(plan.events, plan.partners) for plan in group], delta),
+        everywhere=accountant.everywhere([(plan.events, plan.partners) for plan in group]),
         **known,
     )
 
@@ -335,7 +335,7 @@ def _facts(plan: _PlanUse) -> dict[str, Any]:
     }
 
 
-def _by_time(session: Session, deltas: dict[str, float], digits: int) -> list[Spend]:
+def _by_time(session: Session, filters: dict[str, RenyiFilter], digits: int) -> list[Spend]:
     """By the first digits of the time at which an attempt was reserved."""
     period = func.substr(col(LedgerAttempt.reserved), 1, digits)
     columns = (
@@ -353,14 +353,14 @@ def _by_time(session: Session, deltas: dict[str, float], digits: int) -> list[Sp
     so_far: dict[str, Any] = {}
     found = []
     for (when, population), events in sorted(groups.items()):
-        accountant = RenyiFilter(deltas[population])
-        total = renyi_total(events)
+        accountant = filters[population]
+        total = accountant.total(events)
         so_far[population] = so_far.get(population, 0.0) + total
         found.append(
             Spend(
                 key=when,
                 population=population,
-                delta=deltas[population],
+                delta=accountant.delta,
                 epsilon=accountant.epsilon_of(total),
                 releases=sum(event.count for event in events),
                 cumulative=accountant.epsilon_of(so_far[population]),

@@ -12,7 +12,7 @@ proven complete'. With them (`coterie ledger heads` at each peer) it is 'complet
 
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,7 @@ class Verdict:
             figure at the budget's delta, for `UNIT`.
         text: the whole verdict in words.
         complete: the peers' heads were given and are all in this ledger.
+        everywhere: as `epsilon`, for a person who is a user at every partner of each plan.
     """
 
     ok: bool
@@ -58,6 +59,7 @@ class Verdict:
     epsilon: dict[str, float]
     text: str
     complete: bool = False
+    everywhere: Mapping[str, float] = field(default_factory=dict)
 
 
 def verify(
@@ -163,19 +165,24 @@ def _check_proof(
 
 
 def _verdict(state: Replay, count: int, problem: str, first_bad: int | None) -> Verdict:
-    epsilon = {name: state.epsilon(name) for name, budget in state.budgets.items() if budget.delta}
+    budgets = {name: budget for name, budget in state.budgets.items() if budget.delta}
+    epsilon = {name: budget.figure() for name, budget in budgets.items()}
+    everywhere = {name: budget.figure(everywhere=True) for name, budget in budgets.items()}
     lines = _headlines(state, count, problem, first_bad)
-    for name, spent in epsilon.items():
-        budget = state.budgets[name]
+    for name, budget in budgets.items():
         cap = "declared public, no limit" if budget.public else f"of {budget.epsilon:.3f}"
-        lines.append(f"Population {name!r}: epsilon {spent:.3f} ({cap}) at delta {budget.delta:g}")
+        lines += [
+            f"Population {name!r}: epsilon {epsilon[name]:.3f} ({cap}) at delta {budget.delta:g};"
+            f" for a person who is a user at every partner {everywhere[name]:.3f}"
+        ]
     lines.append(f"Epsilon holds for plans chosen adaptively; unit: {UNIT}.")
     if not state.pinned:
         lines.append("The node's key was taken from the ledger itself: compare it with the roster.")
     if state.covered and state.peers is None:
         lines.append("The peers' keys were taken from their files: compare them with the roster.")
     complete = not problem and bool(state.covered)
-    return Verdict(not problem, count, first_bad, problem, epsilon, "\n".join(lines), complete)
+    text = "\n".join(lines)
+    return Verdict(not problem, count, first_bad, problem, epsilon, text, complete, everywhere)
 
 
 def _headlines(state: Replay, count: int, problem: str, first_bad: int | None) -> list[str]:

@@ -21,7 +21,7 @@ from policies.verify.evidence import (
     utc,
     whole,
 )
-from policies.verify.spending import BudgetState, Mechanism, filter_epsilon, mechanism_of
+from policies.verify.spending import OLD_ORDERS, BudgetState, Mechanism, mechanism_of
 
 Attempt = tuple[str, str, int, int]  # (plan hash, step, release, attempt)
 Row = tuple[Any, ...]
@@ -29,7 +29,7 @@ Row = tuple[Any, ...]
 _TRY = {"plan", "step", "release", "attempt"}
 FIELDS: dict[str, tuple[set[str], set[str]]] = {
     "ledger": ({"domain", "node_key"}, set()),
-    "budget": ({"population", "epsilon", "delta", "public"}, set()),
+    "budget": ({"population", "epsilon", "delta", "public"}, {"orders", "shares"}),
     "submission": (
         {"plan", "name", "scientist", "population", "events", "spare_attempts", "summary"},
         set(),
@@ -49,7 +49,7 @@ FIELDS: dict[str, tuple[set[str], set[str]]] = {
 _TYPES: dict[str, tuple[type, ...]] = {
     "epsilon": (int, float), "delta": (float,), "public": (bool,), "events": (list,),
     "spare_attempts": (int,), "summary": (dict,), "release": (int,), "attempt": (int,),
-    "event": (dict,),
+    "event": (dict,), "orders": (list,), "shares": (list,),
 }  # fmt: skip
 
 
@@ -59,6 +59,7 @@ class PlanState:
     allowed: Counter[Mechanism]
     spare: int
     row: dict[str, Any]
+    partners: int = 1
     status: str = "pending"
     expires: str = ""
     firsts: Counter[Mechanism] = field(default_factory=Counter)
@@ -121,10 +122,6 @@ class Replay:
         self._tree.append(bytes.fromhex(entry.hash))
         if self.index in self.sizes:
             self.watched[self.index] = self._tree.root(), self.time
-
-    def epsilon(self, population: str) -> float:
-        budget = self.budgets[population]
-        return filter_epsilon(budget.spent, budget.delta)
 
     def _check_link(self, entry: EntryLike) -> None:
         self.expect(entry.previous == self.head, "it isn't chained to the entry before it")
@@ -191,6 +188,12 @@ class Replay:
         budget.public = bool(body["public"])
         valid = 0 < budget.epsilon < math.inf and 0 < budget.delta < 1
         self.expect(valid, f"no such budget: {budget.epsilon} at {budget.delta}")
+        before = budget.orders, budget.shares
+        budget.fix(*filter_of(body))
+        self.expect(
+            not budget.used or before == (budget.orders, budget.shares),
+            f"it changes the orders of population {name!r} after something was reserved",
+        )
 
     def _read_submission(self, body: dict[str, Any]) -> None:
         old = self.plans.get(body["plan"])
@@ -201,7 +204,9 @@ class Replay:
             self.expect(whole(event["count"]) > 0, "an event with no releases")
             allowed[mechanism_of(event)] += event["count"]
         row = plan_row(body["time"], **{key: body[key] for key in ("name", "scientist", "summary")})
-        plan = PlanState(body["population"], allowed, int(body["spare_attempts"]), row)
+        partners = max(1, len(body["summary"].get("roster", ())))
+        spare = int(body["spare_attempts"])
+        plan = PlanState(body["population"], allowed, spare, row, partners)
         self.expect(0 <= plan.spare < allowed.total(), "spare attempts but no releases")
         self.plans[body["plan"]] = plan
 
@@ -280,7 +285,7 @@ class Replay:
         self.latest[key[:3]] = key[3]
         self.tries[key] = Attempted(mechanism, repeat, plan.population, body["time"])
         self.open[key[0]] += 1
-        self._spend(plan.population, mechanism)
+        self._spend(plan, mechanism)
 
     def _use(self, plan: PlanState, mechanism: Mechanism, repeat: bool) -> None:
         self.expect(mechanism in plan.allowed, "its mechanism isn't in the approved plan")
@@ -295,13 +300,13 @@ class Replay:
             "more releases than were approved",
         )
 
-    def _spend(self, population: str, mechanism: Mechanism) -> None:
-        budget = self.budgets[population]
-        budget.add(mechanism, 1)
+    def _spend(self, plan: PlanState, mechanism: Mechanism) -> None:
+        budget = self.budgets[plan.population]
+        budget.add(mechanism, plan.partners, 1)
         if budget.over():
-            spent = self.epsilon(population)
+            spent = budget.figure()
             raise Bad(
-                f"population {population!r} is over its budget: {spent:.3f} of"
+                f"population {plan.population!r} is over its budget: {spent:.3f} of"
                 f" {budget.epsilon:.3f}",
                 self.index,
             )
@@ -324,7 +329,7 @@ class Replay:
         _, one = self._settle(body)
         plan = self._plan(body)
         one.state = "void"
-        self.budgets[plan.population].add(one.mechanism, -1)
+        self.budgets[plan.population].add(one.mechanism, plan.partners, -1)
         if one.repeat:
             plan.repeats -= 1
         else:
@@ -356,6 +361,16 @@ class Replay:
 
 def attempt_of(body: dict[str, Any]) -> Attempt:
     return body["plan"], body["step"], body["release"], body["attempt"]
+
+
+def filter_of(body: dict[str, Any]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """The orders and shares of delta that a budget entry fixes. Raises ValueError."""
+    if "orders" not in body and "shares" not in body:
+        return OLD_ORDERS, (1 / len(OLD_ORDERS),) * len(OLD_ORDERS)
+    listed = body["orders"], body["shares"]
+    if not all(type(each) in (int, float) for part in listed for each in part):
+        raise ValueError("orders and shares of delta are numbers")
+    return tuple(map(float, listed[0])), tuple(map(float, listed[1]))
 
 
 def plan_row(time: str, **known: Any) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import requests
 import syft as sy
+from click.testing import Result
 from syft.client.api import SyftAPICall
 from syft.serde.serialize import _serialize
 from typer.testing import CliRunner
@@ -294,6 +295,29 @@ def taken(url: str, path: str, blob: bytes) -> bool:
     answer = requests.post(f"{url}{path}", data=blob, timeout=30)
     assert answer.status_code == 200
     return b"interactions" in answer.content
+
+
+def test_the_ledger_commands_read_a_ledger_on_postgres(server: str, tmp_path: Path) -> None:
+    home, url = Home(tmp_path / "home"), new_database(server)
+    create_domain(home, "north", "127.0.0.1", 8101, database_url=url)
+
+    def ledger(*words: str) -> Result:
+        here = ("--domain", "north", "--home", str(home.path))
+        return CliRunner().invoke(app, ("ledger", *words, *here))
+
+    assert "has no ledger yet" in ledger("heads").output
+    folder = home.domain("north")
+    opened = Ledger(folder.ledger_url, "north", folder.node_key())
+    opened.open_budget("people", 8.0, 1e-5)
+    opened.dispose()
+    verified = ledger("verify", "--json")
+    assert json.loads(verified.stdout)["entries"] == 2, verified.output
+    assert json.loads(ledger("heads").stdout)["witness"] == "north"
+    assert json.loads(ledger("prove", "2").stdout)["entry"]["kind"] == "budget"
+    exported = ledger("export", "--out", str(tmp_path / "audit"))
+    assert exported.exit_code == 0, exported.output
+    assert verify(tmp_path / "audit" / "north-ledger.json").ok
+    assert url.split(":")[2].split("@")[0] not in exported.output
 
 
 @pytest.mark.nodes

@@ -83,6 +83,9 @@ def test_the_demo_trains_compares_verifies_and_stays_up_if_asked(home: Home, rat
     )  # fmt: skip
     assert done.returncode == ExitCode.OK, done.stdout + done.stderr
     assert "NOT PRIVATE" in done.stdout
+    assert "[bold]" not in done.stdout
+    assert "Cost: epsilon" in done.stdout
+    assert "computes for each user alone" not in done.stdout, "that is for `requests show`"
     found = json.loads(figures.read_text())
     models = [row["model"].partition(" (")[0] for row in found["rows"]]
     assert models == [

@@ -57,9 +57,9 @@ def test_every_epsilon_of_the_page_has_its_delta_and_unit(home: Path, tmp_path: 
     coterie(home, "ledger", "export", "--domain", "north", "--out", str(tmp_path))
     page = (tmp_path / "north-ledger.html").read_text()
     figures = re.findall(r"ε = (\S+)</b> <small>\(δ = (\S+); ([^)]*)\)", page)
-    assert len(figures) == page.count("ε = ") == 6
+    assert len(figures) == page.count("ε = ") == 7
     assert {unit for _, _, unit in figures} == {ADJACENCY}
-    assert [delta for _, delta, _ in figures] == ["1e-05"] * 4 + ["1e-06"] * 2
+    assert [delta for _, delta, _ in figures] == ["1e-05"] * 5 + ["1e-06"] * 2
     assert "partners" in page
 
 

@@ -68,7 +68,7 @@ def test_a_verdict_is_the_auditors_own_and_says_how_old_it_is() -> None:
     assert set(verdicts(answers, None)["your verdict"]) == {"Not verified in this session."}
     east, north = verdicts(answers, FOUND).to_dict("records")
     assert east["your verdict"] == "BAD: the signature isn't the node's"
-    assert east["first bad entry"] == 4
+    assert (east["first bad entry"], north["first bad entry"]) == ("4", "")
     assert north["your verdict"] == "complete (2 newer entries since)"
 
 
@@ -158,7 +158,7 @@ def test_the_report_has_every_verdict_and_figure_with_its_unit_and_runs_nothing(
 
 def test_the_map_shows_who_is_down_and_who_last_saw_them() -> None:
     peer = {"domain": "south", "time": TIME}
-    found = {
+    found: dict[str, dict[str, Any]] = {
         "north": {"state": "up", "version": "0.1.0", "rounds": 7, "plans": 2, "peers": [peer]},
         "east": {"state": "down"},
     }

@@ -170,7 +170,7 @@ def test_every_plan_shows_where_it_stands_and_what_comes_next() -> None:
     }
     frame = standing(plans, {"south"})
     assert hashes(plans) == ["b" * 64, PLAN]
-    assert frame["east"].tolist() == ["not submitted", "pending"]
+    assert frame["east"].tolist() == ["not submitted", "waits for its owner"]
     assert frame["south"].tolist() == ["no answer", "no answer"]
     assert "change it" in frame["what next"][0]
     assert decisions(plans, "b" * 64)["reason"].tolist() == ["too dear"]

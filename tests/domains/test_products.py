@@ -190,10 +190,19 @@ def test_the_dealer_takes_only_what_is_signed(domains: Domains) -> None:
     product(domains, x, y, deal=deal)
     good = asked[0].to_dict()
     for change in (
-        {"number": 1}, {"number": -1}, {"plan_hash": "0" * 64}, {"x": [2**20], "y": [2**20]},
-        {"x": []}, {"keys": []}, {"more": 1}, {"matrices": True, "x": [2, 3], "y": [2, 3]},
-        {"roster": {**good["roster"], "east": "0" * 64}}, {"collusion": 3},
-    ):  # fmt: skip
+        {"number": 1},
+        {"number": -1},
+        {"plan_hash": "0" * 64},
+        {"x": [2**20], "y": [2**20]},
+        {"x": []},
+        {"x": [0], "y": [0]},
+        {"x": [2**16] * 4, "y": [2**16] * 4},
+        {"keys": []},
+        {"more": 1},
+        {"matrices": True, "x": [2, 3], "y": [2, 3]},
+        {"roster": {**good["roster"], "east": "0" * 64}},
+        {"collusion": 3},
+    ):
         with pytest.raises(HTTPException):
             answer(json.dumps(good | change).encode(), KEY)
     for bad in (b"", b"[]", b"{}", b"[" * 10_000):

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
+from network.smpc.aggregation import Party
+from network.smpc.agreement import agreement_of
 from network.smpc.messages import MalformedMessage, SharingRefused
 from network.smpc.tensors import Operation, fraction, read_matrix
 from policies import sensitivity
@@ -15,6 +17,7 @@ from policies.plan import Plan
 from policies.sensitivity import Proven, TensorRefused, root
 from policies.users import Bounds
 from tests.domains.domains_of_tensors import CLIP_NORM, ITEMS, NAMES, USERS, Domains
+from tests.network.roster_of_domains import Disk
 
 
 @pytest.fixture
@@ -244,7 +247,7 @@ def test_memory_is_bounded_and_given_back(domains: Domains) -> None:
     domains.memory.free = 8 * ITEMS * 3 * 2
     x = domains.share("x")
     domains.apply("reshape", x, shape=(2, 3))
-    with pytest.raises(TensorRefused, match="bytes left"):
+    with pytest.raises(TensorRefused, match="no room left"):
         domains.share("x", 1)
     for kept in domains.kept.values():
         kept.clear()
@@ -289,3 +292,18 @@ def test_a_kept_step_costs_what_its_reveals_cost(domains: Domains) -> None:
     assert "3 results are revealed" in text
     assert Plan.from_json(domains.plan.to_json()) == domains.plan
     assert [root(square) for square in (16, 17)] == [4, 5]
+
+
+def test_domains_asked_for_different_tensors_open_nothing(domains: Domains) -> None:
+    """The tensor's name is in what adverts sign, and so in every mask."""
+    x = domains.share("x")
+    other = domains.apply("scale", x, factor="1000")
+
+    parties = {}
+    for name, tensor in zip(NAMES, (x, x, other), strict=True):
+        agreement = agreement_of(domains.plan, "x", 0, 0, f"{tensor}/{ITEMS}")
+        parties[name] = Party(name, agreement, domains.keys[name], Disk())
+    adverts = [party.advertise() for party in parties.values()]
+    for party in parties.values():
+        with pytest.raises(SharingRefused, match="isn't signed for this attempt"):
+            party.share(adverts)

@@ -8,8 +8,10 @@ import io
 import json
 import tracemalloc
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from inspect import Parameter
+from pathlib import Path
 from threading import Thread
 from typing import Any
 
@@ -169,15 +171,6 @@ EVIL = {
         }),
     ),
     "a path of attributes as a type": alias("typing.Dict", "syft.os.system", "int"),
-    "keys of one hash": of_one_hash(20_000),
-    "ten million nothings": list_of_nothing(10**7),
-    "sixteen million rows in a kilobyte": frame_of(
-        pd.DataFrame({"item": np.zeros(2**24, int)})
-    ),
-    "a gigabyte of text by a dictionary": frame_of(pd.DataFrame({"item": ["x" * 2**18] * 2**12})),
-    "a thousand columns of nothing": frame_of(
-        pd.DataFrame({f"c{n}": pd.Series([None] * 2**14, dtype=object) for n in range(1001)})
-    ),
     "a data frame by another codec": frame_of(
         pd.DataFrame({"item": np.zeros(10, int)}), compression="zstd"
     ),
@@ -186,25 +179,44 @@ EVIL = {
     "nothing": b"",
 }  # fmt: skip
 
+BIG = {
+    "keys of one hash": lambda: of_one_hash(20_000),
+    "ten million nothings": lambda: list_of_nothing(10**7),
+    "sixteen million rows in a kilobyte": lambda: frame_of(
+        pd.DataFrame({"item": np.zeros(2**24, int)})
+    ),
+    "a gigabyte of text by a dictionary": lambda: frame_of(
+        pd.DataFrame({"item": ["x" * 2**18] * 2**12})
+    ),
+    "a thousand columns of nothing": lambda: frame_of(
+        pd.DataFrame({f"c{n}": pd.Series([None] * 2**14, dtype=object) for n in range(1001)})
+    ),
+}  # fmt: skip
 
-@pytest.mark.parametrize("what", EVIL)
+
+@lru_cache
+def evil(what: str) -> bytes:
+    return BIG[what]() if what in BIG else EVIL[what]
+
+
+@pytest.mark.parametrize("what", [*EVIL, *BIG])
 def test_a_pinned_node_gone_bad_gets_nothing_run_on_the_caller(what: str, villain: Villain) -> None:
-    inner = crafted("SyftAPIData", {"data": EVIL[what]})
+    inner = crafted("SyftAPIData", {"data": evil(what)})
     villain.answers["*"] = villain.signed(inner)
     with pytest.raises(NodeRefused, match="unreadable answer"):
         client_of(villain).call("describe")
 
 
-@pytest.mark.parametrize("what", EVIL)
+@pytest.mark.parametrize("what", [*EVIL, *BIG])
 def test_a_login_answer_runs_nothing(what: str, villain: Villain) -> None:
-    villain.answers["*"] = EVIL[what]
+    villain.answers["*"] = evil(what)
     with pytest.raises(LoginFailed):
         log_in(villain.url, "a@b.example", "a password", str(NODE.verify_key))
 
 
-@pytest.mark.parametrize("what", EVIL)
+@pytest.mark.parametrize("what", [*EVIL, *BIG])
 def test_syfts_own_client_runs_nothing_either(what: str, villain: Villain) -> None:
-    villain.answers["*"] = EVIL[what]
+    villain.answers["*"] = evil(what)
     with pytest.raises(REFUSALS):
         sy.login(url=villain.url, email="a@b.example", password="a password")
     connection = HTTPConnection(url=villain.url)
@@ -302,6 +314,34 @@ def test_answers_must_be_the_nodes_own_to_this_request(
     assert peak < 2.5 * MAX_ANSWER_BYTES, "an answer takes little more memory than its bytes"
     if trick in (redirect_with_a_bomb, bomb, chunked):
         assert peak < 2**24, "nothing is unpacked"
+
+
+@pytest.mark.parametrize(
+    "trick",
+    [sealed_by_another, unsealed, for_another_request, endless, bomb, redirect, failing],
+    ids=lambda trick: trick.__name__,
+)
+def test_octets_that_went_to_a_file_are_the_nodes_own_or_refused(
+    trick: Callable[[Villain], None], villain: Villain, tmp_path: Path
+) -> None:
+    """They are on the disk before the seal is checked, so only a call that returns gives them."""
+    villain.answers["*"] = b"O" + bytes(range(256)) * 5000
+    with (tmp_path / "whole").open("w+b") as file:
+        assert client_of(villain).stream("reveal", into=file) == 5000 * 256
+        file.seek(0)
+        assert file.read() == bytes(range(256)) * 5000
+    trick(villain)
+    with (tmp_path / "other").open("wb") as file, pytest.raises(NodeRefused):
+        client_of(villain).stream("reveal", into=file)
+
+
+@pytest.mark.parametrize("answer", [b"Rno", b"Ttext", b"Xjunk", b"", b"T\xff"])
+def test_anything_but_octets_is_no_file(answer: bytes, villain: Villain, tmp_path: Path) -> None:
+    villain.answers["*"] = answer
+    with (tmp_path / "file").open("wb") as file:
+        with pytest.raises(NodeRefused):
+            client_of(villain).stream("reveal", into=file)
+        assert file.tell() == 0
 
 
 @pytest.mark.parametrize(

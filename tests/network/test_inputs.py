@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from network.smpc import ring
-from network.smpc.inputs import arriving, masked_file, take_masked
+from network.smpc.ckks.transcript import ciphertexts_file
+from network.smpc.inputs import arriving, forget_inputs, masked_file, take_masked
 from network.smpc.masks import CHUNK_BYTES
 from network.smpc.messages import SharingRefused, pack_masked
 from network.smpc.transcript import verify_transcript, write_transcript
@@ -77,6 +78,20 @@ def test_a_beginning_that_a_crash_left_is_never_taken_for_an_input(tmp_path: Pat
     opened = domains.run(into_files(domains, tmp_path))
     np.testing.assert_array_equal(opened.total, domains.sum_of(opened.survivors))
     assert ring.framed_file(kept, 16, 64).path == kept
+
+
+@pytest.mark.parametrize("aggregation", ["smpc", "ckks"])
+def test_an_attempt_that_opened_nothing_keeps_its_messages_alone(
+    aggregation: str, tmp_path: Path
+) -> None:
+    agreement = Domains(3, 3, 1, aggregation=aggregation).agreement
+    file = masked_file if aggregation == "smpc" else ciphertexts_file
+    (tmp_path / "begun.json").touch()
+    for name in agreement.names:
+        file(tmp_path, agreement, name).touch()
+        arriving(file(tmp_path, agreement, name)).touch()
+    forget_inputs(tmp_path)
+    assert [kept.name for kept in tmp_path.iterdir()] == ["begun.json"]
 
 
 @pytest.mark.parametrize(

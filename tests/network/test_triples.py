@@ -1,5 +1,7 @@
 """Secret products: exact, nothing to see for whoever carries them, and a lying dealer is caught."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ from network.smpc.triples import (
     unpack,
 )
 from tests.network.multiplying_domains import Multiplying, Words, shares_of
+from tests.network.tensors_of_vectors import vectors
 
 ELEMENTS = Factors((5,), (5,), matrices=False)
 MATRICES = Factors((2, 3), (3, 4), matrices=True)
@@ -186,3 +189,9 @@ def test_words_travel_as_they_are() -> None:
     for bad in (b"", b"\xff\xff\xff\xff", b"\x02\x00\x00\x00{}1234567", b"\x01\x00\x00\x00{"):
         with pytest.raises(MalformedMessage):
             unpack(np.frombuffer(bad, np.uint8))
+
+
+def test_known_answers() -> None:
+    """Kept as a file, so that another implementation can check itself."""
+    kept = json.loads((Path(__file__).parent / "vectors" / "tensors.json").read_text())
+    assert json.loads(json.dumps(vectors())) == kept

@@ -34,6 +34,7 @@ from policies.ledger import (
 from policies.verify import verify
 
 DELTA = 1e-5
+FILTER = RenyiFilter.of_cap(8.0, DELTA)
 ROUND = Event(4.0, 1.0, 1)
 COUNT = Event(8.0, 1.0, 1)
 SHARE, OTHER_SHARE, EXPLANATION = "5" * 64, "6" * 64, "e" * 64
@@ -276,18 +277,18 @@ def test_closing_voids_what_is_open_so_that_it_can_never_be_sent(ledger: Ledger)
 
 def test_an_approved_plan_holds_its_whole_cost_until_it_closes(ledger: Ledger) -> None:
     mine = approved(ledger, 1, Event(4.0, 1.0, 5), COUNT, spare_attempts=1)
-    whole = RenyiFilter(DELTA).epsilon([Event(4.0, 1.0, 5), COUNT])
+    whole = FILTER.epsilon([Event(4.0, 1.0, 5), COUNT])
     for index in range(3):
         budget = ledger.budget("shoppers")
         assert budget.held == pytest.approx(whole)
         assert budget.remaining == pytest.approx(8.0 - whole)
         assert budget.spent == pytest.approx(
-            RenyiFilter(DELTA).epsilon([Event(4.0, 1.0, index)] if index else [])
+            FILTER.epsilon([Event(4.0, 1.0, index)] if index else [])
         )
         release(ledger, mine, index)
     ledger.close(mine, "enough")
     budget = ledger.budget("shoppers")
-    assert budget.spent == budget.held == RenyiFilter(DELTA).epsilon([Event(4.0, 1.0, 3)])
+    assert budget.spent == budget.held == FILTER.epsilon([Event(4.0, 1.0, 3)])
 
 
 def test_the_spare_attempt_is_held_at_the_costliest_and_freed_by_a_cheaper_one(
@@ -299,7 +300,7 @@ def test_the_spare_attempt_is_held_at_the_costliest_and_freed_by_a_cheaper_one(
     ledger.charge(mine, "count", 0, 0, SHARE)
     ledger.reserve(mine, "count", 0, 1, COUNT)
     budget = ledger.budget("shoppers")
-    assert budget.held == RenyiFilter(DELTA).epsilon([ROUND, Event(8.0, 1.0, 2)]) < before
+    assert budget.held == FILTER.epsilon([ROUND, Event(8.0, 1.0, 2)]) < before
 
 
 def test_a_plan_that_does_not_fit_beside_the_others_is_not_approved(ledger: Ledger) -> None:
@@ -362,7 +363,7 @@ def test_opening_a_budget_again_never_gives_spent_epsilon_back(ledger: Ledger, p
 def test_a_lowered_cap_stops_running_plans_when_they_reach_it(ledger: Ledger) -> None:
     mine = approved(ledger, 1, Event(4.0, 1.0, 10))
     release(ledger, mine, 0)
-    ledger.open_budget("shoppers", RenyiFilter(DELTA).epsilon([Event(4.0, 1.0, 2)]), DELTA)
+    ledger.open_budget("shoppers", FILTER.epsilon([Event(4.0, 1.0, 2)]), DELTA)
     release(ledger, mine, 1)
     with pytest.raises(BudgetExceeded):
         ledger.reserve(mine, "train", 2, 0, ROUND)
@@ -458,7 +459,7 @@ def test_processes_that_share_a_budget_never_overspend_it(path: Path) -> None:
     ledger = open_ledger(path)
     budget = ledger.budget("shoppers")
     assert budget.spent <= 5.0
-    one_more = RenyiFilter(DELTA).epsilon([Event(4.0, 1.0, budget.releases + 2)])
+    one_more = RenyiFilter.of_cap(5.0, DELTA).epsilon([Event(4.0, 1.0, budget.releases + 2)])
     assert one_more > 5.0, "and no plan that fitted was refused"
     verdict = verify(path, node_key_hex())
     assert verdict.problem == ""
@@ -556,9 +557,7 @@ def test_on_a_full_disk_nothing_is_half_written_and_nothing_is_forgotten(
     assert 0 < written == seen
     ledger.open_budget("shoppers", 8.0, DELTA)
     assert ledger.budget("shoppers").releases == written
-    assert ledger.budget("shoppers").spent == RenyiFilter(DELTA).epsilon(
-        [Event(200.0, 1.0, written)]
-    )
+    assert ledger.budget("shoppers").spent == FILTER.epsilon([Event(200.0, 1.0, written)])
     assert verify(path, node_key_hex()).ok
     ledger.reserve(plan(1), "train", written, 0, Event(200.0, 1.0, 1))
 

@@ -142,7 +142,9 @@ def test_spends_are_the_budgets_own(ledger: Ledger) -> None:
 def test_a_person_at_every_partner_is_bounded_beside_each_figure(ledger: Ledger) -> None:
     [theirs] = [b for b in ledger.budgets() if b.population == "viewers"]
     # Three partners, unsampled: three times the sensitivity.
-    assert theirs.everywhere == pytest.approx(RenyiFilter(DELTA).epsilon([Event(4 / 3, 1.0, 1)]))
+    assert theirs.everywhere == pytest.approx(
+        RenyiFilter.of_cap(8.0, DELTA).epsilon([Event(4 / 3, 1.0, 1)])
+    )
     [spend] = [s for s in ledger.overview.spends("plan") if s.key == plan(2)]
     assert spend.everywhere == pytest.approx(theirs.everywhere)
     [alone] = [b for b in ledger.budgets() if b.population == "shoppers"]

@@ -183,9 +183,11 @@ PAST = (
 def test_a_limit_counts_what_it_is_about(rule: str, counted: tuple[int, ...]) -> None:
     policy = OwnerPolicy(epsilon=50.0).model_copy(update={rule: 2.0})
     now = datetime(2026, 11, 24, tzinfo=UTC)
-    [whole, part] = limits_of(policy, PAST, "people", "ada", "clicks", now)
+    accountant = RenyiFilter.of_cap(policy.epsilon, policy.delta)
+    [whole, part] = limits_of(policy, PAST, "people", "ada", "clicks", accountant, now)
     assert (whole.rule, part.rule) == ("budget", rule)
-    filter_ = RenyiFilter(policy.delta)
+    assert whole.accountant == accountant
+    filter_ = RenyiFilter.of_cap(2.0, policy.delta)
     held = filter_.epsilon(event for i in counted for event in PAST[i].events)
     assert part.remaining == pytest.approx(2.0 - held, abs=1e-12)
     refusal = part.check([Event(4.0, 1.0, 4)])

@@ -152,7 +152,7 @@ class ChargeProtocol(RuleBasedStateMachine):
             for (_, step, _, _), state in self.states.items()
             if state != "void"
         ]
-        assert budget.spent == RenyiFilter(DELTA).epsilon(used)
+        assert budget.spent == RenyiFilter.of_cap(CAP, DELTA).epsilon(used)
         assert budget.spent <= budget.held <= CAP
 
     @invariant()
@@ -188,6 +188,6 @@ TestChargeProtocol = ChargeProtocol.TestCase
 
 def test_approvals_fill_the_budget_but_do_not_pass_it() -> None:
     """The cap of the machine above is one that its plans reach."""
-    filter_ = RenyiFilter(DELTA)
+    filter_ = RenyiFilter.of_cap(CAP, DELTA)
     whole = [Event(4.0, 1.0, 2), COUNT]
     assert filter_.epsilon(whole) < CAP < filter_.epsilon(whole * 3)

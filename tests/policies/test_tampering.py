@@ -125,11 +125,11 @@ class Scene:
         entries[place] = dataclasses.replace(entries[place], body=body)
         return entries
 
-    def opened_again(self) -> Entry:
-        """A copy of the first entry with the last one's time, so that only the kind is wrong."""
-        time = json.loads(self.entries[-1].body)["time"]
-        body = canonical(json.loads(self.entries[0].body) | {"time": time}).decode()
-        return dataclasses.replace(self.entries[0], body=body)
+    def again(self, entry: Entry, **changes: Any) -> Entry:
+        """A copy of an entry with the last one's time, so that only its place or text is wrong."""
+        changes["time"] = json.loads(self.entries[-1].body)["time"]
+        body = canonical(json.loads(entry.body) | changes).decode()
+        return dataclasses.replace(entry, body=body)
 
     def respelled(self, kind: str, old: str, new: str) -> list[Entry]:
         """The entries with a piece of one's text written another way."""
@@ -464,10 +464,15 @@ KINDS = [
     Kind("reserve at another noise than approved", lambda s: s.resign(
         s.edited("reservation", event=NO_NOISE)), "isn't in the approved plan", "bundle"),
     Kind("charge an attempt twice", lambda s: s.resign(
-        [*s.entries, s.entries[-2]]),
+        [*s.entries, s.again(s.entries[-2])]),
         "no open reservation", "bundle"),
     Kind("lower the cap afterwards", lambda s: s.resign(s.edited("budget", epsilon=0.5)),
          "over its budget", "bundle"),
+    Kind("choose other orders for the filter afterwards", lambda s: s.resign(
+        [*s.entries, s.again(s.entries[1], orders=[2.0], shares=[1.0])]),
+        "after something was reserved", "bundle"),
+    Kind("give the filter's orders more than all of delta", lambda s: s.resign(
+        s.edited("budget", orders=[2.0, 3.0], shares=[0.9, 0.9])), "no such filter", "bundle"),
     Kind("date an entry back", lambda s: s.resign(
         s.edited("charge", 1, time="2020-01-01T00:00:00+00:00")), "dated before the entry",
         "bundle"),
@@ -479,7 +484,7 @@ KINDS = [
     Kind("use an approval for another domain", lambda s: s.resign(s.edited(
         "approval", signature=sign_approval(OWNER, PLAN, "south"))),
         "owner's signature doesn't fit", "bundle"),
-    Kind("open a second ledger inside", lambda s: s.resign([*s.entries, s.opened_again()]),
+    Kind("open a second ledger inside", lambda s: s.resign([*s.entries, s.again(s.entries[0])]),
          "opened only once", "bundle"),
     # The node writes entries as no honest one does, hashed and signed by its key
     Kind("write a whole number as a fraction",

@@ -7,8 +7,8 @@ A domain of the roster, another for each attempt (`key_holder`), makes a key pai
 alone. Every domain encrypts its vector, noised in full; the hub collects and adds the ciphertexts.
 The key holder gets their sum alone, never a single domain's, and decrypts once: what every domain
 in it signed as the sum, which the tags prove (`network.smpc.ckks.tags`). It answers integers, never
-what CKKS decrypts to: that carries noise that depends on the key (Li and Micciancio 2021, section
-3). Exact sums carry none, as the scheme's error can't reach them (`policies.homomorphic`).
+what CKKS decrypts to: that carries noise that depends on the key (Li and Micciancio 2021). Exact
+sums carry none, as the scheme's error can't reach them (`policies.homomorphic`).
 
 Hub and key holder together can decrypt every domain's vector alone. So each is noised in full, and
 is charged as if it were published: privacy hangs on neither the key nor this protocol. docs/ckks.md

@@ -1,0 +1,82 @@
+"""A graph mapped over users, written out once as the plain list of operators that it comes to.
+
+`vmap` and `grad` find out anew at each call what to run, which takes longer than running it on a
+small batch. Here they find out once, on fake tensors without numbers. So which operators run, and
+in which order, can't hang on anybody's data.
+"""
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from policies.graph import Graph, GraphFailed
+
+Operators = Callable[..., list[Tensor]]
+Mapped = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
+
+
+def mapped(
+    graph: Graph, users: Collection[str], differentiated: Collection[str] | None = None
+) -> Mapped:
+    """The graph for each user of a batch alone.
+
+    What is returned takes the graph's inputs by name and gives tensors [B, ...] by name. It raises
+    GraphFailed, which never quotes a value, if an operator fails or the graph can't be mapped.
+
+    Args:
+        users: names of the inputs that have a user in each place of their first dimension, B.
+        differentiated: None for the graph's outputs; else the inputs by which the output "loss" is
+            differentiated, and whose gradients are given.
+    """
+    text = graph.model_dump_json()
+    chosen = None if differentiated is None else tuple(differentiated)
+    outputs = chosen if chosen is not None else [name for name, _ in graph.outputs]
+
+    def run(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        inputs = tuple((n, n in users, t.shape, t.dtype) for n, t in values.items())
+        try:
+            found = _written_out(_Map(text, inputs, chosen, graph))(*values.values())
+        except Exception as error:
+            # An operator's message may quote private values, its type can't.
+            raise GraphFailed(f"An operation failed with {type(error).__name__}.") from None
+        return dict(zip(outputs, found, strict=True))
+
+    return run
+
+
+@dataclass(frozen=True)
+class _Map:
+    """What a list of operators hangs on.
+
+    Attributes:
+        inputs: name, whether it is the users', shape and dtype of each.
+    """
+
+    text: str
+    inputs: tuple[tuple[str, bool, torch.Size, torch.dtype], ...]
+    differentiated: tuple[str, ...] | None
+    graph: Graph = field(compare=False)
+
+
+@lru_cache(maxsize=32)
+def _written_out(of: _Map) -> Operators:
+    names = [name for name, *_ in of.inputs]
+
+    def contribution(*tensors: Tensor) -> list[Tensor]:
+        values = dict(zip(names, tensors, strict=True))
+        if of.differentiated is None:
+            return list(of.graph.run(values).values())
+        chosen = {name: values[name] for name in of.differentiated}
+        found = torch.func.grad(lambda part: of.graph.run({**values, **part})["loss"])(chosen)
+        return list(found.values())
+
+    dims = tuple(0 if its_users else None for _, its_users, *_ in of.inputs)
+    over_users = torch.func.vmap(contribution, in_dims=dims)
+    example = [torch.empty(shape, dtype=dtype) for *_, shape, dtype in of.inputs]
+    written = make_fx(over_users, tracing_mode="fake", _allow_non_fake_inputs=True)(*example)
+    operators: Operators = written.forward
+    return operators

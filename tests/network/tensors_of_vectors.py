@@ -1,0 +1,140 @@
+"""One sharing and one product with fixed keys and seeds, as a JSON value.
+
+`python -m tests.network.tensors_of_vectors > tests/network/vectors/tensors.json` writes it. Random
+bytes are drawn as in `attempt_of_vectors`. Words are little-endian, in hex.
+"""
+
+import hashlib
+import json
+import os
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from network.smpc import wide
+from network.smpc.agreement import among_all
+from network.smpc.messages import Context
+from network.smpc.ring import matmul
+from network.smpc.sharing import Sharing
+from network.smpc.tensors import Operation, product_name, shared_name
+from network.smpc.triples import Factors, Multiplication, deal
+from tests.network.attempt_of_vectors import entropy
+
+NAMES = ("east", "north", "south")
+PLAN = "ab" * 32
+
+
+def keys() -> dict[str, Ed25519PrivateKey]:
+    return {
+        name: Ed25519PrivateKey.from_private_bytes(hashlib.sha256(name.encode()).digest())
+        for name in (*NAMES, "dealer")
+    }
+
+
+def public(key: Ed25519PrivateKey) -> str:
+    return key.public_key().public_bytes_raw().hex()
+
+
+def hexed(words: np.ndarray) -> str:
+    return words.astype("<u8").tobytes().hex()
+
+
+def arithmetic() -> dict[str, Any]:
+    """Products modulo 2^64 and 2^128, of words drawn one after the other."""
+    draw = entropy()
+    x, y = (np.frombuffer(draw(8 * 6), "<u8").reshape(s) for s in ((2, 3), (3, 2)))
+    u, v = (np.frombuffer(draw(16 * 4), "<u8").reshape(2, 2, 2) for _ in range(2))
+    return {
+        "x": hexed(x),
+        "y": hexed(y),
+        "x @ y of [2, 3] and [3, 2] modulo 2^64": hexed(matmul(x, y)),
+        "u": hexed(u),
+        "v": hexed(v),
+        "u * v modulo 2^128, low word first": hexed(wide.mul(u, v)),
+        "u @ v of [2, 2] and [2, 2] modulo 2^128": hexed(wide.matmul(u, v)),
+    }
+
+
+def sharing() -> dict[str, Any]:
+    """Four numbers of each domain, shared."""
+    signing = keys()
+    roster = {name: public(signing[name]) for name in NAMES}
+    agreement = among_all(Context(PLAN, "count", 5, 0), roster, 1, 4)
+    values = {name: np.array([i, -i, 2**40, -(2**62)]) for i, name in enumerate(NAMES)}
+    with patch.object(os, "urandom", entropy()):
+        parties = {name: Sharing(name, agreement, signing[name]) for name in NAMES}
+    signed = [party.signed_key for party in parties.values()]
+    transcript = parties["east"].verify(signed)
+    return {
+        "agreement": agreement.bytes.hex(),
+        "keys": [key.to_dict() for key in signed],
+        "transcript": transcript.hex(),
+        "tensor": shared_name(PLAN, transcript, 0, 4),
+        "values": {name: value.tolist() for name, value in values.items()},
+        "shares": {
+            name: hexed(party.share(values[name].copy(), signed)) for name, party in parties.items()
+        },
+    }
+
+
+def product(factors: Factors) -> dict[str, Any]:
+    """Everything that is said in one product."""
+    signing = keys()
+    roster = {name: public(signing[name]) for name in NAMES}
+    x_size, y_size, length = factors.sizes
+    operands = factors.digest("1" * 64, "2" * 64)
+    context = Context(PLAN, "multiply", 9, 0, f"{operands}/{length}")
+    agreement = among_all(context, roster, 1, length)
+    draw = entropy()
+    x = {name: np.frombuffer(draw(8 * x_size), "<u8") for name in NAMES}
+    y = {name: np.frombuffer(draw(8 * y_size), "<u8") for name in NAMES}
+    with patch.object(os, "urandom", draw):
+        parties = [
+            Multiplication(n, agreement, signing[n], public(signing["dealer"]), factors, x[n], y[n])
+            for n in NAMES
+        ]
+        signed = [party.signed_key for party in parties]
+        dealt, corrections = deal(agreement, factors, signed, signing["dealer"])
+        coins = [party.triple(signed, dealt, corrections) for party in parties]
+    openings = [party.opening(coins) for party in parties]
+    _tell(parties, openings)
+    checks = [party.check() for party in parties]
+    _tell(parties, checks)
+    return {
+        "factors": [list(factors.x), list(factors.y), factors.matrices],
+        "agreement": agreement.bytes.hex(),
+        "x": {name: hexed(words) for name, words in x.items()},
+        "y": {name: hexed(words) for name, words in y.items()},
+        "keys": [key.to_dict() for key in signed],
+        "dealt": dealt.to_dict(),
+        "corrections": hexed(corrections),
+        "coins": [coin.to_dict() for coin in coins],
+        "openings": [[said.to_dict(), hexed(words)] for said, words in openings],
+        "checks": [[said.to_dict(), hexed(words)] for said, words in checks],
+        "tensor": product_name(PLAN, parties[0].transcript),
+        "shares": {party.me: hexed(party.product()) for party in parties},
+    }
+
+
+def _tell(parties: list[Multiplication], told: list[Any]) -> None:
+    for receiver in parties:
+        for said, words in told:
+            if said.domain != receiver.me:
+                receiver.hear(said, words)
+
+
+def vectors() -> dict[str, Any]:
+    operation = Operation(do="scale", of=("1" * 64,), factor="-3/8")
+    return {
+        "arithmetic": arithmetic(),
+        "operation": {"text": operation.text, "plan": PLAN, "tensor": operation.name(PLAN)},
+        "sharing": sharing(),
+        "elementwise": product(Factors((3,), (3,), matrices=False)),
+        "matrices": product(Factors((2, 3), (3, 2), matrices=True)),
+    }
+
+
+if __name__ == "__main__":
+    print(json.dumps(vectors(), indent=1))
