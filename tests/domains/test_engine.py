@@ -301,6 +301,16 @@ def test_a_killed_engine_is_noticed_at_once(tmp_path: Path) -> None:
     enclosure.close()
 
 
+def test_an_engine_that_takes_longer_than_the_plans_deadline_is_killed(tmp_path: Path) -> None:
+    people(3).save(tmp_path)
+    hasty = bound(plan()).model_copy(update={"deadline_s": 1})
+    with Enclosure(tmp_path, hasty.to_json(), ITEMS, WIDTH) as enclosure:
+        os.kill(enclosure._process.pid, signal.SIGSTOP)
+        with pytest.raises(EnclosureFailed, match="a release may take 1 s"):
+            enclosure.private_sum("s", {}, np.ones(3, dtype=bool))
+        assert not enclosure.alive
+
+
 def test_the_engine_knows_no_secret_of_the_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
