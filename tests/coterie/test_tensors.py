@@ -11,8 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
 import coterie as ct
+from coterie.cli import app
 from coterie.partners import invite
 from coterie.processes import free_ports, start, stop
 from network.client import NodeRefused
@@ -105,7 +107,11 @@ def test_a_private_reveal_is_noised_charged_and_used_up(network: Network, tmp_pa
     for release, attempt in ((2, 0), (0, 0), (0, 1)):
         with pytest.raises(NodeRefused):
             open_it(kept, x.name, release, attempt)
-    verify_rounds(network.federation.bind(plan), tmp_path)
+    shown = CliRunner().invoke(app, ["run", "verify", str(tmp_path)])
+    assert shown.exit_code == 0, shown.output
+    assert "2 totals" in shown.output
+    kept.finish()
+    assert json.loads(kept.nodes["east"].call("plan", plan_hash=plan_hash))["status"] == "closed"
 
 
 def open_it(kept: ct.Tensors, name: str, release: int, attempt: int) -> None:
