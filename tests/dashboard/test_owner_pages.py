@@ -18,7 +18,7 @@ from dashboard.requests import decided, queue, waited
 from dashboard.rules import PLATFORM, why
 from dashboard.texts import catalogue
 from policies.accounting import ADJACENCY, plan_epsilon
-from policies.explanation import changes
+from policies.explanation import changes, pseudo_code
 from policies.owner_policy import OwnerPolicy
 from policies.plan import Plan
 from policies.rehearsal import rehearse
@@ -101,7 +101,7 @@ def test_the_graph_is_drawn_and_every_operation_has_its_reason(desks: Desks) -> 
     for node in graphs["count"].nodes:
         assert f'"{node.name}"' in drawn
     assert "leaves, clipped and noised" in drawn
-    rows = reasons(graphs["count"])
+    rows = reasons(graphs["count"], pseudo_code(graphs["count"]))
     assert len(rows) == len(graphs["count"].nodes) < MOST_DRAWN
     assert rows["why it is safe"].str.len().min() > 10
 
