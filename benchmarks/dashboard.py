@@ -342,7 +342,7 @@ def signed_in(browser: Browser, address: str, login: Login) -> Page:
     page = browser.new_context().new_page()
     page.goto(address)
     page.get_by_label("Email").fill(login.email)
-    page.get_by_label("Password").fill(login.password)
+    page.get_by_label("Password", exact=True).fill(login.password)
     page.get_by_role("button", name="Sign in").click()
     page.get_by_role("button", name="Sign out").wait_for()
     page.locator(_DONE).wait_for()

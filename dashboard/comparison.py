@@ -93,7 +93,7 @@ def curves(shown: pd.DataFrame, by: str) -> alt.Chart:
         alt.Chart(shown)
         .mark_line(point=True)
         .encode(
-            x=alt.X(f"{by}:Q", title=by),
+            x=alt.X(f"{by}:Q", title=by, axis=alt.Axis(tickCount=6)),
             y=alt.Y(f"{value}:Q", title=None, scale=alt.Scale(zero=False)),
             color=alt.Color(f"{run}:N", title=None, legend=alt.Legend(orient="bottom", columns=1)),
             tooltip=[run, by, value],

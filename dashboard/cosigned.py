@@ -53,7 +53,12 @@ def cells(frame: pd.DataFrame) -> alt.LayerChart:
         tooltip=list(frame.columns),
     )
     squares = base.mark_rect(cornerRadius=4).encode(
-        color=alt.Color(f"{state}:N", scale=scale, title=None, legend=alt.Legend(orient="bottom"))
+        color=alt.Color(
+            f"{state}:N",
+            scale=scale,
+            title=None,
+            legend=alt.Legend(orient="bottom", labelLimit=400),
+        )
     )
     words = base.mark_text(color="white").encode(text=f"{upto}:Q")
     return (squares + words).properties(height=alt.Step(40))

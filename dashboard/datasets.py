@@ -104,10 +104,11 @@ def sizes(frame: pd.DataFrame) -> alt.Chart:
         .encode(
             x=alt.X(f"{users}:Q", title=users),
             y=alt.Y(f"{domain}:N", title=None),
-            row=alt.Row(f"{dataset}:N", title=None, header=alt.Header(labelOrient="top")),
-            color=alt.Color(f"{domain}:N", legend=None),
+            yOffset=alt.YOffset(f"{dataset}:N"),
+            color=alt.Color(f"{dataset}:N", title=None, legend=alt.Legend(orient="top")),
             tooltip=[dataset, domain, users],
         )
+        .properties(height=60 + 50 * frame[domain].nunique())
     )
 
 

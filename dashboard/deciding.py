@@ -14,7 +14,6 @@ from dashboard.requests import OPEN
 from dashboard.session import Session, finish, plain, telling
 from dashboard.signing import approve_with_key, approve_with_signature, read_key
 from dashboard.texts import text
-from policies.accounting import ADJACENCY
 from policies.approvals import APPROVAL_DAYS, OwnerKeyError
 from policies.canonical import sha256_hex
 from policies.plan import Plan
@@ -51,7 +50,7 @@ class Case:
             cap=f"{limit['cap']:.3f}",
             left=f"{limit['cap'] - limit['after']:.3f}",
             delta=f"{limit['delta']:g}",
-            adjacency=ADJACENCY,
+            adjacency=text("showing.unit"),
         )
 
 

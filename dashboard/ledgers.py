@@ -135,8 +135,8 @@ def _verdict(audit: Any, newer: int) -> str:
     return f"{said} {text('ledgers.newer', count=newer)}" if newer > 0 else said
 
 
-def _first_bad(audit: Any) -> int | None:
-    return None if audit is None else audit.verdict.first_bad
+def _first_bad(audit: Any) -> str:
+    return "" if audit is None or audit.verdict.first_bad is None else f"{audit.verdict.first_bad}"
 
 
 def _spends(answers: Answers) -> None:

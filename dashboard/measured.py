@@ -82,7 +82,7 @@ class Measured:
                 x=alt.X(f"{x}:Q", scale=scale), y=y, color=color, tooltip=[x, self.metric]
             )
             + chosen.mark_rule(strokeDash=[4, 4], color="#d97706").encode(x=f"{x}:Q")
-        ).properties(height=300)
+        ).properties(height=340)
 
 
 @cache

@@ -119,7 +119,7 @@ def picture(frame: pd.DataFrame, choice: Choice) -> alt.LayerChart:
     )
     chosen = alt.Chart(pd.DataFrame({epsilon: [choice.epsilon]}))
     rule = chosen.mark_rule(strokeDash=[4, 4], color="#d97706").encode(x=f"{epsilon}:Q")
-    return (lines + rule).properties(height=300)
+    return (lines + rule).properties(height=380)
 
 
 def trial_plan(data: ct.DataSet, choice: Choice) -> ct.Plan:

@@ -47,7 +47,8 @@ def draw(session: Session) -> None:
     if not rules["applied"]:
         st.warning(plain(rules["problem"] or text("policy.restart", name=session.node.name)))
     st.header(text("policy.now"))
-    table(explained(rules["text"]), f"rules-{name}")
+    with telling():
+        table(explained(rules["text"]), f"rules-{name}")
     with st.expander(text("policy.file")):
         st.code(rules["text"] or " ", language="toml")
     st.header(text("policy.change"))

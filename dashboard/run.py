@@ -166,7 +166,7 @@ def lines(found: pd.DataFrame) -> alt.Chart:
         alt.Chart(found)
         .mark_line(point=True)
         .encode(
-            x=alt.X(f"{release}:Q", title=release, axis=alt.Axis(tickMinStep=1)),
+            x=alt.X(f"{release}:Q", title=release, axis=alt.Axis(tickMinStep=1, format="d")),
             y=alt.Y(f"{value}:Q", title=None, scale=alt.Scale(zero=False)),
             color=alt.Color(f"{metric}:N", title=None, legend=alt.Legend(orient="top")),
             tooltip=[release, metric, value],
@@ -181,7 +181,7 @@ def spending(shown: pd.DataFrame) -> alt.Chart:
         alt.Chart(shown)
         .mark_area(interpolate="step-after", line=True, opacity=0.3)
         .encode(
-            x=alt.X(f"{release}:Q", title=release, axis=alt.Axis(tickMinStep=1)),
+            x=alt.X(f"{release}:Q", title=release, axis=alt.Axis(tickMinStep=1, format="d")),
             y=alt.Y(f"{spent}:Q", title=spent),
             tooltip=[release, spent],
         )
@@ -197,7 +197,7 @@ def bars(found: pd.DataFrame, by: str, size: str) -> alt.Chart:
         .encode(
             x=alt.X(f"{release}:O", title=release, axis=alt.Axis(labelAngle=0, labelOverlap=True)),
             y=alt.Y(f"{amount_}:Q", title=amount_),
-            color=alt.Color(f"{part}:N", title=None, legend=alt.Legend(orient="top")),
+            color=alt.Color(f"{part}:N", title=None, legend=alt.Legend(orient="top", columns=3)),
             tooltip=[release, part, amount_],
         )
     )

@@ -5,6 +5,7 @@ address, a log or the browser, so that a reloaded page asks to sign in again.
 """
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -32,6 +33,8 @@ _TOLD = (
     OwnerPolicyError,
 )  # fmt: skip
 _MARKUP = str.maketrans({character: f"\\{character}" for character in "\\`*_[]<>$~:!|#&@/.{}()"})
+# Addresses become links even where every character is escaped; a word joiner prevents it.
+_ADDRESS = re.compile(r":(?=//)|www(?=\.)", re.IGNORECASE)
 _log = structlog.get_logger("coterie.dashboard")
 
 
@@ -154,7 +157,7 @@ def signed_in(idle: timedelta) -> Session | None:
 def watch_expiry(session: Session, idle: timedelta) -> None:
     """Leave the page when the session is over, without waiting for a click."""
     now = datetime.now(UTC)
-    over = min(session.expires, st.session_state[_SEEN] + idle)
+    over = min(session.expires, st.session_state.get(_SEEN, now) + idle)
     if now >= over:
         st.rerun()
 
@@ -226,7 +229,7 @@ def telling() -> Iterator[None]:
 
 def plain(words: str) -> str:
     """Text that Streamlit shows as it is: no links, images or formatting from others' words."""
-    return words.translate(_MARKUP)
+    return _ADDRESS.sub("\\g<0>\u2060", words).translate(_MARKUP)
 
 
 # --- Going ---

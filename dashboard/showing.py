@@ -6,8 +6,7 @@ import altair as alt
 import pandas as pd
 import streamlit as st
 
-from dashboard.texts import text
-from policies.accounting import ADJACENCY
+from dashboard.texts import heading, text
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 PAGE_ROWS = 500
@@ -34,17 +33,27 @@ def table(
     if frame.empty:
         empty(empty_says or text("showing.empty"), next_step)
         return None
-    narrow = {"plan": st.column_config.TextColumn(width="small")}
     shown = st.dataframe(
         frame.head(PAGE_ROWS),
         hide_index=True,
         key=f"table-{key}",
-        **{"column_config": narrow, **options},
+        column_config=_headings(frame),
+        **options,
     )
     if len(frame) > PAGE_ROWS:
         st.caption(text("showing.rows", shown=PAGE_ROWS, total=len(frame)))
     download(frame, key)
     return shown
+
+
+def _headings(frame: pd.DataFrame) -> dict[str, Any]:
+    """Each column's heading in the reader's language; downloads keep the English names."""
+    return {
+        str(name): st.column_config.Column(
+            label=heading(str(name)), width="small" if name == "plan" else None
+        )
+        for name in frame.columns
+    }
 
 
 def download(frame: pd.DataFrame, key: str) -> None:
@@ -89,12 +98,14 @@ def epsilon(value: float | None, delta: float) -> str:
     """An epsilon with its delta and the adjacency that it is for."""
     if value is None:
         return text("showing.not_private")
-    return text("showing.epsilon", value=f"{value:.3f}", delta=f"{delta:g}", adjacency=ADJACENCY)
+    return text(
+        "showing.epsilon", value=f"{value:.3f}", delta=f"{delta:g}", adjacency=text("showing.unit")
+    )
 
 
 def adjacency() -> None:
     """The line that says what every epsilon on this page is for."""
-    st.caption(text("showing.adjacency", adjacency=ADJACENCY))
+    st.caption(text("showing.adjacency", adjacency=text("showing.unit")))
 
 
 def empty(sentence: str, next_step: str) -> None:

@@ -49,7 +49,7 @@ def gauges(frame: pd.DataFrame) -> alt.LayerChart:
     )
     light = base.mark_bar(color="#d9a441", height={"band": 0.6}).encode(x=f"{held}:Q")
     dark = base.mark_bar(color="#b4452f", height={"band": 0.6}).encode(x=f"{used}:Q")
-    return grey + light + dark
+    return (grey + light + dark).properties(height=90 + 28 * len(drawn))
 
 
 def monthly(answers: Answers) -> pd.DataFrame:
@@ -80,7 +80,9 @@ def growth(months: pd.DataFrame) -> alt.Chart:
         .encode(
             x=alt.X(f"{month}:O", title=None, axis=alt.Axis(labelAngle=0, labelOverlap=True)),
             y=alt.Y(f"{total}:Q", title=total),
-            color=alt.Color(f"{whose}:N", title=None, legend=alt.Legend(orient="top", columns=2)),
+            color=alt.Color(
+                f"{whose}:N", title=None, legend=alt.Legend(orient="top", columns=1, labelLimit=400)
+            ),
             tooltip=list(months.columns),
         )
     )
@@ -111,8 +113,10 @@ def dots(days: pd.DataFrame) -> alt.Chart:
         .encode(
             x=alt.X(f"{day}:T", title=None),
             y=alt.Y(f"{kind}:N", title=None),
+            yOffset=alt.YOffset(f"{domain}:N"),
             size=alt.Size(f"{count}:Q", legend=None, scale=alt.Scale(range=[60, 600])),
             color=alt.Color(f"{domain}:N", title=None, legend=alt.Legend(orient="top")),
             tooltip=[day, domain, kind, count],
         )
+        .properties(height=340)
     )

@@ -36,3 +36,11 @@ def account_login(file: Path, name: str) -> tuple[str, str]:
     """The email and password of an invited account."""
     account = json.loads(file.read_text())[name]
     return account["email"], account["password"]
+
+
+def open_page(page: AppTest, name: str, **query: str) -> AppTest:
+    """Another page of the menu, as if its link was followed."""
+    for key, value in query.items():
+        page.query_params[key] = value
+    page._page_hash = page.session_state["pages"][name]._script_hash
+    return page.run()

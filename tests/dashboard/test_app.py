@@ -83,7 +83,8 @@ def test_a_hub_that_is_down_is_told_in_a_sentence(
 def test_words_of_others_are_shown_without_links_or_images() -> None:
     shown = plain("![x](https://evil.example/a.png) <b>")
     assert "\\!\\[x\\]" in shown
-    assert "https\\:\\/\\/evil\\.example" in shown
+    assert "https\\:\u2060\\/\\/evil\\.example" in shown
+    assert "WWW\u2060\\." in plain("WWW.evil.example")
     assert "\\<b\\>" in shown
 
 

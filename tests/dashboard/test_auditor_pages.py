@@ -68,7 +68,7 @@ def test_a_verdict_is_the_auditors_own_and_says_how_old_it_is() -> None:
     assert set(verdicts(answers, None)["your verdict"]) == {"Not verified in this session."}
     east, north = verdicts(answers, FOUND).to_dict("records")
     assert east["your verdict"] == "BAD: the signature isn't the node's"
-    assert east["first bad entry"] == 4
+    assert (east["first bad entry"], north["first bad entry"]) == ("4", "")
     assert north["your verdict"] == "complete (2 newer entries since)"
 
 

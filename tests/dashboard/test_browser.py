@@ -196,7 +196,7 @@ def test_rules_are_previewed_on_open_plans_and_written(owner: Visitor, network: 
     before = file.read_text()
     owner.go("Rules")
     page = owner.page
-    page.get_by_label("max_releases").fill("2")
+    page.get_by_role("spinbutton", name="max_releases").fill("2")
     page.get_by_role("button", name="Check and preview").first.click()
     page.get_by_text("What would change").wait_for()
     owner.photograph("rules-preview-light")

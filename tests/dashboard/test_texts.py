@@ -9,6 +9,7 @@ import pytest
 
 import dashboard
 from dashboard.texts import LANGUAGES, catalogue
+from policies.accounting import ADJACENCY
 
 ROOM = Path(dashboard.__file__).parent
 
@@ -29,7 +30,11 @@ def test_every_sentence_that_a_page_names_is_in_the_catalogue() -> None:
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "text" and node.args:
                 key = node.args[0]
                 if isinstance(key, ast.Constant):
-                    assert key.value in known, f"{file.name}: {key.value}"
+                    assert key.value in known, f"{file.name}: {key.value!r}"
+
+
+def test_the_unit_of_every_epsilon_is_the_platforms() -> None:
+    assert catalogue("en")["showing.unit"] == ADJACENCY
 
 
 def test_chinese_sentences_are_chinese() -> None:
