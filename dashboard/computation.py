@@ -53,9 +53,8 @@ def dot_of(graph: Graph) -> str:
     return "\n".join([*lines, "}"])
 
 
-def reasons(graph: Graph) -> pd.DataFrame:
-    """One row for each operation: its line, and why the operation is allowed."""
-    code = pseudo_code(graph)
+def reasons(graph: Graph, code: list[str]) -> pd.DataFrame:
+    """One row for each operation: its line of `pseudo_code`, and why the operation is allowed."""
     first = len(graph.inputs) + len(graph.constants)
     lines = code[first : first + len(graph.nodes)]
     return pd.DataFrame(
@@ -79,9 +78,10 @@ def draw_computation(plan: Plan) -> None:
     else:
         st.info(text("request.graph_large", count=len(graph.nodes), most=MOST_DRAWN))
     st.markdown(f"**{text('request.graph_text')}**")
-    inputs = pseudo_code(graph)[: len(graph.inputs) + len(graph.constants)]
+    code = pseudo_code(graph)
+    inputs = code[: len(graph.inputs) + len(graph.constants)]
     st.code("\n".join(inputs), language=None, wrap_lines=True)
-    table(reasons(graph), f"operations-{name}")
+    table(reasons(graph, code), f"operations-{name}")
 
 
 def draw_rehearsal(plan: Plan, items: int) -> None:

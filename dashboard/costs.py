@@ -1,12 +1,13 @@
 """What plans cost of a budget: rows and bars of what is spent, promised, asked for and left."""
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any
 
 import altair as alt
 import pandas as pd
 
-from policies.accounting import Event, RenyiFilter
+from policies.accounting import Event, plan_epsilon
 
 PARTS = ("spent", "promised", "this plan", "left")
 COLOURS = ("#b4452f", "#d9a441", "#3f7fbf", "#5b8c85")
@@ -59,6 +60,11 @@ def bar_rows(budget: Mapping[str, Any], asked: float = 0.0, after: float | None 
     ]
 
 
-def filter_epsilon(events: Iterable[Mapping[str, Any]], delta: float) -> float:
-    """What recorded events cost of a budget by themselves: the filter's figure at `delta`."""
-    return RenyiFilter(delta).epsilon(Event(**dict(event)) for event in events)
+def epsilon_alone(events: Iterable[Mapping[str, Any]], delta: float) -> float:
+    """What a plan's recorded events cost by themselves: the tight figure of one plan at `delta`."""
+    return _priced(tuple(Event(**dict(event)) for event in events), delta)
+
+
+@lru_cache(maxsize=4096)
+def _priced(events: tuple[Event, ...], delta: float) -> float:
+    return plan_epsilon(events, delta)

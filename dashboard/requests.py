@@ -7,14 +7,14 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from dashboard.costs import filter_epsilon
+from dashboard.costs import epsilon_alone
 from dashboard.session import Session, asked, finish, link, plain, telling
 from dashboard.showing import adjacency, amount, empty, table
 from dashboard.texts import text
 from network.client import NodeRefused
 
 OPEN = ("pending", "awaiting signature")
-_LINKS = 20
+_LINKS, _PRICED = 20, 50
 
 
 def draw(session: Session) -> None:
@@ -54,7 +54,7 @@ def queue(
 
     Returns:
         Columns plan (hash), name, who, data set, status, submitted, waits (text), epsilon (what
-        the plan costs by itself by the filter, at its delta), releases.
+        the plan costs by itself, at its delta; None: public, or beyond the first 50), releases.
     """
     waiting = sorted((p for p in plans if p["status"] in OPEN), key=lambda p: str(p["submitted"]))
     return pd.DataFrame(
@@ -67,11 +67,11 @@ def queue(
                 "status": plan["status"],
                 "submitted": plan["submitted"],
                 "waits": waited(plan["submitted"], now),
-                "epsilon": _epsilon(plan),
+                "epsilon": _epsilon(plan) if number < _PRICED else None,
                 "delta": plan["summary"]["delta"],
                 "releases": sum(event["count"] for event in plan["events"]),
             }
-            for plan in waiting
+            for number, plan in enumerate(waiting)
         ]
     )
 
@@ -111,7 +111,7 @@ def _when(plan: Mapping[str, Any]) -> str:
 def _epsilon(plan: Mapping[str, Any]) -> float | None:
     if plan["summary"]["public"]:
         return None
-    return filter_epsilon(plan["events"], plan["summary"]["delta"])
+    return epsilon_alone(plan["events"], plan["summary"]["delta"])
 
 
 def _links(waiting: pd.DataFrame) -> None:
@@ -124,7 +124,7 @@ def _links(waiting: pd.DataFrame) -> None:
             waits.text(row["waits"])
             cost.text(
                 text("showing.not_private_short")
-                if row["epsilon"] is None
+                if pd.isna(row["epsilon"])
                 else f"epsilon {row['epsilon']:.3f}, delta {row['delta']:g}"
             )
 
@@ -145,16 +145,19 @@ def _deny_many(session: Session, waiting: pd.DataFrame) -> None:
             if not reason.strip():
                 st.error(text("request.reason_missing"))
                 return
-            finish(_denied(session, list(picked["plan"]), reason.strip()))
+            finish(deny_all(session, list(picked["plan"]), reason.strip()))
 
 
 def _names(picked: pd.DataFrame) -> str:
     return ", ".join(
-        f"{row['name']} ({amount(row['epsilon'], 'epsilon')})" for row in picked.to_dict("records")
+        f"{row['name']} {row['plan'][:8]} (epsilon {amount(row['epsilon'])})"
+        if pd.notna(row["epsilon"])
+        else f"{row['name']} {row['plan'][:8]}"
+        for row in picked.to_dict("records")
     )
 
 
-def _denied(session: Session, hashes: Sequence[str], reason: str) -> str:
+def deny_all(session: Session, hashes: Sequence[str], reason: str) -> str:
     """Deny one after the other; what another decided meanwhile is told, not overruled."""
     refused = []
     for plan_hash in hashes:

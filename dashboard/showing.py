@@ -6,7 +6,7 @@ import altair as alt
 import pandas as pd
 import streamlit as st
 
-from dashboard.texts import text
+from dashboard.texts import heading, text
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 PAGE_ROWS = 500
@@ -33,17 +33,27 @@ def table(
     if frame.empty:
         empty(empty_says or text("showing.empty"), next_step)
         return None
-    narrow = {"plan": st.column_config.TextColumn(width="small")}
     shown = st.dataframe(
         frame.head(PAGE_ROWS),
         hide_index=True,
         key=f"table-{key}",
-        **{"column_config": narrow, **options},
+        column_config=_headings(frame),
+        **options,
     )
     if len(frame) > PAGE_ROWS:
         st.caption(text("showing.rows", shown=PAGE_ROWS, total=len(frame)))
     download(frame, key)
     return shown
+
+
+def _headings(frame: pd.DataFrame) -> dict[str, Any]:
+    """Each column's heading in the reader's language; downloads keep the English names."""
+    return {
+        str(name): st.column_config.Column(
+            label=heading(str(name)), width="small" if name == "plan" else None
+        )
+        for name in frame.columns
+    }
 
 
 def download(frame: pd.DataFrame, key: str) -> None:

@@ -27,6 +27,11 @@ def text(key: str, /, **values: Any) -> str:
     return catalogue(language())[key].format(**values)
 
 
+def heading(column: str) -> str:
+    """A table's column by its name in English; as it is where the catalogue doesn't have it."""
+    return catalogue(language()).get(f"columns.{column}", column)
+
+
 def language() -> str:
     """The reader's language: as chosen, else the browser's, else English."""
     chosen = st.session_state.get(_CHOSEN)

@@ -114,9 +114,13 @@ class Visitor:
         page = browser.new_context(viewport={"width": 1280, "height": 900}, **context).new_page()
         page.set_default_timeout(PATIENCE_MS)
         visitor = cls(page, folder)
-        page.on("dialog", lambda dialog: (visitor.dialogs.append(dialog.message), dialog.dismiss()))
+        page.on("dialog", visitor._note)
         page.goto(address, timeout=PATIENCE_MS)
         return visitor
+
+    def _note(self, dialog: Any) -> None:
+        self.dialogs.append(dialog.message)
+        dialog.dismiss()
 
     def sign_in(self, email: str, password: str) -> None:
         self.page.get_by_label("Email").fill(email)

@@ -2,12 +2,14 @@
 
 import json
 import secrets
+from datetime import UTC, datetime
 
 import pytest
 from streamlit.testing.v1 import AppTest
 
 from coterie.partners import open_owner
-from dashboard.session import plain
+from dashboard.requests import deny_all
+from dashboard.session import Session, plain
 from policies.accounting import ADJACENCY
 from tests.dashboard.signed_in import open_dashboard, open_page, owner_login
 from tests.network_of_three import Network, counting_plan
@@ -80,6 +82,17 @@ def test_an_approval_without_key_or_signature_does_nothing(network: Network, pag
     approve.click().run()
     assert "An approval needs your key" in page.error[0].value
     assert open_owner(network.home, "north").show(plan_hash)["status"] == "pending"
+
+
+def test_of_many_denied_at_once_what_another_tab_decided_is_told(network: Network) -> None:
+    first, second = submitted(network, "one of two"), submitted(network, "two of two")
+    owner, now = open_owner(network.home, "north"), datetime.now(UTC)
+    owner.approve(second, "in another tab")
+    session = Session({"north": owner.node}, {}, "owner", owner.email, now, now)
+    said = deny_all(session, [first, second], "too many at once")
+    assert said.startswith("Denied: 1.")
+    assert f"{second[:8]}: This plan is approved already" in said
+    assert [owner.show(each)["status"] for each in (first, second)] == ["denied", "approved"]
 
 
 def test_a_refused_request_explains_the_rule_that_did_it(network: Network, page: AppTest) -> None:

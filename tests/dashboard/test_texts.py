@@ -30,7 +30,7 @@ def test_every_sentence_that_a_page_names_is_in_the_catalogue() -> None:
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "text" and node.args:
                 key = node.args[0]
                 if isinstance(key, ast.Constant):
-                    assert key.value in known, f"{file.name}: {key.value}"
+                    assert key.value in known, f"{file.name}: {key.value!r}"
 
 
 def test_the_unit_of_every_epsilon_is_the_platforms() -> None:

@@ -149,6 +149,7 @@ REFUSED_PATHS = [
     "coterie.__class__", "__init__", "../../metadata", "notifier.turn_on", "code_history.get",
     "attestation.attest_cpu", "enclave.get_all", "data_subject.get_all", "coterie.members",
     "coterie.renew", "coterie.expel", "coterie.status", "coterie.revoke", "coterie.preapprove",
+    "coterie.weigh", "coterie.rules", "coterie.preview_rules", "coterie.write_rules",
     "coterie.envelopes", "coterie.discard", "user.request_password_reset", "user.search",
     "request.approve", "request.filter_all_info", "settings.enable_notifications",
     "settings.set_email_rate_limit", "settings.enable_eager_execution", "worker.delete",
@@ -161,6 +162,8 @@ AUDITOR_PATHS = [
     "user.get_by_verify_key", "request.apply", "coterie.members", "coterie.expel",
     "coterie.status", "coterie.withdraw", "coterie.advertise", "coterie.finish", "coterie.revoke",
     "dataset.search", "dataset.get_by_id", "notifications.get_all_unread", "job.get_all",
+    "coterie.weigh", "coterie.rules", "coterie.preview_rules", "coterie.write_rules",
+    "coterie.tell",
 ]  # fmt: skip
 
 
