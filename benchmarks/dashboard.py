@@ -355,7 +355,7 @@ def load(page: Page, name: str) -> tuple[float, float]:
     title = words[f"pages.{name}"]
     began = time.perf_counter()
     page.get_by_test_id("stSidebarNav").locator("a", has_text=title).first.click()
-    page.get_by_role("heading", name=title, exact=True, level=1).wait_for()
+    page.get_by_role("heading", name=title, exact=True, level=1).first.wait_for()
     page.wait_for_function(
         "title => { const all = [...document.querySelectorAll("
         "'[data-testid=stMain] [data-testid=stElementContainer]')];"
