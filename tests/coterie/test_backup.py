@@ -216,7 +216,6 @@ DATABASE = b'database = "postgres"\n'
                            b'{"a": [{"b": {"c": 1, "d": 2}}]}', b'{"ledgerentry": [{"b": "c"}]}')
         ),
     ],
-    ids=lambda content: str(list(content.items())[-1])[:60],
 )  # fmt: skip
 def test_a_hostile_back_up_is_refused_in_a_sentence(
     content: dict[str, bytes | tarfile.TarInfo], tmp_path: Path
