@@ -61,6 +61,7 @@ FLAGS = (
 NAME, PEERS = "north", ("east", "south")
 ENTRIES, PLANS, RELEASES = 100_000, 500, 83
 FIRST_S, COMPLETE_S, GROWTH = 1.5, 3.0, 1.1
+PATIENCE_MS = 120_000
 SESSION_LOADS = 50
 """Page loads after which somebody else signs in."""
 _DONE = "[data-testid=stApp][data-test-script-state=notRunning]"
@@ -327,8 +328,8 @@ def serving(home: Home) -> Iterator[tuple[str, psutil.Process]]:
             time.sleep(0.2)
         yield place.address, psutil.Process(process.pid)
     finally:
-        process.terminate()
-        process.wait(20)
+        process.kill()
+        process.wait()
 
 
 def _answers(address: str) -> bool:
@@ -340,6 +341,7 @@ def _answers(address: str) -> bool:
 def signed_in(browser: Browser, address: str, login: Login) -> Page:
     """A browser page of this person."""
     page = browser.new_context().new_page()
+    page.set_default_timeout(PATIENCE_MS)
     page.goto(address)
     page.get_by_label("Email").fill(login.email)
     page.get_by_label("Password", exact=True).fill(login.password)
@@ -355,7 +357,7 @@ def load(page: Page, name: str) -> tuple[float, float]:
     title = words[f"pages.{name}"]
     began = time.perf_counter()
     page.get_by_test_id("stSidebarNav").locator("a", has_text=title).first.click()
-    page.get_by_role("heading", name=title, exact=True, level=1).wait_for()
+    page.get_by_role("heading", name=title, exact=True, level=1).first.wait_for()
     page.wait_for_function(
         "title => { const all = [...document.querySelectorAll("
         "'[data-testid=stMain] [data-testid=stElementContainer]')];"

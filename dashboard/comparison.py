@@ -7,7 +7,7 @@ import pandas as pd
 import streamlit as st
 
 from dashboard.journal import Record, metrics, read_records
-from dashboard.plans import hashes, label
+from dashboard.plans import known
 from dashboard.session import Session, asked, everywhere, plain
 from dashboard.showing import adjacency, chart, empty, table
 from dashboard.texts import text
@@ -23,8 +23,8 @@ def draw(session: Session) -> None:
     plans, absent = everywhere(session, lambda node: asked(node, "plans"))
     for name, why in absent.items():
         st.warning(plain(text("datasets.absent", domain=name, why=why)))
-    mine = [{"plan_hash": h, "name": label(plans, h).rpartition(" ")[0]} for h in hashes(plans)]
-    records = [record for record in read_records(session.runs, mine) if record.history]
+    found = read_records(session.runs, known(plans).values())
+    records = [record for record in found if record.history]
     if not records:
         empty(
             text("comparison.none"),

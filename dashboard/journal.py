@@ -5,7 +5,7 @@ Only runs of plans that the nodes say are hers are read: a dashboard serves whoe
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,7 @@ def read_record(runs: Path, plan_hash: str, name: str) -> Record | None:
         return None
 
 
-def read_records(runs: Path | None, plans: Iterable[dict[str, Any]]) -> list[Record]:
+def read_records(runs: Path | None, plans: Iterable[Mapping[str, Any]]) -> list[Record]:
     """The runs of these plans that this machine has."""
     if runs is None:
         return []

@@ -42,32 +42,35 @@ def draw(session: Session) -> None:
         return
     everyone = (*plans, *absent)
     chart(picture(frame, everyone), frame, "standing", text("plans.chart"))
+    mine = known(plans)
     chosen = st.selectbox(
-        text("plans.choose"), hashes(plans), format_func=lambda h: label(plans, h), key="plan"
+        text("plans.choose"), list(mine), format_func=lambda h: label(mine[h]), key="plan"
     )
     with telling():
         _one(session, plans, str(chosen))
 
 
-def hashes(plans: Plans) -> list[str]:
-    """The hashes of all plans, newest first."""
-    submitted: dict[str, str] = {}
-    for each in _all(plans):
-        submitted.setdefault(each["plan_hash"], each["submitted"])
-    return sorted(submitted, key=lambda plan_hash: (submitted[plan_hash], plan_hash), reverse=True)
+def known(plans: Plans) -> dict[str, Mapping[str, Any]]:
+    """By hash, newest first, what the first domain that has a plan says of it."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for domain in sorted(plans):
+        for each in plans[domain]:
+            found.setdefault(str(each["plan_hash"]), each)
+    newest = sorted(found, key=lambda h: (found[h]["submitted"], h), reverse=True)
+    return {plan_hash: found[plan_hash] for plan_hash in newest}
 
 
-def label(plans: Plans, plan_hash: str) -> str:
+def label(plan: Mapping[str, Any]) -> str:
     """A plan's name and the start of its hash."""
-    return f"{_first(plans, plan_hash)['name']} {plan_hash[:12]}"
+    return f"{plan['name']} {plan['plan_hash'][:12]}"
 
 
 def standing(plans: Plans, absent: Iterable[str]) -> pd.DataFrame:
     """One row for each plan: its status at every domain, and what comes next."""
+    said = {d: {p["plan_hash"]: str(p["status"]) for p in plans[d]} for d in sorted(plans)}
     rows = []
-    for plan_hash in hashes(plans):
-        first = _first(plans, plan_hash)
-        at = {domain: status(plans, domain, plan_hash) for domain in sorted(plans)}
+    for plan_hash, first in known(plans).items():
+        at = {domain: found.get(plan_hash, "not submitted") for domain, found in said.items()}
         at |= dict.fromkeys(sorted(absent), "no answer")
         rows.append(
             {
@@ -148,7 +151,7 @@ def _one(session: Session, plans: Plans, plan_hash: str) -> None:
     st.code(plan_hash, language=None)
     table(decisions(plans, plan_hash), "decisions")
     domain = next(d for d in sorted(plans) if status(plans, d, plan_hash) != "not submitted")
-    with st.expander(text("plans.explanation", domain=domain)):
+    if st.toggle(text("plans.explanation", domain=domain), key="explanation"):
         shown = asked(session.nodes[domain], "plan", plan_hash=plan_hash)
         st.code(shown["explanation"], language=None, wrap_lines=True)
     adjacency()
@@ -184,11 +187,3 @@ def snippet(plan_hash: str) -> str:
         'fed = ct.connect("accounts.json", key="scientist.pem")\n'
         f'fed.status("{plan_hash[:16]}")  # at every domain, with reasons and signatures\n'
     )
-
-
-def _first(plans: Plans, plan_hash: str) -> Mapping[str, Any]:
-    return next(each for each in _all(plans) if each["plan_hash"] == plan_hash)
-
-
-def _all(plans: Plans) -> Iterable[Mapping[str, Any]]:
-    return (each for domain in sorted(plans) for each in plans[domain])

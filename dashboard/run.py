@@ -13,7 +13,7 @@ import pandas as pd
 import streamlit as st
 
 from dashboard.journal import Record, metrics, phases, read_record, rounds, traffic
-from dashboard.plans import hashes, in_words, label
+from dashboard.plans import in_words, known, label
 from dashboard.session import Session, asked, everywhere, plain, telling
 from dashboard.showing import adjacency, amount, chart, empty, epsilon, table
 from dashboard.texts import text
@@ -32,12 +32,11 @@ def draw(session: Session) -> None:
     if not any(runs.values()):
         empty(text("run.none"), text("run.none_next"))
         return
-    chosen = str(
-        st.selectbox(
-            text("run.choose"), hashes(runs), format_func=lambda h: label(runs, h), key="run"
-        )
+    mine = known(runs)
+    chosen = st.selectbox(
+        text("run.choose"), list(mine), format_func=lambda h: label(mine[h]), key="run"
     )
-    facts = next(p for found in runs.values() for p in found if p["plan_hash"] == chosen)
+    facts = mine[str(chosen)]
     st.fragment(_live, run_every=REFRESH)(session, facts)
     _model(session, facts)
 

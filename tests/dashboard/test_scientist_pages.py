@@ -15,7 +15,7 @@ from dashboard.journal import Record, metrics, phases, read_record, read_records
 from dashboard.measured import measured
 from dashboard.noise import Choice, curve, expected, picture, trial_plan
 from dashboard.noise import snippet as quote_snippet
-from dashboard.plans import decisions, hashes, next_step, standing
+from dashboard.plans import decisions, known, next_step, standing
 from dashboard.plans import picture as standing_picture
 from dashboard.quote import private_names, verdict, verdicts
 from dashboard.run import bars, charged, domains, lines, spending, state_of, stragglers
@@ -169,7 +169,7 @@ def test_every_plan_shows_where_it_stands_and_what_comes_next() -> None:
         "east": [plan("pending")],
     }
     frame = standing(plans, {"south"})
-    assert hashes(plans) == ["b" * 64, PLAN]
+    assert list(known(plans)) == ["b" * 64, PLAN]
     assert frame["east"].tolist() == ["not submitted", "waits for its owner"]
     assert frame["south"].tolist() == ["no answer", "no answer"]
     assert "change it" in frame["what next"][0]
