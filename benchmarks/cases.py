@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from domains.contributions import contributions, dense_contributions
+from domains.engine import batch_size
 from domains.interactions import Interactions, user_keys
 from domains.total import Total
 from domains.users import UserTensors
@@ -125,15 +126,20 @@ def plain(case: Case) -> Callable[[], object]:
 
 
 def clipped(case: Case) -> Callable[[], object]:
-    """(b) Ours: the sum of each user's clipped gradient."""
-    ours = contributions(case.step, case.state, case.people)
+    """(b) Ours: each user's clipped gradient added to the round's sum.
 
-    def run() -> Tensor:
-        total = torch.zeros(case.items, SIZE)
-        (part,) = ours.of(case.people.batch(case.batch, case.step.graph.user), None)
-        rows = clip([part.values], CLIP_NORM).reshape(-1, SIZE)
-        assert part.ids is not None
-        return total.index_add_(0, part.ids.flatten(), rows)
+    In batches as large as the engine's; a round makes room for its sum once, at the first of them.
+    """
+    ours = contributions(case.step, case.state, case.people)
+    size = batch_size(case.step, case.people.bounds, ours.width)
+    total = cache(lambda: torch.zeros(case.items, SIZE))
+
+    def run() -> None:
+        for users in case.batch.reshape(-1, size):
+            (part,) = ours.of(case.people.batch(users, case.step.graph.user), None)
+            rows = clip([part.values], CLIP_NORM).reshape(-1, SIZE)
+            assert part.ids is not None
+            total().index_add_(0, part.ids.flatten(), rows)
 
     return run
 
@@ -141,15 +147,17 @@ def clipped(case: Case) -> Callable[[], object]:
 def quantised(case: Case) -> Callable[[], object]:
     """(c) Ours: each user's clipped, truncated and checked gradient added to the round's integers.
 
-    A round makes room for its integers once, as `benchmarks.engine` times in whole rounds.
+    In batches and a sum as (b).
     """
     ours = contributions(case.step, case.state, case.people)
-    total = Total(case.step, 10**6)
+    size = batch_size(case.step, case.people.bounds, ours.width)
+    total = cache(lambda: Total(case.step, 10**6))
 
     def run() -> None:
-        parts = ours.of(case.people.batch(case.batch, case.step.graph.user), None)
-        values = [part.values for part in parts]
-        total.add(clipped_units(Flat(), values, CLIP_NORM, case.step.scale), parts)
+        for users in case.batch.reshape(-1, size):
+            parts = ours.of(case.people.batch(users, case.step.graph.user), None)
+            values = [part.values for part in parts]
+            total().add(clipped_units(Flat(), values, CLIP_NORM, case.step.scale), parts)
 
     return run
 

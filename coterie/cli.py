@@ -47,13 +47,9 @@ def dealer(
 
     Example: coterie dealer --key dealer.pem --port 8200
     """
-    from network.connections import serve_app
-    from network.dealer import build_app
-    from policies.approvals import create_owner_key, load_owner_key, owner_key_hex
+    from network.dealer import serve
 
-    found = load_owner_key(key, None) if key.exists() else create_owner_key(key, None)
-    typer.echo(f"Dealing at http://{host}:{port} with the key {owner_key_hex(found)}")
-    serve_app(build_app(found), host, port, None, ())
+    serve(key, host, port)
 
 
 @app.command()

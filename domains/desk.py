@@ -694,7 +694,7 @@ class Desk:
         if refused and offers:
             found = nearest_plans(plan, lambda other: self._fits(other, dataset, limits))
         return (
-            [asdict(_explained(each, plan, [o.text for o in found])) for each in refused],
+            [asdict(_refused(each, plan, [o.text for o in found])) for each in refused],
             [asdict(each) for each in broken if not dataset.policy.decides(each)],
             [{"how": offer.how, "text": offer.text} for offer in found],
         )
@@ -763,7 +763,7 @@ def _parsed(text: str) -> Plan:
     return Plan.from_json(text)
 
 
-def _explained(refusal: Refusal, plan: Plan, offers: Sequence[str]) -> Refusal:
+def _refused(refusal: Refusal, plan: Plan, offers: Sequence[str]) -> Refusal:
     lines = [refusal.message]
     if refusal.rule == "max_epsilon_per_plan":
         bound = epsilon_at_every_partner(plan.events(), plan.delta, len(plan.roster))
@@ -776,7 +776,7 @@ def _explained(refusal: Refusal, plan: Plan, offers: Sequence[str]) -> Refusal:
 
 
 def _weighed(limit: Limit, plan: Plan) -> dict[str, Any]:
-    found = limit.before_and_after(plan.events())
+    found = limit.weigh(plan.events())
     before, after = (None if math.isinf(each) else each for each in found)
     return {"rule": limit.rule, "who": limit.who, "cap": limit.cap,
             "delta": limit.accountant.delta, "before": before, "after": after}  # fmt: skip

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import struct
+import threading
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -50,7 +51,8 @@ class Enclosure:
         kept = log.exists() and log.stat().st_size < _MAX_LOG
         self._log = log.open("ab" if kept else "wb")
         self._store = store
-        plan_hash = Plan.from_json(plan_json).hash
+        plan = Plan.from_json(plan_json)
+        plan_hash, self._deadline_s = plan.hash, plan.deadline_s
         try:
             self._process = launch(store, self._log.fileno())
         except LauncherFailed as error:
@@ -74,9 +76,33 @@ class Enclosure:
     def private_sum(
         self, step: str, state: Mapping[str, NDArray], selected: NDArray[np.bool_]
     ) -> NDArray[np.int64]:
-        """The clipped integer sum of a step over the selected users, int64 [P], without noise."""
+        """The clipped integer sum of a step over the selected users, int64 [P], without noise.
+
+        Raises:
+            EnclosureFailed: also if it takes longer than the plan's `deadline_s`; the process is
+                then killed.
+        """
         arrays = {f"state/{name}": array for name, array in state.items()}
-        _, found = self._ask({"do": "sum", "step": step}, {**arrays, "selected": selected})
+        overdue = threading.Event()
+
+        def end() -> None:
+            overdue.set()
+            self._process.kill()
+
+        timer = threading.Timer(self._deadline_s, end)
+        timer.daemon = True
+        timer.start()
+        try:
+            _, found = self._ask({"do": "sum", "step": step}, {**arrays, "selected": selected})
+        except EnclosureFailed:
+            if overdue.is_set():
+                raise EnclosureFailed(
+                    f"the engine was ended, since a release may take {self._deadline_s} s (the "
+                    "plan's deadline_s); nothing of it left the node. Start the next attempt."
+                ) from None
+            raise
+        finally:
+            timer.cancel()
         if "memories" in found:
             self._keep(found["memories"])
         return found["total"]

@@ -9,7 +9,7 @@ What one user adds must not depend on who else is there, to the last bit: else a
 move the sum by more than her own clip norm. Floating-point results depend on a batch's shape and on
 a row's place in it (libraries treat the rest of a loop differently), so both are fixed: every batch
 of a step has the same shape, from declared bounds, and a user's place in it follows from her own
-key. Places that nobody takes are computed for an empty user and thrown away; clipping and what
+key. Places that nobody takes are computed for a public user and thrown away; clipping and what
 follows it are done row by row, with the same roundings wherever a row lies.
 """
 
@@ -28,7 +28,7 @@ from policies.admission import inspect
 from policies.clipping import clipped_units
 from policies.graph import Graph, GraphFailed
 from policies.plan import Step
-from policies.users import Bounds
+from policies.users import Bounds, mock_user
 
 CACHED_BYTES = 2**21
 """What the users of one batch contribute takes at most this many bytes: it stays in the cache."""
@@ -65,8 +65,10 @@ def user_integers(
     """
     contribution = contributions(step, state, people)
     names = step.graph.user
-    for users in people.batches(selected, batch_size(step, people.bounds, contribution.width)):
-        for taken, parts in _of_those_who_can(contribution, people, users, names):
+    size = batch_size(step, people.bounds, contribution.width)
+    filling = _filling(contribution, people, size, names)
+    for users in people.batches(selected, size):
+        for taken, parts in _of_those_who_can(contribution, people, users, filling):
             values = [part.values for part in parts]
             found = clipped_units(step.clipping, values, step.clip_norm, step.scale)
             yield users[taken], found, _with_votes(parts, found)
@@ -76,29 +78,58 @@ def _of_those_who_can(
     contribution: "Contributions",
     people: UserTensors,
     users: NDArray[np.int64],
-    names: tuple[str, ...],
+    filling: dict[str, Tensor],
 ) -> "Iterator[tuple[NDArray[np.int64], list[Part]]]":
     """Places of a batch and what the users there contribute.
 
     An operation or its derivative may fail at some numbers (that of a solution does at a singular
     matrix). A failure that others see would say something of whoever caused it, and taking her
-    batch with her would make the others' contributions hang on her. So each user of a batch that
-    fails is computed by herself, in her own place; for whom it fails again contributes nothing.
+    batch with her would make the others' contributions hang on her. So a batch that fails is
+    computed in halves, each user in her own place; who fails contributes nothing. As the `filling`
+    of empty places never fails, a batch fails only if somebody in it does where she is, whoever the
+    others are. A batch of B is computed less than 2 B times.
     """
     taken = np.flatnonzero(users != EMPTY)
-    places = torch.from_numpy(taken) if len(taken) < len(users) else None
+    if not len(taken):
+        return
+    batch, places = people.batch(users, tuple(filling)), None
+    if len(taken) < len(users):
+        places = torch.from_numpy(taken)
+        nobody = torch.from_numpy(users == EMPTY)
+        for name, hers in filling.items():
+            batch[name][nobody] = hers
     try:
-        yield taken, contribution.of(people.batch(users, names), places)
+        yield taken, contribution.of(batch, places)
         return
     except Exception as error:
         _raise_if_memory_ran_out(error)
-    for place in taken:
-        # The other places hold her too, since a user with no data may be what fails.
-        batch = people.batch(np.full(len(users), users[place]), names)
+    for half in np.array_split(taken, 2) if len(taken) > 1 else []:
+        some = np.full_like(users, EMPTY)
+        some[half] = users[half]
+        yield from _of_those_who_can(contribution, people, some, filling)
+
+
+def _filling(
+    contribution: "Contributions", people: UserTensors, size: int, names: tuple[str, ...]
+) -> dict[str, Tensor]:
+    """One user's tensors, public ones, that fail in no place of a batch: nobody's or a mock's.
+
+    Raises:
+        GraphFailed: both fail, so one couldn't tell who else does.
+    """
+    nobody = {name: tensor[0] for name, tensor in people.batch(np.array([EMPTY]), names).items()}
+    length = len(nobody["memory"]) if "memory" in nobody else None
+    mock = mock_user(people.bounds, length)
+    for hers in (nobody, {name: getattr(mock, name) for name in names}):
         try:
-            yield np.array([place]), contribution.of(batch, torch.tensor([place]))
+            contribution.of({n: t.expand(size, *t.shape).clone() for n, t in hers.items()}, None)
+            return hers
         except Exception as error:
             _raise_if_memory_ran_out(error)
+    raise GraphFailed(
+        "The step fails for a user without interactions and for a made-up one: an operation, such "
+        "as the solution of a singular system, must succeed for one of them. Add a small diagonal."
+    )
 
 
 def _raise_if_memory_ran_out(error: BaseException) -> None:
@@ -136,9 +167,10 @@ def user_memories(
     contribution = Contributions(of, spec.count)
     each = inspect(graph, people.bounds, memory=_memory_length(graph)).bytes + 32 * spec.count
     size = _power_of_two_within(min(LARGEST_BATCH, BATCH_BYTES // each))
+    filling = _filling(contribution, people, size, graph.user)
     memories = np.zeros((people.users, spec.count), np.float32)
     for batch in people.batches(users, size):
-        for taken, (part,) in _of_those_who_can(contribution, people, batch, graph.user):
+        for taken, (part,) in _of_those_who_can(contribution, people, batch, filling):
             memories[batch[taken]] = part.values.numpy()
     return memories[users]
 

@@ -49,10 +49,14 @@ class EngineProcess:
         except LauncherFailed:
             return False
 
-    def end(self) -> None:
-        """Kill it, if it still runs, and close its pipes."""
+    def kill(self) -> None:
+        """Kill it, if it still runs: whoever waits for its answer finds that it ended."""
         with suppress(LauncherFailed):
             _ask({"do": "end", "pid": self.pid}, ())
+
+    def end(self) -> None:
+        """Kill it, if it still runs, and close its pipes."""
+        self.kill()
         self.answers.close()
         with suppress(BrokenPipeError):
             self.questions.close()

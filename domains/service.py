@@ -35,6 +35,7 @@ from domains.enclosure import EnclosureFailed
 from domains.interactions import InteractionsError
 from domains.launcher import warm_up
 from domains.participation import Participation, RoundRefused
+from domains.products import multiply
 from domains.request import PlanChange
 from domains.wire import WIRES
 from network.smpc.aggregation import OutOfTurn
@@ -471,6 +472,26 @@ class CoterieService(AbstractService):
         with self.participation.tensors(plan_hash) as tensors:
             name = tensors.apply(asked, read_matrix(matrix, asked.shape))
             return json.dumps({"name": name, "proven": tensors.tensor(name).proven.to_json()})
+
+    @service_method(
+        path="coterie.tensor_multiply", name="tensor_multiply", roles=DATA_SCIENTIST_ROLE_LEVEL
+    )
+    @_answering
+    def tensor_multiply(
+        self,
+        context: AuthedServiceContext,
+        plan_hash: str,
+        phase: str,
+        said: str,
+        words: np.ndarray,
+    ) -> np.ndarray:
+        """One step of a secret product; `network.smpc.triples` has them and what they say.
+
+        `said`: JSON; `words`: 64-bit words as bytes. The answer is packed as `triples.pack` does.
+        """
+        self._own_plan(context, plan_hash)
+        with self.participation.tensors(plan_hash) as tensors:
+            return multiply(tensors, phase, _json_object(said), _bytes_of(words))
 
     @service_method(path="coterie.tensor_drop", name="tensor_drop", roles=DATA_SCIENTIST_ROLE_LEVEL)
     @_answering

@@ -55,8 +55,7 @@ class Memory:
         with self._lock:
             if size > self.free:
                 raise TensorRefused(
-                    f"This node has {self.free} bytes left for tensors, and {size} are needed: "
-                    "drop some."
+                    f"This node has no room left for a tensor of {size} bytes: drop some."
                 )
             self.free -= size
 

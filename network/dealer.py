@@ -4,10 +4,13 @@ It takes no part in a plan but this: for domains that show fresh keys signed by 
 draws triples (`network.smpc.triples`), seals a seed to each domain and forgets what it drew. It
 sees no tensor and no message about one. What it sends needs no secrecy on the way.
 
-Run it on a machine of nobody who takes part: coterie dealer --key dealer.pem
+Run it on a machine of nobody who takes part: coterie dealer --key dealer.pem, or
+python -m network.dealer KEY_FILE HOST PORT
 """
 
 import json
+import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -30,6 +33,7 @@ from network.smpc.messages import (
 from network.smpc.sharing import TensorKey
 from network.smpc.tensors import MAX_FACTOR, MAX_MULTIPLY_ADDS, Hex, Size, tuples
 from network.smpc.triples import Dealt, Factors, deal, pack, unpack
+from policies.approvals import create_owner_key, load_owner_key, owner_key_hex
 
 MAX_REQUEST_BYTES = 2**17
 _TIMEOUT_S = (5, 120)
@@ -102,6 +106,20 @@ def build_app(key: Ed25519PrivateKey) -> FastAPI:
     return app
 
 
+def serve(key_file: Path, host: str, port: int) -> None:
+    """Deal until told to stop; makes the key if there is none, and says its public half.
+
+    Raises:
+        OwnerKeyError: the file holds no such key, or can't be made.
+    """
+    from network.connections import serve_app
+
+    made = load_owner_key if key_file.exists() else create_owner_key
+    key = made(key_file, None)
+    print(f"Dealing at http://{host}:{port} with the key {owner_key_hex(key)}", flush=True)
+    serve_app(build_app(key), host, port)
+
+
 def ask_dealer(url: str, wanted: Wanted) -> tuple[dict[str, Any], NDArray[np.uint64]]:
     """Triples from the dealer at `url`: a `Dealt` as JSON-able values, and the corrections, flat.
 
@@ -140,3 +158,7 @@ def answer(body: bytes, key: Ed25519PrivateKey) -> bytes:
     except (ValueError, RecursionError):
         raise HTTPException(422, "Not a request for triples.") from None
     return pack(dealt.to_dict(), corrections.reshape(-1)).tobytes()
+
+
+if __name__ == "__main__":
+    serve(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))

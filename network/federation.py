@@ -13,7 +13,7 @@ from network.client import NodeClient, NodeUnreachable, log_in
 from network.program import DataSet, Plan
 from network.tensors import Tensors
 from network.tls import trust
-from network.training import Progress, Run, open_run, train
+from network.training import Progress, Run, load_run, open_run, train
 from policies.approvals import create_owner_key, load_owner_key, sign_submission
 from policies.plan import Plan as ApprovablePlan
 from policies.plan import RosterEntry
@@ -190,10 +190,12 @@ class Federation:
 
         Raises:
             NotApproved: an owner has not approved; says who, and why if denied.
+            RunInterrupted: the folder belongs to another plan.
         """
         approvable = self.bind(plan)
         open_run(self.nodes, approvable)
         target = folder or Path("runs") / approvable.hash[:16]
+        load_run(target, approvable, plan)
         return Tensors(self.nodes, plan, approvable, target, dealer)
 
     def _everywhere(self, method: str, **arguments: Any) -> dict[str, str]:

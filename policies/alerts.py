@@ -37,7 +37,8 @@ class Alert:
     """Something to ask about.
 
     Attributes:
-        kind: 'spend rate', 'near-duplicate plans', 'same query repeated' or 'head not co-signed'.
+        kind: 'spend rate', 'near-duplicate plans', 'same query repeated', 'cap raised', 'data set
+            in two populations' or 'head not co-signed'.
         population: whose budget it touches.
         message: a sentence.
         entries: the entries it follows from.
@@ -56,6 +57,7 @@ class _Submission:
     plan: str
     population: str
     author: str
+    data_set: str
     model: str
     queries: dict[str, str]
     roster: tuple[str, ...]
@@ -67,6 +69,7 @@ class _Read:
     """What the entries say, indexed by what the alerts need."""
 
     budgets: dict[str, tuple[float, RenyiFilter, bool]] = field(default_factory=dict)
+    raised: list[tuple[int, str, float, float]] = field(default_factory=list)
     plans: dict[str, _Submission] = field(default_factory=dict)
     reserved: dict[tuple[Any, ...], tuple[int, datetime, str, Event]] = field(default_factory=dict)
     charged: dict[tuple[Any, ...], int] = field(default_factory=dict)
@@ -81,9 +84,12 @@ def alerts(entries: Iterable[Written], now: datetime) -> list[Alert]:
       computation to one population: a budget per plan may have been split.
     - *same query repeated*: several plans released the same query; averaging k answers leaves
       noise smaller by sqrt(k).
+    - *cap raised*: an owner gave a population more than it was opened with.
+    - *data set in two populations*: plans on one data set were charged to two budgets.
     """
     read = _read(entries)
-    return [*_spend_rates(read, now), *_duplicates(read), *_averaging(read)]
+    found = [*_spend_rates(read, now), *_duplicates(read), *_averaging(read)]
+    return [*found, *_raised(read), *_moved(read)]
 
 
 def unsigned_heads(
@@ -128,6 +134,9 @@ def _read(entries: Iterable[Written]) -> _Read:
         time = datetime.fromisoformat(body["time"])
         if entry.kind == "budget":
             found = body["epsilon"], RenyiFilter.recorded(body), body["public"]
+            before = read.budgets.get(body["population"], found)[0]
+            if before < body["epsilon"]:
+                read.raised.append((entry.index, body["population"], before, body["epsilon"]))
             read.budgets[body["population"]] = found
         elif entry.kind == "submission":
             read.plans[body["plan"]] = _submission(entry.index, time, body)
@@ -152,6 +161,7 @@ def _submission(index: int, time: datetime, body: dict[str, Any]) -> _Submission
         plan=body["plan"],
         population=body["population"],
         author=summary.get("author") or body["scientist"],
+        data_set=str(summary.get("dataset", "")),
         model=summary.get("model", ""),
         queries=dict(summary.get("queries", {})),
         roster=tuple(summary.get("roster", ())),
@@ -249,6 +259,33 @@ def _averaging(read: _Read) -> Iterable[Alert]:
             f"they carry noise multiplier {left:.3f} instead of {min(n for *_, n in found):.3f}",
             tuple(index for _, index, _ in found),
         )
+
+
+def _raised(read: _Read) -> Iterable[Alert]:
+    for index, population, before, after in read.raised:
+        delta = read.budgets[population][1].delta
+        yield Alert(
+            "cap raised",
+            population,
+            f"The cap was raised from epsilon {before:.3f} to {after:.3f} at delta {delta:g} "
+            f"({ADJACENCY}; more for a person who is a user at every partner): why?",
+            (index,),
+        )
+
+
+def _moved(read: _Read) -> Iterable[Alert]:
+    first: dict[str, _Submission] = {}
+    for plan in read.plans.values():
+        before = first.setdefault(plan.data_set, plan)
+        if plan.data_set and plan.population != before.population:
+            yield Alert(
+                "data set in two populations",
+                plan.population,
+                f"Plan {plan.plan[:12]} on data set {plan.data_set!r} is charged to "
+                f"{plan.population!r}, plan {before.plan[:12]} on it to {before.population!r}: are "
+                "these other people, or does one population have two budgets?",
+                (before.index, plan.index),
+            )
 
 
 def _event(body: dict[str, Any]) -> Event:

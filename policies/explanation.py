@@ -19,6 +19,7 @@ from policies.canonical import canonical, sha256_hex
 from policies.clipping import Adaptive, PerLayer
 from policies.graph import Constant, Graph, Node, TensorSpec
 from policies.plan import Plan, Step
+from policies.trust import trusted
 
 _SHOWN_NUMBERS = 24
 _INFIX = {
@@ -43,9 +44,7 @@ def explain(
         f"Purpose: {visible(plan.purpose)}",
         f"Scientist: {plan.scientist}",
         f"Data set: {plan.dataset}   Partners: {', '.join(e.name for e in plan.roster)}",
-        *_aggregation(plan),
-        *_two_domains(plan),
-        *_dealer(plan),
+        *trusted(plan),
         "",
         "What leaves, noised and summed over all partners, and nothing else:",
         *[f"  - {line}" for line in _releases(plan)],
@@ -58,28 +57,6 @@ def explain(
         lines += [f"What changed since {since.name} {since.hash[:16]}:"]
         lines += [f"  {line}" for line in changes(since, plan) or ["nothing"]] + [""]
     return "\n".join([*lines, *_computations(plan), *_sources(plan)])
-
-
-def _two_domains(plan: Plan) -> list[str]:
-    if not plan.two_domains:
-        return []
-    return [
-        "TWO PARTNERS ONLY: each of you can subtract its own part from the total and then sees the "
-        "other's total, under the full noise that the other added. That noise is what is accounted."
-    ]
-
-
-def _dealer(plan: Plan) -> list[str]:
-    if plan.dealer is None:
-        return []
-    return [
-        f"SECRET PRODUCTS, with triples dealt by {visible(plan.dealer.name)} ({plan.dealer.key}).",
-        "  It must be none of you, nor hub or scientist. You trust that it colludes with nobody:",
-        "  together with the scientist or the hub it could read totals without noise.",
-        "  A dealer who deals false triples is caught. You also trust every partner's node to "
-        "follow the protocol: one that lies",
-        "  about its own sum can make the others' stand out of the noise in a product.",
-    ]
 
 
 def pseudo_code(graph: Graph) -> list[str]:
@@ -242,27 +219,6 @@ def _hash(parts: list[Any]) -> str:
 
 
 # --- Showing ---
-
-
-def _aggregation(plan: Plan) -> list[str]:
-    """Who could see what of a sum, and how much noise is in it."""
-    if plan.aggregation == "smpc":
-        return [
-            f"A coalition of up to {plan.collusion} of {len(plan.roster)} partners, the hub and "
-            "the scientist sees no less noise than accounted."
-        ]
-    lines = [
-        "Summed under homomorphic encryption (CKKS); each round another partner holds the key.",
-        "  The hub, or the scientist who runs the round, can decrypt your sum alone together with "
-        "one partner.",
-    ]
-    if not plan.public:
-        lines += [
-            "  Your domain therefore adds the full noise itself and is accounted alone: your sum "
-            "has the noise",
-            "  accounted below, whoever colludes.",
-        ]
-    return lines
 
 
 def _kept(step: Step) -> str:

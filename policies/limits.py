@@ -39,14 +39,14 @@ class Limit:
         """Epsilon that is left; negative if the cap was lowered."""
         return self.cap - self.accountant.epsilon(self._events)
 
+    def weigh(self, events: Iterable[Event]) -> tuple[float, float]:
+        """Epsilon of what is held, without these events and with them."""
+        held = self._events
+        return self.accountant.epsilon(held), self.accountant.epsilon([*held, *events])
+
     def fits(self, events: Iterable[Event]) -> bool:
         """Whether these events fit beside what is held."""
         return self.accountant.epsilon([*self._events, *events]) <= self.cap
-
-    def before_and_after(self, events: Sequence[Event]) -> tuple[float, float]:
-        """Epsilon of what is held, and with these events beside it."""
-        together = self.accountant.epsilon([*self._events, *events])
-        return self.accountant.epsilon(self._events), together
 
     def check(self, events: Sequence[Event], partners: int = 1) -> Refusal | None:
         """The refusal of these events at so many partners, as a scientist is shown it; or None.
@@ -55,7 +55,7 @@ class Limit:
         """
         if self.fits(events):
             return None
-        before, after = self.before_and_after(events)
+        before, after = self.weigh(events)
         everywhere = self.accountant.everywhere
         lines = shortfall(
             after - before if math.isfinite(after) else math.inf,

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.special import comb
-from scipy.stats import binom
 
 NO_NOISE = 1e-100
 """Noise multipliers below this count as none: their squares leave floating point."""
@@ -70,19 +69,23 @@ def _log_moment(z: float, q: float, order: int) -> float:
 
 def _bounds(z: float, q: float, partners: int, a: NDArray[np.float64]) -> NDArray[np.float64]:
     """Joint convexity: at most E[exp(a (a - 1) j^2 / 2z^2)] over how often she takes part."""
-    j = np.arange(partners + 1)
-    chances = binom.logpmf(j, partners, q)
+    j, chances = _taking_part(partners, q)
     moments = chances + np.outer(a * (a - 1), j * j / (2 * z**2))
     return np.asarray(np.logaddexp.reduce(moments, axis=1) / (a - 1))
+
+
+def _taking_part(partners: int, q: float) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """0 to `partners`, and the logarithm of the chance that a person takes part so often."""
+    j = np.arange(partners + 1)
+    return j, np.log(comb(partners, j)) + j * math.log(q) + (partners - j) * math.log1p(-q)
 
 
 def _integrals(z: float, q: float, partners: int, a: NDArray[np.float64]) -> NDArray[np.float64]:
     """By the trapezoid rule, which for integrands this smooth is exact to double precision."""
     t = np.arange(-20, max(a) * partners / z + 20, 1 / 32)
-    j = np.arange(partners + 1)[:, None]
-    ratio = np.logaddexp.reduce(
-        binom.logpmf(j, partners, q) + j * t / z - j * j / (2 * z**2), axis=0
-    )
+    j, chances = _taking_part(partners, q)
+    tilts = chances[:, None] + np.outer(j, t / z) - (j * j / (2 * z**2))[:, None]
+    ratio = np.logaddexp.reduce(tilts, axis=0)
     bare = -(t**2) / 2 - math.log(32 * math.sqrt(2 * math.pi))
     # With her data or without: E[(P/Q)^a] and E[(Q/P)^(a - 1)], both under Q, the one without.
     worse = [

@@ -13,7 +13,15 @@ torch.set_num_threads(1)
 
 
 # Long ones first, so that no process of tests is left alone with them at the end.
-LONGEST = ("test_resilience", "test_demo", "test_members", "test_auditor", "test_main_job")
+LONGEST = (
+    "test_resilience",
+    "test_demo",
+    "test_visitors",
+    "test_members",
+    "test_browser",
+    "test_auditor",
+    "test_main_job",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -21,6 +21,7 @@ from policies.ledger.budgets import (
     partners_of,
     read_budget,
     read_events,
+    require_unlike,
     use_budget,
 )
 from policies.ledger.chain import Chain, Entry, read_entry
@@ -78,7 +79,8 @@ class Ledger:
 
         Raises:
             ValueError: epsilon isn't positive and finite, delta not between 0 and 1, or the
-                population's name isn't printable ASCII (another letter may look the same).
+                population's name isn't printable ASCII (another letter may look the same) or
+                differs from a known one only in case or spaces.
         """
         if not (population.isascii() and population.isprintable() and population):
             raise ValueError(f"A population is named in printable ASCII; got {population!r}")
@@ -90,6 +92,8 @@ class Ledger:
         with self._database.writing() as session:
             new = LedgerBudget(population=population, epsilon=epsilon, delta=delta, public=public)
             old = session.get(LedgerBudget, population)
+            if old is None:
+                require_unlike(population, session.exec(select(LedgerBudget.population)).all())
             if old is not None and old.model_dump() == new.model_dump():
                 return
             accountant = filter_for(session, population, epsilon, delta)

@@ -106,6 +106,16 @@ def filter_for(session: Session, population: str, epsilon: float, delta: float) 
     return replace(filter_of(session, population), delta=delta)
 
 
+def require_unlike(population: str, known: Iterable[str]) -> None:
+    """Raises ValueError if a new population's name may be a slip of the pen for a known one."""
+    for other in known:
+        if "".join(other.split()).lower() == "".join(population.split()).lower():
+            raise ValueError(
+                f"Population {population!r} differs from {other!r} only in case or spaces, and"
+                " would have a budget of its own. Write the known name, or clearly another one"
+            )
+
+
 def read_budget(session: Session, population: str) -> Budget:
     """Raises UnknownPopulation if no budget was opened for the population."""
     row = session.get(LedgerBudget, population)

@@ -1,102 +1,192 @@
-"""What an owner is told before she decides, and how she changes her standing rules."""
+"""The owner's desk in one process: two-person approval, office hours, envelopes, refusals."""
 
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from domains.desk import DeskRefused
+import coterie as ct
+from coterie.home import Home
+from coterie.partners import add_data, create_domain
+from domains.dataset import load_datasets
+from domains.desk import Desk, DeskRefused
+from domains.folder import Peer, public_hex
+from policies.approvals import load_owner_key, owner_key_hex, sign_approval, sign_submission
 from policies.canonical import sha256_hex
-from policies.plan import Plan
-from tests.desks import Desks
+from policies.envelopes import Envelope, sign_envelope
+from policies.ledger import Ledger, NotApproved
+from policies.owner_policy import DAYS, OfficeHours, OwnerPolicy
+from policies.plan import Plan, RosterEntry
+from policies.verify import verify
+from tests.network_of_three import counting_plan
+
+AUTHOR, SECOND = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
+ACCOUNT = "ab" * 32
+PEERS = {
+    name: Peer(node_key=owner_key_hex(Ed25519PrivateKey.generate()),
+               owner_key=owner_key_hex(Ed25519PrivateKey.generate()))
+    for name in ("east", "south")
+}  # fmt: skip
+
+
+@dataclass
+class Office:
+    """A desk, its ledger and the keys of its owner and of an author."""
+
+    desk: Desk
+    ledger: Ledger
+    owner: Ed25519PrivateKey
+    roster: list[RosterEntry]
+    data: ct.DataSet
+
+    def plan(self, purpose: str, epsilon: float = 0.5) -> Plan:
+        plan = counting_plan(self.data, purpose, epsilon, releases=2)
+        return plan.bind(self.roster, owner_key_hex(AUTHOR))
+
+    def submit(self, plan: Plan) -> dict[str, Any]:
+        return self.desk.submit(plan, ACCOUNT, sign_submission(AUTHOR, plan.hash, ACCOUNT))
+
+    def signed(self, plan: Plan, key: Ed25519PrivateKey) -> str:
+        shown = sha256_hex(self.desk.explain(plan).encode())
+        return sign_approval(key, plan.hash, "north", by="owner", explanation=shown)
+
+    def approve(self, plan: Plan, key: Ed25519PrivateKey) -> str:
+        return self.desk.approve(plan.hash, "owner", self.signed(plan, key), "", "")
 
 
 @pytest.fixture(scope="module")
-def desks(tmp_path_factory: pytest.TempPathFactory) -> Desks:
-    return Desks.create(tmp_path_factory.mktemp("desks"))
+def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
+    path = tmp_path_factory.mktemp("home")
+    place = Home(path)
+    create_domain(place, "north", "127.0.0.1", 8199)
+    (path / "items.txt").write_text("".join(f"item-{i}\n" for i in range(30)))
+    (path / "rows.csv").write_text("user,item\nu,item-1\nv,item-2\n")
+    add_data(place.domain("north"), file=path / "rows.csv", catalogue=path / "items.txt",
+             dataset="interactions", population="viewers", users=100, interactions_per_user=16,
+             holdout=None, epsilon=4.0, public=False)  # fmt: skip
+    return place
 
 
-def rules_file(desks: Desks) -> Path:
-    return desks.home.domain("north").datasets / "interactions" / "policy.toml"
+Open = Callable[..., Office]
 
 
-def test_an_owner_weighs_a_plan_against_every_limit_before_and_after(desks: Desks) -> None:
-    plan = desks.plan("weighed", epsilon=2.0)
-    desks.submit(plan)
-    weighed = desks.north.weigh(plan.hash[:8])
-    (budget,) = weighed["limits"]
-    assert (budget["rule"], budget["cap"]) == ("budget", 30.0)
-    assert budget["before"] == weighed["budget"]["held"]
-    assert budget["after"] > budget["before"]
-    assert weighed["refusals"] == []
-    desks.approve(plan)
-    held = desks.north.budgets()[0]["held"]
-    assert held == pytest.approx(budget["after"])
+@pytest.fixture
+def office(home: Home, tmp_path: Path) -> Iterator[Open]:
+    opened: list[Ledger] = []
+    folder = home.domain("north")
+    key, settings = public_hex(folder.node_key()), folder.settings()
+
+    def with_rules(**rules: Any) -> Office:
+        ledger = Ledger(f"sqlite:///{tmp_path}/ledger.db", "north", folder.node_key())
+        opened.append(ledger)
+        datasets = {
+            name: replace(each, policy=OwnerPolicy(**{"epsilon": 4.0, **rules}))
+            for name, each in load_datasets(folder).items()
+        }
+        desk = Desk(settings, key, ledger, datasets, tmp_path / "plans", lambda: PEERS)
+        declared = datasets["interactions"].declaration
+        roster = [RosterEntry(name="north", server_uid=settings.server_uid, node_key=key,
+                              owner_key=settings.owner_key)]  # fmt: skip
+        roster += [
+            RosterEntry(name=name, server_uid=f"{i}" * 32, **peer.model_dump())
+            for i, (name, peer) in enumerate(PEERS.items())
+        ]
+        data = ct.DataSet("interactions", 30, 16, 100, declared.catalogue_hash, False)
+        return Office(desk, ledger, load_owner_key(home.owner_key("north"), None), roster, data)
+
+    yield with_rules
+    for ledger in opened:
+        verdict = verify(ledger.entries(), key)
+        assert verdict.ok, verdict.text
+        ledger.dispose()
 
 
-def test_the_last_approved_plan_is_named_to_compare_with(desks: Desks) -> None:
-    first, second = desks.plan("first", 0.5), desks.plan("second", 0.6)
-    desks.submit(first)
-    desks.approve(first)
-    desks.submit(second)
-    assert Plan.from_json(desks.north.weigh(second.hash)["previous"]) == first
+def test_two_persons_must_sign_before_anything_is_reserved(office: Open) -> None:
+    here = office(second_approvers=(owner_key_hex(SECOND),))
+    plan = here.plan("by two")
+    assert here.submit(plan)["status"] == "pending"
+    assert here.approve(plan, here.owner) == "awaiting signature"
+    assert here.approve(plan, here.owner) == "awaiting signature", "the same person twice is one"
+    one = replace(plan.events()[0], count=1)
+    with pytest.raises(NotApproved):
+        here.ledger.reserve(plan.hash, "count", 0, 0, one)
+    with pytest.raises(DeskRefused, match="not by north's owner key"):
+        here.approve(plan, AUTHOR)
+    assert here.approve(plan, SECOND) == "approved"
+    here.ledger.reserve(plan.hash, "count", 0, 0, one)
+    envelope = around(here, plan, plans=3)
+    with pytest.raises(DeskRefused, match="two persons"):
+        here.desk.preapprove(envelope)
 
 
-def test_partners_approvals_are_shown_once_told_and_only_if_their_owners_signed(
-    desks: Desks,
+def test_nothing_is_approved_while_the_office_is_closed(office: Open) -> None:
+    today = datetime.now(UTC).weekday()
+    closed = OfficeHours(days=(DAYS[(today + 3) % 7],))
+    here = office(office_hours=closed)
+    first, again = here.plan("seed 1"), here.plan("seed 2")
+    here.submit(first)
+    with pytest.raises(DeskRefused, match="office_hours: Approvals are taken"):
+        here.approve(first, here.owner)
+    here.desk.preapprove(around(here, first, plans=3))
+    assert here.submit(again)["status"] == "pending", "an envelope doesn't work nights either"
+    later = office()
+    assert later.approve(first, later.owner) == "approved"
+
+
+def test_an_envelope_approves_no_more_plans_than_it_says_when_many_come_at_once(
+    office: Open,
 ) -> None:
-    plan, other = desks.plan("told", 0.4), desks.plan("another", 0.3)
-    desks.submit(plan)
-    desks.submit(other)
-    assert desks.north.weigh(plan.hash)["partners"] == {"east": None, "south": None}
-    signed = {name: desks.approve(plan, name) for name in ("east", "south")}
-    desks.north.tell(plan, {"east": signed["south"], "south": desks.approve(other, "south")})
-    assert desks.north.weigh(plan.hash)["partners"] == {"east": None, "south": None}
-    desks.north.tell(plan, signed)
-    told = desks.north.weigh(plan.hash)["partners"]
-    assert told["east"]["by"] == "owner@east.example"
-    assert told["south"]["reason"] == "agreed"
+    here = office()
+    first = here.plan("seed 0", 0.2)
+    here.submit(first)
+    here.desk.preapprove(around(here, first, plans=2))
+    plans = [here.plan(f"seed {number}", 0.2) for number in range(1, 7)]
+    start, statuses = threading.Barrier(len(plans)), list[str]()
+
+    def submit(plan: Plan) -> None:
+        start.wait()
+        statuses.append(here.submit(plan)["status"])
+
+    threads = [threading.Thread(target=submit, args=(plan,)) for plan in plans]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(statuses) == ["approved"] * 2 + ["pending"] * 4
 
 
-def test_other_rules_are_previewed_on_open_plans_and_written_for_the_next_start(
-    desks: Desks,
-) -> None:
-    plan = desks.plan("previewed", 1.0, releases=4)
-    desks.submit(plan)
-    shown = desks.north.rules("interactions")
-    assert shown["applied"]
-    strict = shown["text"] + "max_releases = 3\n"
-    found = {each["plan_hash"]: each for each in desks.north.preview_rules("interactions", strict)}
-    assert found[plan.hash]["now"] == []
-    assert [each["rule"] for each in found[plan.hash]["then"]] == ["max_releases"]
-    before = rules_file(desks).read_text()
-    assert before == shown["text"]
-
-    digest = desks.north.write_rules("interactions", strict, shown["digest"])
-    again = desks.north.rules("interactions")
-    assert (again["text"], again["digest"], again["applied"]) == (strict, digest, False)
-    assert rules_file(desks).stat().st_mode & 0o777 == 0o600
-    with pytest.raises(DeskRefused, match="changed meanwhile"):
-        desks.north.write_rules("interactions", before, shown["digest"])
-    desks.north.write_rules("interactions", before, digest)
-
-
-@pytest.mark.parametrize(
-    ("text", "says"),
-    [
-        ("epsilon = -1.0", "epsilon"),
-        ("max_release = 3", "nearest is 'max_releases'"),
-        ("epsilon = ", "isn't TOML"),
-        ("#" * 100_001, "at most 100000 characters"),
-    ],
-)
-def test_rules_that_make_no_sense_are_refused_and_change_nothing(
-    desks: Desks, text: str, says: str
-) -> None:
-    before = rules_file(desks).read_bytes()
-    for refused in (
-        lambda: desks.north.preview_rules("interactions", text),
-        lambda: desks.north.write_rules("interactions", text, sha256_hex(before)),
+def test_what_no_longer_fits_is_refused_with_what_would(office: Open) -> None:
+    here = office()
+    first, second = (here.plan(f"a large one {number}", 3.0) for number in range(2))
+    here.submit(first)
+    here.submit(second)
+    here.approve(first, here.owner)
+    with pytest.raises(DeskRefused) as refused:
+        here.approve(second, here.owner)
+    for line in (
+        "Requested  epsilon",
+        "Remaining  epsilon",
+        "Short by   epsilon",
+        "A person who is a user at every partner: epsilon",
+        "A plan that fits: noise multiplier",
     ):
-        with pytest.raises(DeskRefused, match=says):
-            refused()
-    assert rules_file(desks).read_bytes() == before
+        assert line in str(refused.value)
+
+
+def test_a_verdict_is_replayed_when_the_ledger_grew(office: Open) -> None:
+    here = office()
+    first = here.desk.verdict()
+    assert here.desk.verdict() is first
+    here.submit(here.plan("one more"))
+    assert here.desk.verdict()["entries"] > first["entries"]
+
+
+def around(here: Office, plan: Plan, plans: int) -> str:
+    shown = sha256_hex(here.desk.explain(plan).encode())
+    envelope = Envelope.around(plan, "north", plans=plans, days=7, explanation=shown)
+    return sign_envelope(here.owner, envelope)

@@ -17,6 +17,7 @@ from domains.engine import private_sum, user_memories
 from domains.interactions import Interactions, user_keys
 from domains.users import UserTensors
 from network.program import DataSet, Gradient, Plan, Sum
+from policies.graph import GraphFailed
 from policies.plan import RosterEntry, Step
 
 ITEMS, WIDTH, SIZE = 12, 6, 3
@@ -219,6 +220,40 @@ def test_a_user_whose_numbers_fail_is_left_out_and_nobody_can_tell(loss) -> None
         assert not private_sum(step, state, tensors, np.array([singular])).any()
 
 
+def test_a_failing_user_takes_nobody_with_her_whatever_place_she_is_in() -> None:
+    """Nor does she where the user without interactions fails as well: a mock fills the batch."""
+
+    def loss(state, user):  # type: ignore[no-untyped-def]
+        enough = (user.mask.sum() >= 2).float()
+        rows = state["v"][user.items] * user.mask[:, None]
+        return torch.linalg.solve(torch.eye(SIZE) * enough, rows.sum(0)).sum()
+
+    data = DataSet("clicks", ITEMS, WIDTH, 100, "0" * 64, False)
+    written = Plan("t", "t", data, [Gradient("s", loss, ["v"], 1e3)], {"v": torch.randn(ITEMS, 3)})
+    step, everyone = bound(written).steps[0], people(60)
+    counts = np.diff(everyone.indptr)
+    assert 3 < (counts == 1).sum() < 30
+    tensors = UserTensors(everyone, ITEMS, WIDTH, seed=1)
+    alone = [private_sum(step, written.state, tensors, np.array([user])) for user in range(60)]
+    assert [hers.any() for hers in alone] == [count > 1 for count in counts]
+    found = private_sum(step, written.state, tensors, np.arange(60))
+    assert np.array_equal(found, sum(alone))
+
+
+def test_a_step_that_fails_for_everybody_made_up_is_refused_whoever_the_users_are() -> None:
+    def loss(state, user):  # type: ignore[no-untyped-def]
+        rows = state["v"][user.items] * user.mask[:, None]
+        return torch.linalg.solve(torch.eye(SIZE) * state["w"], rows.sum(0)).sum()
+
+    data = DataSet("clicks", ITEMS, WIDTH, 100, "0" * 64, False)
+    state = {"v": torch.randn(ITEMS, 3), "w": torch.ones(())}
+    step = bound(Plan("t", "t", data, [Gradient("s", loss, ["v"], 1e3)], state)).steps[0]
+    tensors = UserTensors(people(5), ITEMS, WIDTH, seed=1)
+    assert private_sum(step, state, tensors, np.arange(5)).any()
+    with pytest.raises(GraphFailed, match="Add a small diagonal"):
+        private_sum(step, {**state, "w": torch.zeros(())}, tensors, np.arange(5))
+
+
 def test_a_product_of_nothing_changes_no_bit_of_the_others() -> None:
     def loss(state, user):  # type: ignore[no-untyped-def]
         return torch.prod(state["v"][user.items] + user.mask[:, None])
@@ -299,6 +334,16 @@ def test_a_killed_engine_is_noticed_at_once(tmp_path: Path) -> None:
     with pytest.raises(EnclosureFailed, match="Start the next attempt"):
         enclosure.private_sum("s", {}, np.ones(3, dtype=bool))
     enclosure.close()
+
+
+def test_an_engine_that_takes_longer_than_the_plans_deadline_is_killed(tmp_path: Path) -> None:
+    people(3).save(tmp_path)
+    hasty = bound(plan()).model_copy(update={"deadline_s": 1})
+    with Enclosure(tmp_path, hasty.to_json(), ITEMS, WIDTH) as enclosure:
+        os.kill(enclosure._process.pid, signal.SIGSTOP)
+        with pytest.raises(EnclosureFailed, match="a release may take 1 s"):
+            enclosure.private_sum("s", {}, np.ones(3, dtype=bool))
+        assert not enclosure.alive
 
 
 def test_the_engine_knows_no_secret_of_the_environment(

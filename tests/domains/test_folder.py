@@ -54,3 +54,34 @@ def test_a_private_file_is_replaced_whole(tmp_path: Path) -> None:
     write_private(file, "new")
     assert file.read_text() == "new"
     assert [p.name for p in tmp_path.iterdir()] == ["secret"]
+
+
+def test_the_owners_account_has_a_key_of_its_own_except_in_older_folders(tmp_path: Path) -> None:
+    folder = made(tmp_path)
+    assert folder.owner_account_key_hex() != folder.node_key_hex()
+    (folder.syft / "owner-account.key").unlink()
+    assert folder.owner_account_key_hex() == folder.node_key_hex()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a = " + "[" * 100_000, "[[peers]]\nx = 1", "port = 99999999999999999999", "\x00",
+        "a.b.c = 1",
+        'name = "north"\npassword = "hunter2"', "port = nan", "peers = {north = {node_key = 1}}",
+        "name = 'no\\u0000rth'", "x = 1979-05-27T07:32:00Z", "[" + "a." * 20_000 + "b]",
+    ],
+    ids=lambda text: ascii(text)[:30],
+)  # fmt: skip
+def test_hostile_settings_are_refused_in_a_sentence_without_their_values(
+    text: str, tmp_path: Path
+) -> None:
+    folder = made(tmp_path)
+    folder.settings_file.write_text(text)
+    with pytest.raises(FolderError, match="can't be read") as refused:
+        folder.settings()
+    assert "hunter2" not in str(refused.value)
+    assert len(str(refused.value)) < 2000
+    folder.settings_file.write_bytes(b"\xff\xfe")
+    with pytest.raises(FolderError, match="can't be read"):
+        folder.settings()

@@ -8,8 +8,9 @@ import json
 import random
 import re
 from collections.abc import Callable, Iterator
+from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional, Union
 
 import numpy as np
 import pandas as pd
@@ -53,8 +54,14 @@ def seeds() -> list[bytes]:
     arrays = [np.zeros((3, 4), np.float64), np.asfortranarray(np.ones((2, 5), np.int64))]
     answer = SyftAPIData(data=SyftSuccess(message="x", value=np.arange(9, dtype=np.int32)))
     values = [call, answer, SyftAPIData(data=SyftError(message="no")), KEY.verify_key, *arrays]
+    values += [signature(_method), {1: 2, UID(): (3,)}, {"a", "b"}]
     values += [call.sign(KEY), pd.DataFrame({"user": ["a", "b"], "item": [1, 2]})]
     return [packed(value) for value in values]
+
+
+def _method(x: int, y: Optional[str] = None) -> Union[int, str]:  # noqa: UP007, UP045
+    """Its signature is what a list of methods holds."""
+    return y or x
 
 
 def texts() -> list[bytes]:

@@ -45,12 +45,6 @@ def test_the_total_is_the_sum_of_all_vectors(
     assert len(opened.survivors) == numbers[0]
 
 
-def test_a_roster_of_sixty_four_domains_sums() -> None:
-    domains = Domains(64, 40, 10, length=3)
-    opened = domains.run()
-    np.testing.assert_array_equal(opened.total, domains.sum_of(opened.survivors))
-
-
 def test_vectors_longer_than_a_chunk_and_of_any_remainder() -> None:
     domains = Domains(3, 3, 1, length=masks.CHUNK_BYTES // 4 + 5)
     opened = domains.run()

@@ -20,9 +20,6 @@ def signed_call(key: SyftSigningKey) -> bytes:
     return bytes(_serialize(call.sign(key), to_bytes=True))
 
 
-CALL = signed_call(SyftSigningKey.generate())
-
-
 @pytest.mark.parametrize("size", [0, 1, 10_000, 5_000_000])
 def test_large_calls_in_many_segments_open_too(size: int) -> None:
     key = SyftSigningKey.generate()

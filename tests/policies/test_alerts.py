@@ -86,3 +86,23 @@ def test_a_budget_that_will_not_last_is_told() -> None:
     assert alert.kind == "spend rate"
     assert "at this rate it lasts" in alert.message
     assert "per domain" in alert.message
+
+
+def test_a_cap_that_rose_is_told() -> None:
+    book = Book()
+    book.add("budget", 50, population="people", epsilon=8.0, delta=1e-5, public=False)
+    assert book.found() == []
+    book.add("budget", 40, population="people", epsilon=9.0, delta=1e-5, public=False)
+    [alert] = book.found()
+    assert (alert.kind, alert.entries) == ("cap raised", (3,))
+    assert "from epsilon 8.000 to 9.000 at delta 1e-05" in alert.message
+
+
+def test_a_data_set_that_is_charged_to_two_budgets_is_told() -> None:
+    book = Book()
+    for name, population in (("1", "people"), ("2", "others"), ("3", "people")):
+        book.add("submission", 3, plan=name * 64, population=population, scientist="x",
+                 events=[EVENT], summary={"dataset": "clicks"})  # fmt: skip
+    [alert] = book.found()
+    assert (alert.kind, alert.population) == ("data set in two populations", "others")
+    assert alert.entries == (2, 3)

@@ -1,0 +1,51 @@
+"""Whom an owner trusts if she approves a plan, in the words that she is shown."""
+
+from policies.plan import Plan
+
+
+def trusted(plan: Plan) -> list[str]:
+    """Who could see what, and what must be true of others for the noise to be what is accounted."""
+    return [*_aggregation(plan), *_two_domains(plan), *_dealer(plan)]
+
+
+def _aggregation(plan: Plan) -> list[str]:
+    """Who could see what of a sum, and how much noise is in it."""
+    if plan.aggregation == "smpc":
+        return [
+            f"A coalition of up to {plan.collusion} of {len(plan.roster)} partners, the hub and "
+            "the scientist sees no less noise than accounted."
+        ]
+    lines = [
+        "Summed under homomorphic encryption (CKKS); each round another partner holds the key.",
+        "  The hub, or the scientist who runs the round, can decrypt your sum alone together with "
+        "one partner.",
+    ]
+    if not plan.public:
+        lines += [
+            "  Your domain therefore adds the full noise itself and is accounted alone: your sum "
+            "has the noise",
+            "  accounted below, whoever colludes.",
+        ]
+    return lines
+
+
+def _two_domains(plan: Plan) -> list[str]:
+    if not plan.two_domains:
+        return []
+    return [
+        "TWO PARTNERS ONLY: each of you can subtract its own part from the total and then sees the "
+        "other's total, under the full noise that the other added. That noise is what is accounted."
+    ]
+
+
+def _dealer(plan: Plan) -> list[str]:
+    if plan.dealer is None:
+        return []
+    return [
+        f"SECRET PRODUCTS, with triples dealt by {plan.dealer.name} ({plan.dealer.key}).",
+        "  It must be none of you, nor hub or scientist. You trust that it colludes with nobody:",
+        "  together with the scientist or the hub it could read totals without noise.",
+        "  A dealer who deals false triples is caught. You also trust every partner's node to "
+        "follow the protocol: one that lies",
+        "  about its own sum can make the others' stand out of the noise in a product.",
+    ]
