@@ -11,6 +11,7 @@ from coterie.partners import open_owner
 from dashboard.requests import deny_all
 from dashboard.session import Session, plain
 from policies.accounting import ADJACENCY
+from policies.owner_policy import OwnerPolicy
 from tests.dashboard.signed_in import open_dashboard, open_page, owner_login
 from tests.network_of_three import Network, counting_plan
 
@@ -100,3 +101,22 @@ def test_a_refused_request_explains_the_rule_that_did_it(network: Network, page:
     open_page(page, "request", plan=plan_hash)
     assert "Why was this refused?" in words(page)
     assert "no owner can switch off" in words(page)
+
+
+def test_rules_are_checked_previewed_and_only_then_written(network: Network, page: AppTest) -> None:
+    file = network.home.domain("north").datasets / "interactions" / "policy.toml"
+    before = file.read_text()
+    open_page(page, "policy")
+    fields = {field.label: field for field in page.number_input}
+    fields["max_releases"].set_value(2)
+    next(b for b in page.button if b.label == "Check and preview").click().run()
+    assert not page.exception
+    assert "What would change" in [each.value for each in page.header]
+    assert file.read_text() == before
+    (write,) = [b for b in page.button if b.label == "Write these rules"]
+    try:
+        write.click().run()
+        assert "They apply from the next start of north on" in words(page).replace("\\", "")
+        assert OwnerPolicy.read(file).max_releases == 2
+    finally:
+        file.write_text(before)
