@@ -99,7 +99,7 @@ def affected(previewed: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(
         [
             {
-                "plan": f"{each['name']} {each['plan_hash'][:8]}",
+                "name": f"{each['name']} {each['plan_hash'][:8]}",
                 "status": each["status"],
                 "rules broken now": ", ".join(sorted({r["rule"] for r in each["now"]})) or "–",
                 "rules broken then": ", ".join(sorted({r["rule"] for r in each["then"]})) or "–",
