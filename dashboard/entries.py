@@ -139,7 +139,7 @@ def _entry(node: NodeClient, index: int) -> None:
         return
     found = asked(node, "ledger_entry", index=index)
     verdict = check(found["proof"], node.node_key)
-    st.subheader(text("entries.title", index=index, domain=node.name))
+    st.subheader(text("entries.title", index=index, domain=plain(node.name)))
     (st.success if verdict.ok else st.error)(plain(verdict.text.splitlines()[0]))
     entry = found["proof"]["entry"]
     st.json(json.loads(entry["body"]))

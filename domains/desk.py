@@ -32,6 +32,8 @@ from policies.plan import Plan, RosterEntry
 from policies.verify import verify
 
 _OPEN = ("pending", "awaiting signature", "approved")
+_BY_FILE_ONLY = ("second_approvers", "dealers", "office_hours", "public")
+"""Rules that bind whoever signs in, too."""
 _LONGEST_RULES = 100_000
 SHORTEST_PREFIX = 6
 """A plan's hash may be given by its start, from so many characters on."""
@@ -506,7 +508,7 @@ class Desk:
         `digest`: SHA-256 of the text, hex; give it back to `write_rules`.
         """
         dataset = self.dataset(data_set)
-        text = dataset.policy_file.read_text(encoding="utf-8")
+        text = dataset.policy_file.read_bytes().decode()
         try:
             applied, problem = OwnerPolicy.parse(text) == dataset.policy, None
         except OwnerPolicyError as error:
@@ -555,10 +557,17 @@ class Desk:
             The new digest.
 
         Raises:
-            DeskRefused: the text is no policy, or the file was changed in between.
+            DeskRefused: the text is no policy, changes whom the owner trusts, or the file was
+                changed in between.
         """
-        file = self.dataset(data_set).policy_file
-        _policy(text)
+        file, now = self.dataset(data_set).policy_file, self.dataset(data_set).policy
+        then = _policy(text)
+        for name in _BY_FILE_ONLY:
+            if getattr(then, name) != getattr(now, name):
+                raise DeskRefused(
+                    f"'{name}' is changed in {file.name} on the node's machine only: a password "
+                    "isn't enough to decide whom or what everybody else is protected by."
+                )
         with self._deciding:
             if sha256_hex(file.read_bytes()) != replaces:
                 raise DeskRefused("The rules were changed meanwhile. Look at them again first.")
@@ -715,6 +724,7 @@ class Desk:
             plan.public,
             operations_of(plan),
             model_of(plan),
+            plan.dealer.key if plan.dealer else None,
         )
         over = (limit.check(plan.events(), len(plan.roster)) for limit in limits)
         return [*dataset.policy.check(facts), *(each for each in over if each is not None)]

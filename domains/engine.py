@@ -82,12 +82,12 @@ def _of_those_who_can(
 ) -> "Iterator[tuple[NDArray[np.int64], list[Part]]]":
     """Places of a batch and what the users there contribute.
 
-    An operation or its derivative may fail at some numbers (that of a solution does at a singular
-    matrix). A failure that others see would say something of whoever caused it, and taking her
-    batch with her would make the others' contributions hang on her. So a batch that fails is
-    computed in halves, each user in her own place; who fails contributes nothing. As the `filling`
-    of empty places never fails, a batch fails only if somebody in it does where she is, whoever the
-    others are. A batch of B is computed less than 2 B times.
+    No operation that is written out is known to fail at some numbers (see `domains.flattening`).
+    If one does all the same: a failure that others see would say something of whoever caused it,
+    and taking her batch with her would make the others' contributions hang on her. So a batch that
+    fails is computed in halves, each user in her own place; who fails contributes nothing. As the
+    `filling` of empty places never fails, a batch fails only if somebody in it does where she is,
+    whoever the others are. A batch of B is computed less than 2 B times.
     """
     taken = np.flatnonzero(users != EMPTY)
     if not len(taken):

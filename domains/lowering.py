@@ -74,6 +74,8 @@ def hoist(graph: Graph, state: Mapping[str, Tensor]) -> tuple[Graph, dict[str, T
     values = _part(graph, early, names).run(dict(state))
     if not all(isinstance(value, Tensor) for value in values.values()):
         return graph, {}
+    # Written-out operators were chosen for contiguous inputs.
+    values = {name: value.contiguous() for name, value in values.items()}
     specs = tuple(TensorSpec.of(name, value) for name, value in values.items())
     return _replaced(graph, late, specs, {node: name for name, node in names.items()}), values
 

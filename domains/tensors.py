@@ -146,8 +146,8 @@ class KeptTensors:
             raise TensorRefused(f"{self._me}: ask for a key for this sharing first.")
         transcript = sharing.verify(keys)
         whole = sensitivity.of_step(self._plan, definition)
-        names, begin = [], 0
-        self._make_room(whole.length, len(definition.outputs))
+        parts = sensitivity.outputs_of(whole, definition)
+        self._make_room(whole.length, len(parts))
         try:
             flat = sharing.share(self._private_sum(definition, state), keys)
         except BaseException:
@@ -156,12 +156,10 @@ class KeptTensors:
         finally:
             self._sharing = None
         self._shared[step] = self._shared.get(step, 0) + 1
-        for spec in definition.outputs:
-            end = begin + spec.count
-            proven = sensitivity.reshaped(sensitivity.sliced(whole, [(begin, end, 1)]), spec.shape)
+        names = []
+        for begin, end, proven in parts:
             names.append(shared_name(self._plan.hash, transcript, begin, end))
             self._tensors[names[-1]] = Kept(proven, flat[begin:end].copy())
-            begin = end
         return names
 
     def begin_product(self, x: str, y: str, matrices: bool, number: int) -> TensorKey:
@@ -182,7 +180,8 @@ class KeptTensors:
         proven = sensitivity.multiplied(one.proven, other.proven, matrices)
         factors = Factors(one.proven.shape, other.proven.shape, matrices)
         sizes = factors.sizes
-        if max(sizes) > MAX_FACTOR or sizes[0] * factors.as_matrices[2] > MAX_MULTIPLY_ADDS:
+        work = sizes[0] * factors.as_matrices[2] if matrices else 0
+        if max(sizes) > MAX_FACTOR or work > MAX_MULTIPLY_ADDS:
             raise TensorRefused(
                 f"Factors and products have at most {MAX_FACTOR} elements: multiply parts of them."
             )

@@ -307,7 +307,7 @@ class _Call:
     def _read(self, phase: str, name: str, answer: Any) -> Any:
         try:
             said = json.loads(answer)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, RecursionError):
             raise MalformedMessage(f"the answer to {phase} isn't JSON") from None
         if phase == "unmask":
             return Unmasking.from_dict(said)

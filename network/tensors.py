@@ -256,13 +256,11 @@ class Tensors:
         said = json.dumps([key.to_dict() for key in keys])
         packed = _packed(definition, self._plan.state if state is None else state)
         answers = self.everywhere("tensor_share", **where, keys=said, state=packed)
-        whole, begin, found = sensitivity.of_step(self.approved, definition), 0, {}
-        for spec in definition.outputs:
-            end = begin + spec.count
-            part = sensitivity.reshaped(sensitivity.sliced(whole, [(begin, end, 1)]), spec.shape)
+        parts = sensitivity.outputs_of(sensitivity.of_step(self.approved, definition), definition)
+        found = {}
+        for spec, (begin, end, part) in zip(definition.outputs, parts, strict=True):
             name = shared_name(self.approved.hash, transcript, begin, end)
             found[spec.name] = SMPCTensor(self, name, part)
-            begin = end
         self._agree(answers, [tensor.name for tensor in found.values()])
         return found
 

@@ -64,6 +64,7 @@ class PlanFacts:
         public: the plan asks for results without noise.
         operations: every operation its graphs use, as in `policies.operations`.
         model: `likeness.model_of` the plan.
+        dealer: the key of whoever deals the plan's triples.
     """
 
     epsilon: float
@@ -74,6 +75,7 @@ class PlanFacts:
     public: bool
     operations: frozenset[str] = frozenset()
     model: str = ""
+    dealer: str | None = None
 
     @classmethod
     def of(
@@ -84,6 +86,7 @@ class PlanFacts:
         public: bool = False,
         operations: frozenset[str] = frozenset(),
         model: str = "",
+        dealer: str | None = None,
     ) -> Self:
         """The facts of a plan with these events."""
         events = tuple(events)
@@ -96,6 +99,7 @@ class PlanFacts:
             public=public,
             operations=operations,
             model=model,
+            dealer=dealer,
         )
 
 
@@ -164,6 +168,7 @@ class OwnerPolicy(_Rules):
         allowed_operations: the only ones graphs may use, with or without overload ('aten.mul').
         allowed_models: the only computations, as `coterie requests show` names them.
         second_approvers: public keys of which one must sign beside the owner's.
+        dealers: public keys of those whom the owner trusts to deal the triples of secret products.
         office_hours: when approvals are taken.
         max_approval_days: how long an approval may hold.
         advisory: rules that warn the owner instead of refusing.
@@ -183,6 +188,7 @@ class OwnerPolicy(_Rules):
     allowed_operations: Annotated[tuple[str, ...], Field(strict=False)] | None = None
     allowed_models: Annotated[tuple[Hex64, ...], Field(strict=False)] | None = None
     second_approvers: Annotated[tuple[Hex64, ...], Field(strict=False)] = ()
+    dealers: Annotated[tuple[Hex64, ...], Field(strict=False)] = ()
     office_hours: OfficeHours | None = None
     max_approval_days: Annotated[int, Field(ge=1)] = 365
     advisory: Annotated[tuple[Advisable, ...], Field(strict=False)] = ()
@@ -288,6 +294,12 @@ class OwnerPolicy(_Rules):
                 "allowed_models",
                 f"The plan computes model {plan.model[:16]}, which is not one of the"
                 f" {len(self.allowed_models)} that this owner lists",
+            )
+        if plan.dealer is not None and plan.dealer not in self.dealers:
+            yield Refusal(
+                "dealers",
+                f"The plan's triples are dealt by {plan.dealer[:16]}, whom this owner doesn't list."
+                " With the scientist or the hub a dealer could read totals without noise",
             )
 
 

@@ -81,7 +81,9 @@ def check_kept(plan: Plan, step: Step, users: int) -> None:
         if broken:
             raise PlanRefused("tensors", f"Step {step.name!r} is kept as a tensor, so {what}.")
     try:
-        sensitivity.noise_share(sensitivity.of_step(plan, step), plan, step)
+        flat = sensitivity.of_step(plan, step)
+        sensitivity.outputs_of(flat, step)
+        sensitivity.noise_share(flat, plan, step)
     except sensitivity.TensorRefused as error:
         raise PlanRefused("tensors", f"Step {step.name!r}: {error}") from None
 

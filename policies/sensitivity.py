@@ -107,6 +107,20 @@ def of_step(plan: Plan, step: Step) -> Proven:
     return _checked(Proven((step.width,), unit, people**2 * each, each, (step.name,)))
 
 
+def outputs_of(whole: Proven, step: Step) -> list[tuple[int, int, Proven]]:
+    """Where each output of a kept step begins and ends in its flat sum, and what is proven of it.
+
+    Raises:
+        TensorRefused: an output has a shape that tensors can't have.
+    """
+    found, begin = [], 0
+    for spec in step.outputs:
+        end = begin + spec.count
+        found.append((begin, end, reshaped(sliced(whole, [(begin, end, 1)]), spec.shape)))
+        begin = end
+    return found
+
+
 def aligned(parts: Sequence[Proven]) -> tuple[Fraction, list[int]]:
     """A common unit, and by what each part's integers must be multiplied to be in it."""
     numerator, denominator = 0, math.lcm(*(part.unit.denominator for part in parts))

@@ -1,6 +1,7 @@
 """Three real partners for tests: nodes in processes of their own, on small made-up files."""
 
 import json
+import tomllib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+import tomli_w
 import torch
 
 import coterie as ct
@@ -25,6 +27,7 @@ from coterie.partners import (
     stop_domain,
 )
 from coterie.processes import free_ports
+from policies.approvals import create_owner_key, owner_key_hex
 
 NAMES = ("east", "north", "south")
 ITEMS, USERS = 30, 40
@@ -43,6 +46,7 @@ class Network:
         network = cls(Home(path))
         catalogue = path / "catalogue.txt"
         path.mkdir(parents=True, exist_ok=True)
+        dealer = create_owner_key(network.dealer_key, None)
         catalogue.write_text("".join(f"item-{i}\n" for i in range(ITEMS)))
         for name, port in zip(NAMES, free_ports(3), strict=True):
             create_domain(network.home, name, "127.0.0.1", port)
@@ -61,6 +65,7 @@ class Network:
                     epsilon=30.0,
                     public=public,
                 )
+                trust_dealer(network.home.domain(name).path, owner_key_hex(dealer))
         network.pin()
         with ThreadPoolExecutor(len(NAMES)) as pool:
             list(pool.map(lambda name: start_domain(network.home, name, None), NAMES))
@@ -68,6 +73,11 @@ class Network:
             invite(network.home, name, "ada@university.example", "scientist", network.home.accounts)
         network.connect()
         return network
+
+    @property
+    def dealer_key(self) -> Path:
+        """File of the key of whom all owners trust to deal triples."""
+        return self.home.path / "dealer.pem"
 
     def pin(self) -> None:
         cards = {name: card_of(self.home.domain(name)) for name in NAMES}
@@ -97,6 +107,13 @@ class Network:
     def stop(self) -> None:
         for name in NAMES:
             stop_domain(self.home, name)
+
+
+def trust_dealer(domain: Path, key: str) -> None:
+    """Add the dealer to each policy of a domain."""
+    for policy in domain.rglob("policy.toml"):
+        rules = tomllib.loads(policy.read_text()) | {"dealers": [key]}
+        policy.write_text(tomli_w.dumps(rules))
 
 
 def create_partner(home: Home, name: str, **options: Any) -> None:

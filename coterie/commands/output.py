@@ -100,7 +100,7 @@ def fail(message: str, code: ExitCode) -> typer.Exit:
 
 def print_json(value: Any) -> None:
     """Plain JSON on standard output, nothing else; an infinite epsilon is null."""
-    typer.echo(json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False))
+    typer.echo(json.dumps(_finite(value), indent=2, allow_nan=False))
 
 
 def _finite(value: Any) -> Any:

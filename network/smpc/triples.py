@@ -177,12 +177,14 @@ def deal(
     """
     known = verify_keys(agreement, keys)
     transcript = keys_transcript(agreement, known)
-    own, sealed, parts = EphemeralKey.generate(), {}, []
+    own, sealed, sums = EphemeralKey.generate(), {}, None
     for name, key in known.items():
         seed = os.urandom(_SEED_BYTES)
         sealed[name] = own.seal(seed, key.key)
-        parts.append(_expanded(seed, transcript, name, factors))
-    a, b, again, c, c_again = (_added([part[i] for part in parts]) for i in range(5))
+        part = _expanded(seed, transcript, name, factors)
+        sums = part if sums is None else [_added(pair) for pair in zip(sums, part, strict=True)]
+    assert sums is not None
+    a, b, again, c, c_again = sums
     corrections = np.stack(
         [
             wide.sub(factors.times_wide(a, b), c),
@@ -322,7 +324,12 @@ class Multiplication:
         Raises:
             SharingRefused: a domain's opening is missing.
         """
-        heard = self._everybodys("opening", "check")
+        openings = self._everybodys("opening", "check")
+        digests = [digest_of_words(openings[name]) for name in sorted(openings)]
+        # Whoever told two domains different openings has their checks refused by each other.
+        bound = framed(b"coterie-opened-v1", self.transcript, *digests)
+        self.transcript = hashlib.sha256(bound).digest()
+        heard = list(openings.values())
         x = self.factors.sizes[0]
         opened = np.sum([each[2 * x :] for each in heard], axis=0, dtype=np.uint64)
         self._d, self._e = opened[:x], opened[x:]
@@ -342,7 +349,7 @@ class Multiplication:
             DealerLied: tau isn't 0; nothing was made with these triples.
             SharingRefused: a domain's check is missing.
         """
-        heard = self._everybodys("check", "product")
+        heard = self._everybodys("check", "product").values()
         if _added([each.reshape(-1, 2) for each in heard]).any():
             raise DealerLied(DEALER, "the triples that it signed aren't products")
         return self.multiplied()
@@ -357,12 +364,12 @@ class Multiplication:
             return c + d * b + a * e
         return c + self.factors.times(d, b) + self.factors.times(a, e)
 
-    def _everybodys(self, phase: str, following: str) -> list[NDArray[np.uint64]]:
+    def _everybodys(self, phase: str, following: str) -> dict[str, NDArray[np.uint64]]:
         missing = [name for name in self.agreement.names if name not in self._heard]
         if missing:
             raise SharingRefused(missing[0], f"its {phase} is missing")
         self._turn(phase, following)
-        heard, self._heard = list(self._heard.values()), {}
+        heard, self._heard = self._heard, {}
         return heard
 
     def _turn(self, expected: str, following: str) -> None:

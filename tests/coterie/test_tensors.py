@@ -19,7 +19,7 @@ from coterie.partners import invite
 from coterie.processes import free_ports, start, stop
 from network.client import NodeRefused
 from network.rounds import verify_rounds
-from policies.approvals import create_owner_key, owner_key_hex
+from policies.approvals import load_owner_key, owner_key_hex
 from tests.coterie.test_main_job import clipped_counts
 from tests.network_of_three import ITEMS, NAMES, Network
 
@@ -52,7 +52,7 @@ def test_a_public_tensor_is_computed_with_exactly(network: Network, tmp_path: Pa
 
 def test_secret_products_need_the_plans_dealer(network: Network, tmp_path: Path) -> None:
     """The dealer is a process of its own; who isn't the plan's is refused by every node."""
-    with dealing(tmp_path / "dealer") as (url, key):
+    with dealing(network.dealer_key, tmp_path / "dealer") as (url, key):
         plan = replace(
             kept_plan(network.federation.data("open-data"), "products", None, releases=2),
             dealer=ct.Dealer(name="notary", key=key),
@@ -70,13 +70,13 @@ def test_secret_products_need_the_plans_dealer(network: Network, tmp_path: Path)
 
 
 @contextmanager
-def dealing(path: Path) -> Iterator[tuple[str, str]]:
+def dealing(key_file: Path, path: Path) -> Iterator[tuple[str, str]]:
     """A dealer at (address, key)."""
     path.mkdir()
     (port,) = free_ports(1)
-    key = create_owner_key(path / "dealer.pem", None)
+    key = load_owner_key(key_file, None)
     url = f"http://127.0.0.1:{port}"
-    command = ["-m", "network.dealer", str(path / "dealer.pem"), "127.0.0.1", str(port)]
+    command = ["-m", "network.dealer", str(key_file), "127.0.0.1", str(port)]
     pid = path / "dealer.pid"
     start("dealer", command, pid, path / "log", "127.0.0.1", port, f"{url}/")
     try:
