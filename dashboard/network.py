@@ -128,6 +128,7 @@ def rows(found: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
                 text("network.seen_by"): text(f"network.by_{each['by']}") if each["last"] else "",
                 text("network.rounds"): each.get("rounds"),
                 text("network.plans"): each.get("plans"),
+                text("network.key"): each.get("node_key"),
             }
             for name, each in found.items()
         ]
