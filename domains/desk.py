@@ -560,17 +560,18 @@ class Desk:
             DeskRefused: the text is no policy, changes whom the owner trusts, or the file was
                 changed in between.
         """
-        file, now = self.dataset(data_set).policy_file, self.dataset(data_set).policy
-        then = _policy(text)
-        for name in _BY_FILE_ONLY:
-            if getattr(then, name) != getattr(now, name):
-                raise DeskRefused(
-                    f"'{name}' is changed in {file.name} on the node's machine only: a password "
-                    "isn't enough to decide whom or what everybody else is protected by."
-                )
+        file, then = self.dataset(data_set).policy_file, _policy(text)
         with self._deciding:
-            if sha256_hex(file.read_bytes()) != replaces:
+            lying = file.read_bytes()
+            if sha256_hex(lying) != replaces:
                 raise DeskRefused("The rules were changed meanwhile. Look at them again first.")
+            now = _policy(lying.decode())
+            for name in _BY_FILE_ONLY:
+                if getattr(then, name) != getattr(now, name):
+                    raise DeskRefused(
+                        f"'{name}' is changed in {file.name} on the node's machine only: a "
+                        "password isn't enough to decide whom or what others rely on."
+                    )
             write_private(file, text)
         return sha256_hex(text.encode())
 

@@ -195,3 +195,10 @@ def test_a_limit_counts_what_it_is_about(rule: str, counted: tuple[int, ...]) ->
     for line in ("Requested  epsilon", "Remaining  epsilon", "Short by   epsilon", "per domain"):
         assert line in refusal.message
     assert part.check([Event(500.0, 1.0, 1)]) is None
+
+
+def test_only_a_dealer_that_the_owner_lists_deals_triples() -> None:
+    plan, listed = facts(dealer="d" * 64), OwnerPolicy(dealers=("d" * 64,))
+    assert [each.rule for each in OwnerPolicy().check(plan)] == ["dealers"]
+    assert listed.check(plan) == []
+    assert [each.rule for each in listed.check(facts(dealer="e" * 64))] == ["dealers"]
