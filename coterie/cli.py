@@ -70,7 +70,7 @@ def recommend(
     from coterie.partners import open_owner
 
     owner = open_owner(home_of(home), domain, with_key=False)
-    items = json.loads(owner.node.call("recommend", user=user, count=count))
+    items = owner.node.read("recommend", user=user, count=count)
     if json_:
         typer.echo(json.dumps(items))
     else:
