@@ -336,7 +336,9 @@ def test_octets_that_went_to_a_file_are_the_nodes_own_or_refused(
 
 
 @pytest.mark.parametrize(
-    "answer", ["", "{", "[" * 100_000, "9" * 5000, 5, None, [1], np.arange(3)], ids=lambda a: str(a)[:9]
+    "answer",
+    ["", "{", "[" * 100_000, "9" * 5000, 5, None, [1], np.arange(3)],
+    ids=lambda answer: str(answer)[:9],
 )
 def test_what_should_be_json_and_is_not_is_a_refusal(answer: object, villain: Villain) -> None:
     villain.answers["*"] = villain.signed(packed(SyftAPIData(data=answer)))
