@@ -11,7 +11,8 @@ from typing import Any
 
 from domains.dataset import PrivateDataset
 from domains.folder import DomainSettings, Peer, write_private
-from domains.participation import Participation, read_model
+from domains.participation import Participation
+from domains.states import read_model
 from policies.accounting import (
     ADJACENCY,
     RenyiFilter,

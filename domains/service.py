@@ -34,8 +34,9 @@ from domains.desk import Desk, DeskRefused
 from domains.enclosure import EnclosureFailed
 from domains.interactions import InteractionsError
 from domains.launcher import warm_up
-from domains.participation import Participation, RoundRefused
+from domains.participation import Participation
 from domains.products import multiply
+from domains.refusals import RoundRefused
 from domains.request import PlanChange
 from domains.wire import WIRES
 from network.smpc.aggregation import OutOfTurn
