@@ -8,8 +8,9 @@ from typing import Any
 
 from domains.dataset import PrivateDataset
 from domains.folder import write_private
-from domains.participation import Participation, read_model
+from domains.participation import Participation
 from domains.shelf import DeskRefused, Shelf
+from domains.states import read_model
 from policies.accounting import ADJACENCY, epsilon_at_every_partner, plan_epsilon
 from policies.envelopes import read_consent, why_not_approved
 from policies.ledger import Budget
