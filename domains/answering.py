@@ -15,7 +15,8 @@ from domains.accounts import Accounts, AccountsError
 from domains.desk import Desk, DeskRefused
 from domains.enclosure import EnclosureFailed
 from domains.interactions import InteractionsError
-from domains.participation import Participation, RoundRefused
+from domains.participation import Participation
+from domains.refusals import RoundRefused
 from network.smpc.aggregation import OutOfTurn
 from network.smpc.messages import MalformedMessage, SharingRefused
 from network.smpc.ring import RingError

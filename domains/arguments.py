@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from domains.participation import RoundRefused
+from domains.refusals import RoundRefused
 
 
 def json_list(text: str) -> list[Any]:

@@ -11,7 +11,7 @@ from syft.service.user.user_roles import DATA_SCIENTIST_ROLE_LEVEL
 
 from domains.answering import Answering, answering
 from domains.arguments import bytes_of, digest_of, json_list, json_object, listed, sizes_of
-from domains.participation import RoundRefused
+from domains.refusals import RoundRefused
 from domains.wire import WIRES
 from network.smpc.agreement import agreement_of
 from network.smpc.ckks.messages import read_residues
