@@ -188,6 +188,8 @@ class NodeClient:
                 timeout=(CONNECT_TIMEOUT_S, timeout_s),
                 into=None if coming is None else coming.take,
             )
+        except requests.ReadTimeout:
+            raise self.too_late(timeout_s) from None
         except requests.RequestException as error:
             raise NodeUnreachable(self.name, self.url, _why(error)) from None
         except AnswerRefused as error:
