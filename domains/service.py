@@ -30,12 +30,12 @@ from syft.store.db.db import DBManager
 from syft.types.errors import SyftException
 
 from domains.accounts import Accounts, AccountsError
+from domains.computing import compute
 from domains.desk import Desk, DeskRefused
 from domains.enclosure import EnclosureFailed
 from domains.interactions import InteractionsError
 from domains.launcher import warm_up
 from domains.participation import Participation, RoundRefused
-from domains.products import multiply
 from domains.request import PlanChange
 from domains.wire import WIRES
 from network.smpc.aggregation import OutOfTurn
@@ -474,10 +474,10 @@ class CoterieService(AbstractService):
             return json.dumps({"name": name, "proven": tensors.tensor(name).proven.to_json()})
 
     @service_method(
-        path="coterie.tensor_multiply", name="tensor_multiply", roles=DATA_SCIENTIST_ROLE_LEVEL
+        path="coterie.tensor_compute", name="tensor_compute", roles=DATA_SCIENTIST_ROLE_LEVEL
     )
     @_answering
-    def tensor_multiply(
+    def tensor_compute(
         self,
         context: AuthedServiceContext,
         plan_hash: str,
@@ -485,13 +485,13 @@ class CoterieService(AbstractService):
         said: str,
         words: np.ndarray,
     ) -> np.ndarray:
-        """One step of a secret product; `network.smpc.triples` has them and what they say.
+        """One step of a product or truncation; `network.smpc.dealing` has them and what they say.
 
-        `said`: JSON; `words`: 64-bit words as bytes. The answer is packed as `triples.pack` does.
+        `said`: JSON; `words`: 64-bit words as bytes. The answer is packed as `dealing.pack` does.
         """
         self._own_plan(context, plan_hash)
         with self.participation.tensors(plan_hash) as tensors:
-            return multiply(tensors, phase, _json_object(said), _bytes_of(words))
+            return compute(tensors, phase, _json_object(said), _bytes_of(words))
 
     @service_method(path="coterie.tensor_drop", name="tensor_drop", roles=DATA_SCIENTIST_ROLE_LEVEL)
     @_answering
@@ -711,7 +711,7 @@ PATHS = {
             "progress",
             "advertise", "hold", "share", "reveal", "masked", "confirm", "unmask", "finish",
             "verify", "withdraw", "tell",
-            "tensor_key", "tensor_share", "tensor_apply", "tensor_multiply", "tensor_drop",
+            "tensor_key", "tensor_share", "tensor_apply", "tensor_compute", "tensor_drop",
         )
     )
     | {
