@@ -23,8 +23,8 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from network.smpc.agreement import among_all
+from network.smpc.attempt import Context
 from network.smpc.dealing import Computation, deal, digest_of_words
-from network.smpc.messages import Context
 from network.smpc.triples import Factors
 
 SCALE = 2**22

@@ -26,10 +26,9 @@ from pydantic import Field
 from network.answers import AnswerRefused, ask
 from network.limits import Rate, TooMuch
 from network.smpc.agreement import among_all
+from network.smpc.attempt import Agreement, Context
 from network.smpc.dealing import Dealt, deal, pack, unpack
 from network.smpc.messages import (
-    Agreement,
-    Context,
     MalformedMessage,
     Name,
     SharingRefused,

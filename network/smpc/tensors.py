@@ -21,7 +21,8 @@ from blake3 import blake3
 from numpy.typing import NDArray
 from pydantic import Field
 
-from network.smpc.messages import MalformedMessage, _Message, framed
+from network.smpc.attempt import framed
+from network.smpc.messages import MalformedMessage, _Message
 from network.smpc.ring import Elements, matmul
 from network.smpc.triples import MAX_FACTOR, MAX_MULTIPLY_ADDS, Factors
 from network.smpc.truncation import MAX_BITS, Truncation

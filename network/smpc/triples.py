@@ -35,8 +35,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from network.smpc import wide
+from network.smpc.attempt import framed
 from network.smpc.dealing import narrow
-from network.smpc.messages import framed
 from network.smpc.ring import Elements, matmul
 from network.smpc.wide import Wide
 

@@ -8,8 +8,8 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
 
+from network.smpc.attempt import Agreement, Context
 from network.smpc.dealing import Computation, _dealt_message, deal, digest_of_words
-from network.smpc.messages import Agreement, Context
 from network.smpc.sharing import keys_transcript
 
 Words = NDArray[np.uint64]
