@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from network.client import NodeClient, NodeUnreachable, log_in
 from network.program import DataSet, Plan
-from network.tensors import Tensors
+from network.tensor_runs import Tensors
 from network.tls import trust
 from network.training import Progress, Run, load_run, open_run, train
 from policies.approvals import create_owner_key, load_owner_key, sign_submission
