@@ -162,7 +162,8 @@ class NodeClient:
 
     def too_late(self, deadline_s: float) -> NodeUnreachable:
         """What to say when the node is given up after a deadline."""
-        return NodeUnreachable(self.name, self.url, f"nothing whole within {round(deadline_s, 1):g} s")
+        given = f"{round(deadline_s, 1):g} s"
+        return NodeUnreachable(self.name, self.url, f"nothing whole within {given}")
 
     def _post(
         self, path: str, blob: bytes, timeout_s: float, coming: ComingOctets | None = None
