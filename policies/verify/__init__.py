@@ -73,8 +73,9 @@ def verify(
 
     `domain_key` is the node's public key in hex, from the roster; without it the key that the
     ledger itself names is used, and the verdict says so. With `owner_key`, approvals must be
-    signed by it. `heads` is a file that a peer exported, a folder of such files, or their JSON.
-    `peers` are the other domains' node keys from the roster: nobody else's heads count then.
+    signed by it, or by the keys whose place it took. `heads` is a file that a peer exported, a
+    folder of such files, or their JSON. `peers` are the other domains' node keys from the roster:
+    nobody else's heads count then.
 
     Raises:
         FileNotFoundError: there is no such file, or no heads in the folder.
@@ -85,7 +86,9 @@ def verify(
         witnessed = read_witnessed(heads)
         state.peers = peers
         found = read_ledger(ledger)
+        found.entries = list(found.entries)
         watch(state, found, witnessed)
+        state.foresee(found.entries)
         for entry in found.entries:
             state.replay(entry)
             count += 1

@@ -32,6 +32,11 @@ def watch(state: Replay, found: Found, witnessed: Sequence[Cosigned]) -> None:
 
 def finish(state: Replay, found: Found, witnessed: Sequence[Cosigned]) -> None:
     state.expect(state.index > 0, "the ledger is empty", at=None)
+    state.expect(
+        state.last_owner in (None, state.owner_key),
+        f"its owner's key is {state.owner_key}, expected {state.last_owner}",
+        at=None,
+    )
     own = [replace(each, node_key=state.key or "") for each in found.cosigned]
     try:
         if found.bundle is not None:

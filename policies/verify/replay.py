@@ -1,9 +1,11 @@
 """The rules of a ledger, entry by entry: what may follow what, who signed it, what it costs."""
 
 import hashlib
+import json
 import math
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -43,6 +45,7 @@ FIELDS: dict[str, tuple[set[str], set[str]]] = {
     "release": ({*_TRY, "inputs"}, set()),
     "void": ({*_TRY, "reason"}, set()),
     "closure": ({"plan", "reason"}, {"by", "explanation"}),
+    "owner": ({"replaces", "owner_key", "signature", "consent"}, set()),
 }
 """What each kind of entry says: fields it must have, and may have beside them."""
 
@@ -81,7 +84,8 @@ class Replay:
     """Everything the chain says so far; `replay` takes one entry further or raises `Bad`."""
 
     def __init__(self, domain_key: str | None, owner_key: str | None):
-        self.key, self.pinned, self.owner_key = domain_key, domain_key is not None, owner_key
+        self.key, self.pinned = domain_key, domain_key is not None
+        self.owner_key = self.last_owner = owner_key
         self.domain = ""
         self.index, self.head = 0, "0" * 64
         self.time = datetime.min.replace(tzinfo=UTC)
@@ -97,6 +101,13 @@ class Replay:
         self.covered: dict[str, int] = {}
         self.sizes: set[int] = set()
         self._tree = Roots()
+
+    def foresee(self, entries: Iterable[EntryLike]) -> None:
+        """Until the owner's key is replaced, what she signed is by the key that will be."""
+        first = next((entry for entry in entries if entry.kind == "owner"), None)
+        if first is not None:
+            with suppress(*UNREADABLE):
+                self.owner_key = str(json.loads(first.body)["replaces"])
 
     def replay(self, entry: EntryLike) -> None:
         self.expect(
@@ -174,6 +185,7 @@ class Replay:
             "release": self._read_release,
             "void": self._read_void,
             "closure": self._read_closure,
+            "owner": self._read_owner,
         }
         if self.index > 1:
             self.expect(kind in readers, "a ledger is opened only once")
@@ -241,6 +253,22 @@ class Replay:
             self.owner_key in (None, owner), f"it is signed by {owner}, not by the domain's owner"
         )
         self._decide(body, "approved")
+
+    def _read_owner(self, body: dict[str, Any]) -> None:
+        """Both keys must have signed: either alone could be put before or behind the owner's."""
+        old, new = body["replaces"], body["owner_key"]
+        said = statement_of(old, body["signature"])
+        if said is None or said != statement_of(new, body["consent"]):
+            raise Bad("the owner's two keys didn't sign the same", self.index)
+        named = said["kind"], said["domain"], said["replaces"], said["owner_key"]
+        self.expect(
+            named == ("succession", self.domain, old, new) and old != new,
+            "the owner's keys signed something else",
+        )
+        self.expect(
+            self.owner_key in (None, old), f"it replaces {old}, which isn't the owner's key"
+        )
+        self.owner_key = new
 
     def _check_envelope(self, plan: PlanState, said: dict[str, Any]) -> None:
         """What the submission tells of the plan must lie within what was approved in advance."""
