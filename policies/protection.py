@@ -10,7 +10,7 @@ from policies import sensitivity
 from policies.clipping import Adaptive, parts_of
 from policies.homomorphic import MAX_CIPHERTEXTS, MAX_DOMAINS, layout_of
 from policies.inspection import PlanRefused
-from policies.mechanism import MAX_UNITS, noise_share_sigma
+from policies.mechanism import EXACT_SUM, MAX_UNITS, noise_share_sigma
 from policies.plan import Plan, Step
 
 _MINIMUM_NOISE = 8.0
@@ -109,7 +109,7 @@ def check_noise(plan: Plan, step: Step) -> None:
 
 
 def check_ring(plan: Plan, step: Step, users: int) -> None:
-    """The revealed sum must stay in the step's ring but with probability 2^-64."""
+    """A domain's sum must be exact, the revealed one in the ring but with probability 2^-64."""
     largest = largest_total(plan, step, users)
     if largest >= 2.0 ** (step.ring - 1):
         raise PlanRefused(
@@ -122,6 +122,12 @@ def check_ring(plan: Plan, step: Step, users: int) -> None:
             "ring",
             f"Step {step.name!r}: clip_norm * scale is {step.clip_norm * step.scale:g}, "
             f"expected 1 to {MAX_UNITS}.",
+        )
+    if users * step.clip_norm * step.scale >= EXACT_SUM:
+        raise PlanRefused(
+            "ring",
+            f"Step {step.name!r}: the sum of {users:,} users may pass 2^53, beyond which it isn't "
+            "exact: use a smaller scale.",
         )
     finest = min(parts_of(step.clipping, step.clip_norm))
     if finest * step.scale < 1:
