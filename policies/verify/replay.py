@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+import rfc8785
+
 from policies.verify.evidence import (
     CLOCK_SKEW,
     HEX64,
@@ -17,6 +19,7 @@ from policies.verify.evidence import (
     Bad,
     EntryLike,
     Roots,
+    entry_text,
     is_signed,
     statement_of,
     strict_json,
@@ -42,7 +45,7 @@ FIELDS: dict[str, tuple[set[str], set[str]]] = {
     "denial": ({"plan", "by", "reason"}, {"explanation"}),
     "reservation": ({*_TRY, "event"}, set()),
     "charge": ({*_TRY, "share"}, set()),
-    "release": ({*_TRY, "inputs"}, set()),
+    "release": ({*_TRY, "inputs"}, {"opened"}),
     "void": ({*_TRY, "reason"}, set()),
     "closure": ({"plan", "reason"}, {"by", "explanation"}),
     "owner": ({"replaces", "owner_key", "signature", "consent"}, set()),
@@ -52,7 +55,7 @@ FIELDS: dict[str, tuple[set[str], set[str]]] = {
 _TYPES: dict[str, tuple[type, ...]] = {
     "epsilon": (int, float), "delta": (float,), "public": (bool,), "events": (list,),
     "spare_attempts": (int,), "summary": (dict,), "release": (int,), "attempt": (int,),
-    "event": (dict,), "orders": (list,), "shares": (list,),
+    "event": (dict,), "opened": (dict,), "orders": (list,), "shares": (list,),
 }  # fmt: skip
 
 
@@ -75,6 +78,7 @@ class Attempted:
     repeat: bool
     population: str
     reserved: str
+    index: int = 0  # of its charge or void
     state: str = "reserved"
     share: str = ""
     inputs: str = ""
@@ -98,6 +102,7 @@ class Replay:
         self.peers: Collection[str] | None = None
         self.mentions: list[Row] = []
         self.watched: dict[int, tuple[str, datetime]] = {}
+        self.witnesses: set[str] = set()
         self.covered: dict[str, int] = {}
         self.sizes: set[int] = set()
         self._tree = Roots()
@@ -111,8 +116,8 @@ class Replay:
 
     def replay(self, entry: EntryLike) -> None:
         self.expect(
-            entry.index == self.index + 1,
-            f"expected entry {self.index + 1}, found {entry.index}: entries are missing or moved",
+            type(entry.index) is int and entry.index == self.index + 1,
+            f"expected entry {self.index + 1}, found {entry.index!r}: entries are missing or moved",
             at=self.index + 1,
         )
         self.index = entry.index
@@ -136,8 +141,7 @@ class Replay:
 
     def _check_link(self, entry: EntryLike) -> None:
         self.expect(entry.previous == self.head, "it isn't chained to the entry before it")
-        text = f"coterie-ledger-entry-v1\n{entry.index}\n{entry.previous}\n{entry.kind}\n"
-        digest = hashlib.sha256((text + entry.body).encode()).hexdigest()
+        digest = hashlib.sha256(entry_text(entry).encode()).hexdigest()
         self.expect(digest == entry.hash, "its hash doesn't fit what it says: it was edited")
 
     def _read_first(self, kind: str, body: dict[str, Any]) -> None:
@@ -343,6 +347,7 @@ class Replay:
         key, one = self._settle(body)
         self.expect(HEX64.fullmatch(body["share"]) is not None, "no share's hash")
         one.state, one.share = "charged", body["share"]
+        one.index = self.index
         self.charged.add(key[:3])
 
     def _read_release(self, body: dict[str, Any]) -> None:
@@ -352,11 +357,17 @@ class Replay:
         self.expect(not one.inputs, "it was opened before")
         self.expect(HEX64.fullmatch(body["inputs"]) is not None, "no inputs' hash")
         one.inputs = body["inputs"]
+        if "opened" in body:
+            said = rfc8785.dumps(body["opened"])
+            own = hashlib.sha256(bytes.fromhex(body["opened"][self.domain])).hexdigest()
+            fits = hashlib.sha256(said).hexdigest() == one.inputs
+            self.expect(fits, "its inputs' hash isn't of what it says was opened")
+            self.expect(own == one.share, "it opened another share than was charged")
 
     def _read_void(self, body: dict[str, Any]) -> None:
         _, one = self._settle(body)
         plan = self._plan(body)
-        one.state = "void"
+        one.state, one.index = "void", self.index
         self.budgets[plan.population].add(one.mechanism, plan.partners, -1)
         if one.repeat:
             plan.repeats -= 1
