@@ -10,7 +10,7 @@ from dashboard.changed import draw_changes, draw_code, draw_source
 from dashboard.computation import draw_computation, draw_rehearsal
 from dashboard.costs import bar, bar_rows
 from dashboard.deciding import Case, draw_decision
-from dashboard.requests import OPEN, people_of
+from dashboard.requests import OPEN, people_of, status_text
 from dashboard.rules import why
 from dashboard.session import Session, asked, link, plain, telling
 from dashboard.showing import adjacency, amount, chart, empty, epsilon, table
@@ -32,7 +32,7 @@ def draw(session: Session) -> None:
     case = read_case(session, plan_hash)
     st.title(plain(case.plan.name))
     status = case.shown["status"]
-    st.badge(text(f"status.{status.replace(' ', '_')}"), color=_colour(status))
+    st.badge(status_text(status), color=_colour(status))
     st.caption(plain(text("request.hash", hash=case.plan.hash, time=case.shown["submitted"])))
     if status not in OPEN:
         _decided(case)
@@ -103,12 +103,12 @@ def leaving(steps: tuple[Step, ...]) -> pd.DataFrame:
 
 
 def partner_rows(partners: Mapping[str, Mapping[str, str] | None]) -> pd.DataFrame:
-    """What each partner's owner signed, as far as this node was told."""
+    """What each partner decided, as far as this node was told."""
     return pd.DataFrame(
         [
             {
                 "partner": name,
-                "decision": text("request.agreed" if told else "request.not_told"),
+                "decision": status_text(told["status"]) if told else text("request.not_told"),
                 "by": (told or {}).get("by", ""),
                 "signed": (told or {}).get("signed", ""),
                 "until": (told or {}).get("expires", ""),

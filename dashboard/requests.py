@@ -42,6 +42,11 @@ def draw(session: Session) -> None:
     adjacency()
 
 
+def status_text(status: str) -> str:
+    """A plan's status in the reader's language."""
+    return text(f"status.{status.replace(' ', '_')}")
+
+
 def people_of(members: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """Email by account key."""
     return {each["key"]: each["email"] for each in members}

@@ -12,6 +12,8 @@ from typing import Any
 from domains.dataset import PrivateDataset
 from domains.folder import DomainSettings, Peer, write_private
 from domains.participation import Participation, read_model
+from domains.rules import Rules, policy_of
+from domains.told import keep_told, told_by, told_json
 from policies.accounting import (
     ADJACENCY,
     RenyiFilter,
@@ -22,19 +24,24 @@ from policies.admission import PlanRefused, admit
 from policies.approvals import Approval, validity, verify_submission
 from policies.canonical import sha256_hex
 from policies.envelopes import Envelope, read_consent, why_not_approved
-from policies.explanation import explain
-from policies.ledger import Budget, Commitment, Ledger, LedgerError, PlanRecord
+from policies.explanation import Standing, explain
+from policies.ledger import (
+    Budget,
+    Commitment,
+    EntryFilter,
+    Ledger,
+    LedgerError,
+    PlanRecord,
+)
 from policies.likeness import likeness_of, model_of, operations_of, query_of, roster_of
 from policies.limits import Limit, limits_of
 from policies.nearest import nearest_plans
-from policies.owner_policy import OwnerPolicy, OwnerPolicyError, PlanFacts, Refusal
-from policies.plan import Plan, RosterEntry
+from policies.owner_policy import PlanFacts, Refusal
+from policies.plan import Plan
 from policies.verify import verify
 
 _OPEN = ("pending", "awaiting signature", "approved")
-_BY_FILE_ONLY = ("second_approvers", "dealers", "office_hours", "public")
-"""Rules that bind whoever signs in, too."""
-_LONGEST_RULES = 100_000
+_DECIDED = ("denied", "refused", "closed")
 SHORTEST_PREFIX = 6
 """A plan's hash may be given by its start, from so many characters on."""
 
@@ -69,7 +76,7 @@ class Desk:
         self.ledger = ledger
         self._settings = settings
         self._node_key = node_key
-        self._datasets = datasets
+        self._datasets = dict(datasets)
         self._plans = plans
         self._envelopes = plans / "envelopes"
         # One decision after the other, so that what a rule saw still holds when it is recorded.
@@ -86,6 +93,8 @@ class Desk:
                 dataset.policy.delta,
                 dataset.public,
             )
+        self._rules = Rules(self.name, settings.owner_key, ledger, self._datasets, plans / "rules")
+        self._rules.notice()
 
     def card(self) -> dict[str, Any]:
         """Public facts: keys and declarations."""
@@ -133,10 +142,10 @@ class Desk:
             account: verify key of the Syft account that submits, hex.
             signature: by the plan's author, over the plan's hash and this account.
         """
-        dataset = self.dataset(plan.dataset)
         if not verify_submission(plan.scientist, plan.hash, account, signature):
             raise DeskRefused("The plan is not signed by the scientist whose key it names.")
         with self._deciding:
+            dataset = self.dataset(plan.dataset)
             known = self.ledger.status(plan.hash)
             if known != "unknown":
                 return {"status": known, "plan_hash": plan.hash, "refusals": [], "new": False}
@@ -190,11 +199,16 @@ class Desk:
         before = self._previous(plan) if since == "previous" else None
         if since not in (None, "previous"):
             before = self._known(str(since))
-        text = explain(plan, budget.held, budget.epsilon, before)
+        text = explain(plan, self._standing(budget), before)
         _, advice, _ = self._judge(plan, dataset, "", offers=False)
         rules = [f"  {each['rule']}: {each['message']}" for each in advice]
         said = ["Your rules leave this to you:", *rules] if rules else ["Your rules: none broken."]
         return "\n".join([*said, f"Model: {model_of(plan)}", "", text])
+
+    def _standing(self, budget: Budget) -> Standing:
+        accountant = self.ledger.accountant(budget.population)
+        held = [(each.events, each.partners) for each in self.ledger.commitments(budget.population)]
+        return Standing(budget.held, budget.epsilon, budget.delta, accountant.everywhere(held))
 
     def approve(
         self, plan_hash: str, decided_by: str, signature: Any, reason: str, explanation: str
@@ -212,8 +226,8 @@ class Desk:
             LedgerError: the budget can't bear the plan.
         """
         plan = self._known(plan_hash)
-        policy = self.dataset(plan.dataset).policy
         with self._deciding:
+            policy = self.dataset(plan.dataset).policy
             self._require_open(plan_hash)
             self._check_still_right(plan)
             if signature is None:
@@ -478,52 +492,32 @@ class Desk:
             "previous": None if previous is None else previous.to_json(),
             "second_approvers": len(dataset.policy.second_approvers),
             "partners": {
-                entry.name: self._told(plan, entry)
+                entry.name: told_json(told_by(self._plans, plan, entry))
                 for entry in plan.roster
                 if entry.name != self.name
             },
         }
 
-    def tell(self, plan: Plan, signatures: Mapping[str, Any]) -> None:
-        """Keep what other owners signed for a plan, for this owner to see; what isn't theirs is
-        passed over."""
-        for entry in plan.roster:
-            text = signatures.get(entry.name)
-            if isinstance(text, str) and _is_consent(plan, entry, text):
-                write_private(self._plans / f"{plan.hash}.{entry.name}.told", text)
-
-    def _told(self, plan: Plan, entry: RosterEntry) -> dict[str, str] | None:
-        """What a partner's owner signed for the plan, as far as it was told here."""
-        file = self._plans / f"{plan.hash}.{entry.name}.told"
-        text = file.read_text() if file.exists() else ""
-        consent = read_consent(entry.owner_key, entry.name, text) if text else None
-        if consent is None or not _is_consent(plan, entry, text):
-            return None
-        said = ("by", "reason", "signed", "expires")
-        return {name: str(getattr(consent, name)) for name in said}
+    def tell(self, plan: Plan, decisions: Mapping[str, Any]) -> None:
+        """Keep what other owners decided about a plan, for this owner to see (`domains.told`)."""
+        keep_told(self._plans, plan, decisions)
 
     def rules(self, data_set: str) -> dict[str, Any]:
-        """The policy file of a data set as it lies there, and whether the node applies it.
+        """The policy file of a data set as it lies there, whether the node applies it, and when,
+        why and by whom it was changed.
 
-        `digest`: SHA-256 of the text, hex; give it back to `write_rules`.
+        `digest`: SHA-256 of the text, hex, which the next change names.
         """
-        dataset = self.dataset(data_set)
-        text = dataset.policy_file.read_bytes().decode()
-        try:
-            applied, problem = OwnerPolicy.parse(text) == dataset.policy, None
-        except OwnerPolicyError as error:
-            applied, problem = False, str(error)
-        digest = sha256_hex(text.encode())
-        return {"text": text, "digest": digest, "applied": applied, "problem": problem}
+        return self._rules.shown(self.dataset(data_set))
 
     def preview_rules(self, data_set: str, text: str) -> list[dict[str, Any]]:
         """What other rules would say of every open plan on a data set, beside what they say now.
 
         Raises:
-            DeskRefused: the text is no policy; says which setting and what was expected.
+            RulesRefused: the text is no policy; says which setting and what was expected.
         """
         dataset = self.dataset(data_set)
-        other = replace(dataset, policy=_policy(text))
+        other = replace(dataset, policy=policy_of(text))
         found = []
         for record in self.ledger.plans():
             plan = self.plan(record.plan_hash, None) if record.status in _OPEN else None
@@ -547,33 +541,19 @@ class Desk:
             )
         return found
 
-    def write_rules(self, data_set: str, text: str, replaces: str) -> str:
-        """Replace a data set's policy file; it applies from the node's next start on.
+    def write_rules(self, data_set: str, text: str, signature: str, by: str) -> dict[str, Any]:
+        """Let other rules apply to every decision from now on; gives what `rules` does then.
 
         Args:
-            replaces: `digest` of the file that was looked at.
-
-        Returns:
-            The new digest.
+            signature: the owner's under the whole text (`policies.amendments`).
+            by: whose account brings it.
 
         Raises:
-            DeskRefused: the text is no policy, changes whom the owner trusts, or the file was
-                changed in between.
+            RulesRefused: not what the owner signed, or not to be changed so.
         """
-        file, then = self.dataset(data_set).policy_file, _policy(text)
         with self._deciding:
-            lying = file.read_bytes()
-            if sha256_hex(lying) != replaces:
-                raise DeskRefused("The rules were changed meanwhile. Look at them again first.")
-            now = _policy(lying.decode())
-            for name in _BY_FILE_ONLY:
-                if getattr(then, name) != getattr(now, name):
-                    raise DeskRefused(
-                        f"'{name}' is changed in {file.name} on the node's machine only: a "
-                        "password isn't enough to decide whom or what others rely on."
-                    )
-            write_private(file, text)
-        return sha256_hex(text.encode())
+            self._rules.change(self.dataset(data_set), text, signature, by)
+        return self.rules(data_set)
 
     def full_hash(self, start: str, scientist: str | None) -> str:
         """The one plan, of all or of a scientist, whose hash starts so.
@@ -616,7 +596,14 @@ class Desk:
             "explanation": self.explain(plan),
             "model": model_of(plan),
             "signature": signature.read_text() if signature.exists() else None,
+            "decision": self._decision(plan_hash) if record["status"] in _DECIDED else None,
         }
+
+    def _decision(self, plan_hash: str) -> dict[str, Any]:
+        """Proof of the entry that ended a plan, for its scientist to pass on to the partners."""
+        wanted = EntryFilter(kinds=("denial", "refusal", "closure"), plan=plan_hash)
+        (newest,) = self.ledger.overview.page(wanted, limit=1).entries
+        return self.ledger.prove(newest.index)
 
     def progress(self, plan_hash: str) -> dict[str, Any]:
         record = next((r for r in self.ledger.plans() if r.plan_hash == plan_hash), None)
@@ -787,23 +774,16 @@ def _refused(refusal: Refusal, plan: Plan, offers: Sequence[str]) -> Refusal:
 
 
 def _weighed(limit: Limit, plan: Plan) -> dict[str, Any]:
-    found = limit.weigh(plan.events())
-    before, after = (None if math.isinf(each) else each for each in found)
-    return {"rule": limit.rule, "who": limit.who, "cap": limit.cap,
-            "delta": limit.accountant.delta, "before": before, "after": after}  # fmt: skip
-
-
-def _is_consent(plan: Plan, entry: RosterEntry, text: str) -> bool:
-    return why_not_approved(plan, entry.owner_key, entry.name, text) is None
-
-
-def _policy(text: str) -> OwnerPolicy:
-    if len(text) > _LONGEST_RULES:
-        raise DeskRefused(f"Rules are at most {_LONGEST_RULES} characters long.")
-    try:
-        return OwnerPolicy.parse(text)
-    except OwnerPolicyError as error:
-        raise DeskRefused(str(error)) from None
+    more = plan.events(), len(plan.roster)
+    everywhere = limit.accountant.everywhere
+    found = {
+        "cap": limit.cap,
+        **dict(zip(("before", "after"), limit.weigh(more[0]), strict=True)),
+        "everywhere_before": everywhere(limit.held),
+        "everywhere_after": everywhere([*limit.held, more]),
+    }
+    finite = {name: None if math.isinf(each) else each for name, each in found.items()}
+    return {"rule": limit.rule, "who": limit.who, "delta": limit.accountant.delta, **finite}
 
 
 def _public_facts(dataset: PrivateDataset) -> dict[str, Any]:

@@ -37,6 +37,7 @@ from domains.launcher import warm_up
 from domains.participation import Participation, RoundRefused
 from domains.products import multiply
 from domains.request import PlanChange
+from domains.rules import RulesRefused
 from domains.wire import WIRES
 from network.smpc.aggregation import OutOfTurn
 from network.smpc.agreement import agreement_of
@@ -63,6 +64,7 @@ _REFUSALS = (
     PlanUnreadable,
     RingError,
     RoundRefused,
+    RulesRefused,
     SharingRefused,
     TensorRefused,
 )
@@ -166,14 +168,14 @@ class CoterieService(AbstractService):
     @service_method(path="coterie.tell", name="tell", roles=DATA_SCIENTIST_ROLE_LEVEL)
     @_answering
     def tell(self, context: AuthedServiceContext, plan_hash: str, approvals: str) -> str:
-        """Its scientist passes on what other owners signed: JSON, by domain."""
+        """Its scientist passes on what other owners decided: JSON, by domain (`domains.told`)."""
         self.desk.tell(self._own_plan(context, plan_hash), _json_object(approvals))
         return "told"
 
     @service_method(path="coterie.rules", name="rules", roles=DATA_OWNER_ROLE_LEVEL)
     @_answering
     def rules(self, context: AuthedServiceContext, dataset: str) -> str:
-        """A data set's policy file, and whether the running node applies it."""
+        """A data set's policy file, whether the node applies it, and who changed it when."""
         return json.dumps(self.desk.rules(dataset))
 
     @service_method(path="coterie.preview_rules", name="preview_rules", roles=DATA_OWNER_ROLE_LEVEL)
@@ -185,12 +187,10 @@ class CoterieService(AbstractService):
     @service_method(path="coterie.write_rules", name="write_rules", roles=DATA_OWNER_ROLE_LEVEL)
     @_answering
     def write_rules(
-        self, context: AuthedServiceContext, dataset: str, policy: str, replaces: str
+        self, context: AuthedServiceContext, dataset: str, policy: str, signature: str
     ) -> str:
-        """Replace a data set's policy file from the next start on; gives its digest."""
-        digest = self.desk.write_rules(dataset, policy, replaces)
-        _log.info("rules written", dataset=dataset, digest=digest)
-        return digest
+        """Let other rules apply, which the owner signed; gives what `rules` does then."""
+        return json.dumps(self.desk.write_rules(dataset, policy, signature, self._email(context)))
 
     @service_method(path="coterie.withdraw", name="withdraw", roles=DATA_SCIENTIST_ROLE_LEVEL)
     @_answering

@@ -73,6 +73,7 @@ ACTS = {
     *("domain init", "domain data", "domain up", "domain stop", "domain backup", "domain restore"),
     *("domain invite", "domain renew", "domain expel", "domain certificate", "domain pin"),
     *("domain unpin", "domain card", "ledger heads", "ledger prove", "ledger export"),
+    *("rules sign", "rules write"),
 }
 
 

@@ -11,6 +11,7 @@ from sqlmodel import Session, col, select
 from policies.accounting import Event, RenyiFilter, merge
 from policies.approvals import may_approve
 from policies.canonical import canonical
+from policies.ledger.amendments import Amendments
 from policies.ledger.budgets import (
     Budget,
     add_use,
@@ -66,6 +67,7 @@ class Ledger:
         self._chain = Chain(domain, signing_key)
         self.heads = Heads(self._database, self._chain)
         self.overview = Overview(self._database)
+        self.amendments = Amendments(self._database, self._chain)
         with self._database.writing(create=True) as session:
             self._chain.begin(session)
             self._chain.check_ours(session)

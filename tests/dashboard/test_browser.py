@@ -191,7 +191,9 @@ def test_every_page_in_light_dark_chinese_and_on_a_phone(
     dark.photograph("request-chinese-dark")
 
 
-def test_rules_are_previewed_on_open_plans_and_written(owner: Visitor, network: Network) -> None:
+def test_rules_are_previewed_on_open_plans_signed_and_applied(
+    owner: Visitor, network: Network
+) -> None:
     file = network.home.domain("north").datasets / "interactions" / "policy.toml"
     before = file.read_text()
     owner.go("Rules")
@@ -201,10 +203,17 @@ def test_rules_are_previewed_on_open_plans_and_written(owner: Visitor, network: 
     page.get_by_text("What would change").wait_for()
     owner.photograph("rules-preview-light")
     assert file.read_text() == before
-    page.get_by_role("button", name="Write these rules").click()
-    page.get_by_text("They apply from the next start of north on").wait_for()
+    page.get_by_label("Why? It goes into your signature").fill("fewer results")
+    page.keyboard.press("Control+Enter")
+    page.get_by_text("You change: max_releases from 1000 to 2").wait_for()
+    page.locator("input[type=file]").set_input_files(network.home.owner_key("north"))
+    page.get_by_role("button", name="Sign and apply these rules").click()
+    page.get_by_text("north applies them from now on").wait_for()
+    owner.photograph("rules-written-light")
     assert "max_releases = 2" in file.read_text()
-    file.write_text(before)
+    north = open_owner(network.home, "north")
+    assert north.rules("interactions")["history"][0]["reason"] == "fewer results"
+    north.write_rules("interactions", before, north.sign_rules("interactions", before, "as it was"))
 
 
 def test_another_role_gets_nothing_by_address(
