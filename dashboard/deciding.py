@@ -49,9 +49,14 @@ class Case:
             after=f"{limit['after']:.3f}",
             cap=f"{limit['cap']:.3f}",
             left=f"{limit['cap'] - limit['after']:.3f}",
+            everywhere=_figure(limit["everywhere_after"]),
             delta=f"{limit['delta']:g}",
             adjacency=text("showing.unit"),
         )
+
+
+def _figure(value: float | None) -> str:
+    return text("showing.unlimited") if value is None else f"{value:.3f}"
 
 
 def draw_decision(session: Session, case: Case) -> None:

@@ -244,7 +244,8 @@ def _written(session: Session, name: str, rules: Mapping[str, Any]) -> None:
 def _preview(session: Session, name: str, rules: Mapping[str, Any], changed: str) -> None:
     """Let the node check the text and say what it would mean; it stays until it is written."""
     OwnerPolicy.parse(changed)
-    found = asked(session.node, "preview_rules", dataset=name, policy=changed)
+    with st.spinner(text("policy.previewing")):
+        found = asked(session.node, "preview_rules", dataset=name, policy=changed)
     st.session_state[f"draft-{name}"] = Draft(rules["digest"], changed, found)
 
 

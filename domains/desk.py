@@ -42,6 +42,7 @@ from policies.verify import verify
 
 _OPEN = ("pending", "awaiting signature", "approved")
 _DECIDED = ("denied", "refused", "closed")
+_ADMITTED = 4096
 SHORTEST_PREFIX = 6
 """A plan's hash may be given by its start, from so many characters on."""
 
@@ -81,6 +82,7 @@ class Desk:
         self._envelopes = plans / "envelopes"
         # One decision after the other, so that what a rule saw still holds when it is recorded.
         self._deciding = threading.RLock()
+        self._admitted: dict[tuple[str, str, bool], None] = {}
         self._verifying = threading.Lock()
         self._verdict: tuple[tuple[int, str], dict[str, Any]] | None = None
         self._began = time.monotonic()
@@ -518,6 +520,7 @@ class Desk:
         """
         dataset = self.dataset(data_set)
         other = replace(dataset, policy=policy_of(text))
+        past = self.ledger.commitments(dataset.declaration.population)
         found = []
         for record in self.ledger.plans():
             plan = self.plan(record.plan_hash, None) if record.status in _OPEN else None
@@ -526,7 +529,7 @@ class Desk:
             now, then = (
                 [*refused, *advice]
                 for refused, advice, _ in (
-                    self._judge(plan, each, record.scientist, offers=False)
+                    self._judge(plan, each, record.scientist, offers=False, past=past)
                     for each in (dataset, other)
                 )
             )
@@ -670,12 +673,18 @@ class Desk:
         return plan
 
     def _judge(
-        self, plan: Plan, dataset: PrivateDataset, account: str, *, offers: bool = True
+        self,
+        plan: Plan,
+        dataset: PrivateDataset,
+        account: str,
+        *,
+        offers: bool = True,
+        past: Sequence[Commitment] | None = None,
     ) -> tuple[list[dict[str, str]], list[dict[str, str]], list[dict[str, str]]]:
         """(rules that refuse the plan, rules that leave it to the owner, plans that would fit)."""
         try:
             self._check_roster(plan)
-            admit(plan, dataset.declaration.bounds, public=dataset.public)
+            self._admit(plan, dataset)
         except PlanRefused as error:
             return [{"rule": error.rule, "message": str(error)}], [], []
         if plan.catalogue != dataset.declaration.catalogue_hash:
@@ -684,7 +693,7 @@ class Desk:
                 f"({dataset.declaration.catalogue_hash[:12]} here)."
             )
             return [{"rule": "catalogue", "message": message}], [], []
-        limits = self._limits(plan, dataset, account)
+        limits = self._limits(plan, dataset, account, past)
         broken = self._broken(plan, dataset, limits)
         refused = [each for each in broken if dataset.policy.decides(each)]
         found = []
@@ -696,11 +705,27 @@ class Desk:
             [{"how": offer.how, "text": offer.text} for offer in found],
         )
 
-    def _limits(self, plan: Plan, dataset: PrivateDataset, account: str) -> list[Limit]:
+    def _admit(self, plan: Plan, dataset: PrivateDataset) -> None:
+        """The platform's own checks, once for each plan: neither it nor its bounds change."""
+        key = plan.hash, dataset.name, dataset.public
+        if key not in self._admitted:
+            admit(plan, dataset.declaration.bounds, public=dataset.public)
+            self._admitted[key] = None
+            while len(self._admitted) > _ADMITTED:
+                self._admitted.pop(next(iter(self._admitted)), None)
+
+    def _limits(
+        self,
+        plan: Plan,
+        dataset: PrivateDataset,
+        account: str,
+        past: Sequence[Commitment] | None = None,
+    ) -> list[Limit]:
         population = dataset.declaration.population
-        past = [c for c in self.ledger.commitments(population) if c.plan_hash != plan.hash]
+        known = self.ledger.commitments(population) if past is None else past
+        others = [each for each in known if each.plan_hash != plan.hash]
         accountant = self.ledger.accountant(population)
-        return limits_of(dataset.policy, past, population, account, plan.dataset, accountant)
+        return limits_of(dataset.policy, others, population, account, plan.dataset, accountant)
 
     def _broken(
         self, plan: Plan, dataset: PrivateDataset, limits: Sequence[Limit]
