@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from domains.desk import Desk
-from domains.rules import RulesRefused
+from domains.rule_files import RulesRefused
 from policies.amendments import changes_between, sign_amendment
 from policies.approvals import create_owner_key, load_owner_key
 from policies.canonical import sha256_hex
