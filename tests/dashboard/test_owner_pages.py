@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from dashboard.computation import MOST_DRAWN, dot_of, graphs_of, norms_of, reaso
 from dashboard.costs import bar
 from dashboard.deciding import Case, signing_command
 from dashboard.policy import affected, difference, explained, history, with_figures
-from dashboard.request import cost_rows, leaving, partner_rows
+from dashboard.request import at_a_glance, cost_rows, leaving, partner_rows
 from dashboard.requests import decided, queue, waited
 from dashboard.rules import PLATFORM, why
 from dashboard.signing import shell
@@ -81,6 +82,9 @@ def test_the_cost_bar_adds_up_to_the_cap_and_the_confirmation_repeats_it(desks: 
     asked = rows.loc[rows["part"] == "this plan", "epsilon"].item()
     assert f"takes epsilon {asked:.3f} of the budget" in found.cost()
     assert ADJACENCY in found.cost()
+    (limit,) = found.weighed["limits"]
+    assert limit["everywhere_after"] > limit["everywhere_before"] > 0
+    assert f"at every partner, {limit['everywhere_after']:.3f} after" in found.cost()
 
 
 def test_changes_are_marked_as_what_was_and_what_is(desks: Desks) -> None:
@@ -120,6 +124,29 @@ def test_what_leaves_is_a_row_for_each_step_with_its_noise(desks: Desks) -> None
 def test_partners_that_nothing_is_known_of_are_said_so(desks: Desks) -> None:
     rows = partner_rows(desks.north.weigh(desks.plan("second", 0.7).hash)["partners"])
     assert list(rows["decision"]) == ["not told yet", "not told yet"]
+
+
+def test_a_request_says_at_a_glance_what_is_new_broken_and_decided(desks: Desks) -> None:
+    found = case(desks, desks.plan("second", 0.7))
+    assert at_a_glance(found) == [
+        "Since the last approved version: 2 changes in meaning; same source.",
+        "No rule of yours is broken.",
+        "Partners: 0 of 2 approved, as far as told.",
+    ]
+    told = {"status": "denied", "by": "", "reason": "", "signed": "", "expires": ""}
+    weighed = found.weighed | {
+        "refusals": [{"rule": "min_users", "message": "too few"}],
+        "partners": {"east": told, "south": told | {"status": "approved"}},
+    }
+    lines = at_a_glance(replace(found, weighed=weighed, previous=None))
+    assert lines[0].startswith("New: nothing was approved before")
+    assert lines[1:] == [
+        "Breaks rules of yours: min_users.",
+        "Partners: 1 of 2 approved, as far as told.",
+        "Not approved by: east.",
+    ]
+    rows = partner_rows(weighed["partners"])
+    assert list(rows["decision"]) == ["denied", "approved"]
 
 
 def test_the_command_for_a_detached_signature_is_safe_to_paste() -> None:
