@@ -8,7 +8,7 @@ import pandas as pd
 
 from dashboard.texts import text
 
-DECISIONS = ("approval", "consent", "denial", "refusal", "closure")
+DECISIONS = ("approval", "consent", "denial", "refusal", "closure", "rules")
 Answers = Mapping[str, Mapping[str, Any]]
 """By domain: counts, budgets, cosigned, months, days and node_key, as `ledgers` asks for them."""
 

@@ -19,6 +19,7 @@ _MINIMUM_NOISE = 8.0
 _WRAP_BITS = 64
 _LARGEST_SCALE = 2**40
 
+
 def check_roster(plan: Plan) -> None:
     """Distinct domains, and few enough who may collude for the threshold."""
     size, t, tau = len(plan.roster), plan.collusion, plan.threshold

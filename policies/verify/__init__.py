@@ -129,6 +129,15 @@ def verify_proof(
     return Verdict(True, 1, None, "", {}, text, signed)
 
 
+def proves(proof: Mapping[str, Any], domain_key: str) -> bool:
+    """Whether this is the proof (`coterie ledger prove`) of an entry that `domain_key` signed."""
+    try:
+        _check_proof(Replay(domain_key, None), dict(proof), [])
+    except Bad:
+        return False
+    return proof.get("format") == "coterie-proof-v1"
+
+
 def _check_proof(
     state: Replay, said: dict[str, Any], witnessed: Sequence[Cosigned]
 ) -> tuple[str, bool]:

@@ -26,37 +26,11 @@ from policies.verify.evidence import (
     utc,
     whole,
 )
+from policies.verify.fields import check_changes, check_fields
 from policies.verify.spending import OLD_ORDERS, BudgetState, Mechanism, mechanism_of
 
 Attempt = tuple[str, str, int, int]  # (plan hash, step, release, attempt)
 Row = tuple[Any, ...]
-
-_TRY = {"plan", "step", "release", "attempt"}
-FIELDS: dict[str, tuple[set[str], set[str]]] = {
-    "ledger": ({"domain", "node_key"}, set()),
-    "budget": ({"population", "epsilon", "delta", "public"}, {"orders", "shares"}),
-    "submission": (
-        {"plan", "name", "scientist", "population", "events", "spare_attempts", "summary"},
-        set(),
-    ),
-    "refusal": ({"plan", "rule", "reason"}, set()),
-    "consent": ({"plan", "by"}, set()),
-    "approval": ({"plan", "by", "owner_key", "signature", "explanation", "reason"}, set()),
-    "denial": ({"plan", "by", "reason"}, {"explanation"}),
-    "reservation": ({*_TRY, "event"}, set()),
-    "charge": ({*_TRY, "share"}, set()),
-    "release": ({*_TRY, "inputs"}, {"opened"}),
-    "void": ({*_TRY, "reason"}, set()),
-    "closure": ({"plan", "reason"}, {"by", "explanation"}),
-    "owner": ({"replaces", "owner_key", "signature", "consent"}, set()),
-}
-"""What each kind of entry says: fields it must have, and may have beside them."""
-
-_TYPES: dict[str, tuple[type, ...]] = {
-    "epsilon": (int, float), "delta": (float,), "public": (bool,), "events": (list,),
-    "spare_attempts": (int,), "summary": (dict,), "release": (int,), "attempt": (int,),
-    "event": (dict,), "opened": (dict,), "orders": (list,), "shares": (list,),
-}  # fmt: skip
 
 
 @dataclass
@@ -127,7 +101,7 @@ class Replay:
             if entry.index == 1:
                 self._read_first(entry.kind, body)
             self._check_signature(entry)
-            self._check_fields(entry.kind, body)
+            check_fields(entry.kind, body, self.expect)
             self._check_time(body)
             self._read_body(entry.kind, body)
         except UNREADABLE as error:
@@ -153,19 +127,6 @@ class Replay:
             f"it names node key {body['node_key']}, expected {self.key}",
         )
 
-    def _check_fields(self, kind: str, body: dict[str, Any]) -> None:
-        self.expect(kind in FIELDS, f"unknown kind of entry {kind!r}")
-        needed, more = FIELDS[kind]
-        names = set(body) - {"time"}
-        self.expect(needed <= names, f"it lacks {sorted(needed - names)}")
-        odd = sorted(names - needed - more)
-        self.expect(not odd, f"it says more than its kind may: {odd}")
-        for name in names:
-            self.expect(
-                type(body[name]) in _TYPES.get(name, (str,)),
-                f"its {name!r} is {type(body[name]).__name__}, which it can't be",
-            )
-
     def _check_signature(self, entry: EntryLike) -> None:
         valid = is_signed(self.key or "", entry.signature, f"coterie-ledger-v1:{entry.hash}")
         self.expect(valid, "its signature isn't the node's")
@@ -190,6 +151,7 @@ class Replay:
             "void": self._read_void,
             "closure": self._read_closure,
             "owner": self._read_owner,
+            "rules": self._read_rules,
         }
         if self.index > 1:
             self.expect(kind in readers, "a ledger is opened only once")
@@ -297,6 +259,27 @@ class Replay:
         plan, before = self._plan(body), ("pending", "awaiting signature", "approved")
         by = body.get("by") or plan.row["decided_by"]
         self._move(body, plan, by, body["reason"], "closed", *before)
+
+    def _read_rules(self, body: dict[str, Any]) -> None:
+        self.expect(body["population"] in self.budgets, "its population has no budget")
+        digests = body["replaces"], body["rules"]
+        self.expect(all(map(HEX64.fullmatch, digests)), "no hashes of rules")
+        self.expect(check_changes(body["changes"]), "its changes aren't settings before and after")
+        owner = body["owner_key"]
+        if (owner, body["signature"]) == ("", ""):
+            return  # the file itself was changed, as the node found when it started
+        said = statement_of(owner, body["signature"])
+        if said is None or said["kind"] != "rules" or said["domain"] != self.domain:
+            raise Bad("the owner's signature doesn't fit the rules", self.index)
+        same = ("data_set", "replaces", "rules", "reason")
+        self.expect(
+            all(said[name] == body[name] for name in same),
+            "the owner signed other rules",
+        )
+        self.expect(utc(said["expires"]) > self.time, f"what was signed expired {said['expires']}")
+        self.expect(
+            self.owner_key in (None, owner), f"it is signed by {owner}, not by the domain's owner"
+        )
 
     def _decide(self, body: dict[str, Any], status: str) -> None:
         plan, before = self._plan(body), ("pending", "awaiting signature")
