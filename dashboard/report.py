@@ -10,7 +10,7 @@ from coterie.auditor import Overview
 from coterie.report import network_report
 from dashboard.ledgers import verified, verified_at, verify
 from dashboard.session import Session, plain, telling
-from dashboard.showing import adjacency, empty
+from dashboard.showing import adjacency, empty, section
 from dashboard.texts import text
 
 
@@ -50,7 +50,7 @@ def draw(session: Session) -> None:
     )
     st.caption(text("report.pdf"))
     for domain in found.domains:
-        st.subheader(plain(domain.name))
+        section(plain(domain.name))
         st.code(domain.verdict.text, language=None, wrap_lines=True)
     adjacency()
 
