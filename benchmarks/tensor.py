@@ -23,7 +23,7 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from network.smpc.agreement import among_all
-from network.smpc.messages import Context
+from network.smpc.attempt import Context
 from network.smpc.triples import Factors, Multiplication, deal, digest_of_words
 
 SCALE = 2**22

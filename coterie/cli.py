@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from coterie.commands import domain, hub, ledger, plan, requests, run
+from coterie.commands import domain, hub, keys, ledger, members, plan, requests, run
 from coterie.commands.audit import audit
 from coterie.commands.output import (
     HomeOption,
@@ -27,6 +27,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Partners who can't share their users' interactions train one recommender together.",
 )
+for each in (members, keys):
+    domain.app.add_typer(each.app)
 app.add_typer(domain.app, name="domain")
 app.add_typer(hub.app, name="hub")
 app.add_typer(requests.app, name="requests")

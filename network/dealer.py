@@ -22,9 +22,8 @@ from pydantic import Field
 
 from network.answers import AnswerRefused, ask
 from network.smpc.agreement import among_all
+from network.smpc.attempt import Agreement, Context
 from network.smpc.messages import (
-    Agreement,
-    Context,
     MalformedMessage,
     Name,
     SharingRefused,

@@ -23,8 +23,9 @@ from torch import Tensor
 
 from network.client import NodeClient, NodeRefused, NodeUnreachable
 from network.lines import Lines
-from network.program import Plan, State, after_release, in_own_units, noise_std
+from network.program import Plan, State
 from network.rounds import Release, RoundAborted, run_attempt, was_begun
+from network.updates import after_release, in_own_units, noise_std
 from policies.accounting import plan_epsilon
 from policies.plan import Plan as ApprovablePlan
 from policies.plan import Step

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from network.smpc.messages import Agreement, Context
+from network.smpc.attempt import Agreement, Context
 from policies.plan import Plan
 
 

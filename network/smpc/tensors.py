@@ -20,7 +20,8 @@ from blake3 import blake3
 from numpy.typing import NDArray
 from pydantic import Field
 
-from network.smpc.messages import MalformedMessage, _Message, framed
+from network.smpc.attempt import framed
+from network.smpc.messages import MalformedMessage, _Message
 from network.smpc.ring import Elements, matmul
 from policies import sensitivity
 from policies.canonical import canonical, sha256_hex

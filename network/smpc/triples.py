@@ -42,11 +42,11 @@ from nacl.exceptions import CryptoError
 from numpy.typing import NDArray
 
 from network.smpc import wide
+from network.smpc.attempt import Agreement, framed
 from network.smpc.keys import EphemeralKey
 from network.smpc.masks import keystream, mask_key
 from network.smpc.messages import (
     _HEX,
-    Agreement,
     Digest,
     Key,
     MalformedMessage,
@@ -55,7 +55,6 @@ from network.smpc.messages import (
     Signature,
     _Message,
     _unhexed,
-    framed,
     is_signed,
 )
 from network.smpc.ring import Elements, matmul

@@ -8,7 +8,7 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
 
-from network.smpc.messages import Agreement, Context
+from network.smpc.attempt import Agreement, Context
 from network.smpc.triples import Factors, Multiplication, deal
 
 Words = NDArray[np.uint64]

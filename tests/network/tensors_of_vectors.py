@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from network.smpc import wide
 from network.smpc.agreement import among_all
-from network.smpc.messages import Context
+from network.smpc.attempt import Context
 from network.smpc.ring import matmul
 from network.smpc.sharing import Sharing
 from network.smpc.tensors import Operation, product_name, shared_name
