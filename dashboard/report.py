@@ -7,6 +7,7 @@ from typing import Any
 import streamlit as st
 
 from coterie.auditor import Overview
+from coterie.pdf import as_pdf
 from coterie.report import network_report
 from dashboard.ledgers import verified, verified_at, verify
 from dashboard.session import Session, plain, telling
@@ -29,13 +30,23 @@ def draw(session: Session) -> None:
     when = verified_at()
     st.caption(text("report.when", when=when))
     name = f"audit-{when[:10]}"
-    page, figures = st.columns(2)
+    filed, page, figures = st.columns(3)
+    html = network_report(found, session.email, when)
+    filed.download_button(
+        text("report.pdf"),
+        lambda: as_pdf(html),
+        f"{name}.pdf",
+        "application/pdf",
+        icon=":material/picture_as_pdf:",
+        on_click="ignore",
+        width="stretch",
+    )
     page.download_button(
         text("report.html"),
-        network_report(found, session.email, when),
+        html,
         f"{name}.html",
         "text/html",
-        icon=":material/print:",
+        icon=":material/html:",
         on_click="ignore",
         width="stretch",
     )
@@ -48,7 +59,7 @@ def draw(session: Session) -> None:
         on_click="ignore",
         width="stretch",
     )
-    st.caption(text("report.pdf"))
+    st.caption(text("report.forms"))
     for domain in found.domains:
         section(plain(domain.name))
         st.code(domain.verdict.text, language=None, wrap_lines=True)
