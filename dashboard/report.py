@@ -7,7 +7,6 @@ from typing import Any
 import streamlit as st
 
 from coterie.auditor import Overview
-from coterie.pdf import as_pdf
 from coterie.report import network_report
 from dashboard.ledgers import verified, verified_at, verify
 from dashboard.session import Session, plain, telling
@@ -34,7 +33,7 @@ def draw(session: Session) -> None:
     html = network_report(found, session.email, when)
     filed.download_button(
         text("report.pdf"),
-        lambda: as_pdf(html),
+        lambda: _pdf(html),
         f"{name}.pdf",
         "application/pdf",
         icon=":material/picture_as_pdf:",
@@ -64,6 +63,12 @@ def draw(session: Session) -> None:
         section(plain(domain.name))
         st.code(domain.verdict.text, language=None, wrap_lines=True)
     adjacency()
+
+
+def _pdf(html: str) -> bytes:
+    from coterie.pdf import as_pdf  # loaded when somebody asks for one
+
+    return as_pdf(html)
 
 
 def as_json(found: Overview, auditor: str, time: str) -> str:

@@ -21,7 +21,6 @@ from coterie.commands.output import (
 )
 from coterie.exit_codes import ExitCode
 from coterie.partners import open_owner
-from coterie.pdf import as_pdf
 from coterie.report import report
 from domains.folder import FolderError, public_hex
 from network.client import log_in
@@ -279,6 +278,8 @@ def export(
 
     Example: coterie ledger export --domain north --out audit/
     """
+    from coterie.pdf import as_pdf  # the library behind it is loaded by nobody else
+
     ledger = _open(home, domain)
     bundle = ledger.export()
     out.mkdir(parents=True, exist_ok=True)
