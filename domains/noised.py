@@ -1,0 +1,44 @@
+"""A domain's share of the noise, added before anything leaves the run."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from domains.refusals import RoundRefused
+from domains.runs import OpenRun
+from policies.mechanism import add_noise_share, sample_users
+from policies.noise import SecureRandom
+from policies.plan import Step
+
+_NOISED_AT_A_TIME = 2**20
+
+
+def noised_sum(run: OpenRun, step: Step, state: dict[str, NDArray]) -> NDArray[np.int64]:
+    """The sum over users whom secret coins selected, noised: int64 [P].
+
+    Raises:
+        EnclosureFailed: the engine failed.
+        RoundRefused: see `noised`.
+    """
+    selected = sample_users(run.dataset.users, step.sampling_rate, SecureRandom())
+    total = run.enclosure().private_sum(step.name, state, selected)
+    return noised(run, step, total, step.clip_norm, step.scale)
+
+
+def noised(
+    run: OpenRun, step: Step, total: NDArray[np.int64], clip_norm: float, scale: int
+) -> NDArray[np.int64]:
+    """A total with this domain's share of the noise, in the same memory: int64 [P].
+
+    Raises:
+        RoundRefused: the plan adds no noise and the data set is private.
+    """
+    if step.noise_multiplier == 0.0 and not run.dataset.public:
+        raise RoundRefused("This data set is private; no sum leaves unnoised.")
+    random = SecureRandom()
+    # Block by block, so that the noise takes no second vector of memory.
+    for begin in range(0, total.size, _NOISED_AT_A_TIME):
+        part = total[begin : begin + _NOISED_AT_A_TIME]
+        part[:] = add_noise_share(
+            part, step.noise_multiplier, clip_norm, scale, run.plan.noise_shares, 0, random
+        )
+    return total
