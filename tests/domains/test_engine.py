@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from domains.contributions import dense_contributions
-from domains.enclosure import Enclosure, EnclosureFailed
+from domains.enclosure import Enclosure, EnclosureFailed, EngineOverdue
 from domains.engine import private_sum, user_memories
 from domains.interactions import Interactions, user_keys
 from domains.users import UserTensors
@@ -351,7 +351,7 @@ def test_an_engine_that_takes_longer_than_the_plans_deadline_is_killed(tmp_path:
     hasty = bound(plan()).model_copy(update={"deadline_s": 1})
     with Enclosure(tmp_path, hasty.to_json(), ITEMS, WIDTH) as enclosure:
         os.kill(enclosure._process.pid, signal.SIGSTOP)
-        with pytest.raises(EnclosureFailed, match="a release may take 1 s"):
+        with pytest.raises(EngineOverdue, match=r"a release may take 1 s .* it is charged"):
             enclosure.private_sum("s", {}, np.ones(3, dtype=bool))
         assert not enclosure.alive
 
