@@ -36,7 +36,7 @@ from domains.cosigning import (
     peers_of,
 )
 from domains.dataset import PrivateDataset
-from domains.enclosure import EnclosureFailed
+from domains.enclosure import EnclosureFailed, EngineOverdue
 from domains.noised import noised, noised_sum
 from domains.refusals import RoundRefused
 from domains.runs import OpenRun
@@ -235,6 +235,10 @@ class Participation:
                     if tensor
                     else noised_sum(run, definition, tensors, current.noise)
                 )
+            except EngineOverdue as error:
+                run.close_enclosure()
+                self._spend_attempt(run)
+                raise RoundRefused(f"{self._name}: {error}") from None
             except EnclosureFailed as error:
                 run.close_enclosure()
                 self._drop_attempt(run, "the engine failed before anything was shared")
@@ -428,6 +432,14 @@ class Participation:
         run.attempt.erase()
         run.attempt = None
         self._attempts.void(context, reason)
+
+    def _spend_attempt(self, run: OpenRun) -> None:
+        """Drop an attempt whose end told something all the same: it isn't given back."""
+        assert run.attempt is not None
+        context = run.attempt.context
+        run.attempt.erase()
+        run.attempt = None
+        self._attempts.spend(context)
 
 
 def _unshared(run: OpenRun) -> bool:
