@@ -218,7 +218,7 @@ def test_two_receipts_of_one_peer_divide_the_domains_and_open_nothing() -> None:
         if phase == "reveal":
             receipt = answers[LIAR][0]
             heard = _transcript(domains)
-            message = receipt_message(heard, LIAR, receipt.members, bytes(32))
+            message = receipt_message(heard, dict(receipt) | {"digest": bytes(32)})
             signature = domains.keys[LIAR].sign(message)
             forged.append(receipt.model_copy(update={"digest": bytes(32), "signature": signature}))
         return answers
@@ -314,6 +314,46 @@ def test_a_share_out_of_the_field_is_pinned_on_who_dealt_it() -> None:
     with pytest.raises(SumAborted) as aborted:
         domains.run(deal)
     assert aborted.value.domain == LIAR
+
+
+def test_a_dealer_and_a_hub_together_can_t_make_a_holder_look_like_the_liar() -> None:
+    """A peer deals twice, all of it signed: the hub carries one pair and shows the other."""
+    domains = Domains(3, 3, 1)
+    party = domains.parties[LIAR]
+    shown: list[Any] = []
+
+    def deal_twice(phase: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        answers = domains.exchange(phase, arguments)
+        if phase == "share":
+            secrets, i = party._secrets, of(answers[LIAR], HONEST, "receiver")
+            pair = bytes(shamir.SHARE_BYTES), bytes(shamir.SHARE_BYTES)
+            advert = secrets.adverts[HONEST]
+            shown.append(secrets._sealed(HONEST, advert, pair, domains.keys[LIAR]))
+            shown.append(answers[LIAR][i])
+        return answers
+
+    opened = domains.run(deal_twice)
+    other, carried = shown
+    sealed = [other if each == carried else each for each in opened.transcript.sealed]
+    with pytest.raises(SharingRefused, match="those that it carried") as refused:
+        open_total(domains.agreement, replace(opened.transcript, sealed=sealed), opened.masked)
+    assert refused.value.culprit == "the coordinator"
+
+
+def test_a_peer_that_signs_for_shares_it_was_not_dealt_is_named() -> None:
+    domains = Domains(8, 6, 2)
+
+    def lie(phase: str, answers: dict[str, Any]) -> dict[str, Any]:
+        if phase == "reveal":
+            receipt, elements = answers[LIAR]
+            message = receipt_message(_transcript(domains), dict(receipt) | {"dealt": bytes(32)})
+            signed = {"dealt": bytes(32), "signature": domains.keys[LIAR].sign(message)}
+            answers[LIAR] = receipt.model_copy(update=signed), elements
+        return answers
+
+    opened = domains.run(lambda phase, asked: lie(phase, domains.exchange(phase, asked)))
+    assert "other shares than those carried" in opened.left_out[LIAR]
+    np.testing.assert_array_equal(opened.total, domains.sum_of(opened.survivors))
 
 
 def test_above_sixteen_domains_shares_of_no_neighbour_are_refused() -> None:
