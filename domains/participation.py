@@ -357,17 +357,22 @@ class Participation:
             keep_cosignatures(self._ledger, run.plan, self._name, confirmed, cosignatures)
             return party.unmask(confirmations, *more)
 
-    def finish(self, plan_hash: str, state: bytes) -> None:
+    def finish(self, plan_hash: str, state: bytes | str) -> None:
         """End the run: every user's memory is computed and stays here; the model is kept.
 
         What the plan held of the budget but never used goes back.
+
+        Args:
+            state: what memory and scores are computed from, as safetensors, or the digest of the
+                one held; looked at only where the plan has a memory.
         """
         run = self._run(plan_hash)
         with run.lock:
             self._drop_attempt(run, "the run ended")
             if run.plan.memory is not None:
-                write_durably(self.model_file(plan_hash), state)
-                run.enclosure().memory(load_state(state))
+                model = run.content_of(state)
+                write_durably(self.model_file(plan_hash), model)
+                run.enclosure().memory(load_state(model))
             run.close_enclosure()
             run.tensors.clear()
             self._ledger.close(plan_hash, "finished")
