@@ -38,11 +38,11 @@ class Owner:
 
     def plans(self) -> list[dict[str, Any]]:
         """All plans of this node, with status and cost."""
-        return json.loads(self.node.call("plans"))
+        return self.node.read("plans")
 
     def show(self, plan_hash: str) -> dict[str, Any]:
         """One plan with its explanation."""
-        return json.loads(self.node.call("plan", plan_hash=plan_hash))
+        return self.node.read("plan", plan_hash=plan_hash)
 
     def approve(self, plan_hash: str, reason: str = "", days: float = APPROVAL_DAYS) -> str:
         """Approve through the native Syft request and sign what is shown now; gives the status.
@@ -116,7 +116,7 @@ class Owner:
 
     def envelopes(self) -> list[dict[str, Any]]:
         """The envelopes that the node keeps, with how many plans each approved."""
-        return json.loads(self.node.call("envelopes"))
+        return self.node.read("envelopes")
 
     def discard(self, envelope_hash: str) -> None:
         """Let the node approve nothing more by this envelope, given whole or by its start."""
@@ -175,7 +175,7 @@ class Owner:
 
     def members(self) -> list[dict[str, Any]]:
         """The node's accounts: email, role, until when, whether it's over."""
-        return json.loads(self.node.call("members"))
+        return self.node.read("members")
 
     def renew(self, email: str, days: int) -> str:
         """Let an account last so many days from now; gives until when."""
@@ -183,7 +183,7 @@ class Owner:
 
     def expel(self, email: str, reason: str) -> list[str]:
         """End an account and its holder's open plans; gives their hashes."""
-        return json.loads(self.node.call("expel", email=email, reason=reason))
+        return self.node.read("expel", email=email, reason=reason)
 
     def invite(self, email: str, name: str, role: str, *, again: bool = False) -> str:
         """Make an account with a generated password, which is returned once.

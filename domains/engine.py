@@ -30,8 +30,9 @@ from policies.graph import Graph, GraphFailed
 from policies.plan import Step
 from policies.users import Bounds, mock_user
 
-CACHED_BYTES = 2**21
-"""What the users of one batch contribute takes at most this many bytes: it stays in the cache."""
+CACHED_BYTES = 2**22
+"""What the users of one batch contribute takes at most this many bytes: little enough for a
+processor's cache, and enough for what is done once a batch to cost little."""
 
 BATCH_BYTES = 2**30
 """A bound on all tensors of one batch."""
@@ -59,7 +60,7 @@ def private_sum(
 def user_integers(
     step: Step, state: Mapping[str, Tensor], people: UserTensors, selected: NDArray[np.int64]
 ) -> Iterator[tuple[NDArray[np.int64], Tensor, "list[Part]"]]:
-    """Batch by batch: users int64 [B], their units int32 [B, ...], and where those go.
+    """Batch by batch: users int64 [B], their units, whole float32 [B, ...], and where those go.
 
     A user's units depend on nobody else, to the last bit. Of private data only their sum goes on.
     """

@@ -62,17 +62,18 @@ class UserTensors:
 
     def batch(self, users: NDArray[np.int64], names: tuple[str, ...]) -> dict[str, Tensor]:
         """The named tensors of these users or `EMPTY` places; the first dimension is the user."""
-        found: dict[str, Tensor] = {}
         items, real = self._padded(users)
-        found["items"] = torch.from_numpy(items)
-        found["mask"] = torch.from_numpy(real.astype(np.float32))
+        found = {"items": torch.from_numpy(items)}
+        if "mask" in names:
+            found["mask"] = torch.from_numpy(real.astype(np.float32))
         if "values" in names:
             found["values"] = torch.from_numpy(self._values(users, real))
-        targets = np.where(users == EMPTY, -1, self._data.targets[users])
-        found["target"] = torch.from_numpy(np.maximum(targets, 0))
-        found["has_target"] = torch.from_numpy((targets >= 0).astype(np.float32))
         if "memory" in names:
             found["memory"] = self._memories(users)
+        if {"target", "has_target", "negatives"} & set(names):
+            targets = np.where(users == EMPTY, -1, self._data.targets[users])
+            found["target"] = torch.from_numpy(np.maximum(targets, 0))
+            found["has_target"] = torch.from_numpy((targets >= 0).astype(np.float32))
         if "negatives" in names:
             known = np.column_stack([np.where(real, items, -1), targets])
             found["negatives"] = torch.from_numpy(self._negatives(users, known))

@@ -335,6 +335,17 @@ def test_octets_that_went_to_a_file_are_the_nodes_own_or_refused(
         client_of(villain).stream("reveal", into=file)
 
 
+@pytest.mark.parametrize(
+    "answer",
+    ["", "{", "[" * 100_000, "9" * 5000, 5, None, [1], np.arange(3)],
+    ids=lambda answer: str(answer)[:9],
+)
+def test_what_should_be_json_and_is_not_is_a_refusal(answer: object, villain: Villain) -> None:
+    villain.answers["*"] = villain.signed(packed(SyftAPIData(data=answer)))
+    with pytest.raises(NodeRefused, match="something else than JSON"):
+        client_of(villain).read("describe")
+
+
 @pytest.mark.parametrize("answer", [b"Rno", b"Ttext", b"Xjunk", b"", b"T\xff"])
 def test_anything_but_octets_is_no_file(answer: bytes, villain: Villain, tmp_path: Path) -> None:
     villain.answers["*"] = answer

@@ -35,7 +35,13 @@ scales = st.integers(0, 19).map(lambda bits: 2**bits)
 
 
 def exact_norms_squared(units: torch.Tensor) -> list[int]:
-    return [sum(value * value for value in user) for user in units.tolist()]
+    """Of whole numbers, in Python's integers; any other number fails."""
+    return [sum(whole(value) ** 2 for value in user) for user in units.tolist()]
+
+
+def whole(value: float) -> int:
+    assert value == int(value)
+    return int(value)
 
 
 def test_nan_and_infinity_become_zero_and_the_rest_stays() -> None:
