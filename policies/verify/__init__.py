@@ -76,8 +76,9 @@ def verify(
 
     `domain_key` is the node's public key in hex, from the roster; without it the key that the
     ledger itself names is used, and the verdict says so. With `owner_key`, approvals must be
-    signed by it. `heads` is a file that a peer exported, a folder of such files, or their JSON.
-    `peers` are the other domains' node keys from the roster: nobody else's heads count then.
+    signed by it, or by the keys whose place it took. `heads` is a file that a peer exported, a
+    folder of such files, or their JSON. `peers` are the other domains' node keys from the roster:
+    nobody else's heads count then.
 
     Raises:
         FileNotFoundError: there is no such file, or no heads in the folder.
@@ -88,7 +89,9 @@ def verify(
         witnessed = read_witnessed(heads)
         state.peers = peers
         found = read_ledger(ledger)
+        found.entries = list(found.entries)
         watch(state, found, witnessed)
+        state.foresee(found.entries)
         for entry in found.entries:
             state.replay(entry)
             count += 1
@@ -124,6 +127,15 @@ def verify_proof(
     except Bad as bad:
         return Verdict(False, 0, bad.index, str(bad), {}, f"BAD: {bad}")
     return Verdict(True, 1, None, "", {}, text, signed)
+
+
+def proves(proof: Mapping[str, Any], domain_key: str) -> bool:
+    """Whether this is the proof (`coterie ledger prove`) of an entry that `domain_key` signed."""
+    try:
+        _check_proof(Replay(domain_key, None), dict(proof), [])
+    except Bad:
+        return False
+    return proof.get("format") == "coterie-proof-v1"
 
 
 def _check_proof(

@@ -37,6 +37,11 @@ def watch(state: Replay, found: Found, witnessed: Witnessed) -> None:
 
 def finish(state: Replay, found: Found, witnessed: Witnessed) -> None:
     state.expect(state.index > 0, "the ledger is empty", at=None)
+    state.expect(
+        state.last_owner in (None, state.owner_key),
+        f"its owner's key is {state.owner_key}, expected {state.last_owner}",
+        at=None,
+    )
     heads = [each for each in witnessed.heads if each.node_key == state.key]
     own = [replace(each, node_key=state.key or "") for each in found.cosigned]
     try:

@@ -13,7 +13,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from network.clip_norms import AdaptiveClip
-from network.program import DataSet, Gradient, Plan, Sum, after_release
+from network.program import (
+    DataSet,
+    Gradient,
+    Plan,
+    Sum,
+)
+from network.updates import after_release
 from policies.accounting import plan_epsilon
 from policies.admission import Bounds, PlanRefused, admit
 from policies.clipping import Adaptive, Clipping, Flat, PerLayer, clipped_units, fits, parts_of
@@ -38,7 +44,8 @@ scales = st.integers(0, 19).map(lambda bits: 2**bits)
 
 
 def squares(units: Tensor) -> list[int]:
-    return [sum(value * value for value in user) for user in units.tolist()]
+    assert torch.equal(units, units.trunc())
+    return [sum(int(value) ** 2 for value in user) for user in units.tolist()]
 
 
 def whole_of(clipping: Clipping) -> float:
