@@ -328,7 +328,8 @@ class Participation:
         with run.lock:
             confirmation = self._charged(plan_hash, step, release, attempt).confirm(receipts, *more)
             opened = {receipt.domain: receipt.digest.hex() for receipt in receipts}
-            self._ledger.settle(plan_hash, step, release, attempt, sha256_hex(canonical(opened)))
+            inputs = sha256_hex(canonical(opened))
+            self._ledger.settle(plan_hash, step, release, attempt, inputs, opened)
             return confirmation, self._ledger.heads.cosignatures(
                 peers_of(run.plan, self._name).values()
             )
