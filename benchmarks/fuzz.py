@@ -3,8 +3,9 @@
     python -m benchmarks.fuzz --inputs 1000000 --processes 2
 
 Every input goes to the reader of calls (members' and owners'), of answers, and of envelopes. A
-crash ends the process and is reported; any exception but a refusal, an input that takes longer than
-two seconds, and memory above 1 GiB are reported and kept in the corpus folder.
+crash ends the process and is reported; any exception but a refusal, an input that takes two seconds
+of the processor or a minute by the clock, and memory above 1 GiB are reported and kept in the
+corpus folder.
 """
 
 import argparse
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 LIMIT_BYTES = 2**30
-SLOW_S = 2
+BUSY_S, LATE_S = 2, 60
 
 
 class Hang(Exception):
@@ -35,13 +36,15 @@ def fuzz(seed: int, count: int, last: Path, found: Any) -> None:
     from tests.network import fuzzing
 
     signal.signal(signal.SIGALRM, _hang)
+    signal.signal(signal.SIGPROF, _hang)
     took, wrong = 0, 0
     began = time.monotonic()
     with last.open("w+b", buffering=0) as trying:
         for number, blob in enumerate(islice(fuzzing.inputs(seed), count)):
             trying.seek(0)
             trying.write(len(blob).to_bytes(4, "big") + blob)
-            signal.alarm(SLOW_S)
+            signal.setitimer(signal.ITIMER_PROF, BUSY_S)
+            signal.alarm(LATE_S)
             try:
                 took += "read" in fuzzing.give(blob).split(" | ")
             except BaseException as error:
@@ -50,6 +53,7 @@ def fuzz(seed: int, count: int, last: Path, found: Any) -> None:
                 (fuzzing.CORPUS / f"{name}.bin").write_bytes(blob)
                 print(f"input {number} of seed {seed}: {error!r:.200} kept as {name}", flush=True)
             finally:
+                signal.setitimer(signal.ITIMER_PROF, 0)
                 signal.alarm(0)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     found.put((count, took, wrong, peak, time.monotonic() - began))

@@ -32,9 +32,9 @@ SMALL_CALLS, LARGE_CALLS, WARM_UP = 300, 15, 10
 def serve(path: Path, hardened: bool) -> None:
     """Serve the folder's node, with or without the gate, until told to stop."""
     import domains.node
-    import domains.service
+    import domains.paths
     from domains.folder import DomainFolder
-    from domains.service import paths_of
+    from domains.paths import paths_of
 
     folder = DomainFolder(path)
     settings = folder.settings()
@@ -43,7 +43,7 @@ def serve(path: Path, hardened: bool) -> None:
     if hardened:
         from network import gate
 
-        domains.service.paths_of = lambda role: paths_of(role) | {"echo.echo"}
+        domains.paths.paths_of = lambda role: paths_of(role) | {"echo.echo"}
         app = domains.node.build_app(folder, settings)
         gate.serve_app(app, settings.host, settings.port)
         return

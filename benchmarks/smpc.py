@@ -28,9 +28,10 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from benchmarks.peak import PeakMemory
 from network.smpc import ring
 from network.smpc.aggregation import Party
+from network.smpc.attempt import Agreement, Context
 from network.smpc.coordination import Begun, Coordinator
 from network.smpc.inputs import masked_file
-from network.smpc.messages import Agreement, Context, pack_masked
+from network.smpc.messages import pack_masked
 
 SCALE = 2**22
 SIZE = 1_000_000

@@ -18,8 +18,9 @@ from domains.engine import private_sum, user_integers
 from domains.interactions import Interactions, user_keys
 from domains.total import row_positions
 from domains.users import UserTensors
-from network.program import DataSet, Plan, after_release, noise_std
+from network.program import DataSet, Plan
 from network.training import unflatten
+from network.updates import after_release, noise_std
 from policies.accounting import plan_epsilon
 from policies.audit import Guesses, guess, guess_count, lower_bound
 from policies.mechanism import add_noise_share, sample_users

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from network.client import NodeClient
-from network.program import DataSet, Plan, State, after_release
+from network.program import DataSet, Plan, State
 from network.training import unflatten_values
+from network.updates import after_release
 from policies.clipping import clipped_units
 from policies.graph import Graph
 from policies.plan import Plan as ApprovablePlan

@@ -4,7 +4,6 @@ The account's key lives in this process only, with the browser's connection: not
 address, a log or the browser, so that a reloaded page asks to sign in again.
 """
 
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -174,7 +173,7 @@ def sign_out() -> None:
 
 def asked(node: NodeClient, method: str, **arguments: Any) -> Any:
     """What the node answers to `coterie.METHOD`, read from its JSON."""
-    return json.loads(node.call(method, **arguments))
+    return node.read(method, **arguments)
 
 
 def everywhere(

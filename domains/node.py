@@ -61,10 +61,11 @@ def build_app(folder: DomainFolder, settings: DomainSettings) -> "FastAPI":
     from syft.server.credentials import SyftSigningKey
 
     from domains.accounts import Accounts
+    from domains.answering import Answering
     from domains.dataset import load_datasets
     from domains.desk import Desk
     from domains.participation import Participation
-    from domains.service import CoterieService, paths_of
+    from domains.paths import paths_of
     from network.gate import open_app
     from policies.ledger import Ledger
 
@@ -72,14 +73,15 @@ def build_app(folder: DomainFolder, settings: DomainSettings) -> "FastAPI":
     key = folder.node_key()
     ledger = Ledger(folder.ledger_url, settings.name, key)
     server = start_server(folder, settings)
-    service: CoterieService = server.services.coterie
-    service.accounts = Accounts(folder.syft / "accounts.json")
-    service.desk = Desk(
-        settings, public_hex(key), ledger, datasets, folder.store / "plans", folder.peers
+    accounts = Accounts(folder.syft / "accounts.json")
+    desk = Desk(settings, public_hex(key), ledger, datasets, folder.store / "plans", folder.peers)
+    participation = Participation(
+        settings.name, key, ledger, folder.store / "runs", desk.why_not_roster
     )
-    service.participation = Participation(
-        settings.name, key, ledger, folder.store / "runs", service.desk.why_not_roster
-    )
+    for service in server.services:
+        if isinstance(service, Answering):
+            service.accounts, service.desk = accounts, desk
+            service.participation = participation
     publish_mocks(server, datasets)
 
     def why_not_ready() -> str | None:
@@ -92,7 +94,7 @@ def build_app(folder: DomainFolder, settings: DomainSettings) -> "FastAPI":
         folder.syft,
         SyftSigningKey.from_string(folder.node_key_hex()),
         why_not_ready=why_not_ready,
-        why_ended=service.accounts.why_ended,
+        why_ended=accounts.why_ended,
     )
 
     _answer_partners(app, folder, public_hex(key), ledger)
@@ -100,7 +102,7 @@ def build_app(folder: DomainFolder, settings: DomainSettings) -> "FastAPI":
     @asynccontextmanager
     async def lifespan(_: Any) -> Any:
         yield
-        service.participation.close()
+        participation.close()
         server.stop()
 
     app.router.lifespan_context = lifespan
@@ -188,12 +190,20 @@ def _registry() -> type:
     from syft.serde.serializable import serializable
     from syft.server.service_registry import ServiceRegistry
 
+    from domains.ledger_service import CoterieLedger
+    from domains.members_service import CoterieMembers
+    from domains.rounds_service import CoterieRounds
     from domains.service import CoterieService
+    from domains.tensors_service import CoterieTensors
 
     @serializable(canonical_name="CoterieServiceRegistry", version=1)
     @dataclass
     class CoterieServiceRegistry(ServiceRegistry):
         coterie: CoterieService
+        coterie_rounds: CoterieRounds
+        coterie_tensors: CoterieTensors
+        coterie_members: CoterieMembers
+        coterie_ledger: CoterieLedger
 
     return CoterieServiceRegistry
 

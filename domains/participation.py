@@ -15,174 +15,41 @@ is `network.smpc.aggregation`, or `network.smpc.ckks` where the plan says so.
 """
 
 import hashlib
-import mmap
-import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors.numpy
-from blake3 import blake3
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
 
+from domains.attempts import Attempt, Attempts, write_durably
+from domains.coming_noise import ComingNoise
+from domains.cosigning import (
+    cosign_peers,
+    event_of,
+    held_of_peers,
+    keep_cosignatures,
+    peers_of,
+)
 from domains.dataset import PrivateDataset
-from domains.enclosure import Enclosure, EnclosureFailed
+from domains.enclosure import EnclosureFailed
+from domains.noised import noised, noised_sum
+from domains.refusals import RoundRefused
+from domains.runs import OpenRun
+from domains.states import load_state, read_state
 from domains.tensors import KeptTensors, Memory
 from domains.wire import WIRES
 from network.smpc.agreement import agreement_of
-from network.smpc.messages import (
-    Context,
-    Receipt,
-)
-from network.smpc.neighbours import SPARSE_ABOVE
-from policies.accounting import Event
+from network.smpc.attempt import Context
+from network.smpc.messages import Receipt
 from policies.canonical import canonical, sha256_hex
-from policies.envelopes import read_consent, why_not_approved
 from policies.ledger import Ledger
-from policies.ledger.heads import Cosignature, Note, Shown
-from policies.ledger.heads import Release as Reserved
-from policies.mechanism import add_noise_share, sample_users
-from policies.noise import SecureRandom
-from policies.plan import Plan, Step
-
-MAX_STATE_BYTES = 2**29
-_STATE_HEADER = 2**20
-_NOISED_AT_A_TIME = 2**20
-_MAPPED_BYTES = 2**20
-"""What an attempt's file holds beyond this is mapped, not read."""
-
-
-class RoundRefused(Exception):
-    """This node won't take the step asked for; the text says why and what would be right."""
-
-
-@dataclass
-class _Attempt:
-    """The live attempt: its keys and vector are in memory only and die with it."""
-
-    context: Context
-    party: Any
-    """The protocol's side of it: `Wire.party`."""
-    held: Mapping[str, Sequence[int]]
-    """By peer, the sizes of the ledger heads held of it when the attempt began."""
-    value: NDArray[np.int64] | None = None
-
-    def erase(self) -> None:
-        self.party.abandon()
-        if self.value is not None:
-            self.value[:] = 0
-            self.value = None
-
-
-class _AttemptFiles:
-    """What this domain answered in one attempt, as files; see `network.smpc.aggregation.Store`."""
-
-    def __init__(self, folder: Path, context: Context) -> None:
-        self._folder = folder
-        # The ledger lets an attempt reveal one thing only, so its files need no tensor's name.
-        self._digest = hashlib.sha256(replace(context, tensor="").bytes).hexdigest()
-
-    def read(self, name: str) -> bytes | mmap.mmap | None:
-        path = self._path(name)
-        if not path.exists():
-            return None
-        if path.stat().st_size <= _MAPPED_BYTES:
-            return path.read_bytes()
-        with path.open("rb") as file:
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-
-    def write(self, name: str, content: bytes | memoryview) -> None:
-        _write_durably(self._path(name), content)
-
-    def erase(self, name: str) -> None:
-        path = self._path(name)
-        if path.exists():
-            # What was written may have been copied by the file system; that is the owner's disk.
-            _overwrite(path)
-            path.unlink()
-
-    def _path(self, name: str) -> Path:
-        return self._folder / f"{self._digest}.{name}"
-
-
-@dataclass
-class _State:
-    """A public state as it comes, part by part."""
-
-    digest: str
-    content: bytearray | bytes
-    held: int = 0
-
-    @property
-    def complete(self) -> bool:
-        return self.held == len(self.content)
-
-
-class _OpenRun:
-    """A plan being executed here: its checked approvals, its engine, its one live attempt."""
-
-    tensors: KeptTensors
-
-    def __init__(self, plan: Plan, approvals: Mapping[str, str], dataset: PrivateDataset) -> None:
-        self.plan = plan
-        self.approvals = dict(approvals)
-        self.dataset = dataset
-        self.lock = threading.Lock()
-        self.attempt: _Attempt | None = None
-        self.state: _State | None = None
-        self._enclosure: Enclosure | None = None
-
-    def missing(self) -> str | None:
-        """Why some owner on the roster has not approved this run, or not any longer."""
-        for entry in self.plan.roster:
-            why = why_not_approved(
-                self.plan, entry.owner_key, entry.name, self.approvals.get(entry.name)
-            )
-            if why is not None:
-                return why
-        return None
-
-    def until(self) -> str:
-        """When the first of the approvals expires."""
-        found = (
-            read_consent(entry.owner_key, entry.name, self.approvals.get(entry.name))
-            for entry in self.plan.roster
-        )
-        return min(consent.expires for consent in found if consent is not None)
-
-    def content_of(self, state: bytes | str) -> bytes:
-        """A state as it came, which is held from now on; or the held one, by its digest."""
-        if isinstance(state, bytes):
-            digest = blake3(state).hexdigest()
-            self.state = _State(digest, state, len(state))
-        held = self.state
-        if held is None or not held.complete or (isinstance(state, str) and state != held.digest):
-            raise RoundRefused("This node holds no such state; send it.")
-        return bytes(held.content)
-
-    def enclosure(self) -> Enclosure:
-        if self._enclosure is not None and not self._enclosure.alive:
-            self.close_enclosure()
-        if self._enclosure is None:
-            self._enclosure = self.dataset.enclosure(self.plan.to_json())
-        return self._enclosure
-
-    def sum_of(self, step: Step, state: bytes | str) -> NDArray[np.int64]:
-        """This domain's part of a kept step; all users take part, so no coins are tossed."""
-        tensors = read_state(step, self.content_of(state))
-        everybody = np.ones(self.dataset.users, dtype=bool)
-        return self.enclosure().private_sum(step.name, tensors, everybody)
-
-    def close_enclosure(self) -> None:
-        if self._enclosure is not None:
-            self._enclosure.close()
-            self._enclosure = None
+from policies.ledger.heads import Cosignature
+from policies.plan import Plan
 
 
 class Participation:
@@ -209,11 +76,12 @@ class Participation:
         self._signing_key = signing_key
         self._ledger = ledger
         self._folder = folder
-        self._runs: dict[str, _OpenRun] = {}
+        self._attempts = Attempts(ledger, folder)
+        self._runs: dict[str, OpenRun] = {}
         self._memory = Memory()
         self._lock = threading.Lock()
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._void_what_a_crash_left()
+        self._attempts.void_what_a_crash_left()
 
     def open(self, plan: Plan, approvals: Mapping[str, str], dataset: PrivateDataset) -> None:
         """Begin or take up again the run of a plan that every owner on its roster approved.
@@ -230,16 +98,27 @@ class Participation:
         status = self._ledger.status(plan.hash)
         if status != "approved":
             raise RoundRefused(f"{self._name}: this plan is {status} here, so it can't run.")
-        run = _OpenRun(plan, approvals, dataset)
+        run = OpenRun(plan, approvals, dataset)
         run.tensors = KeptTensors(self._name, plan, self._signing_key, run.sum_of, self._memory)
         missing = run.missing() or self._why_not_roster(plan)
         if missing is not None:
             raise RoundRefused(f"{self._name}: {missing}.")
         with self._lock:
-            self._runs.setdefault(plan.hash, run)
+            # Approvals may have been given anew since it was opened first.
+            self._runs.setdefault(plan.hash, run).approvals = run.approvals
             for other in self._runs.values():
-                if self._ledger.status(other.plan.hash) != "approved":
-                    other.tensors.clear()
+                self._free_if_ended(other)
+
+    def _free_if_ended(self, run: OpenRun) -> None:
+        """Free the memory of a run that can't go on; one that is at work is left to the next."""
+        approved = self._ledger.status(run.plan.hash) == "approved"
+        if (approved and run.missing() is None) or not run.lock.acquire(blocking=False):
+            return
+        try:
+            run.tensors.clear()
+            run.close_enclosure()
+        finally:
+            run.lock.release()
 
     @contextmanager
     def tensors(self, plan_hash: str) -> Iterator[KeptTensors]:
@@ -270,16 +149,22 @@ class Participation:
         """
         run = self._run(plan_hash)
         with run.lock:
-            self._require_release(run.plan, step, release)
-            self._require_tensor(run, step, tensor)
+            why = run.why_not(step, release, tensor)
+            if why is not None:
+                raise RoundRefused(f"{self._name}: {why}")
             context = Context(plan_hash, step, release, attempt, tensor)
             if run.attempt is not None and run.attempt.context == context and _unshared(run):
                 return run.attempt.party.advertise(), run.attempt.held
-            if self._state_of(context) is not None:
+            if self._attempts.state_of(context) is not None:
                 raise RoundRefused(f"{self._name}: attempt {attempt} was used; take the next one.")
             self._drop_attempt(run, "superseded by a new attempt")
-            self._give_up_charged(plan_hash)
-            run.attempt = _Attempt(context, self._party(run.plan, context), self._held(run.plan))
+            self._attempts.give_up_charged(plan_hash)
+            run.attempt = Attempt(
+                context,
+                self._party(run.plan, context),
+                held_of_peers(self._ledger, run.plan, self._name),
+                None if tensor else ComingNoise(run.plan, run.plan.step(step)),
+            )
             return run.attempt.party.advertise(), run.attempt.held
 
     def hold(self, plan_hash: str, digest: str, size: int, begin: int, part: bytes) -> int:
@@ -298,25 +183,7 @@ class Participation:
         """
         run = self._run(plan_hash)
         with run.lock:
-            limit = max(_state_limit(step) for step in run.plan.steps)
-            if not 0 < size <= limit:
-                raise RoundRefused(f"The state has {size} bytes; at most {limit} pass.")
-            if begin == 0:
-                run.state = _State(digest, bytearray(size))
-            held = run.state
-            wanted = (digest, size, begin)
-            if held is None or (held.digest, len(held.content), held.held) != wanted:
-                raise RoundRefused("The parts of a state come in order, from its beginning.")
-            if begin + len(part) > size or not isinstance(held.content, bytearray):
-                raise RoundRefused("The part goes beyond the state's end.")
-            held.content[begin : begin + len(part)] = part
-            held.held += len(part)
-            if held.complete:
-                held.content = bytes(held.content)
-                if blake3(held.content).hexdigest() != digest:
-                    run.state = None
-                    raise RoundRefused("The state isn't the one that its digest names.")
-            return held.held
+            return run.hold(digest, size, begin, part)
 
     def held_state(self, plan_hash: str) -> str:
         """The digest of the state that is held of a run, so that it needn't be sent again."""
@@ -360,13 +227,13 @@ class Participation:
             else:
                 tensors = read_state(definition, run.content_of(state))
             entry = self._ledger.reserve(
-                plan_hash, step, release, attempt, _event(definition), run.until()
+                plan_hash, step, release, attempt, event_of(definition), run.until()
             )
             try:
                 current.value = (
-                    self._noised(run, definition, value.view(np.int64).copy(), clip_norm, 1)
+                    noised(run, definition, value.view(np.int64).copy(), clip_norm, 1)
                     if tensor
-                    else self._noised_sum(run, definition, tensors)
+                    else noised_sum(run, definition, tensors, current.noise)
                 )
             except EnclosureFailed as error:
                 run.close_enclosure()
@@ -396,12 +263,20 @@ class Participation:
         run = self._run(plan_hash)
         context = Context(plan_hash, step, release, attempt)
         with run.lock:
-            if self._state_of(context) == "charged":
+            if self._attempts.state_of(context) == "charged":
                 return self._masked(run.plan, context)
             current = self._current(run, context)
             if current.value is None:
                 raise RoundRefused(f"{self._name}: nothing was shared in this attempt yet.")
-            self._cosign(run.plan, current, {each.sender for each in sealed}, notes)
+            cosign_peers(
+                self._ledger,
+                run.plan,
+                self._name,
+                current.context,
+                current.held,
+                {each.sender for each in sealed},
+                notes,
+            )
             receipt, elements = current.party.mask(current.value, sealed)
             digest = hashlib.sha256(receipt.digest).hexdigest()
             self._ledger.charge(plan_hash, step, release, attempt, digest)
@@ -419,7 +294,7 @@ class Participation:
         run = self._run(plan_hash)
         context = Context(plan_hash, step, release, attempt)
         with run.lock:
-            if self._state_of(context) != "charged":
+            if self._attempts.state_of(context) != "charged":
                 raise RoundRefused(f"{self._name}: nothing was revealed in this attempt yet.")
             return self._masked(run.plan, context)
 
@@ -451,7 +326,7 @@ class Participation:
             opened = {receipt.domain: receipt.digest.hex() for receipt in receipts}
             self._ledger.settle(plan_hash, step, release, attempt, sha256_hex(canonical(opened)))
             return confirmation, self._ledger.heads.cosignatures(
-                _peers(run.plan, self._name).values()
+                peers_of(run.plan, self._name).values()
             )
 
     def unmask(
@@ -474,7 +349,8 @@ class Participation:
         run = self._run(plan_hash)
         with run.lock:
             party = self._charged(plan_hash, step, release, attempt)
-            self._keep(run.plan, {each.domain for each in confirmations}, cosignatures)
+            confirmed = {each.domain for each in confirmations}
+            keep_cosignatures(self._ledger, run.plan, self._name, confirmed, cosignatures)
             return party.unmask(confirmations, *more)
 
     def finish(self, plan_hash: str, state: bytes) -> None:
@@ -486,8 +362,8 @@ class Participation:
         with run.lock:
             self._drop_attempt(run, "the run ended")
             if run.plan.memory is not None:
-                _write_durably(self.model_file(plan_hash), state)
-                run.enclosure().memory(_load(state))
+                write_durably(self.model_file(plan_hash), state)
+                run.enclosure().memory(load_state(state))
             run.close_enclosure()
             run.tensors.clear()
             self._ledger.close(plan_hash, "finished")
@@ -503,88 +379,7 @@ class Participation:
             self._drop_attempt(run, "the node stopped")
             run.close_enclosure()
 
-    def _noised_sum(
-        self, run: _OpenRun, step: Step, state: dict[str, NDArray]
-    ) -> NDArray[np.int64]:
-        random = SecureRandom()
-        selected = sample_users(run.dataset.users, step.sampling_rate, random)
-        total = run.enclosure().private_sum(step.name, state, selected)
-        return self._noised(run, step, total, step.clip_norm, step.scale)
-
-    def _noised(
-        self,
-        run: _OpenRun,
-        step: Step,
-        total: NDArray[np.int64],
-        clip_norm: float,
-        scale: int,
-    ) -> NDArray[np.int64]:
-        if step.noise_multiplier == 0.0 and not run.dataset.public:
-            raise RoundRefused(f"{self._name}: this data set is private; no sum leaves unnoised.")
-        random = SecureRandom()
-        # Block by block, so that the noise takes no second vector of memory.
-        for begin in range(0, total.size, _NOISED_AT_A_TIME):
-            part = total[begin : begin + _NOISED_AT_A_TIME]
-            part[:] = add_noise_share(
-                part,
-                step.noise_multiplier,
-                clip_norm,
-                scale,
-                run.plan.noise_shares,
-                0,
-                random,
-            )
-        return total
-
-    def _held(self, plan: Plan) -> dict[str, list[int]]:
-        peers = _peers(plan, self._name)
-        held = self._ledger.heads.held(peers.values())
-        return {name: held[key] for name, key in peers.items()}
-
-    def _cosign(
-        self, plan: Plan, attempt: _Attempt, members: set[str], notes: Mapping[str, Any]
-    ) -> None:
-        where, peers = attempt.context, _peers(plan, self._name)
-        event = _event(plan.step(where.step))
-        reserved = Reserved(plan.hash, where.step, where.release, where.attempt, event)
-        if len(plan.roster) > SPARSE_ABOVE:
-            members = members | set(notes)  # not only neighbours, who alone dealt shares to us
-        shown = [
-            Shown(Note.read(notes.get(name), name), name, peers[name], attempt.held[name])
-            for name in sorted(members & set(peers))
-        ]
-        self._ledger.heads.cosign_all(shown, reserved)
-
-    def _keep(
-        self, plan: Plan, confirmed: set[str], cosignatures: Mapping[str, Sequence[Cosignature]]
-    ) -> None:
-        peers = _peers(plan, self._name)
-        for name in peers:
-            if name in confirmed and not cosignatures.get(name):
-                raise RoundRefused(f"{self._name}: {name} has not co-signed this ledger's head.")
-        self._ledger.heads.keep_all(
-            [(each, n, key) for n, key in peers.items() for each in cosignatures.get(n, ())]
-        )
-
-    def _require_release(self, plan: Plan, step: str, release: int) -> None:
-        if step not in {s.name for s in plan.steps}:
-            raise RoundRefused(f"{self._name}: the plan has no step '{step[:64]}'.")
-        if not 0 <= release < plan.step(step).releases:
-            raise RoundRefused(
-                f"{self._name}: step '{step}' has {plan.step(step).releases} approved releases; "
-                f"number {release} is not one of them (they count from 0)."
-            )
-
-    def _require_tensor(self, run: _OpenRun, step: str, tensor: str) -> None:
-        definition = run.plan.step(step)
-        if bool(tensor) != (definition.kept is not None):
-            raise RoundRefused(
-                f"{self._name}: a kept step's release reveals a tensor, and no other step's does."
-            )
-        if tensor:
-            run.tensors.revealable(tensor, definition)
-
-    def _run(self, plan_hash: str) -> _OpenRun:
+    def _run(self, plan_hash: str) -> OpenRun:
         run = self._runs.get(plan_hash)
         if run is None:
             raise RoundRefused(
@@ -604,7 +399,7 @@ class Participation:
         found = [p.reason for p in self._ledger.plans() if p.plan_hash == plan_hash]
         return found[0] if found else "never submitted"
 
-    def _current(self, run: _OpenRun, context: Context) -> _Attempt:
+    def _current(self, run: OpenRun, context: Context) -> Attempt:
         if run.attempt is None or replace(run.attempt.context, tensor="") != context:
             raise RoundRefused(
                 f"{self._name}: this attempt is not the one advertised last (the node may have "
@@ -616,139 +411,24 @@ class Participation:
         agreement = agreement_of(
             plan, context.step, context.release, context.attempt, context.tensor
         )
-        files = _AttemptFiles(self._folder, context)
+        files = self._attempts.files(context)
         return WIRES[plan.aggregation].party(self._name, agreement, self._signing_key, files)
 
     def _charged(self, plan_hash: str, step: str, release: int, attempt: int) -> Any:
         run = self._run(plan_hash)
         context = Context(plan_hash, step, release, attempt)
-        if self._state_of(context) != "charged":
+        if self._attempts.state_of(context) != "charged":
             raise RoundRefused(f"{self._name}: nothing was revealed in this attempt yet.")
         return self._party(run.plan, context)
 
-    def _give_up_charged(self, plan_hash: str) -> None:
-        """Erase the shares held for charged attempts that were never unmasked."""
-        for step, release, attempt, state in self._ledger.attempts(plan_hash):
-            if state == "charged":
-                context = Context(plan_hash, step, release, attempt)
-                _AttemptFiles(self._folder, context).erase("held")
-
-    def _state_of(self, context: Context) -> str | None:
-        asked = (context.step, context.release, context.attempt)
-        for step, release, attempt, state in self._ledger.attempts(context.plan_hash):
-            if (step, release, attempt) == asked:
-                return state
-        return None
-
-    def _drop_attempt(self, run: _OpenRun, reason: str) -> None:
+    def _drop_attempt(self, run: OpenRun, reason: str) -> None:
         if run.attempt is None:
             return
         context = run.attempt.context
         run.attempt.erase()
         run.attempt = None
-        if self._state_of(context) == "reserved":
-            self._erase(context)
-            self._ledger.void(
-                context.plan_hash, context.step, context.release, context.attempt, reason
-            )
-
-    def _void_what_a_crash_left(self) -> None:
-        for plan in self._ledger.plans():
-            for step, release, attempt, state in self._ledger.attempts(plan.plan_hash):
-                if state == "reserved":
-                    context = Context(plan.plan_hash, step, release, attempt)
-                    self._erase(context)
-                    self._ledger.void(
-                        plan.plan_hash, step, release, attempt, "the node stopped before revealing"
-                    )
-
-    def _erase(self, context: Context) -> None:
-        for name in ("held", "masked", "receipt"):
-            _AttemptFiles(self._folder, context).erase(name)
+        self._attempts.void(context, reason)
 
 
-def _state_limit(step: Step) -> int:
-    """Most bytes that a state of the step's tensors may take as safetensors."""
-    sizes = (spec.count * _itemsize(spec.dtype) for spec in step.state)
-    return min(sum(sizes) + _STATE_HEADER, MAX_STATE_BYTES)
-
-
-def _itemsize(dtype: str) -> int:
-    return 1 if dtype == "bool" else np.dtype(dtype).itemsize
-
-
-def read_state(step: Step, state: bytes) -> dict[str, NDArray]:
-    """Parse a step's public state and check it against the approved names, shapes and dtypes.
-
-    Raises:
-        RoundRefused: too large, not safetensors, or another state than the step's.
-    """
-    limit = _state_limit(step)
-    if len(state) > limit:
-        raise RoundRefused(f"The state has {len(state)} bytes; at most {limit} pass.")
-    tensors = _load(state)
-    found = {(name, tuple(t.shape), str(t.dtype)) for name, t in tensors.items()}
-    expected = {(spec.name, tuple(spec.shape), spec.dtype) for spec in step.state}
-    if found != expected:
-        raise RoundRefused(
-            f"Step '{step.name}' takes the state {sorted(expected)}, got {sorted(found)}."
-        )
-    for name, tensor in tensors.items():
-        # Admission counts on it: 200 as a truth value, made a whole number, would be an index.
-        if tensor.dtype == bool and tensor.size and tensor.view(np.uint8).max() > 1:
-            raise RoundRefused(f"The state '{name}' has truth values other than 0 and 1.")
-    return tensors
-
-
-def read_model(path: Path) -> dict[str, NDArray]:
-    """The state a finished run left for `recommend`."""
-    return _load(path.read_bytes())
-
-
-def _load(state: bytes) -> dict[str, NDArray]:
-    try:
-        return safetensors.numpy.load(state)
-    except Exception as error:
-        raise RoundRefused(f"The state is not safetensors ({type(error).__name__}).") from None
-
-
-def _peers(plan: Plan, me: str) -> dict[str, str]:
-    """The other domains on the roster and their node keys."""
-    return {entry.name: entry.node_key for entry in plan.roster if entry.name != me}
-
-
-def _event(step: Step) -> Event:
-    return Event(step.noise_multiplier, step.sampling_rate, 1)
-
-
-def _unshared(run: _OpenRun) -> bool:
+def _unshared(run: OpenRun) -> bool:
     return run.attempt is not None and run.attempt.value is None
-
-
-def _overwrite(path: Path) -> None:
-    left = path.stat().st_size
-    with path.open("r+b") as file:
-        while left > 0:
-            left -= file.write(bytes(min(left, _MAPPED_BYTES)))
-
-
-def _write_durably(path: Path, content: bytes | memoryview) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        # The file and its folder at once: the disk then writes both in one go.
-        folder = _FOLDERS.submit(_sync_folder, path.parent)
-        os.fsync(file.fileno())
-        folder.result()
-
-
-def _sync_folder(path: Path) -> None:
-    directory = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
-
-
-_FOLDERS = ThreadPoolExecutor(1, thread_name_prefix="folders")

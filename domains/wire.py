@@ -9,6 +9,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
 
 from network.smpc.aggregation import Party, Store
+from network.smpc.attempt import Agreement
 from network.smpc.ckks.messages import (
     Joining,
     KeyAdvert,
@@ -19,7 +20,6 @@ from network.smpc.ckks.messages import (
 from network.smpc.ckks.party import CkksParty
 from network.smpc.messages import (
     Advert,
-    Agreement,
     Confirmation,
     SealedShares,
     pack_masked,

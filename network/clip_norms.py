@@ -1,6 +1,7 @@
 """The clip norm of a step as its author writes it, and as the plan has it."""
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -99,3 +100,8 @@ def scale_of(clip_norm: float, bits: int = CLIPPED_BITS) -> int:
     mantissa, exponent = math.frexp(clip_norm)
     above = exponent - 1 if mantissa == 0.5 else exponent
     return 2 ** max(0, bits - above)
+
+
+def unit_name(step: str) -> str:
+    """The state tensor by which the contributions of an adaptive step of this name are divided."""
+    return "unit_of." + re.sub(r"[^A-Za-z0-9_.]", "_", step)

@@ -8,50 +8,30 @@ path it names, once. Nodes and the hub both serve through this module.
 
 import asyncio
 import secrets
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 import structlog
 from fastapi import FastAPI, HTTPException, Request, Response
 from starlette.concurrency import run_in_threadpool
-from syft.client.api import SignedSyftAPICall, SyftAPICall, SyftAPIData
-from syft.serde.serialize import _serialize
-from syft.server.credentials import SyftSigningKey, SyftVerifyKey
+from syft.server.credentials import SyftSigningKey
 from syft.server.server import Server
-from syft.service.context import AuthedServiceContext
 from syft.service.metadata.server_metadata import ServerMetadataJSON
-from syft.service.response import SyftError
-from syft.service.service import UserServiceConfigRegistry
-from syft.service.user.user_roles import ServiceRole
-from syft.types.errors import SyftException
-from syft.types.uid import UID
 
 from network.answers import Seal
 from network.bodies import Bodies
+from network.calls import Calls, ComingStream, Paths
 from network.client import API
 from network.connections import serve_app
-from network.envelope import MAX_MESSAGE_BYTES, BytesRefused, Envelope, open_envelope
+from network.envelope import MAX_MESSAGE_BYTES, BytesRefused
 from network.health import CONTENT_TYPE, Health
-from network.limits import AtOnce, Limits, Rate, TooMuch
+from network.limits import Limits, TooMuch, block_of
 from network.logs import log_as_json
-from network.members import Members, address_of, json_object, require_private_channel
-from network.passwords import why_weak
-from network.reader import install_strict_reader, read
-from network.reader_names import OWNER, PLAIN, STORED
-from network.refusals import refusal_of
-from network.replay import ISSUED, CallMemory, CallRefused
-from network.streams import (
-    MAX_STREAM_BYTES,
-    STREAMS,
-    StreamCall,
-    read_head,
-    write_answer,
-    write_refusal,
-)
+from network.members import address_of, json_object, require_private_channel
+from network.reader import install_strict_reader
+from network.reader_names import STORED
+from network.streams import MAX_STREAM_BYTES, STREAMS
 
 __all__ = ["API", "log_as_json", "open_app", "read_store_strictly", "serve_app"]
 
@@ -63,13 +43,8 @@ _HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
 }
-_CHANGING_MEMBERS = frozenset({"user.create", "user.update", "user.delete"})
-_LISTED_AND_REFUSED = frozenset({"action.get"})
-"""Syft's `asset.data` asks for this path and shows nothing when it is refused."""
 
 _log = structlog.get_logger("coterie.gate")
-
-Paths = Callable[[ServiceRole], frozenset[str]]
 
 
 def read_store_strictly() -> None:
@@ -102,7 +77,7 @@ def open_app(
     """
     read_store_strictly()
     limits = limits or Limits()
-    gate = _Gate(server, paths_of, memory, node_key, limits, why_ended)
+    gate = Calls(server, paths_of, memory, node_key, limits, why_ended)
     bodies, health = Bodies(limits), Health()
     app = FastAPI(title=server.name, docs_url=None, redoc_url=None, openapi_url=None)
     app.state.body_of = bodies.of
@@ -112,7 +87,7 @@ def open_app(
         number = secrets.token_hex(8)
         structlog.contextvars.bind_contextvars(request=number)
         try:
-            gate.addresses.spend(address_of(request))
+            gate.addresses.spend(block_of(address_of(request)))
             response: Response = await proceed(request)
         except TooMuch as error:
             response = _too_much(error)
@@ -175,7 +150,7 @@ def open_app(
 
     @app.post(f"{STREAMS}/{{method}}")
     async def stream(method: str, request: Request) -> Response:
-        coming = _Stream(gate, method)
+        coming = ComingStream(gate, method)
         try:
             async with bodies.of(request, MAX_STREAM_BYTES, coming.look) as blob:
                 return await run_in_threadpool(coming.answer, blob)
@@ -184,247 +159,6 @@ def open_app(
 
     app.add_middleware(Seal, key=node_key.signing_key)
     return app
-
-
-class _Gate:
-    """What stands between the bytes of a request and the Syft server."""
-
-    def __init__(
-        self,
-        server: Server,
-        paths_of: Paths,
-        memory: Path,
-        node_key: SyftSigningKey,
-        limits: Limits,
-        why_ended: Callable[[str], str | None],
-    ) -> None:
-        self._server, self._paths_of = server, paths_of
-        self._node_key = node_key
-        self._calls = CallMemory(memory / "calls.db")
-        self._members = Members(server, memory, limits, why_ended)
-        self.addresses = Rate(limits.requests_per_s, limits.request_burst)
-        self._accounts = Rate(limits.calls_per_s, limits.burst)
-        self._at_once = AtOnce(limits.calls_at_once)
-        self._methods = lru_cache(maxsize=16)(self._methods_of_role)
-
-    def answer(self, blob: bytes) -> Response:
-        """Authenticate, read, allow and carry out one signed call."""
-        envelope = open_envelope(blob)
-        key, role = self._members.found(envelope.key.hex())
-        over = self._begin(envelope.key.hex())
-        try:
-            return self._answer(envelope, key, role)
-        finally:
-            over()
-
-    def _begin(self, account: str) -> Callable[[], None]:
-        """Count a call of this account; gives what to call when it is over."""
-        self._accounts.spend(account)
-        return self._at_once.begin(account)
-
-    def _answer(self, envelope: Envelope, key: SyftVerifyKey, role: ServiceRole) -> Response:
-        is_owner = role.value >= ServiceRole.DATA_OWNER.value
-        message = read(envelope.message, OWNER if is_owner else PLAIN)
-        if not isinstance(message, SyftAPICall):
-            raise BytesRefused("Expected a SyftAPICall inside the signed envelope.")
-        try:
-            self._check_allowed(message, role)
-            remembered = self._calls.take(
-                envelope.key, message.id.value.bytes, message.kwargs.pop(ISSUED, None)
-            )
-        except CallRefused as why:
-            _log.info("refused", why=str(why), role=role.name)
-            return _reply(self._signed(SyftError(message=str(why))))
-        call = _VerifiedCall(
-            credentials=key,
-            serialized_message=envelope.message,
-            signature=envelope.signature,
-            cached_deseralized_message=message,
-        )
-        try:
-            if message.path not in _CHANGING_MEMBERS:
-                return self._carried_out(call)
-            with self._members.changing():
-                return self._carried_out(call)
-        finally:
-            remembered()
-
-    def _carried_out(self, call: SignedSyftAPICall) -> Response:
-        try:
-            return _reply(self._signed(self._server.handle_api_call_with_unsigned_result(call)))
-        except SyftException as error:
-            return _reply(self._signed(SyftError.from_public_exception(error)))
-
-    def admit(self, call: StreamCall) -> "_Admitted":
-        """Allow a stream by its signed head, once.
-
-        Raises:
-            CallRefused: it isn't allowed, was taken before or comes too late.
-        """
-        key, role = self._members.found(call.key.hex())
-        over = self._begin(call.key.hex())
-        try:
-            return self._admitted(call, key, role, over)
-        except BaseException:
-            over()
-            raise
-
-    def _admitted(
-        self, call: StreamCall, key: SyftVerifyKey, role: ServiceRole, over: Callable[[], None]
-    ) -> "_Admitted":
-        message = SyftAPICall(
-            id=UID(value=UUID(bytes=call.id)),
-            server_uid=_uid(call.server),
-            path=call.path,
-            args=[],
-            kwargs=dict(call.arguments),
-        )
-        self._check_allowed(message, role)
-        remembered = self._calls.take(call.key, call.id, call.issued)
-        return _Admitted(key, role, message, remembered, over)
-
-    def answer_stream(self, admitted: "_Admitted", carried: Mapping[str, Any]) -> bytes:
-        """Carry out an admitted stream with the octets that came after its head.
-
-        Syft's own dispatch would look the account up twice more, which took three quarters of a
-        small call's time; its table of what a role may call is asked all the same.
-        """
-        services = UserServiceConfigRegistry.from_role(admitted.role)
-        context = AuthedServiceContext(
-            server=self._server, credentials=admitted.key, role=admitted.role
-        )
-        try:
-            path = services.private_path_for(admitted.message.path)
-            method = self._server.get_service_method(path)
-            return write_answer(method(context, **admitted.message.kwargs, **carried))
-        except SyftException as error:
-            return write_refusal(SyftError.from_public_exception(error).message)
-        except (TypeError, LookupError, AttributeError) as error:
-            _log.info("refused", why=type(error).__name__, path=admitted.message.path)
-            return write_refusal(f"{admitted.message.path} takes other arguments.")
-
-    def _check_allowed(self, message: SyftAPICall, role: ServiceRole) -> None:
-        why = self._why_not(message, role)
-        if why is not None:
-            _log.info("refused", why=why, role=role.name)
-            raise CallRefused(why)
-
-    def _why_not(self, message: SyftAPICall, role: ServiceRole) -> str | None:
-        if message.server_uid != self._server.id:
-            return "This call names another server; call that one directly."
-        if message.path not in self._paths_of(role):
-            return refusal_of(message.path, role.name)
-        if not message.blocking:
-            return "Non-blocking calls need a job queue, which Coterie does not run. Call blocking."
-        if message.path in _CHANGING_MEMBERS:
-            if message.args:
-                return f"Name the arguments of {message.path}."
-            password = message.kwargs.get("password")
-            if isinstance(password, str):
-                return why_weak(password, str(message.kwargs.get("email") or ""))
-        return None
-
-    def _signed(self, value: Any) -> Any:
-        return SyftAPIData(data=value).sign(self._node_key)
-
-    def log_in(self, body: dict[str, Any], address: str) -> Response:
-        return _reply(self._members.log_in(body, address))
-
-    def methods_of(self, verify_key: str, protocol: str) -> Response:
-        """The methods that a member's role may call: the same for all of that role."""
-        key, role = self._members.found(verify_key)
-        if not (protocol == "dev" or (protocol.isdecimal() and len(protocol) < 4)):
-            raise HTTPException(422, "The communication protocol is a number or 'dev'.")
-        return self._methods(role, protocol, key)
-
-    def _methods_of_role(self, role: ServiceRole, protocol: str, key: SyftVerifyKey) -> Response:
-        api = self._server.get_api(key, protocol)
-        allowed = self._paths_of(role) | _LISTED_AND_REFUSED
-        api.endpoints = {p: e for p, e in api.endpoints.items() if e.service_path in allowed}
-        api.lib_endpoints = {}
-        return _reply(api)
-
-
-@dataclass(frozen=True)
-class _Admitted:
-    """A stream's call that may be carried out.
-
-    Attributes:
-        remembered: returns once it is on the disk that the call was taken.
-        over: to be called when it is answered, or won't be.
-    """
-
-    key: SyftVerifyKey
-    role: ServiceRole
-    message: SyftAPICall
-    remembered: Callable[[], object]
-    over: Callable[[], None]
-
-
-class _Stream:
-    """One signed octet stream, from its head to its answer."""
-
-    def __init__(self, gate: _Gate, method: str) -> None:
-        self._gate, self._method = gate, method
-        self._call: StreamCall | None = None
-        self._admitted: _Admitted | None = None
-        self._refusal = ""
-
-    async def look(self, begun: bytearray) -> bool:
-        """Admit the call as soon as its head has come; before that nothing else is taken."""
-        self._call = read_head(begun)
-        if self._call is None:
-            return False
-        if self._call.path != f"coterie.{self._method}":
-            raise BytesRefused("The stream names another method than its address.")
-        try:
-            self._admitted = await run_in_threadpool(self._gate.admit, self._call)
-        except CallRefused as why:
-            self._refusal = str(why)
-            if self._call.octets:
-                raise HTTPException(403, self._refusal) from None
-        return True
-
-    def end(self) -> None:
-        if self._admitted is not None:
-            self._admitted.over()
-
-    def answer(self, blob: bytes) -> Response:
-        if self._call is None:
-            raise BytesRefused("The stream ends within its head.")
-        if self._admitted is None:
-            return _octets(write_refusal(self._refusal))
-        try:
-            carried = self._call.carried_in(blob)
-            return _octets(self._gate.answer_stream(self._admitted, carried))
-        finally:
-            self._admitted.remembered()
-
-
-class _VerifiedCall(SignedSyftAPICall):
-    """A call whose signature was checked on its raw bytes, so that Syft needn't do it again."""
-
-    __canonical_name__ = "CoterieVerifiedCall"
-    __version__ = 1
-
-    @property
-    def is_valid(self) -> bool:
-        return True
-
-
-def _octets(content: bytes) -> Response:
-    return Response(content, media_type="application/octet-stream")
-
-
-def _uid(text: str) -> UID:
-    try:
-        return UID(value=UUID(text))
-    except ValueError:
-        raise BytesRefused("The stream names no server.") from None
-
-
-def _reply(value: Any) -> Response:
-    return Response(_serialize(value, to_bytes=True), media_type="application/octet-stream")
 
 
 def _too_much(error: TooMuch) -> Response:

@@ -5,7 +5,6 @@ A contribution or loss is plain PyTorch about one user; it is traced, and only i
 """
 
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -21,13 +20,13 @@ from network.clip_norms import (
     divided_by,
     first_unit,
     scale_of,
+    unit_name,
 )
 from network.smpc.ring import smallest_width
 from policies.accounting import Part, calibrate
-from policies.clipping import Adaptive
 from policies.graph import Graph, TensorSpec
 from policies.modules import aliases, of_state, source_of, state_of, trainable
-from policies.plan import VOTES, Dealer, Kept, RosterEntry, Step
+from policies.plan import Dealer, Kept, RosterEntry, Step
 from policies.plan import Plan as ApprovablePlan
 from policies.protection import largest_total
 from policies.trace import TraceError, trace
@@ -176,7 +175,7 @@ class Plan:
             if self.state:
                 raise ValueError("Give a plan a state or a model (whose tensors are its state).")
             object.__setattr__(self, "state", state_of(self.model))
-        adapted = {_unit_name(s): s.clip_norm for s in self.steps}
+        adapted = {unit_name(s.name): s.clip_norm for s in self.steps}
         first = {n: first_unit(c) for n, c in adapted.items() if isinstance(c, AdaptiveClip)}
         object.__setattr__(self, "state", {**first, **self.state})
 
@@ -257,7 +256,7 @@ class Plan:
         function = step.contribution if isinstance(step, Sum) else step.loss
         written = function
         if isinstance(step.clip_norm, AdaptiveClip):
-            function = divided_by(function, _unit_name(step))
+            function = divided_by(function, unit_name(step.name))
         if self.memory is not None and self.memory_size is None:
             graph = self._trace(_remembering(function, self.memory), bounds, None)
         else:
@@ -350,58 +349,6 @@ class Plan:
             return {"scores": scores(state, user.memory)}
 
         return self._trace(of_user, bounds, memory)
-
-
-def noise_std(approved: ApprovablePlan, step: Step) -> float:
-    """Standard deviation of the noise in every released number of a step, in the step's units.
-
-    All N domains add a share of variance sigma^2 / (tau - t), so N / (tau - t) times the
-    accounted variance is really there; N times under CKKS.
-    """
-    shares = len(approved.roster) / approved.noise_shares
-    return step.noise_multiplier * step.clip_norm * math.sqrt(shares)
-
-
-def in_own_units(author: Sum | Gradient, state: State, totals: State) -> dict[str, Tensor]:
-    """A step's totals as its author means them: those of an adaptive norm times its unit."""
-    found = {name: tensor for name, tensor in totals.items() if name != VOTES}
-    if isinstance(author.clip_norm, AdaptiveClip):
-        found = {name: tensor * state[_unit_name(author)] for name, tensor in found.items()}
-    return found
-
-
-def after_release(
-    plan: Plan, definition: Step, state: State, totals: State, noise: float
-) -> dict[str, Tensor]:
-    """The public state after a release: the author's update, and an adaptive norm's next unit.
-
-    Args:
-        totals: what was released, by name.
-        noise: standard deviation of the noise in each of its numbers.
-    """
-    author = plan.step(definition.name)
-    own = in_own_units(author, state, totals)
-    units = {n: state[n] for n in map(_unit_name, plan.steps) if n in plan.state and n in state}
-    if isinstance(author.clip_norm, AdaptiveClip):
-        name = _unit_name(author)
-        noise *= float(state[name])
-        surplus = _surplus(definition, totals[VOTES], plan.data.users)
-        units[name] = state[name] * math.exp(-author.clip_norm.rate * surplus)
-    found = dict(author.update(state, own, noise)) if author.update is not None else dict(state)
-    return found | units
-
-
-def _surplus(definition: Step, voted: Tensor, users: int) -> float:
-    """By how much the part of users within the norm is above the quantile, noised: -1 to 1."""
-    assert isinstance(definition.clipping, Adaptive)
-    quantile, vote_norm = definition.clipping.quantile, definition.clipping.vote_norm
-    ahead = float(voted) / vote_norm * max(quantile, 1 - quantile)
-    return max(-1.0, min(1.0, ahead / (users * definition.sampling_rate)))
-
-
-def _unit_name(step: Sum | Gradient) -> str:
-    """The state tensor by which an adaptive step's contributions are divided."""
-    return "unit_of." + re.sub(r"[^A-Za-z0-9_.]", "_", step.name)
 
 
 def _named(name: str, function: Callable[[Any, Any], Tensor]) -> Callable:

@@ -23,6 +23,7 @@ from network.client import NodeClient, NodeRefused, NodeUnreachable
 from network.heads import Heads
 from network.lines import Lines
 from network.smpc.agreement import agreement_of
+from network.smpc.attempt import Agreement
 from network.smpc.ckks.coordination import CkksBegun, CkksCoordinator
 from network.smpc.ckks.messages import (
     Joining,
@@ -44,7 +45,6 @@ from network.smpc.messages import (
     PART_BYTES,
     RECEIPT_BYTES,
     Advert,
-    Agreement,
     Confirmation,
     MalformedMessage,
     Receipt,

@@ -12,7 +12,6 @@ import ssl
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import requests
@@ -21,8 +20,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
-from requests.adapters import HTTPAdapter
 
+from network.adapter import Punctual
 from network.secrets import secret_file
 
 CERTIFICATE, KEY, REQUEST, CLIENTS = "tls.pem", "tls.key", "tls.csr", "clients.pem"
@@ -179,14 +178,15 @@ def is_trusted(url: str) -> bool:
 
 
 def secured(session: requests.Session, url: str) -> requests.Session:
-    """The session, with what is trusted at this address, for requests that aren't redirected."""
+    """The session, with what is trusted at this address, for requests that aren't redirected and
+    answers that come in time.
+    """
     # Told not to follow a redirect, requests reads all of its body all the same, and unpacks it.
     session.get_redirect_target = _nowhere  # type: ignore[assignment]
     origin = _origin(url)
-    context = _known.get(origin)
-    mounted = session.adapters.get(origin)
-    if context is not None and getattr(mounted, "context", None) is not context:
-        session.mount(origin, _Pinned(context))
+    context, mounted = _known.get(origin), session.adapters.get(origin)
+    if not isinstance(mounted, Punctual) or mounted.context is not context:
+        session.mount(origin, Punctual(context))
     return session
 
 
@@ -212,27 +212,6 @@ def keeps_secrets(url: str) -> bool:
 
 def _nowhere(_: requests.Response) -> None:
     return None
-
-
-class _Pinned(HTTPAdapter):
-    """Connections of one address, by one context."""
-
-    def __init__(self, context: ssl.SSLContext) -> None:
-        self.context = context
-        super().__init__()
-
-    def init_poolmanager(self, *args: Any, **more: Any) -> None:
-        super().init_poolmanager(*args, **more, ssl_context=self.context)
-
-    def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
-        """Leave the context as it is; requests would add what the system trusts."""
-        conn.cert_reqs = "CERT_REQUIRED"
-
-    def build_connection_pool_key_attributes(
-        self, request: Any, verify: Any, cert: Any = None
-    ) -> Any:
-        host, _ = super().build_connection_pool_key_attributes(request, verify, cert)
-        return host, {"ssl_context": self.context, "cert_reqs": "CERT_REQUIRED"}
 
 
 def _origin(url: str) -> str:

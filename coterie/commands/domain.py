@@ -1,6 +1,5 @@
-"""`coterie domain`: make a partner's node, declare data, start, look, stop, invite, pin."""
+"""`coterie domain`: make a partner's node, declare data, start, look, back up, stop."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,6 +11,7 @@ from coterie.backup import restore as put_back
 from coterie.commands.output import (
     HomeOption,
     JsonOption,
+    Name,
     console,
     home_of,
     print_json,
@@ -24,20 +24,14 @@ from coterie.partners import (
     add_data,
     create_domain,
     domain_status,
-    invite,
-    open_owner,
-    pin_peer,
-    renew_certificate,
     start_domain,
     stop_domain,
     trust_own,
-    unpin_peer,
     url_of,
     with_password,
 )
 
 app = typer.Typer(no_args_is_help=True, help="A partner's node: make, start, look, stop.")
-Name = Annotated[str, typer.Argument(help="The domain's name, e.g. north.")]
 
 
 @app.command()
@@ -280,142 +274,6 @@ def stop(name: Name, home: HomeOption = None) -> None:
     """
     stopped = stop_domain(home_of(home), name)
     console.print(f"{name} " + ("stopped" if stopped else "was not running"))
-
-
-@app.command(name="invite")
-@told
-def invite_(
-    name: Name,
-    email: Annotated[str, typer.Option(help="The person's e-mail address.")],
-    out: Annotated[Path, typer.Option(help="Accounts file to add the login to (0600).")],
-    role: Annotated[str, typer.Option(help="scientist or auditor")] = "scientist",
-    days: Annotated[int, typer.Option(help="How long the account works, unless renewed.")] = 90,
-    again: Annotated[
-        bool, typer.Option("--again", help="New password and key; her open plans end.")
-    ] = False,
-    home: HomeOption = None,
-) -> None:
-    """Make an account on the node and write its generated login to a file for that person.
-
-    Example: coterie domain invite north --email ada@uni.example --out ada.json --days 180
-    """
-    until = invite(home_of(home), name, email, role, out, days=days, again=again)
-    console.print(
-        f"{email} can log in to {name} as {role} until {until}: {out}",
-        highlight=False,
-        soft_wrap=True,
-    )
-
-
-@app.command()
-@told
-def members(name: Name, json_: JsonOption = False, home: HomeOption = None) -> None:
-    """The node's accounts, their roles, and until when they work.
-
-    Example: coterie domain members north
-    """
-    found = open_owner(home_of(home), name, with_key=False).members()
-    if json_:
-        print_json(found)
-        return
-    print_table(
-        f"Accounts of {name}",
-        ["email", "role", "until", ""],
-        [[m["email"], m["role"], m["until"] or "-", "over" if m["over"] else ""] for m in found],
-    )
-
-
-@app.command()
-@told
-def renew(
-    name: Name,
-    email: Annotated[str, typer.Option(help="The account's e-mail address.")],
-    days: Annotated[int, typer.Option(help="How long it works from now on.")] = 90,
-    home: HomeOption = None,
-) -> None:
-    """Let an account work longer, or again.
-
-    Example: coterie domain renew north --email ada@uni.example --days 90
-    """
-    until = open_owner(home_of(home), name, with_key=False).renew(email, days)
-    console.print(f"{email} can log in to {name} until {until}", highlight=False)
-
-
-@app.command()
-@told
-def expel(
-    name: Name,
-    email: Annotated[str, typer.Option(help="The account's e-mail address.")],
-    reason: Annotated[str, typer.Option(help="Why; recorded with each plan that ends.")],
-    home: HomeOption = None,
-) -> None:
-    """End an account now, and every open plan of its holder, in the middle of a run too.
-
-    Example: coterie domain expel north --email ada@uni.example --reason "left the university"
-    """
-    ended = open_owner(home_of(home), name, with_key=False).expel(email, reason)
-    console.print(f"{email} is out; {len(ended)} open plans ended.", highlight=False)
-
-
-@app.command()
-@told
-def certificate(name: Name, home: HomeOption = None) -> None:
-    """Make a new TLS key, certificate and signing request; restart the node to serve with them.
-
-    Example: coterie domain certificate north
-    """
-    folder = home_of(home).domain(name)
-    renew_certificate(home_of(home), name)
-    console.print(
-        f"{folder.path / 'tls.pem'} is new. Restart {name}, and give it to whom you invited.",
-        highlight=False,
-        soft_wrap=True,
-    )
-
-
-@app.command()
-@told
-def unpin(
-    name: Name,
-    peer: Annotated[str, typer.Argument(help="The partner's domain.")],
-    home: HomeOption = None,
-) -> None:
-    """Trust a partner's keys no longer: every further round with it is refused, at once.
-
-    Example: coterie domain unpin north east
-    """
-    unpin_peer(home_of(home).domain(name), peer)
-    console.print(f"{name} refuses every further round with {peer}.")
-
-
-@app.command()
-@told
-def pin(
-    name: Name,
-    peer: Annotated[str, typer.Argument(help="The partner's domain.")],
-    node_key: Annotated[str, typer.Option(help="Its node key, 64 hex characters.")],
-    owner_key: Annotated[str, typer.Option(help="Its owner's key, 64 hex characters.")],
-    home: HomeOption = None,
-) -> None:
-    """Pin a partner's keys, compared with that partner over another channel.
-
-    Example: coterie domain pin north east --node-key 12… --owner-key ab…
-    """
-    pin_peer(home_of(home).domain(name), peer, node_key, owner_key)
-    console.print(f"{name} has pinned {peer}.")
-
-
-@app.command()
-@told
-def card(name: Name, home: HomeOption = None) -> None:
-    """The keys that partners pin, as JSON.
-
-    Example: coterie domain card north
-    """
-    folder = home_of(home).domain(name)
-    settings = folder.settings()
-    node_key = folder.node_key().public_key().public_bytes_raw().hex()
-    typer.echo(json.dumps({"name": name, "node_key": node_key, "owner_key": settings.owner_key}))
 
 
 def _figure(value: float | None) -> str:

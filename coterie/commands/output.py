@@ -65,6 +65,7 @@ _CODES: tuple[tuple[type[Exception], ExitCode], ...] = (
     (TlsError, ExitCode.USAGE),
 )
 
+Name = Annotated[str, typer.Argument(help="The domain's name, e.g. north.")]
 HomeOption = Annotated[
     Path | None,
     typer.Option("--home", help="Folder of domains, owners and runs (default: ~/.coterie)."),

@@ -23,9 +23,9 @@ leaves before `mask` dies with the keys, which are only in memory until then.
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from mmap import mmap
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -33,11 +33,11 @@ from nacl.exceptions import CryptoError
 from numpy.typing import NDArray
 
 from network.smpc import ring, shamir
-from network.smpc.keys import EphemeralKey, UnusableKey, check_public_key
+from network.smpc.attempt import Agreement
+from network.smpc.keys import EphemeralKey
 from network.smpc.masks import Mask, apply, mask_key
 from network.smpc.messages import (
     Advert,
-    Agreement,
     Confirmation,
     Receipt,
     SealedShares,
@@ -45,8 +45,6 @@ from network.smpc.messages import (
     Unmasking,
     advert_message,
     confirmation_message,
-    is_signed,
-    members_of,
     receipt_message,
     sealed_message,
     seed_digest,
@@ -56,6 +54,12 @@ from network.smpc.messages import (
     unmasking_message,
 )
 from network.smpc.sharing import pair_masks
+from network.smpc.verification import (
+    verify_adverts,
+    verify_confirmations,
+    verify_masked,
+    verify_sealed,
+)
 
 SEED, KEY = b"seed", b"key"
 """The two secrets a dealer shares: its self-mask seed and its mask key."""
@@ -380,160 +384,6 @@ class _Secrets:
         self.pairwise.erase()
         self.seed[:] = bytes(len(self.seed))
         self._own = (b"", b"")
-
-
-def verify_adverts(agreement: Agreement, adverts: Sequence[Advert]) -> dict[str, Advert]:
-    """Check that these are adverts of at least tau domains of the roster, for this attempt.
-
-    Returns:
-        The adverts by domain, sorted by name.
-
-    Raises:
-        SharingRefused: see `Party.share`.
-    """
-    known = _unique(agreement, adverts, agreement.names, "advert")
-    owners: dict[bytes, str] = {}
-    for name, advert in known.items():
-        verify_advert(agreement, advert)
-        for key in (advert.cipher_key, advert.mask_key):
-            if key in owners:
-                raise SharingRefused(name, f"uses the same public key as {owners[key]}")
-            owners[key] = name
-    return known
-
-
-def verify_advert(agreement: Agreement, advert: Advert) -> None:
-    """Check one advert's signature and keys.
-
-    Raises:
-        SharingRefused: it isn't the domain's for this attempt, or its keys are unusable.
-    """
-    name = advert.domain
-    message = advert_message(agreement, dict(advert))
-    if not is_signed(message, advert.signature, agreement.roster.get(name, "")):
-        raise SharingRefused(name, "its advert isn't signed for this attempt by its node's key")
-    for key in (advert.cipher_key, advert.mask_key):
-        try:
-            check_public_key(key)
-        except UnusableKey as error:
-            raise SharingRefused(name, f"it signed a bad advert: {error}") from None
-
-
-def verify_sealed(agreement: Agreement, transcript: bytes, sealed: SealedShares) -> None:
-    """Check the dealer's signature.
-
-    Raises:
-        SharingRefused: it isn't of this attempt and these adverts.
-    """
-    message = sealed_message(transcript, dict(sealed))
-    if not is_signed(message, sealed.signature, agreement.roster[sealed.sender]):
-        raise SharingRefused(
-            sealed.sender, "its shares aren't signed by its node's key for this attempt and adverts"
-        )
-
-
-def verify_receipts(
-    agreement: Agreement, transcript: bytes, members: tuple[str, ...], receipts: Sequence[Receipt]
-) -> dict[str, Receipt]:
-    """Check that these are receipts of at least tau members who all saw the same members.
-
-    Returns:
-        The receipts by domain, sorted by name: the survivors.
-
-    Raises:
-        SharingRefused: see `Party.confirm`.
-    """
-    known = _signed(agreement, transcript, members, receipts)
-    for name, receipt in known.items():
-        if receipt.members != members:
-            raise SharingRefused(name, "it signed an input among other members than ours")
-    return known
-
-
-def verify_masked(
-    agreement: Agreement,
-    transcript: bytes,
-    receipts: Sequence[Receipt],
-    ours: Receipt | None = None,
-) -> dict[str, Receipt]:
-    """The same where each domain is masked with its neighbours alone.
-
-    Where one domain is masked with another, or a third one is, all around that other must be.
-
-    Args:
-        ours: whose receipt contradicts it is named first; the first one without.
-
-    Raises:
-        SharingRefused: see `Party.confirm`.
-    """
-    members = members_of(receipts)
-    known = _signed(agreement, transcript, members, receipts)
-    first = ours or next(iter(known.values()))
-    for name, receipt in known.items():
-        shared = set(agreement.neighbourhood(name)) & set(agreement.neighbourhood(first.domain))
-        if shared & set(receipt.members) != shared & set(first.members):
-            raise SharingRefused(name, "it signed a masked input among other members than ours")
-    for name, receipt in known.items():
-        around = agreement.neighbourhood(name)
-        if receipt.members != tuple(other for other in around if other in members):
-            raise SharingRefused(name, "it signed a masked input among other members than the rest")
-    return known
-
-
-def _signed(
-    agreement: Agreement, transcript: bytes, members: tuple[str, ...], receipts: Sequence[Receipt]
-) -> dict[str, Receipt]:
-    known = _unique(agreement, receipts, members, "receipt")
-    for name, receipt in known.items():
-        message = receipt_message(transcript, name, receipt.members, receipt.digest)
-        if not is_signed(message, receipt.signature, agreement.roster[name]):
-            raise SharingRefused(name, "its masked input isn't signed for this attempt and adverts")
-    return known
-
-
-def verify_confirmations(
-    agreement: Agreement,
-    message: bytes,
-    survivors: Mapping[str, Receipt],
-    confirmations: Sequence[Confirmation],
-) -> dict[str, Confirmation]:
-    """Check that at least tau survivors confirmed the set that `message` describes.
-
-    Raises:
-        SharingRefused: see `Party.unmask`.
-    """
-    known = _unique(agreement, confirmations, tuple(survivors), "confirmation")
-    for name, confirmation in known.items():
-        if not is_signed(message, confirmation.signature, agreement.roster[name]):
-            raise SharingRefused(name, "it didn't confirm the set of survivors that we confirmed")
-    return known
-
-
-class _Said(Protocol):
-    @property
-    def domain(self) -> str: ...
-
-
-_M = TypeVar("_M", bound=_Said)
-
-
-def _unique(
-    agreement: Agreement, messages: Sequence[_M], expected: Sequence[str], what: str
-) -> dict[str, _M]:
-    known: dict[str, _M] = {}
-    for message in messages:
-        if message.domain not in expected:
-            raise SharingRefused(message.domain, f"sent a {what} but isn't on the list for it")
-        if message.domain in known:
-            raise SharingRefused(message.domain, f"sent more than one {what} for this attempt")
-        known[message.domain] = message
-    if len(known) < agreement.threshold:
-        missing = [name for name in expected if name not in known]
-        raise SharingRefused(
-            missing[0] if missing else expected[0],
-            f"sent no {what}; {len(known)} are fewer than the threshold {agreement.threshold}",
-        )
-    return {name: known[name] for name in sorted(known)}
 
 
 def _json(value: object) -> bytes:

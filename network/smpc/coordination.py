@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from network.smpc.aggregation import verify_advert, verify_adverts, verify_sealed
+from network.smpc.attempt import Agreement
 from network.smpc.messages import (
     Advert,
-    Agreement,
     Confirmation,
     Receipt,
     SealedShares,
@@ -25,6 +24,7 @@ from network.smpc.messages import (
     transcript_hash,
 )
 from network.smpc.transcript import Masked, Transcript, open_total
+from network.smpc.verification import verify_advert, verify_adverts, verify_sealed
 
 Exchange = Callable[[str, Mapping[str, Any]], Mapping[str, Any]]
 """(step, argument by domain) -> answers of those that answered, in time and readable."""

@@ -11,10 +11,10 @@ import os
 from pathlib import Path
 
 from network.smpc import ring
+from network.smpc.attempt import Agreement
 from network.smpc.masks import digest_of
 from network.smpc.messages import (
     RECEIPT_BYTES,
-    Agreement,
     MalformedMessage,
     Receipt,
     SharingRefused,

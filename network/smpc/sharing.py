@@ -18,16 +18,15 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
 
 from network.smpc import ring
+from network.smpc.attempt import Agreement, framed
 from network.smpc.keys import EphemeralKey, UnusableKey, check_public_key
 from network.smpc.masks import Mask, apply, mask_key
 from network.smpc.messages import (
-    Agreement,
     Key,
     Name,
     SharingRefused,
     Signature,
     _Message,
-    framed,
     is_signed,
     pair_info,
 )

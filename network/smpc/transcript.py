@@ -16,20 +16,13 @@ from blake3 import blake3
 from numpy.typing import NDArray
 
 from network.smpc import ring, shamir
-from network.smpc.aggregation import (
-    KEY,
-    SEED,
-    verify_adverts,
-    verify_confirmations,
-    verify_masked,
-    verify_sealed,
-)
+from network.smpc.aggregation import KEY, SEED
+from network.smpc.attempt import Agreement
 from network.smpc.inputs import masked_file
 from network.smpc.keys import EphemeralKey
 from network.smpc.masks import CHUNK_BYTES, Mask, Masking, mask_key
 from network.smpc.messages import (
     Advert,
-    Agreement,
     Confirmation,
     MalformedMessage,
     Receipt,
@@ -46,6 +39,12 @@ from network.smpc.messages import (
     unmasking_message,
 )
 from network.smpc.sharing import pair_masks
+from network.smpc.verification import (
+    verify_adverts,
+    verify_confirmations,
+    verify_masked,
+    verify_sealed,
+)
 
 _MESSAGES = "messages.json"
 _TOTAL = "total.ring"

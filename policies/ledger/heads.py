@@ -8,112 +8,36 @@ is rolled back or rewritten no longer fits what the peers hold, and they refuse 
 
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple
 from datetime import UTC, datetime
-from typing import Annotated, Any, Self
+from typing import Any
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sqlmodel import Session, col, select
 
-from policies.accounting import Event
-from policies.canonical import canonical
-from policies.ledger.budgets import event_json
-from policies.ledger.chain import Chain, Entry, entry_hash, read_entry
+from policies.ledger.chain import Chain, Entry, read_entry
 from policies.ledger.database import Database
 from policies.ledger.errors import HeadRefused, LedgerError
+from policies.ledger.shown import (
+    Cosignature,
+    Extension,
+    Head,
+    LeafEntry,
+    Note,
+    Release,
+    Shown,
+    check_extends,
+    check_reservation,
+    check_signed,
+    cosignature_message,
+    cosignature_words,
+    head_words,
+    holds,
+    rewritten,
+)
 from policies.ledger.tables import LedgerCosignature, LedgerEntry, LedgerPeerHead
-from policies.merkle import Tree, verify_consistency, verify_inclusion
+from policies.merkle import Tree
 
-Hash = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-Signature = Annotated[str, Field(pattern="^[0-9a-f]{128}$")]
-Size = Annotated[int, Field(ge=1, le=2**31 - 1)]
-Path = Annotated[tuple[Hash, ...], Field(max_length=64)]
-
-
-class _Message(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    @classmethod
-    def read(cls, message: object, sender: str) -> Self:
-        """Parse what a peer sent.
-
-        Raises:
-            HeadRefused: it isn't well-formed.
-        """
-        try:
-            return cls.model_validate(message)
-        except ValidationError as error:
-            where = ".".join(str(part) for part in error.errors()[0]["loc"])
-            raise HeadRefused(
-                f"{sender}: the {cls.__name__.lower()} of its ledger is malformed at {where!r}"
-            ) from None
-
-
-class Head(_Message):
-    """A signed head: the Merkle root over the first `size` entries' hashes."""
-
-    domain: str
-    size: Size
-    root: Hash
-    signature: Signature
-
-
-class Extension(_Message):
-    """That a head extends an earlier one of `size` entries."""
-
-    size: Size
-    path: Path
-
-
-class LeafEntry(_Message):
-    """An entry of the chain and where it stands under a head."""
-
-    index: Size
-    previous: Hash
-    kind: str
-    body: Annotated[str, Field(max_length=4096)]
-    path: Path
-
-
-class Note(_Message):
-    """What a domain shows one peer in a round."""
-
-    head: Head
-    extends: Annotated[tuple[Extension, ...], Field(max_length=64)]
-    reservation: LeafEntry
-
-
-class Cosignature(_Message):
-    """A peer's signature under a head of the ledger whose node has `node_key`."""
-
-    node_key: Hash
-    size: Size
-    root: Hash
-    time: Annotated[str, Field(max_length=32)]
-    signature: Signature
-
-
-@dataclass(frozen=True)
-class Release:
-    """One attempt at one release, as its reservation must name it."""
-
-    plan: str
-    step: str
-    release: int
-    attempt: int
-    event: Event
-
-
-@dataclass(frozen=True)
-class Shown:
-    """What a peer showed, its node key, and what was held of it (see `Heads.cosign`)."""
-
-    note: Note
-    domain: str
-    node_key: str
-    held: Sequence[int]
+__all__ = ["Cosignature", "Head", "Heads", "Note", "Release", "Shown"]
 
 
 class Heads:
@@ -204,14 +128,14 @@ class Heads:
             HeadRefused: see `cosign`.
         """
         for each in shown:
-            _check_signed(each.note.head, each.domain, each.node_key)
-            _check_reservation(each.note, each.domain, release)
+            check_signed(each.note.head, each.domain, each.node_key)
+            check_reservation(each.note, each.domain, release)
         with self._database.writing() as session:
             for each in shown:
                 head = each.note.head
                 for size in each.held:
                     row = session.get_one(LedgerPeerHead, (each.node_key, size))
-                    _check_extends(each.note, row)
+                    check_extends(each.note, row)
                     row.covered = row.covered or head.size > size
                 self._keep_peer(session, head, each.node_key)
 
@@ -238,7 +162,7 @@ class Heads:
         for cosignature, witness, node_key in signed:
             said = cosignature_message(cosignature)
             mine = cosignature.node_key == self._chain.node_key
-            if not mine or not _holds(node_key, said, cosignature.signature):
+            if not mine or not holds(node_key, said, cosignature.signature):
                 raise HeadRefused(f"{witness}: its co-signature isn't under this ledger's head")
         with self._lock, self._database.writing() as session:
             tree = self._grown(session)
@@ -275,24 +199,29 @@ class Heads:
             return [row.model_dump() for row in session.exec(query)]
 
     def export(self) -> dict[str, Any]:
-        """All that this node holds of its peers' ledgers, for an auditor."""
+        """All that this node can testify of its peers, for an auditor: the heads that it co-signed,
+        and its own entries of what it helped to open."""
+        released = select(LedgerEntry).where(LedgerEntry.kind == "release")
         query = select(LedgerPeerHead).order_by(
             col(LedgerPeerHead.domain), col(LedgerPeerHead.size)
         )
         with self._database.reading() as session:
             rows = [row.model_dump(exclude={"covered"}) for row in session.exec(query)]
+            opened = session.exec(released.order_by(col(LedgerEntry.index)))
+            entries = [astuple(read_entry(row)) for row in opened]
         return {
             "format": "coterie-heads-v1",
             "witness": self._chain.domain,
             "witness_key": self._chain.node_key,
             "heads": rows,
+            "opened": entries,
         }
 
     def _keep_peer(self, session: Session, head: Head, node_key: str) -> None:
         row = session.get(LedgerPeerHead, (node_key, head.size))
         if row is not None:
             if row.root != head.root:
-                raise _rewritten(head.domain, head.size)
+                raise rewritten(head.domain, head.size)
             return
         time = datetime.now(UTC).isoformat(timespec="seconds")
         signed: dict[str, Any] = {
@@ -305,7 +234,7 @@ class Heads:
             LedgerPeerHead(
                 domain=head.domain,
                 signature=head.signature,
-                cosignature=self._chain.sign(_cosigned(**signed)),
+                cosignature=self._chain.sign(cosignature_words(**signed)),
                 covered=False,
                 **signed,
             )
@@ -320,7 +249,7 @@ class Heads:
             "size": size,
             "root": tree.root(size).hex(),
         }
-        return Head(**fields, signature=self._chain.sign(_headed(**fields)))
+        return Head(**fields, signature=self._chain.sign(head_words(**fields)))
 
     def _grown(self, session: Session) -> Tree:
         """The tree over all entries; those seen before aren't read again."""
@@ -334,19 +263,6 @@ class Heads:
             self._tree.append(bytes.fromhex(found))
             self._last = found
         return self._tree
-
-
-def cosignature_message(said: Cosignature) -> str:
-    """What a co-signature covers."""
-    return _cosigned(said.node_key, said.size, said.root, said.time)
-
-
-def _headed(domain: str, size: int, root: str) -> str:
-    return f"coterie-head-v1\n{size}\n{root}\n{domain}"
-
-
-def _cosigned(node_key: str, size: int, root: str, time: str) -> str:
-    return f"coterie-cosignature-v1\n{node_key}\n{size}\n{root}\n{time}"
 
 
 def _cosignature(row: LedgerPeerHead) -> Cosignature:
@@ -366,66 +282,6 @@ def _uncovered(session: Session, node_key: str) -> Sequence[LedgerPeerHead]:
     return session.exec(query.order_by(col(LedgerPeerHead.size))).all()
 
 
-def _check_signed(head: Head, domain: str, node_key: str) -> None:
-    message = _headed(head.domain, head.size, head.root)
-    if head.domain != domain or not _holds(node_key, message, head.signature):
-        raise HeadRefused(f"{domain}: its ledger's head isn't signed by its node key")
-
-
-def _check_extends(note: Note, held: LedgerPeerHead) -> None:
-    head = note.head
-    if head.size < held.size:
-        raise HeadRefused(
-            f"{head.domain}'s ledger has {head.size} entries, but it showed {held.size} on"
-            f" {held.time}: it was rolled back to an older copy. No round goes on with it before"
-            " its owner restores the newest copy"
-        )
-    if head.size == held.size:
-        if head.root != held.root:
-            raise _rewritten(head.domain, held.size)
-        return
-    paths = [each.path for each in note.extends if each.size == held.size]
-    proof = [bytes.fromhex(each) for each in paths[0]] if paths else []
-    roots = bytes.fromhex(held.root), bytes.fromhex(head.root)
-    if not verify_consistency(held.size, head.size, *roots, proof):
-        raise _rewritten(head.domain, held.size)
-
-
-def _check_reservation(note: Note, domain: str, release: Release) -> None:
-    said, head = note.reservation, note.head
-    body = {
-        "plan": release.plan,
-        "step": release.step,
-        "release": release.release,
-        "attempt": release.attempt,
-        "event": event_json(release.event),
-    }
-    digest = entry_hash(said.index, said.previous, said.kind, said.body)
-    proof = [bytes.fromhex(each) for each in said.path]
-    under = verify_inclusion(
-        bytes.fromhex(digest), said.index - 1, head.size, proof, bytes.fromhex(head.root)
-    )
-    if not under or said.kind != "reservation" or not _says(said.body, body):
-        raise HeadRefused(
-            f"{domain} doesn't show that its ledger has set attempt {release.attempt} of"
-            f" {release.step}/{release.release} aside; nothing is sent"
-        )
-
-
-def _says(text: str, body: Mapping[str, Any]) -> bool:
-    """Whether an entry's body is this one, at whatever time."""
-    time = text.rpartition('"time":"')[2].removesuffix('"}')
-    return len(time) < 40 and canonical({**body, "time": time}).decode() == text
-
-
-def _rewritten(domain: str, size: int) -> HeadRefused:
-    return HeadRefused(
-        f"{domain}'s ledger isn't a continuation of the {size} entries that it showed before: its"
-        " past was rewritten, or it shows different ledgers to different partners. No round goes"
-        " on with it; compare `coterie ledger heads` of all partners"
-    )
-
-
 def _leaf(entry: Entry, tree: Tree, size: int) -> LeafEntry:
     return LeafEntry(
         index=entry.index,
@@ -438,12 +294,3 @@ def _leaf(entry: Entry, tree: Tree, size: int) -> LeafEntry:
 
 def _hex(proof: Iterable[bytes]) -> tuple[str, ...]:
     return tuple(each.hex() for each in proof)
-
-
-def _holds(key: str, message: str, signature: str) -> bool:
-    try:
-        public = Ed25519PublicKey.from_public_bytes(bytes.fromhex(key))
-        public.verify(bytes.fromhex(signature), message.encode())
-    except (ValueError, InvalidSignature):
-        return False
-    return True

@@ -16,7 +16,7 @@ from coterie.home import Home
 from coterie.hub import start_hub, stop_hub
 from coterie.partners import card_of, invite, open_owner, start_domain, stop_domain
 from coterie.processes import free_ports
-from domains.service import _OWNER_PATHS, PATHS
+from domains.paths import _OWNER_PATHS, PATHS
 from network.client import NodeClient, NodeRefused
 from network.federation import read_accounts
 from network.hub import admit_member, announce

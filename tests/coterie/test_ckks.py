@@ -17,12 +17,12 @@ from coterie.exit_codes import ExitCode
 from coterie.partners import start_domain
 from coterie.processes import running
 from coterie.scripts import Script
-from network.program import noise_std
 from network.rounds import attempt_folder, verify_rounds
 from network.smpc.agreement import agreement_of
 from network.smpc.ckks.messages import key_holder, unpack_opening
 from network.smpc.ckks.transcript import verify_ckks_transcript
 from network.training import RunInterrupted
+from network.updates import noise_std
 from policies.plan import Plan
 from policies.verify import verify
 from tests.coterie.test_transcript import value_of

@@ -26,10 +26,10 @@ from coterie.processes import AlreadyRunning, ProcessError, running
 from domains.folder import FolderError
 from domains.interactions import InteractionsError
 from network.client import LoginFailed, NodeRefused, NodeUnreachable, log_in
-from network.program import noise_std
 from network.rounds import RoundAborted, attempt_folder, run_attempt, verify_rounds
 from network.smpc import ring
 from network.smpc.messages import SharingRefused
+from network.updates import noise_std
 from policies.verify import verify
 from tests.network_of_three import NAMES, Network, counting_plan, interactions
 

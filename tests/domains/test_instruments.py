@@ -7,26 +7,30 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
 from torch import Tensor
 
-from domains import participation
+from domains import coming_noise
+from domains.coming_noise import ComingNoise
 from domains.engine import private_sum
 from domains.interactions import Interactions, user_keys
-from domains.participation import Participation
+from domains.noised import noised_sum
 from domains.users import UserTensors
 from network.clip_norms import AdaptiveClip
-from network.program import DataSet, Gradient, Plan, Sum, noise_std
+from network.program import (
+    DataSet,
+    Gradient,
+    Plan,
+    Sum,
+)
+from network.updates import noise_std
 from policies import clipping, mechanism
-from policies.ledger import Ledger
 from policies.mechanism import truncate
 from policies.plan import Plan as ApprovablePlan
 from policies.plan import RosterEntry, Step
@@ -185,28 +189,28 @@ class Nodes:
     """Three nodes' own code for a noised sum; only their engines' processes are left out."""
 
     plan: ApprovablePlan
-    nodes: list[Participation]
     people: UserTensors
 
-    def noised(self, node: Participation, present: NDArray[np.bool_]) -> NDArray[np.int64]:
+    def noised(self, present: NDArray[np.bool_]) -> NDArray[np.int64]:
         def engine_of_process(
             step: str, state: Mapping[str, NDArray], selected: NDArray[np.bool_]
         ) -> NDArray[np.int64]:
             return self.sum(selected & present)
 
+        step = self.plan.steps[0]
         run: Any = SimpleNamespace(
             plan=self.plan,
             dataset=SimpleNamespace(public=False, users=NUMBERS),
             enclosure=lambda: SimpleNamespace(private_sum=engine_of_process),
         )
-        return node._noised_sum(run, self.plan.steps[0], {})
+        return noised_sum(run, step, {}, ComingNoise(self.plan, step))
 
     def sum(self, present: NDArray[np.bool_]) -> NDArray[np.int64]:
         return private_sum(self.plan.steps[0], {}, self.people, np.flatnonzero(present))
 
 
 @pytest.fixture(scope="module")
-def nodes(tmp_path_factory: pytest.TempPathFactory) -> Nodes:
+def nodes() -> Nodes:
     """Users with an item of their own each: every number of the sum is one user's."""
 
     def count(state, user):  # type: ignore[no-untyped-def]
@@ -222,15 +226,9 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Nodes:
         targets=np.full(NUMBERS, -1),
         keys=user_keys(names),
     )
-    parts = []
-    for entry in ROSTER:
-        place: Path = tmp_path_factory.mktemp(entry.name)
-        key = Ed25519PrivateKey.generate()
-        ledger = Ledger(f"sqlite:///{place / 'ledger.db'}", entry.name, key)
-        parts.append(Participation(entry.name, key, ledger, place / "attempts"))
     people = UserTensors(own, NUMBERS, 1, seed=1)
     plan = Plan("test", "test", data, [Sum("s", count, 1.0)], epsilon=6.0)
-    return Nodes(plan.bind(ROSTER, "0" * 64), parts, people)
+    return Nodes(plan.bind(ROSTER, "0" * 64), people)
 
 
 def measure(nodes: Nodes) -> None:
@@ -244,10 +242,7 @@ def measure(nodes: Nodes) -> None:
     for _ in range(ROUNDS):
         coins = random.random(NUMBERS) < 0.5
         nobody = np.zeros(NUMBERS, dtype=bool)
-        noises = [
-            nodes.noised(node, coins if number == 0 else nobody)
-            for number, node in enumerate(nodes.nodes)
-        ]
+        noises = [nodes.noised(coins if number == 0 else nobody) for number in range(len(ROSTER))]
         # A coalition of t = 1, the last node, knows its own noise and takes it away.
         seen = (noises[0] + noises[1]) / unit
         present.append(seen[coins])
@@ -299,12 +294,12 @@ def test_the_gaussian_dp_audit_alone_catches_half_the_noise(
 def test_a_missing_share_is_caught(
     nodes: Nodes, missing: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sound, calls = participation.add_noise_share, iter(range(10**6))
+    sound, calls = coming_noise.add_noise_share, iter(range(10**6))
 
     def forgets(total: NDArray[np.int64], *args: Any) -> NDArray[np.int64]:
         return total.copy() if next(calls) % 3 == missing else sound(total, *args)
 
-    monkeypatch.setattr(participation, "add_noise_share", forgets)
+    monkeypatch.setattr(coming_noise, "add_noise_share", forgets)
     blind(monkeypatch, "check_fresh", "check_no_repeats")
     with pytest.raises(Broken, match="as wide as accounted"):
         measure(nodes)

@@ -5,7 +5,8 @@ import pytest
 import safetensors.numpy
 import torch
 
-from domains.participation import RoundRefused, read_state
+from domains.refusals import RoundRefused
+from domains.states import read_state
 from network.program import DataSet, Plan, Sum
 from policies.plan import RosterEntry, Step
 

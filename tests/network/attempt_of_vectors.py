@@ -18,10 +18,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from network.smpc import ring, shamir
 from network.smpc.aggregation import Party
+from network.smpc.attempt import Agreement, Context
 from network.smpc.coordination import Coordinator
 from network.smpc.keys import EphemeralKey
 from network.smpc.masks import Mask, apply, mask_key
-from network.smpc.messages import Agreement, Context, pair_info, self_info, transcript_hash
+from network.smpc.messages import pair_info, self_info, transcript_hash
 from policies.mechanism import truncate
 from policies.noise import SecureRandom, discrete_gaussian
 from tests.network.roster_of_domains import _MASKS, Disk

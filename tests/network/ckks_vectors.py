@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
+from network.smpc.attempt import Agreement, Context
 from network.smpc.ckks import limbs, seal, tags
 from network.smpc.ckks.messages import challenge_of, key_holder
-from network.smpc.messages import Agreement, Context
 from policies.homomorphic import DEGREE, layout_of
 
 FILE = Path(__file__).parent / "vectors" / "ckks.json"

@@ -23,7 +23,8 @@ from syft.server.credentials import SyftSigningKey
 from syft.service.response import SyftError, SyftSuccess
 from syft.types.uid import UID
 
-from domains.participation import RoundRefused, _load
+from domains.refusals import RoundRefused
+from domains.states import load_state
 from domains.witness import WitnessRefused, answer_heads, ask_for_heads
 from network.capnproto import BytesRefused
 from network.envelope import open_envelope
@@ -170,6 +171,6 @@ _OTHERS: tuple[tuple[Callable[[bytes], Any], Any], ...] = (
     (_read_card, HTTPException),
     (lambda blob: answer_heads(blob, "cd" * 32, lambda: ["ab" * 32], dict), WitnessRefused),
     (_plan, (PlanUnreadable, UnicodeDecodeError)),
-    (_load, RoundRefused),
+    (load_state, RoundRefused),
 )
 """Readers of bytes outside Syft's envelope, and how each refuses."""

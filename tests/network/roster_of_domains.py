@@ -8,10 +8,11 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from network.smpc.aggregation import OutOfTurn, Party
+from network.smpc.attempt import Agreement, Context
 from network.smpc.ckks.coordination import CkksCoordinator
 from network.smpc.ckks.party import CkksParty
 from network.smpc.coordination import Coordinator
-from network.smpc.messages import Agreement, Context, SharingRefused, Unmasking
+from network.smpc.messages import SharingRefused, Unmasking
 
 PHASES = ("advertise", "share", "reveal", "confirm", "unmask")
 CONTEXT = Context("ab" * 32, "train", release=3, attempt=0)

@@ -19,10 +19,11 @@ from hypothesis import strategies as st
 from network.smpc import masks, ring, shamir
 from network.smpc.aggregation import OutOfTurn
 from network.smpc.agreement import agreement_of
+from network.smpc.attempt import Agreement, Context
 from network.smpc.coordination import SumAborted
 from network.smpc.keys import EphemeralKey, UnusableKey, check_public_key
 from network.smpc.masks import Mask, apply, mask_key
-from network.smpc.messages import Advert, Agreement, Context, MalformedMessage, SharingRefused
+from network.smpc.messages import Advert, MalformedMessage, SharingRefused
 from tests.network.attempt_of_vectors import attempt, primitives
 from tests.network.roster_of_domains import CONTEXT, Domains
 from tests.policies.test_plan import changed

@@ -8,8 +8,9 @@ import networkx
 import numpy as np
 import pytest
 
+from network.smpc.attempt import Agreement
 from network.smpc.coordination import Coordinator, SumAborted
-from network.smpc.messages import Agreement, receipt_message, sealed_message, transcript_hash
+from network.smpc.messages import receipt_message, sealed_message, transcript_hash
 from network.smpc.neighbours import SPARSE_ABOVE, degree, neighbourhood, share_threshold
 from tests.network.roster_of_domains import PHASES, Domains
 

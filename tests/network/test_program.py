@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import coterie as ct
-from network.program import noise_std
+from network.updates import noise_std
 from policies.accounting import plan_epsilon
 from policies.plan import RosterEntry
 from policies.trace import TraceError

@@ -13,7 +13,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from network.clip_norms import AdaptiveClip
-from network.program import DataSet, Gradient, Plan, Sum, after_release
+from network.program import (
+    DataSet,
+    Gradient,
+    Plan,
+    Sum,
+)
+from network.updates import after_release
 from policies.accounting import plan_epsilon
 from policies.admission import Bounds, PlanRefused, admit
 from policies.clipping import Adaptive, Clipping, Flat, PerLayer, clipped_units, fits, parts_of

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from network.smpc.aggregation import verify_receipts
+from network.smpc.attempt import Agreement
 from network.smpc.ckks import seal
 from network.smpc.ckks.messages import (
     Joining,
@@ -22,7 +22,6 @@ from network.smpc.ckks.messages import (
     key_holder,
     transcript_hash,
 )
-from network.smpc.ckks.party import verify_advert, verify_adverts, verify_joining
 from network.smpc.ckks.transcript import (
     Ciphertexts,
     CkksTranscript,
@@ -30,9 +29,11 @@ from network.smpc.ckks.transcript import (
     residues_of,
     sum_of,
 )
+from network.smpc.ckks.verification import verify_advert, verify_adverts, verify_joining
 from network.smpc.coordination import Exchange, SumAborted
 from network.smpc.masks import digest_of
-from network.smpc.messages import Agreement, Receipt, SharingRefused
+from network.smpc.messages import Receipt, SharingRefused
+from network.smpc.verification import verify_receipts
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from pydantic import BeforeValidator, PlainSerializer
 
 from network.smpc import ring
+from network.smpc.attempt import Agreement, framed
 from network.smpc.ckks import seal, tags
 from network.smpc.messages import (
-    Agreement,
     Digest,
     MalformedMessage,
     Name,
@@ -26,7 +26,6 @@ from network.smpc.messages import (
     Signature,
     _Message,
     _unhexed,
-    framed,
 )
 from policies.homomorphic import DEGREE, Layout, layout_of
 

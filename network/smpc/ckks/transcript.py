@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from network.smpc import ring
-from network.smpc.aggregation import verify_receipts
+from network.smpc.attempt import Agreement
 from network.smpc.ckks import seal
 from network.smpc.ckks.messages import (
     Joining,
@@ -31,23 +31,23 @@ from network.smpc.ckks.messages import (
     shape_of,
     transcript_hash,
 )
-from network.smpc.ckks.party import (
+from network.smpc.ckks.tags import tag_of
+from network.smpc.ckks.verification import (
     verify_adverts,
     verify_confirmations,
     verify_joined,
     verify_sum,
 )
-from network.smpc.ckks.tags import tag_of
 from network.smpc.inputs import arriving, cut_receipt
 from network.smpc.masks import digest_of
 from network.smpc.messages import (
-    Agreement,
     MalformedMessage,
     Receipt,
     SharingRefused,
     is_signed,
 )
 from network.smpc.transcript import write_messages
+from network.smpc.verification import verify_receipts
 
 _MESSAGES = "messages.json"
 _TOTAL = "total.ring"

@@ -1,0 +1,123 @@
+"""A plan being executed on a node: its approvals, its engine, the state it works on."""
+
+import threading
+from collections.abc import Mapping
+
+import numpy as np
+from blake3 import blake3
+from numpy.typing import NDArray
+
+from domains.attempts import Attempt
+from domains.dataset import PrivateDataset
+from domains.enclosure import Enclosure
+from domains.refusals import RoundRefused
+from domains.states import State, read_state, state_limit
+from domains.tensors import KeptTensors
+from policies.envelopes import read_consent, why_not_approved
+from policies.plan import Plan, Step
+
+
+class OpenRun:
+    """A plan being executed here: its checked approvals, its engine, its one live attempt."""
+
+    tensors: KeptTensors
+
+    def __init__(self, plan: Plan, approvals: Mapping[str, str], dataset: PrivateDataset) -> None:
+        self.plan = plan
+        self.approvals = dict(approvals)
+        self.dataset = dataset
+        self.lock = threading.Lock()
+        self.attempt: Attempt | None = None
+        self.state: State | None = None
+        self._enclosure: Enclosure | None = None
+
+    def missing(self) -> str | None:
+        """Why some owner on the roster has not approved this run, or not any longer."""
+        for entry in self.plan.roster:
+            why = why_not_approved(
+                self.plan, entry.owner_key, entry.name, self.approvals.get(entry.name)
+            )
+            if why is not None:
+                return why
+        return None
+
+    def why_not(self, step: str, release: int, tensor: str) -> str | None:
+        """Why the plan has no such release, or None.
+
+        Args:
+            tensor: what a kept step's release reveals; empty for every other step.
+
+        Raises:
+            TensorRefused: the tensor isn't one that may be revealed.
+        """
+        if step not in {s.name for s in self.plan.steps}:
+            return f"the plan has no step '{step[:64]}'."
+        definition = self.plan.step(step)
+        if not 0 <= release < definition.releases:
+            return (
+                f"step '{step}' has {definition.releases} approved releases; "
+                f"number {release} is not one of them (they count from 0)."
+            )
+        if bool(tensor) != (definition.kept is not None):
+            return "a kept step's release reveals a tensor, and no other step's does."
+        if tensor:
+            self.tensors.revealable(tensor, definition)
+        return None
+
+    def until(self) -> str:
+        """When the first of the approvals expires."""
+        found = (
+            read_consent(entry.owner_key, entry.name, self.approvals.get(entry.name))
+            for entry in self.plan.roster
+        )
+        return min(consent.expires for consent in found if consent is not None)
+
+    def content_of(self, state: bytes | str) -> bytes:
+        """A state as it came, which is held from now on; or the held one, by its digest."""
+        if isinstance(state, bytes):
+            digest = blake3(state).hexdigest()
+            self.state = State(digest, state, len(state))
+        held = self.state
+        if held is None or not held.complete or (isinstance(state, str) and state != held.digest):
+            raise RoundRefused("This node holds no such state; send it.")
+        return bytes(held.content)
+
+    def hold(self, digest: str, size: int, begin: int, part: bytes) -> int:
+        """See `Participation.hold`."""
+        limit = max(state_limit(step) for step in self.plan.steps)
+        if not 0 < size <= limit:
+            raise RoundRefused(f"The state has {size} bytes; at most {limit} pass.")
+        if begin == 0:
+            self.state = State(digest, bytearray(size))
+        held = self.state
+        wanted = (digest, size, begin)
+        if held is None or (held.digest, len(held.content), held.held) != wanted:
+            raise RoundRefused("The parts of a state come in order, from its beginning.")
+        if begin + len(part) > size or not isinstance(held.content, bytearray):
+            raise RoundRefused("The part goes beyond the state's end.")
+        held.content[begin : begin + len(part)] = part
+        held.held += len(part)
+        if held.complete:
+            held.content = bytes(held.content)
+            if blake3(held.content).hexdigest() != digest:
+                self.state = None
+                raise RoundRefused("The state isn't the one that its digest names.")
+        return held.held
+
+    def enclosure(self) -> Enclosure:
+        if self._enclosure is not None and not self._enclosure.alive:
+            self.close_enclosure()
+        if self._enclosure is None:
+            self._enclosure = self.dataset.enclosure(self.plan.to_json())
+        return self._enclosure
+
+    def sum_of(self, step: Step, state: bytes | str) -> NDArray[np.int64]:
+        """This domain's part of a kept step; all users take part, so no coins are tossed."""
+        tensors = read_state(step, self.content_of(state))
+        everybody = np.ones(self.dataset.users, dtype=bool)
+        return self.enclosure().private_sum(step.name, tensors, everybody)
+
+    def close_enclosure(self) -> None:
+        if self._enclosure is not None:
+            self._enclosure.close()
+            self._enclosure = None

@@ -1,0 +1,160 @@
+"""The charge protocol: an attempt is reserved, charged, then settled; or it is void."""
+
+from collections.abc import Mapping
+
+from sqlmodel import Session
+
+from policies.accounting import Event
+from policies.ledger.budgets import add_use, event_json, use_budget
+from policies.ledger.chain import Chain, Entry
+from policies.ledger.database import Database
+from policies.ledger.errors import AlreadyReleased, NotApproved, NotReserved
+from policies.ledger.plans import check_hash
+from policies.ledger.releases import attempt_json, check_attempt, open_reservation
+from policies.ledger.tables import LedgerAttempt, LedgerPlan
+
+
+class Charges:
+    """Part of `Ledger`: what an approved plan releases. One transaction each."""
+
+    domain: str
+    _database: Database
+    _chain: Chain
+
+    def reserve(
+        self, plan_hash: str, step: str, release: int, attempt: int, event: Event, until: str = ""
+    ) -> Entry:
+        """Set aside the cost of one attempt, durably, before anything private is computed.
+
+        Attempt numbers of a release only grow; numbers may be left out. `until` is when the
+        earliest of the owners' approvals expires, as the entries write times.
+
+        Returns:
+            The entry, to be shown to the peers (`Heads.note`).
+
+        Raises:
+            NotApproved: the plan isn't approved or its approval has expired, or this release isn't
+                among those it listed.
+            AlreadyReleased: this attempt or a later one was reserved before.
+            AttemptOpen: an earlier attempt is still to be charged or voided.
+            AttemptsExhausted: no spare attempt is left.
+            BudgetExceeded: the budget has no room left, because its cap was lowered.
+        """
+        if event.count != 1 or release < 0 or attempt < 0:
+            raise ValueError("One attempt is one event with count 1; numbers start at 0")
+        with self._database.writing() as session:
+            plan = session.get(LedgerPlan, plan_hash)
+            if plan is None or plan.status != "approved":
+                raise NotApproved(
+                    f"Plan {plan_hash[:16]} is {plan.status if plan else 'unknown'} at"
+                    f" {self.domain!r}; only an approved plan may release"
+                )
+            repeat = check_attempt(session, plan, step, release, attempt, event)
+            use_budget(session, plan, event, repeat)
+            entry = self._chain.append(
+                session,
+                "reservation",
+                plan=plan_hash,
+                step=step,
+                release=release,
+                attempt=attempt,
+                event=event_json(event),
+            )
+            session.add(
+                LedgerAttempt(
+                    plan_hash=plan_hash,
+                    step=step,
+                    release=release,
+                    attempt=attempt,
+                    population=plan.population,
+                    state="reserved",
+                    noise_multiplier=event.noise_multiplier,
+                    sampling_rate=event.sampling_rate,
+                    repeat=repeat,
+                    share="",
+                    inputs="",
+                    reserved=entry.time,
+                )
+            )
+            if until and entry.time >= until:
+                raise NotApproved(f"The approval of plan {plan_hash[:16]} expired at {until}")
+            return entry
+
+    def charge(
+        self, plan_hash: str, step: str, release: int, attempt: int, share_sha256: str
+    ) -> None:
+        """Turn the reservation into a charge, durably, before this very share may be sent.
+
+        Raises:
+            NotReserved: there is no such reservation, or it was voided.
+            AlreadyReleased: it was charged for another share.
+        """
+        check_hash(share_sha256)
+        with self._database.writing() as session:
+            row = session.get(LedgerAttempt, (plan_hash, step, release, attempt))
+            if row is not None and row.state == "charged":
+                if row.share == share_sha256:
+                    return
+                raise AlreadyReleased(
+                    f"Attempt {attempt} of {step}/{release} was charged for another share;"
+                    " one attempt sends one share. Start a new attempt"
+                )
+            row = open_reservation(row, step, release, attempt)
+            row.state, row.share = "charged", share_sha256
+            self._chain.append(session, "charge", share=share_sha256, **attempt_json(row))
+
+    def settle(
+        self,
+        plan_hash: str,
+        step: str,
+        release: int,
+        attempt: int,
+        inputs_sha256: str,
+        opened: Mapping[str, str] | None = None,
+    ) -> None:
+        """Record which masked inputs this domain helps to open, before it says so to anyone.
+
+        `inputs_sha256` names the one set of masked inputs, this domain's among them: the hash of
+        `opened`, in canonical JSON, which gives each domain's digest (hex; a charge names the
+        SHA-256 of the domain's own). With it, the domain can testify what its peers have sent.
+
+        Raises:
+            NotReserved: the attempt isn't charged.
+            AlreadyReleased: it was settled for another set.
+        """
+        check_hash(inputs_sha256)
+        with self._database.writing() as session:
+            row = session.get(LedgerAttempt, (plan_hash, step, release, attempt))
+            if row is None or row.state != "charged":
+                raise NotReserved(f"Attempt {attempt} of {step}/{release} isn't charged")
+            if row.inputs == inputs_sha256:
+                return
+            if row.inputs:
+                raise AlreadyReleased(
+                    f"Attempt {attempt} of {step}/{release} was settled for other inputs; one"
+                    " attempt opens one total"
+                )
+            row.inputs = inputs_sha256
+            said = {} if opened is None else {"opened": dict(opened)}
+            self._chain.append(session, "release", inputs=row.inputs, **attempt_json(row), **said)
+
+    def void(self, plan_hash: str, step: str, release: int, attempt: int, reason: str) -> None:
+        """Give a reservation back: its share provably never left.
+
+        Raises:
+            NotReserved: there is no such reservation, or it was charged.
+        """
+        with self._database.writing() as session:
+            row = session.get(LedgerAttempt, (plan_hash, step, release, attempt))
+            if row is not None and row.state == "void":
+                return
+            row = open_reservation(row, step, release, attempt)
+            void_attempt(session, self._chain, row, reason)
+
+
+def void_attempt(session: Session, chain: Chain, row: LedgerAttempt, reason: str) -> None:
+    """Give an open reservation back to its budget."""
+    row.state = "void"
+    event = Event(row.noise_multiplier, row.sampling_rate, 1)
+    add_use(session, row.population, row.plan_hash, event, row.repeat, -1)
+    chain.append(session, "void", reason=reason, **attempt_json(row))
