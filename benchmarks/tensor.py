@@ -24,7 +24,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from network.smpc.agreement import among_all
 from network.smpc.attempt import Context
-from network.smpc.triples import Factors, Multiplication, deal, digest_of_words
+from network.smpc.dealing import Computation, deal, digest_of_words
+from network.smpc.triples import Factors
 
 SCALE = 2**22
 REPEATS = 5
@@ -51,7 +52,7 @@ class Product:
         self.agreement = among_all(context, roster, 1, length)
         x, y = (shares(values, random) for values in (self.x, self.y))
         self.parties = [
-            Multiplication(name, self.agreement, key, public(dealer), factors, x[i], y[i])
+            Computation(name, self.agreement, key, public(dealer), factors, [x[i], y[i]])
             for i, (name, key) in enumerate(keys.items())
         ]
         self._dealer = dealer
@@ -62,11 +63,11 @@ class Product:
             "dealer", lambda: deal(self.agreement, self.factors, signed, self._dealer), 1
         )
         coins = self._timed(
-            "offline", lambda: [p.triple(signed, dealt, corrections) for p in self.parties]
+            "offline", lambda: [p.take(signed, dealt, corrections) for p in self.parties]
         )
         self._timed("offline", lambda: self._exchange([p.opening(coins) for p in self.parties]))
         self._timed("offline", lambda: self._exchange([p.check() for p in self.parties]))
-        found = [party.product() for party in self.parties]
+        found = [party.result() for party in self.parties]
         self._timed("online", self._online)
         total = np.sum(found, axis=0, dtype=np.uint64).view(np.int64) / SCALE**2
         shaped = self.x.reshape(self.factors.x), self.y.reshape(self.factors.y)
@@ -87,7 +88,7 @@ class Product:
             for words in told:
                 digest_of_words(words)
                 opened += words
-            party.multiplied()
+            party.combined()
 
     def _timed(self, stage: str, work: Callable[[], Any], parties: int = 3) -> Any:
         began = time.process_time()

@@ -24,7 +24,8 @@ from network.clip_norms import AdaptiveClip
 from network.federation import Account, Federation, FederationError, connect
 from network.program import DataSet, Gradient, Plan, State, Sum
 from network.reader import install_strict_reader
-from network.tensors import SMPCTensor, Tensors, TensorShape
+from network.tensor_runs import Tensors
+from network.tensors import SMPCTensor, TensorShape
 from network.tls import trust
 from network.training import NotApproved, Progress, Run, RunInterrupted
 from policies.approvals import load_owner_key, sign_approval

@@ -132,7 +132,7 @@ class Auditor:
         Raises:
             NodeRefused, NodeUnreachable: as the node said.
         """
-        return json.loads(self.nodes[domain].call(method, **arguments))
+        return self.nodes[domain].read(method, **arguments)
 
     def overview(self, progress: Callable[[str], None] | None = None) -> Overview:
         """Fetch and verify every ledger, with all the heads that the domains keep of each other.

@@ -87,8 +87,8 @@ def restore(
 ) -> str:
     """Put a back-up back, unless a partner co-signed a newer ledger; gives the verdict's text.
 
-    A folder that lies there is kept beside, and its ledger counts as a witness too. The node gets a
-    new epoch: no call signed before is taken again.
+    A folder that lies there is kept beside, and its ledger counts as a witness too; its pins stay.
+    The node gets a new epoch: no call signed before is taken again.
 
     Args:
         heads: what partners exported (`coterie ledger heads`).
@@ -108,6 +108,7 @@ def restore(
     shutil.rmtree(staged.path, ignore_errors=True)
     try:
         _unpack(archive, staged.path, name)
+        _keep_own_word(staged, folder)
         text = _checked(staged, folder, heads, hub, unheard)
         if (staged.path / _TABLES).exists():
             _restore_tables(staged.database_url, _kept_tables(staged))
@@ -174,6 +175,27 @@ def _unpack(archive: Path, target: Path, name: str) -> None:
         path.chmod(0o700 if path.is_dir() else 0o600)
 
 
+def _keep_own_word(staged: DomainFolder, present: DomainFolder) -> None:
+    """Whom the owner trusts is what the folder that lies here says, not what the back-up says.
+
+    Whoever could change the back-up could have pinned keys of her own; and a partner that was
+    unpinned, or has another key, since it was written stays so.
+
+    Raises:
+        RestoreRefused: the back-up is of another domain of that name.
+    """
+    if not present.settings_file.exists():
+        return
+    mine, found = present.settings(), staged.settings()
+    if found.server_uid != mine.server_uid:
+        raise RestoreRefused(
+            f"The back-up is of another domain named {mine.name} than the one in {present.path}. "
+            "Move that folder away to put this one in its place."
+        )
+    kept = {"peers": mine.peers, "owner_key": mine.owner_key}
+    staged.write_settings(found.model_copy(update=kept))
+
+
 def _checked(
     staged: DomainFolder,
     present: DomainFolder,
@@ -183,9 +205,6 @@ def _checked(
 ) -> str:
     node_key = public_hex(staged.node_key())
     peers = set(staged.settings().peers)
-    if present.settings_file.exists():
-        # Whoever could change the back-up could have left partners out of it.
-        peers |= set(present.settings().peers)
     with tempfile.TemporaryDirectory() as place:
         said = _gathered(staged, heads, hub, Path(place))
         missing = sorted(peers - said - set(unheard))
@@ -206,7 +225,12 @@ def _checked(
             f"The ledger that lies in {present.path} has {there} entries, the back-up's {entries}: "
             "putting it back would forget what came since. Keep the newer one."
         )
-    return verdict.text
+    if present.settings_file.exists():
+        return verdict.text
+    pinned = [f"{peer} {keys.node_key}" for peer, keys in staged.settings().peers.items()]
+    return "\n".join(
+        [verdict.text, *(f"Pinned by the back-up; compare: {each}" for each in sorted(pinned))]
+    )
 
 
 def _gathered(

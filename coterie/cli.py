@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from coterie.commands import domain, hub, keys, ledger, members, plan, requests, run
+from coterie.commands import domain, hub, keys, ledger, members, plan, requests, rules, run
 from coterie.commands.audit import audit
 from coterie.commands.output import (
     HomeOption,
@@ -32,6 +32,7 @@ for each in (members, keys):
 app.add_typer(domain.app, name="domain")
 app.add_typer(hub.app, name="hub")
 app.add_typer(requests.app, name="requests")
+app.add_typer(rules.app, name="rules")
 app.add_typer(plan.app, name="plan")
 app.add_typer(run.app, name="run")
 app.add_typer(ledger.app, name="ledger")
@@ -42,16 +43,19 @@ app.command()(audit)
 @told
 def dealer(
     key: Annotated[Path, typer.Option(help="File of the dealer's key; made if there is none.")],
+    domain: Annotated[
+        list[str], typer.Option("--domain", help="Key of a node to deal to; one for each partner.")
+    ],
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 8200,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
 ) -> None:
-    """Deal triples for secret products, as a party who takes no other part.
+    """Deal for products and truncations of tensors, as a party who takes no other part.
 
-    Example: coterie dealer --key dealer.pem --port 8200
+    Example: coterie dealer --key dealer.pem --domain 3c… --domain 9a… --domain d1… --port 8200
     """
     from network.dealer import serve
 
-    serve(key, host, port)
+    serve(key, host, port, domain)
 
 
 @app.command()
@@ -70,7 +74,7 @@ def recommend(
     from coterie.partners import open_owner
 
     owner = open_owner(home_of(home), domain, with_key=False)
-    items = json.loads(owner.node.call("recommend", user=user, count=count))
+    items = owner.node.read("recommend", user=user, count=count)
     if json_:
         typer.echo(json.dumps(items))
     else:

@@ -302,7 +302,7 @@ class Demo:
     ) -> None:
         self.results.mkdir(parents=True, exist_ok=True)
         verdicts = {name: self._verify(name) for name in PARTNERS}
-        budgets = {n: json.loads(c.call("budgets")) for n, c in federation.nodes.items()}
+        budgets = {n: c.read("budgets") for n, c in federation.nodes.items()}
         traffic = traffic_of(next(iter(private.values())))
         print_table(
             "Leave-one-out, 99 sampled negatives",

@@ -14,6 +14,7 @@ from syft.types.uid import UID
 from domains.request import PlanChange
 from network.client import NodeClient, NodeRefused, log_in
 from network.tls import is_trusted
+from policies.amendments import sign_amendment
 from policies.approvals import APPROVAL_DAYS, OwnerKeyError, load_owner_key, sign_approval
 from policies.canonical import sha256_hex
 from policies.envelopes import Envelope, sign_envelope
@@ -37,11 +38,11 @@ class Owner:
 
     def plans(self) -> list[dict[str, Any]]:
         """All plans of this node, with status and cost."""
-        return json.loads(self.node.call("plans"))
+        return self.node.read("plans")
 
     def show(self, plan_hash: str) -> dict[str, Any]:
         """One plan with its explanation."""
-        return json.loads(self.node.call("plan", plan_hash=plan_hash))
+        return self.node.read("plan", plan_hash=plan_hash)
 
     def approve(self, plan_hash: str, reason: str = "", days: float = APPROVAL_DAYS) -> str:
         """Approve through the native Syft request and sign what is shown now; gives the status.
@@ -115,7 +116,7 @@ class Owner:
 
     def envelopes(self) -> list[dict[str, Any]]:
         """The envelopes that the node keeps, with how many plans each approved."""
-        return json.loads(self.node.call("envelopes"))
+        return self.node.read("envelopes")
 
     def discard(self, envelope_hash: str) -> None:
         """Let the node approve nothing more by this envelope, given whole or by its start."""
@@ -123,6 +124,41 @@ class Owner:
         if len(found) != 1:
             raise NodeRefused(self.node.name, f"{len(found)} envelopes start so.")
         self.node.call("discard", envelope_hash=found[0])
+
+    def rules(self, dataset: str) -> dict[str, Any]:
+        """A data set's policy file, whether the node applies it, and who changed it when."""
+        return json.loads(self.node.call("rules", dataset=dataset))
+
+    def preview_rules(self, dataset: str, text: str) -> list[dict[str, Any]]:
+        """What another policy file would say of every open plan, beside what rules say now."""
+        return json.loads(self.node.call("preview_rules", dataset=dataset, policy=text))
+
+    def sign_rules(
+        self, dataset: str, text: str, reason: str = "", replaces: str | None = None
+    ) -> str:
+        """The owner's signature under a new policy file; nothing is sent.
+
+        Args:
+            replaces: SHA-256 of the file that she looked at; default: the one that lies there now.
+
+        Raises:
+            OwnerKeyError: this session has no key.
+        """
+        return sign_amendment(
+            self._required_key(),
+            self.node.name,
+            dataset,
+            text,
+            replaces or str(self.rules(dataset)["digest"]),
+            by=self.email,
+            reason=reason,
+        )
+
+    def write_rules(self, dataset: str, text: str, signature: str) -> dict[str, Any]:
+        """Let these rules apply from now on; gives what `rules` does then."""
+        return json.loads(
+            self.node.call("write_rules", dataset=dataset, policy=text, signature=signature)
+        )
 
     def full_hash(self, start: str) -> str:
         """The one plan whose hash starts so.
@@ -139,7 +175,7 @@ class Owner:
 
     def members(self) -> list[dict[str, Any]]:
         """The node's accounts: email, role, until when, whether it's over."""
-        return json.loads(self.node.call("members"))
+        return self.node.read("members")
 
     def renew(self, email: str, days: int) -> str:
         """Let an account last so many days from now; gives until when."""
@@ -147,7 +183,7 @@ class Owner:
 
     def expel(self, email: str, reason: str) -> list[str]:
         """End an account and its holder's open plans; gives their hashes."""
-        return json.loads(self.node.call("expel", email=email, reason=reason))
+        return self.node.read("expel", email=email, reason=reason)
 
     def invite(self, email: str, name: str, role: str, *, again: bool = False) -> str:
         """Make an account with a generated password, which is returned once.

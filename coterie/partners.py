@@ -328,9 +328,9 @@ def domain_status(home: Home, name: str) -> dict[str, Any]:
     }
     if status["up"]:
         owner = open_owner(home, name, with_key=False)
-        status |= json.loads(owner.node.call("status"))
-        status["budgets"] = json.loads(owner.node.call("budgets"))
-        status["loaded"] = json.loads(owner.node.call("load_report"))
+        status |= owner.node.read("status")
+        status["budgets"] = owner.node.read("budgets")
+        status["loaded"] = owner.node.read("load_report")
     return status
 
 

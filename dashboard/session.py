@@ -4,7 +4,6 @@ The account's key lives in this process only, with the browser's connection: not
 address, a log or the browser, so that a reloaded page asks to sign in again.
 """
 
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -183,16 +182,8 @@ def sign_out() -> None:
 
 
 def asked(node: NodeClient, method: str, **arguments: Any) -> Any:
-    """What the node answers to `coterie.METHOD`, read from its JSON.
-
-    Raises:
-        NodeRefused, NodeUnreachable, BytesRefused: also where the answer isn't JSON.
-    """
-    answer = node.call(method, **arguments)
-    try:
-        return json.loads(answer)
-    except (ValueError, TypeError, RecursionError):
-        raise NodeRefused(node.name, f"{node.name} answered something else than JSON.") from None
+    """What the node answers to `coterie.METHOD`, read from its JSON."""
+    return node.read(method, **arguments)
 
 
 def everywhere(

@@ -9,7 +9,7 @@ import pandas as pd
 from dashboard.showing import legend
 from dashboard.texts import text
 
-SHOWN = ("approval", "consent", "denial", "refusal", "closure", "release")
+SHOWN = ("approval", "consent", "denial", "refusal", "closure", "release", "owner", "rules")
 """Kinds of entries on the timeline."""
 
 _HEIGHT = 380

@@ -30,13 +30,18 @@ from policies.graph import Graph, GraphFailed
 from policies.plan import Step
 from policies.users import Bounds, mock_user
 
-CACHED_BYTES = 2**21
-"""What the users of one batch contribute takes at most this many bytes: it stays in the cache."""
+CACHED_BYTES = 2**22
+"""What the users of one batch contribute takes at most this many bytes: little enough for a
+processor's cache, and enough for what is done once a batch to cost little."""
 
 BATCH_BYTES = 2**30
 """A bound on all tensors of one batch."""
 
 LARGEST_BATCH = 128
+
+USERS_A_PLACE = 16
+"""So many users at least are expected in each place of a batch, over a round: with fewer, places
+fill too unequally, and most of the last batches' are empty."""
 
 
 def private_sum(
@@ -59,7 +64,7 @@ def private_sum(
 def user_integers(
     step: Step, state: Mapping[str, Tensor], people: UserTensors, selected: NDArray[np.int64]
 ) -> Iterator[tuple[NDArray[np.int64], Tensor, "list[Part]"]]:
-    """Batch by batch: users int64 [B], their units int32 [B, ...], and where those go.
+    """Batch by batch: users int64 [B], their units, whole float32 [B, ...], and where those go.
 
     A user's units depend on nobody else, to the last bit. Of private data only their sum goes on.
     """
@@ -184,7 +189,7 @@ def _power_of_two_within(most: int) -> int:
 
 
 def batch_size(step: Step, bounds: Bounds, width: int) -> int:
-    """Users in every batch of a step, from declared bounds alone: a power of two.
+    """Users in every batch of a step, from plan and declared bounds alone: a power of two.
 
     Args:
         width: how many numbers one user contributes.
@@ -194,6 +199,7 @@ def batch_size(step: Step, bounds: Bounds, width: int) -> int:
     """
     # Going backwards keeps every intermediate and makes about as many again.
     each = 3 * inspect(step.graph, bounds, memory=_memory_length(step.graph)).bytes + 32 * width
-    return _power_of_two_within(
-        min(LARGEST_BATCH, BATCH_BYTES // each, CACHED_BYTES // (4 * width))
-    )
+    most = min(LARGEST_BATCH, BATCH_BYTES // each, CACHED_BYTES // (4 * width))
+    if bounds.users is not None:
+        most = min(most, int(bounds.users * step.sampling_rate) // USERS_A_PLACE)
+    return _power_of_two_within(most)

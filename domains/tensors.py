@@ -5,25 +5,19 @@ linearly into others, and, through a round like any other's, to have one reveale
 """
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
 
-from network.smpc.agreement import product_of, sharing_of
+from network.smpc.agreement import computation_of, sharing_of
+from network.smpc.dealing import Computation
 from network.smpc.ring import Elements
 from network.smpc.sharing import Sharing, TensorKey
-from network.smpc.tensors import (
-    MAX_FACTOR,
-    MAX_MULTIPLY_ADDS,
-    Operation,
-    planned,
-    product_name,
-    shared_name,
-)
-from network.smpc.triples import Factors, Multiplication
+from network.smpc.tensors import Operation, Secret, computed_name, joined, planned, shared_name
 from policies import sensitivity
 from policies.plan import Plan, Step
 from policies.sensitivity import Proven, TensorRefused
@@ -32,8 +26,12 @@ MAX_BYTES = 2**29
 """All runs of a node together keep no more."""
 MAX_TENSORS = 4096
 """One run keeps no more."""
-_PRODUCT_BYTES = 256
-"""A product's triples and messages take no more for each element of its factors and itself."""
+MAX_RUN_BYTES = 2**28
+"""One run's tensors take no more, so that it leaves room for others."""
+_DEALT_BYTES = 96
+"""What a dealer deals, and all messages and sums of them, take no more for each number of it."""
+_MAP_BYTES = 64
+"""A public-linear map takes no more, while it lasts, for each element that goes in or comes out."""
 
 PrivateSum = Callable[[Step, bytes | str], NDArray[np.int64]]
 """(step, state or its digest) -> this domain's clipped sum in integer units, without noise."""
@@ -41,9 +39,10 @@ PrivateSum = Callable[[Step, bytes | str], NDArray[np.int64]]
 
 @dataclass
 class Memory:
-    """What is left for tensors on this node."""
+    """What is left for tensors: on this node, or for one run `of` the node's."""
 
     free: int = MAX_BYTES
+    of: "Memory | None" = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def take(self, size: int) -> None:
@@ -54,31 +53,56 @@ class Memory:
         """
         with self._lock:
             if size > self.free:
-                raise TensorRefused(
-                    f"This node has no room left for a tensor of {size} bytes: drop some."
-                )
+                where = "This node" if self.of is None else "This run"
+                raise TensorRefused(f"{where} has no room left for {size} bytes: drop tensors.")
+            if self.of is not None:
+                self.of.take(size)
             self.free -= size
 
     def give(self, size: int) -> None:
         with self._lock:
             self.free += size
+        if self.of is not None:
+            self.of.give(size)
+
+    @contextmanager
+    def taken(self, size: int) -> Iterator[None]:
+        """`size` bytes set aside while something lasts."""
+        self.take(size)
+        try:
+            yield
+        finally:
+            self.give(size)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Which elements of which tensor were truncated by how many bits."""
+
+    of: str
+    whole: Proven
+    dropped: int
+    begin: int
+    end: int
 
 
 @dataclass(frozen=True)
 class Kept:
-    """A tensor: what is proven of it, and this domain's share, flat."""
+    """A tensor: what is proven of it, this domain's share, flat, and whether it is a piece."""
 
     proven: Proven
     share: Elements = field(repr=False)
+    piece: Piece | None = None
 
 
 @dataclass(frozen=True)
-class _Product:
-    """A product that is being made, and the memory set aside for it."""
+class _Begun:
+    """A tensor that is being made, and the memory set aside for it."""
 
-    multiplication: Multiplication
+    computation: Computation
     proven: Proven
     size: int
+    piece: Piece | None
 
 
 class KeptTensors:
@@ -102,11 +126,11 @@ class KeptTensors:
         self._plan = plan
         self._signing_key = signing_key
         self._private_sum = private_sum
-        self._memory = memory
+        self._memory = Memory(MAX_RUN_BYTES, memory)
         self._tensors: dict[str, Kept] = {}
         self._sharing: Sharing | None = None
         self._shared: dict[str, int] = {}
-        self._product: _Product | None = None
+        self._begun: _Begun | None = None
 
     def key(self, step: str, number: int) -> TensorKey:
         """Begin to share a kept step's sum; replaces what was begun before.
@@ -162,70 +186,63 @@ class KeptTensors:
             self._tensors[names[-1]] = Kept(proven, flat[begin:end].copy())
         return names
 
-    def begin_product(self, x: str, y: str, matrices: bool, number: int) -> TensorKey:
-        """Begin x y of two kept tensors; replaces a product that was begun before.
-
-        Args:
-            matrices: the product of matrices, else of elements.
-            number: of this product, 0 to 2^32 - 1; the same at every domain.
+    def begin(self, asked: Secret) -> TensorKey:
+        """Begin a computation with a dealer; replaces one that was begun before.
 
         Raises:
-            TensorRefused: the plan has no dealer, a factor isn't kept here, or bounds forbid it.
+            TensorRefused: the plan has no dealer, a tensor isn't kept here, or bounds forbid it.
         """
         dealer = self._plan.dealer
         if dealer is None:
-            raise TensorRefused("The plan has no dealer, so its tensors can't be multiplied.")
-        self._end_product()
-        one, other = self.tensor(x), self.tensor(y)
-        proven = sensitivity.multiplied(one.proven, other.proven, matrices)
-        factors = Factors(one.proven.shape, other.proven.shape, matrices)
-        sizes = factors.sizes
-        work = sizes[0] * factors.as_matrices[2] if matrices else 0
-        if max(sizes) > MAX_FACTOR or work > MAX_MULTIPLY_ADDS:
             raise TensorRefused(
-                f"Factors and products have at most {MAX_FACTOR} elements: multiply parts of them."
+                "The plan has no dealer, so its tensors can't be multiplied or truncated."
             )
-        agreement = product_of(self._plan, factors.digest(x, y), sizes[2], number)
-        self._memory.take(_PRODUCT_BYTES * sum(sizes))
-        self._product = _Product(
-            Multiplication(
-                self._me, agreement, self._signing_key, dealer.key, factors, one.share, other.share
-            ),
-            proven,
-            _PRODUCT_BYTES * sum(sizes),
+        self._give_up()
+        of = [self.tensor(name) for name in asked.of]
+        proven, work = asked.planned([each.proven for each in of])
+        agreement = computation_of(
+            self._plan, work.digest(*asked.operands), work.drawn[-1], asked.number
         )
-        return self._product.multiplication.signed_key
+        size = _DEALT_BYTES * (sum(work.drawn) + work.opened)
+        self._memory.take(size)
+        shares, piece = [each.share for each in of], None
+        if asked.do == "truncate":
+            shares = [shares[0][asked.begin : asked.end]]
+            piece = Piece(asked.of[0], of[0].proven, asked.dropped, asked.begin, asked.end)
+        computation = Computation(self._me, agreement, self._signing_key, dealer.key, work, shares)
+        self._begun = _Begun(computation, proven, size, piece)
+        return computation.signed_key
 
     @property
-    def multiplication(self) -> Multiplication:
-        """The product that was begun last.
+    def computation(self) -> Computation:
+        """The one that was begun last.
 
         Raises:
             TensorRefused: none was, or it is over.
         """
-        if self._product is None:
-            raise TensorRefused(f"{self._me}: no product was begun here.")
-        return self._product.multiplication
+        if self._begun is None:
+            raise TensorRefused(f"{self._me}: no product or truncation was begun here.")
+        return self._begun.computation
 
-    def end_product(self) -> str:
-        """Keep the product, once its triple is known to be right; gives its name.
+    def end(self) -> str:
+        """Keep the result, once what was dealt is known to be right; gives its name.
 
         Raises:
             DealerLied: it isn't. SharingRefused: not everybody's check was heard.
         """
-        multiplication, product = self.multiplication, self._product
-        assert product is not None
-        name = product_name(self._plan.hash, multiplication.transcript)
+        computation, begun = self.computation, self._begun
+        assert begun is not None
+        name = computed_name(self._plan.hash, computation.transcript)
         try:
-            self._keep(name, product.proven, multiplication.product)
+            self._keep(name, begun.proven, computation.result, begun.piece)
         finally:
-            self._end_product()
+            self._give_up()
         return name
 
-    def _end_product(self) -> None:
-        if self._product is not None:
-            self._memory.give(self._product.size)
-            self._product = None
+    def _give_up(self) -> None:
+        if self._begun is not None:
+            self._memory.give(self._begun.size)
+            self._begun = None
 
     def apply(self, operation: Operation, matrix: NDArray[np.int64] | None) -> str:
         """Make a tensor of others; gives its name.
@@ -237,8 +254,13 @@ class KeptTensors:
         if name in self._tensors:
             return name
         parts = [self.tensor(each) for each in operation.of]
-        proven, local = planned(operation, [part.proven for part in parts], matrix)
-        self._keep(name, proven, lambda: local([part.share for part in parts]))
+        if operation.do == "join":
+            proven, local = joined(_whole([part.piece for part in parts]))
+        else:
+            proven, local = planned(operation, [part.proven for part in parts], matrix)
+        sizes = [proven.length, *(part.proven.length for part in parts)]
+        with self._memory.taken(_MAP_BYTES * (sum(sizes) + (0 if matrix is None else matrix.size))):
+            self._keep(name, proven, lambda: local([part.share for part in parts]))
         return name
 
     def drop(self, names: Sequence[str]) -> None:
@@ -251,7 +273,7 @@ class KeptTensors:
     def clear(self) -> None:
         """Forget everything."""
         self._sharing = None
-        self._end_product()
+        self._give_up()
         self.drop(list(self._tensors))
 
     def revealable(self, tensor: str, step: Step) -> tuple[Elements, float]:
@@ -287,10 +309,16 @@ class KeptTensors:
             )
         return kept
 
-    def _keep(self, name: str, proven: Proven, compute: Callable[[], Elements]) -> None:
+    def _keep(
+        self,
+        name: str,
+        proven: Proven,
+        compute: Callable[[], Elements],
+        piece: Piece | None = None,
+    ) -> None:
         self._make_room(proven.length, 1)
         try:
-            self._tensors[name] = Kept(proven, compute())
+            self._tensors[name] = Kept(proven, compute(), piece)
         except BaseException:
             self._memory.give(8 * proven.length)
             raise
@@ -305,3 +333,22 @@ class KeptTensors:
         if not found:
             raise TensorRefused(f"{self._me}: the plan keeps no step '{name[:64]}'.")
         return found[0]
+
+
+def _whole(pieces: Sequence[Piece | None]) -> Proven:
+    """What is proven of a whole tensor that was truncated piece by piece.
+
+    Its sensitivity is that of truncating the whole at once; of pieces without a common origin it
+    would be larger.
+
+    Raises:
+        TensorRefused: these aren't all pieces of one tensor, in order.
+    """
+    known = [piece for piece in pieces if piece is not None]
+    if known and len(known) == len(pieces):
+        first = known[0]
+        alike = {(piece.of, piece.dropped) for piece in known} == {(first.of, first.dropped)}
+        ends = [0, *(piece.end for piece in known)]
+        if alike and [*(piece.begin for piece in known), first.whole.length] == ends:
+            return sensitivity.truncated(first.whole, first.dropped)
+    raise TensorRefused("Only all pieces of one truncated tensor are joined, in order.")

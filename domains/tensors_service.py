@@ -10,7 +10,7 @@ from syft.service.user.user_roles import DATA_SCIENTIST_ROLE_LEVEL
 
 from domains.answering import Answering, answering
 from domains.arguments import bytes_of, json_list, json_object
-from domains.products import multiply
+from domains.computing import compute
 from network.smpc.sharing import TensorKey
 from network.smpc.tensors import Operation, read_matrix
 
@@ -70,10 +70,10 @@ class CoterieTensors(Answering):
             return json.dumps({"name": name, "proven": tensors.tensor(name).proven.to_json()})
 
     @service_method(
-        path="coterie.tensor_multiply", name="tensor_multiply", roles=DATA_SCIENTIST_ROLE_LEVEL
+        path="coterie.tensor_compute", name="tensor_compute", roles=DATA_SCIENTIST_ROLE_LEVEL
     )
     @answering
-    def tensor_multiply(
+    def tensor_compute(
         self,
         context: AuthedServiceContext,
         plan_hash: str,
@@ -81,13 +81,13 @@ class CoterieTensors(Answering):
         said: str,
         words: np.ndarray,
     ) -> np.ndarray:
-        """One step of a secret product; `network.smpc.triples` has them and what they say.
+        """One step of a product or truncation; `network.smpc.dealing` has them and what they say.
 
-        `said`: JSON; `words`: 64-bit words as bytes. The answer is packed as `triples.pack` does.
+        `said`: JSON; `words`: 64-bit words as bytes. The answer is packed as `dealing.pack` does.
         """
         self.own_plan(context, plan_hash)
         with self.participation.tensors(plan_hash) as tensors:
-            return multiply(tensors, phase, json_object(said), bytes_of(words))
+            return compute(tensors, phase, json_object(said), bytes_of(words))
 
     @service_method(path="coterie.tensor_drop", name="tensor_drop", roles=DATA_SCIENTIST_ROLE_LEVEL)
     @answering

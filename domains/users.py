@@ -29,16 +29,24 @@ class UserTensors:
         items: size of the catalogue, N.
         width: declared maximum of interactions per user, M.
         seed: of the sampled negatives; public, fixed by the plan; below 2^64.
+        most: declared maximum of users; None for many.
 
     Attributes:
         memories: every user's private memory, float32 [users, d], or None before there is one.
     """
 
-    def __init__(self, interactions: Interactions, items: int, width: int, seed: int) -> None:
+    def __init__(
+        self,
+        interactions: Interactions,
+        items: int,
+        width: int,
+        seed: int,
+        most: int | None = None,
+    ) -> None:
         self._data = interactions
         self._items = items
         self._width = width
-        self.bounds = Bounds(items, width)
+        self.bounds = Bounds(items, width, most)
         self._seed = np.uint64(seed)
         self.memories: NDArray[np.float32] | None = None
 
@@ -62,17 +70,18 @@ class UserTensors:
 
     def batch(self, users: NDArray[np.int64], names: tuple[str, ...]) -> dict[str, Tensor]:
         """The named tensors of these users or `EMPTY` places; the first dimension is the user."""
-        found: dict[str, Tensor] = {}
         items, real = self._padded(users)
-        found["items"] = torch.from_numpy(items)
-        found["mask"] = torch.from_numpy(real.astype(np.float32))
+        found = {"items": torch.from_numpy(items)}
+        if "mask" in names:
+            found["mask"] = torch.from_numpy(real.astype(np.float32))
         if "values" in names:
             found["values"] = torch.from_numpy(self._values(users, real))
-        targets = np.where(users == EMPTY, -1, self._data.targets[users])
-        found["target"] = torch.from_numpy(np.maximum(targets, 0))
-        found["has_target"] = torch.from_numpy((targets >= 0).astype(np.float32))
         if "memory" in names:
             found["memory"] = self._memories(users)
+        if {"target", "has_target", "negatives"} & set(names):
+            targets = np.where(users == EMPTY, -1, self._data.targets[users])
+            found["target"] = torch.from_numpy(np.maximum(targets, 0))
+            found["has_target"] = torch.from_numpy((targets >= 0).astype(np.float32))
         if "negatives" in names:
             known = np.column_stack([np.where(real, items, -1), targets])
             found["negatives"] = torch.from_numpy(self._negatives(users, known))

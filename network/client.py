@@ -101,6 +101,20 @@ class NodeClient:
         """Call `coterie.METHOD` and return what it answers; see `call_syft`."""
         return self.call_syft(f"coterie.{method}", timeout_s, **arguments)
 
+    def read(self, method: str, **arguments: Any) -> Any:
+        """Call `coterie.METHOD` and return the value of the JSON that it answers.
+
+        Raises:
+            NodeUnreachable, NodeRefused: see `call_syft`; also if what it answers isn't JSON.
+        """
+        answer = self.call(method, **arguments)
+        try:
+            return json.loads(answer)
+        except (ValueError, TypeError, RecursionError):
+            raise NodeRefused(
+                self.name, f"{self.name}: coterie.{method} answered something else than JSON."
+            ) from None
+
     def call_syft(self, path: str, timeout_s: float = CALL_TIMEOUT_S, **arguments: Any) -> Any:
         """Call any Syft service path this account may call and return what it answers.
 

@@ -16,7 +16,7 @@ import uvicorn
 import uvloop
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from network.limits import Limits
+from network.limits import Limits, block_of
 from network.tls import server_context
 
 _FAREWELL_S = 2.0
@@ -38,7 +38,7 @@ class ImpatientProtocol(H11Protocol):
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        address = self.client[0] if self.client else ""
+        address = block_of(self.client[0]) if self.client else ""
         if _open[address] >= _limits.connections_per_address:
             transport.abort()
             return

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from network.client import NodeClient, NodeUnreachable, log_in
 from network.program import DataSet, Plan
-from network.tensors import Tensors
+from network.tensor_runs import Tensors
 from network.tls import trust
 from network.training import Progress, Run, load_run, open_run, train
 from policies.approvals import create_owner_key, load_owner_key, sign_submission
@@ -68,9 +68,7 @@ class Federation:
     def __init__(self, nodes: Mapping[str, NodeClient], author: Ed25519PrivateKey) -> None:
         self.nodes = dict(sorted(nodes.items()))
         self._author = author
-        self.domains: dict[str, dict[str, Any]] = {
-            name: json.loads(card) for name, card in self._everywhere("describe").items()
-        }
+        self.domains: dict[str, dict[str, Any]] = self._everywhere(lambda n: n.read("describe"))
 
     def data(self, name: str) -> DataSet:
         """The data set of that name, as all partners declare it.
@@ -113,7 +111,7 @@ class Federation:
     def quote(self, plan: Plan) -> dict[str, dict[str, Any]]:
         """Each domain's answer to the plan: cost, budget, and every rule that refuses it."""
         text = self.bind(plan).to_json()
-        return {n: json.loads(a) for n, a in self._everywhere("quote", plan=text).items()}
+        return self._everywhere(lambda node: node.read("quote", plan=text))
 
     def submit(self, plan: Plan) -> dict[str, dict[str, Any]]:
         """Put the plan before every owner.
@@ -122,12 +120,11 @@ class Federation:
             NodeUnreachable: a partner is down; nothing was submitted anywhere.
         """
         bound = self.bind(plan)
-        self._everywhere("describe")
+        self._everywhere(lambda node: node.read("describe"))
         answers: dict[str, dict[str, Any]] = {}
         for name, node in self.nodes.items():
             signature = sign_submission(self._author, bound.hash, node.verify_key)
-            answer = node.call("submit", plan=bound.to_json(), signature=signature)
-            answers[name] = json.loads(answer)
+            answers[name] = node.read("submit", plan=bound.to_json(), signature=signature)
         return answers
 
     def withdraw(self, plan_hash: str, reason: str) -> dict[str, str]:
@@ -139,27 +136,31 @@ class Federation:
         full = {each["plan_hash"] for each in self.status(plan_hash).values()}
         if len(full) != 1:
             raise FederationError(f"'{plan_hash[:64]}' starts several plans; give more of the hash")
-        return self._everywhere("withdraw", plan_hash=full.pop(), reason=reason)
+        (whole,) = full
+        return self._everywhere(lambda node: node.call("withdraw", plan_hash=whole, reason=reason))
 
     def status(self, plan_hash: str) -> dict[str, dict[str, Any]]:
         """Where the plan stands at each domain, with reasons and signatures.
 
-        Each domain is told what the other owners signed.
+        Each domain is told what the other owners decided, as they or their ledgers signed it.
 
         `plan_hash` may be its start, of at least 6 characters.
         """
-        answers = self._everywhere("plan", plan_hash=plan_hash)
-        found = {name: json.loads(answer) for name, answer in answers.items()}
+        found = self._everywhere(lambda node: node.read("plan", plan_hash=plan_hash))
         self._tell(found)
         return found
 
     def _tell(self, found: Mapping[str, Mapping[str, Any]]) -> None:
-        """Let every owner see what the others signed: nodes don't ask each other."""
-        signed = {name: each["signature"] for name, each in found.items() if each["signature"]}
+        """Let every owner see what the others decided: nodes don't ask each other."""
+        said = {name: each.get("decision") or each["signature"] for name, each in found.items()}
+        signed = {name: word for name, word in said.items() if word}
         if signed:
             (full, *more) = {each["plan_hash"] for each in found.values()}
             if not more:
-                self._everywhere("tell", plan_hash=full, approvals=json.dumps(signed))
+                approvals = json.dumps(signed)
+                self._everywhere(
+                    lambda node: node.call("tell", plan_hash=full, approvals=approvals)
+                )
 
     def train(
         self,
@@ -198,9 +199,9 @@ class Federation:
         load_run(target, approvable, plan)
         return Tensors(self.nodes, plan, approvable, target, dealer)
 
-    def _everywhere(self, method: str, **arguments: Any) -> dict[str, str]:
+    def _everywhere(self, ask: Callable[[NodeClient], Any]) -> dict[str, Any]:
         with ThreadPoolExecutor(max(1, len(self.nodes))) as pool:
-            calls = {n: pool.submit(c.call, method, **arguments) for n, c in self.nodes.items()}
+            calls = {name: pool.submit(ask, node) for name, node in self.nodes.items()}
         return {name: call.result() for name, call in calls.items()}
 
 

@@ -26,7 +26,7 @@ from network.client import API
 from network.connections import serve_app
 from network.envelope import MAX_MESSAGE_BYTES, BytesRefused
 from network.health import CONTENT_TYPE, Health
-from network.limits import Limits, TooMuch
+from network.limits import Limits, TooMuch, block_of
 from network.logs import log_as_json
 from network.members import address_of, json_object, require_private_channel
 from network.reader import install_strict_reader
@@ -87,7 +87,7 @@ def open_app(
         number = secrets.token_hex(8)
         structlog.contextvars.bind_contextvars(request=number)
         try:
-            gate.addresses.spend(address_of(request))
+            gate.addresses.spend(block_of(address_of(request)))
             response: Response = await proceed(request)
         except TooMuch as error:
             response = _too_much(error)

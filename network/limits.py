@@ -1,5 +1,9 @@
-"""How much one account, one address and all of them together may ask of a node."""
+"""How much one account, one address and all of them together may ask of a node.
 
+An address of IPv6 is its /64 here: see `block_of`.
+"""
+
+import ipaddress
 import threading
 import time
 from collections import Counter, OrderedDict
@@ -46,6 +50,19 @@ class Limits:
     free_failures: int = 5
     free_failures_per_address: int = 100
     longest_wait_s: float = 900.0
+
+
+def block_of(address: str) -> str:
+    """What limits per address count by: a whole /64 of IPv6, since one host may have all of it."""
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    if isinstance(found, ipaddress.IPv4Address):
+        return address
+    if found.ipv4_mapped is not None:
+        return str(found.ipv4_mapped)
+    return str(ipaddress.IPv6Address(int(found) >> 64 << 64))
 
 
 class TooMuch(Exception):

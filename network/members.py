@@ -19,7 +19,7 @@ from syft.service.user.user_roles import ServiceRole
 from syft.types.errors import SyftException
 
 from network.backoff import LoginBackoff
-from network.limits import Limits
+from network.limits import Limits, block_of
 from network.tls import is_local
 
 _FORWARDED = ("forwarded", "via", "x-forwarded-for", "x-forwarded-proto", "x-real-ip")
@@ -84,7 +84,7 @@ class Members:
         """Check a password; wrong ones make the account and the address wait."""
         email, password = _text_in(body, "email"), _text_in(body, "password")
         with self._backoff.attempt(
-            f"account {email[:254].lower()}", f"address {address}"
+            f"account {email[:254].lower()}", f"address {block_of(address)}"
         ) as passed:
             account = self._account_of(email, password)
             if account is None:

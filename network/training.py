@@ -150,9 +150,7 @@ def load_run(folder: Path, approved: ApprovablePlan, plan: Plan) -> Run:
 
 def open_run(nodes: Mapping[str, NodeClient], approved: ApprovablePlan) -> None:
     """Collect every owner's signature and hand all of them to every node."""
-    standing = {
-        name: json.loads(node.call("plan", plan_hash=approved.hash)) for name, node in nodes.items()
-    }
+    standing = {name: node.read("plan", plan_hash=approved.hash) for name, node in nodes.items()}
     if any(plan["status"] not in ("approved", "closed") for plan in standing.values()):
         raise NotApproved(standing)
     approvals = json.dumps({name: plan["signature"] for name, plan in standing.items()})
@@ -301,7 +299,7 @@ def _finish(nodes: Mapping[str, NodeClient], plan: Plan, run: Run) -> None:
     state = {name: tensor for name, tensor in run.state.items() if name in names}
     packed = np.frombuffer(_saved(state), dtype=np.uint8)
     for node in nodes.values():
-        if json.loads(node.call("progress", plan_hash=run.plan_hash))["status"] == "approved":
+        if node.read("progress", plan_hash=run.plan_hash)["status"] == "approved":
             node.call("finish", plan_hash=run.plan_hash, state=packed)
     run.finished = True
     save_run(run)

@@ -16,9 +16,6 @@ from torch import Tensor
 
 from policies.mechanism import clip, quantise, votes
 
-_CACHED = 2**18
-"""So many numbers at a time."""
-
 Norm = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
 
 
@@ -87,7 +84,10 @@ def clipped_units(
     clip_norm: float,
     scale: int,
 ) -> Tensor:
-    """Each user's contribution, clipped and in integer units: int32 [B, P], tensors side by side.
+    """Each user's contribution, clipped and in integer units: [B, P], tensors side by side.
+
+    Whole numbers, of which each user's have an L2 norm of at most clip_norm * scale; of float32
+    contributions float32.
 
     With `Adaptive` her vote is one more column at the end.
 
@@ -96,26 +96,14 @@ def clipped_units(
     """
     if isinstance(clipping, PerLayer):
         pairs = zip(contributions, clipping.norms, strict=True)
-        return torch.cat([_bounded([part], norm, scale) for part, norm in pairs], dim=1)
+        return torch.cat([quantise(clip([p], norm), norm, scale) for p, norm in pairs], dim=1)
     if isinstance(clipping, Adaptive):
         voted = votes(contributions, clipping.norm, clipping.quantile, clipping.vote_norm)
         return torch.cat(
             [
-                _bounded(contributions, clipping.norm, scale),
+                quantise(clip(contributions, clipping.norm), clipping.norm, scale),
                 quantise(voted, clipping.vote_norm, scale),
             ],
             dim=1,
         )
-    return _bounded(contributions, clip_norm, scale)
-
-
-def _bounded(contributions: Sequence[Tensor], clip_norm: float, scale: int) -> Tensor:
-    """A few users at a time, whose numbers stay in the cache from the first pass to the last."""
-    users = len(contributions[0])
-    width = sum(part[0].numel() for part in contributions) if users else 0
-    each = max(1, _CACHED // max(width, 1))
-    blocks = zip(*(part.split(each) for part in contributions), strict=True)
-    found = torch.empty(users, width, dtype=torch.int32)
-    for begin, block in zip(range(0, max(users, 1), each), blocks, strict=True):
-        found[begin : begin + each] = quantise(clip(block, clip_norm), clip_norm, scale)
-    return found
+    return quantise(clip(contributions, clip_norm), clip_norm, scale)

@@ -23,6 +23,9 @@ from policies.noise import SecureRandom, discrete_gaussian
 MAX_UNITS = 2**26
 """Largest clip_norm * scale: finer than float32, and squared norms stay exact in float64."""
 
+EXACT_SUM = 2**53
+"""Sums of whole numbers are exact in float64, in any order, while none passes this."""
+
 # Clipping aims this much lower, so that float32 rounding (2^-24) can't carry a user over the norm.
 _HEADROOM = 1e-6
 
@@ -48,7 +51,7 @@ def clip(contributions: Sequence[Tensor], clip_norm: float) -> Tensor:
 def votes(
     contributions: Sequence[Tensor], clip_norm: float, quantile: float, vote_norm: float
 ) -> Tensor:
-    """Each user's vote on the clip norm: float64 [B, 1], at most `vote_norm` either way.
+    """Each user's vote on the clip norm: float32 [B, 1], at most `vote_norm` either way.
 
     (b - quantile) / max(quantile, 1 - quantile) * vote_norm, with b = 1 if her contribution is
     within the norm, else 0. Votes add up to 0 where a `quantile` of the users are within it,
@@ -57,7 +60,7 @@ def votes(
     _, norms = _measured(contributions)
     within = (norms <= clip_norm).to(torch.float64)
     largest = max(quantile, 1 - quantile)
-    return ((within - quantile) / largest * (vote_norm * (1 - _HEADROOM))).unsqueeze(1)
+    return ((within - quantile) / largest * (vote_norm * (1 - _HEADROOM))).float().unsqueeze(1)
 
 
 def clip_factors(norms: Tensor, clip_norm: float) -> Tensor:
@@ -71,11 +74,11 @@ def clip_factors(norms: Tensor, clip_norm: float) -> Tensor:
 
 
 def quantise(clipped: Tensor, clip_norm: float, scale: int) -> Tensor:
-    """The same in integer units, 1.0 = `scale` units, truncated toward zero: int32 [B, P].
+    """The same in integer units, 1.0 = `scale` units, truncated toward zero: like `clipped`.
 
-    Truncation only shortens a vector. Then the bound is checked exactly, in integers:
-    sum q_i^2 <= (clip_norm * scale)^2. A user above it is zeroed altogether: never after `clip`,
-    and if it happened, a contribution of zero is within any bound.
+    They are whole numbers, written as floats. Truncation only shortens a vector. Then the bound is
+    checked exactly: sum q_i^2 <= (clip_norm * scale)^2. A user above it, or with NaN, is zeroed
+    altogether: never after `clip`, and if it happened, a contribution of zero is within any bound.
 
     Raises:
         ValueError: `scale` isn't a power of two, or clip_norm * scale is above `MAX_UNITS`.
@@ -83,7 +86,7 @@ def quantise(clipped: Tensor, clip_norm: float, scale: int) -> Tensor:
     limit = unit_limit(clip_norm, scale)
     units = truncate(clipped, scale)
     within = squared_norms(units) <= limit
-    return units if within.all() else torch.where(within.unsqueeze(1), units, 0)
+    return units if within.all() else torch.where(within.unsqueeze(1), units, 0.0)
 
 
 @lru_cache(maxsize=64)
@@ -102,41 +105,29 @@ def unit_limit(clip_norm: float, scale: int) -> int:
 
 
 def truncate(values: Tensor, scale: int) -> Tensor:
-    """`values` * `scale`, truncated toward zero: int32, same shape.
+    """`values` * `scale`, truncated toward zero: whole numbers, like `values`.
 
-    Numbers beyond 2^30 either way, and NaN, become -2^30, which no `unit_limit` lets pass.
+    A float's part before the point is a float as well, so nothing is rounded but by truncation.
     """
     scaled = values.detach() * scale
-    low, high = torch.aminmax(scaled) if scaled.numel() else (0.0, 0.0)
-    if not (low >= -(2.0**30) and high <= 2.0**30):  # NaN fails both
-        scaled = torch.where(scaled.abs() <= 2.0**30, scaled, -(2.0**30))
-    return scaled.to(torch.int32)
+    np.trunc(scaled.numpy(), out=scaled.numpy())
+    return scaled
 
 
 def squared_norms(rows: Tensor) -> Tensor:
-    """sum x_i^2 of each row of [B, P]: float64 [B].
+    """sum x_i^2 of each row of float [B, P]: float64 [B]. Of float32 it can't overflow.
 
-    Of integers it is exact below 2^53: so are sums of integers in float64, in any order. A sum that
-    had to be rounded is above 2^52, as is what it stands for, and so above any `unit_limit`. Of
-    float32 it can't overflow.
+    Of whole numbers it is exact below 2^53, in any order. One that had to be rounded is at least
+    2^53, since rounding keeps the order, and so above any `unit_limit`.
     """
-    # One row at a time through one small buffer, which stays in the cache.
-    row = np.empty(rows.shape[1])
+    # One row at a time through one small buffer, which stays in the cache. PyTorch aligns it, so
+    # that a row is added up in the same order wherever it lies.
+    row = torch.empty(rows.shape[1], dtype=torch.float64).numpy()
     squares = np.empty(len(rows))
     for user, its in enumerate(rows.detach().numpy()):
         row[:] = its
         squares[user] = row.dot(row)
     return torch.from_numpy(squares)
-
-
-def sum_users(units: Tensor, clip_norm: float, scale: int) -> Tensor:
-    """The sum over users of int32 [B, P]: int64 [P], exact.
-
-    Nobody's |q| is above clip_norm * scale, so few users can't overflow the faster int32.
-    """
-    if len(units) * clip_norm * scale < 2**31:
-        return units.sum(0, dtype=torch.int32).to(torch.int64)
-    return units.sum(0, dtype=torch.int64)
 
 
 def noise_share_sigma(

@@ -16,6 +16,9 @@ clip_norm * scale; a domain has at most the declared users) and go through each 
                     norm (Horn and Johnson 2013, section 5.6)
     x y             S = N_x S_y + N_y S_x: x'y' - xy = x'(y' - y) + (x' - x)y, and the L2 norm
                     (Frobenius) of a product, elementwise or of matrices, is at most that of theirs
+    (x + d) >> f    S / 2^f + sqrt(min(P, S^2)) for any public d in [0, 2^f): an element that moves
+                    by i != 0 moves by less than |i| / 2^f + 1, the others don't; i is an integer,
+                    so at most S^2 of the P elements move. Likewise N.
 
 A public factor changes the unit alone, and so scales the noise with the numbers. The Gaussian
 mechanism is then applied to the integers as in `policies.mechanism`: noise of z * S units.
@@ -228,6 +231,25 @@ def multiplied(x: Proven, y: Proven, matrices: bool) -> Proven:
     return _checked(Proven(shape, unit, x.norm2 * y.norm2, moved**2, _sources(x, y)))
 
 
+def truncated(x: Proven, dropped: int) -> Proven:
+    """x without its lowest bits, rounded up or down: its integers are 2^dropped times larger."""
+    if not 1 <= dropped <= bits_of(x):
+        raise TensorRefused(
+            f"From its bounds this tensor has {bits_of(x)} bits; truncate drops 1 to all of them."
+        )
+    norm, moved = (
+        -(-root(square) // 2**dropped) + root(min(x.length, square))
+        for square in (x.norm2, x.sensitivity2)
+    )
+    fewer = replace(x, unit=x.unit * 2**dropped, norm2=norm**2, sensitivity2=moved**2)
+    return _checked(fewer)
+
+
+def bits_of(x: Proven) -> int:
+    """How many bits, without the sign, x's integers can have: from its bounds, not its numbers."""
+    return math.isqrt(x.norm2).bit_length()
+
+
 def units(x: Proven) -> float:
     """The L2 sensitivity in integer units, never rounded down."""
     exact = root(x.sensitivity2)
@@ -247,7 +269,7 @@ def noise_share(x: Proven, plan: Plan, step: Step) -> float:
         raise TensorRefused(
             f"The noise that this tensor's sensitivity asks for is {sigma:.3g} integer units wide "
             f"at each domain; it can be {_NARROWEST:g} to {MAX_SIGMA:.3g}: use "
-            + ("a larger scale" if sigma < _NARROWEST else "a smaller scale, or fewer products")
+            + ("a larger scale" if sigma < _NARROWEST else "truncate, or a smaller scale")
             + "."
         )
     k = math.sqrt(2 * (64 * math.log(2) + math.log(2 * x.length)))
@@ -271,7 +293,7 @@ def _checked(x: Proven) -> Proven:
     if x.norm2 >= _LARGEST**2:
         raise TensorRefused(
             f"From its bounds this tensor's integers may reach 2^{x.norm2.bit_length() // 2}; at "
-            "most 2^62 fit the ring: use a smaller scale, or fewer or smaller factors."
+            "most 2^62 fit the ring: truncate first, or use a smaller scale or smaller factors."
         )
     if max(x.unit.numerator.bit_length(), x.unit.denominator.bit_length()) > _UNIT_BITS:
         raise TensorRefused(f"The tensor's unit takes more than {_UNIT_BITS} bits to write.")

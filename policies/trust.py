@@ -42,10 +42,14 @@ def _dealer(plan: Plan) -> list[str]:
     if plan.dealer is None:
         return []
     return [
-        f"SECRET PRODUCTS, with triples dealt by {plan.dealer.name} ({plan.dealer.key}).",
-        "  It must be none of you, nor hub or scientist. You trust that it colludes with nobody:",
-        "  together with the scientist or the hub it could read totals without noise.",
-        "  A dealer who deals false triples is caught. You also trust every partner's node to "
-        "follow the protocol: one that lies",
-        "  about its own sum can make the others' stand out of the noise in a product.",
+        "SECRET PRODUCTS and truncations of this plan's kept tensors are possible: "
+        f"{plan.dealer.name} ({plan.dealer.key}) deals for them.",
+        "  It must be none of you, nor hub or scientist. Where they are used, you trust that it "
+        "colludes with nobody:",
+        "  together with the scientist or the hub it could read totals without noise. False "
+        "dealings are caught.",
+        "  You then also trust every partner's node to follow the protocol: one that lies about "
+        "its own part",
+        "  can make the others' stand out of the noise in a product. Sums and public maps don't "
+        "need this.",
     ]

@@ -48,7 +48,7 @@ def show(
     Example: coterie ledger show --domain north --limit 20
     """
     owner = open_owner(home_of(home), domain, with_key=False)
-    entries = json.loads(owner.node.call("ledger", after=after, limit=limit))
+    entries = owner.node.read("ledger", after=after, limit=limit)
     if json_:
         print_json(entries)
         return
@@ -142,7 +142,7 @@ def _fetched(url: str, account: Path | None) -> list[Entry]:
     login = account_at(json.loads(account.read_text()), url)
     node = log_in(url.rstrip("/"), login["email"], login["password"], login.get("node_key"))
     entries: list[Entry] = []
-    while page := json.loads(node.call("ledger", after=len(entries), limit=1000)):
+    while page := node.read("ledger", after=len(entries), limit=1000):
         entries += [Entry(**each) for each in page]
     return entries
 

@@ -39,15 +39,14 @@ def sharing_of(plan: Plan, step: str, number: int) -> Agreement:
     return among_all(context, _roster(plan), plan.collusion, plan.step(step).width)
 
 
-def product_of(plan: Plan, operands: str, length: int, number: int) -> Agreement:
-    """The agreement on the `number`-th product of kept tensors.
+def computation_of(plan: Plan, operands: str, length: int, number: int) -> Agreement:
+    """The agreement on the `number`-th computation with what the plan's dealer deals.
 
     Args:
-        operands: SHA-256 of what is multiplied, hex.
-        length: of the product.
+        operands: SHA-256 of what is done with which tensors, hex.
+        length: of the last of the parts that are dealt.
     """
-    tensor = f"{operands}/{length}"
-    context = Context(plan.hash, "multiply", number, 0, tensor)
+    context = Context(plan.hash, "multiply", number, 0, f"{operands}/{length}")
     return among_all(context, _roster(plan), plan.collusion, length)
 
 

@@ -12,6 +12,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from typing import Annotated, Any, Literal
 
@@ -23,17 +24,14 @@ from pydantic import Field
 from network.smpc.attempt import framed
 from network.smpc.messages import MalformedMessage, _Message
 from network.smpc.ring import Elements, matmul
+from network.smpc.triples import MAX_FACTOR, MAX_MULTIPLY_ADDS, Factors
+from network.smpc.truncation import MAX_BITS, Truncation
 from policies import sensitivity
 from policies.canonical import canonical, sha256_hex
 from policies.sensitivity import MAX_DIMENSIONS, Proven, TensorRefused
 
 Local = Callable[[Sequence[Elements]], Elements]
 """Every domain's own part of a map: its arrays, flat, to its array of the result, flat."""
-
-MAX_FACTOR = 2**18
-"""Elements of a secret factor or product, so that what is said of them fits a message."""
-MAX_MULTIPLY_ADDS = 2**35
-"""In one product of matrices."""
 
 _NUMBER = re.compile("-?[0-9]{1,20}(/[0-9]{1,20})?")
 Hex = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
@@ -45,7 +43,7 @@ class Operation(_Message):
 
     Attributes:
         do: "add", "concatenate", "scale", "sum", "slice", "reshape", "left" (matrix @ tensor) or
-            "right" (tensor @ matrix).
+            "right" (tensor @ matrix); or "join" (the pieces of one truncated tensor, in order).
         of: names of the tensors.
         axis: of "concatenate" and "sum", counted from 0; None: the sum of everything.
         factor: of "scale" and of a matrix' integers: an integer or a fraction, as text.
@@ -54,7 +52,7 @@ class Operation(_Message):
         matrix: BLAKE3 of the public matrix, little-endian int64, row by row.
     """
 
-    do: Literal["add", "concatenate", "scale", "sum", "slice", "reshape", "left", "right"]
+    do: Literal["add", "concatenate", "scale", "sum", "slice", "reshape", "left", "right", "join"]
     of: Annotated[tuple[Hex, ...], Field(min_length=1, max_length=64)]
     axis: Annotated[int, Field(ge=0, lt=MAX_DIMENSIONS)] | None = None
     factor: Annotated[str, Field(max_length=42)] = "1"
@@ -85,14 +83,77 @@ class Operation(_Message):
         return sha256_hex(framed(b"coterie-tensor-v1", plan_hash.encode(), self.text.encode()))
 
 
+class Secret(_Message):
+    """One computation that takes what a dealer deals.
+
+    Attributes:
+        do: "elements" or "matrices" (products), or "truncate".
+        of: names of the tensors: two factors, or what is truncated.
+        dropped, begin, end: of "truncate": how many of the lowest bits, of which flat elements.
+        number: tells computations of a plan apart; the same at every domain.
+    """
+
+    do: Literal["elements", "matrices", "truncate"]
+    of: Annotated[tuple[Hex, ...], Field(min_length=1, max_length=2)]
+    dropped: Annotated[int, Field(ge=0, le=62)] = 0
+    begin: Size = 0
+    end: Size = 0
+    number: Annotated[int, Field(ge=0, lt=2**32)]
+
+    @property
+    def operands(self) -> tuple[str, ...]:
+        """What it is done with, as the digest of the work has it."""
+        return (f"{self.of[0]}[{self.begin}:{self.end}]",) if self.do == "truncate" else self.of
+
+    def planned(self, of: Sequence[Proven]) -> tuple[Proven, Factors | Truncation]:
+        """What is proven of the result, and the work.
+
+        Args:
+            of: what is proven of the tensors that it names.
+
+        Raises:
+            TensorRefused: shapes that don't fit, bounds that forbid it, or too much at once.
+        """
+        if len(of) != (1 if self.do == "truncate" else 2):
+            raise TensorRefused(f"'{self.do}' takes another number of tensors than {len(of)}.")
+        if self.do == "truncate":
+            return self._truncated(of[0])
+        matrices = self.do == "matrices"
+        factors = Factors(of[0].shape, of[1].shape, matrices)
+        proven = sensitivity.multiplied(of[0], of[1], matrices)
+        if max(factors.sizes) > MAX_FACTOR or factors.work > MAX_MULTIPLY_ADDS:
+            raise TensorRefused(
+                f"Factors and products have at most {MAX_FACTOR} elements: multiply parts of them."
+            )
+        return proven, factors
+
+    def _truncated(self, x: Proven) -> tuple[Proven, Truncation]:
+        if not 0 <= self.begin < self.end <= x.length:
+            raise TensorRefused(f"There is no piece {self.begin} to {self.end} of {x.shape}.")
+        length = self.end - self.begin
+        piece = x if length == x.length else replace(x, shape=(length,))
+        proven = sensitivity.truncated(piece, self.dropped)
+        work = Truncation(length, sensitivity.bits_of(x), self.dropped)
+        if work.bits > MAX_BITS:
+            raise TensorRefused(f"{MAX_BITS // work.width} elements are truncated at a time.")
+        return proven, work
+
+
+class Made(_Message):
+    """What a domain says it made: a tensor's name and what is proven of it, as JSON-able values."""
+
+    name: Hex
+    proven: dict[str, Any]
+
+
 def shared_name(plan_hash: str, transcript: bytes, begin: int, end: int) -> str:
     """The name of a tensor that is part of a kept sum, which was shared among these keys."""
     where = (begin.to_bytes(8, "big"), end.to_bytes(8, "big"))
     return sha256_hex(framed(b"coterie-shared-tensor-v1", plan_hash.encode(), transcript, *where))
 
 
-def product_name(plan_hash: str, transcript: bytes) -> str:
-    """The name of a product of two tensors, made with what was dealt and tossed in `transcript`."""
+def computed_name(plan_hash: str, transcript: bytes) -> str:
+    """The name of a tensor that was made with what was dealt, tossed and said in `transcript`."""
     return sha256_hex(framed(b"coterie-product-tensor-v1", plan_hash.encode(), transcript))
 
 
@@ -115,6 +176,8 @@ def planned(
     """
     if len(of) != {"add": 2, "concatenate": len(of)}.get(operation.do, 1):
         raise TensorRefused(f"'{operation.do}' takes another number of tensors than {len(of)}.")
+    if operation.do == "join":
+        raise TensorRefused("Only pieces of one truncated tensor are joined.")
     if operation.do in ("left", "right"):
         return _mapped(operation, of[0], matrix)
     return _MAPS[operation.do](operation, of)
@@ -178,6 +241,11 @@ def _mapped(
         return (matmul(public, secret) if left else matmul(secret, public)).reshape(-1)
 
     return proven, local
+
+
+def joined(whole: Proven) -> tuple[Proven, Local]:
+    """As `planned`, of "join", once its pieces are known to make this whole."""
+    return whole, np.concatenate
 
 
 _MAPS: dict[str, Callable[[Operation, Sequence[Proven]], tuple[Proven, Local]]] = {

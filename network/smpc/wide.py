@@ -21,6 +21,13 @@ def add(x: Wide, y: Wide) -> Wide:
     return _wide(low, x[..., 1] + y[..., 1] + (low < y[..., 0]))
 
 
+def add_to(x: Wide, y: Wide) -> None:
+    """x += y."""
+    x[..., 0] += y[..., 0]
+    x[..., 1] += y[..., 1]
+    x[..., 1] += x[..., 0] < y[..., 0]
+
+
 def sub(x: Wide, y: Wide) -> Wide:
     """x - y."""
     borrow = x[..., 0] < y[..., 0]

@@ -31,7 +31,7 @@ from coterie.partners import (
     url_of,
 )
 from coterie.processes import running
-from domains.folder import DomainFolder, FolderError, public_hex
+from domains.folder import DomainFolder, FolderError, Peer, public_hex
 from domains.witness import ask_for_heads
 from network.client import API, LoginFailed, NodeClient, NodeRefused, log_in
 from network.federation import read_accounts
@@ -227,18 +227,51 @@ def test_a_hostile_back_up_is_refused_in_a_sentence(
     assert sum(file.stat().st_size for file in tmp_path.rglob("*") if file.is_file()) < 2**20
 
 
-def test_partners_that_the_back_up_leaves_out_are_asked_all_the_same(
-    home: Home, tmp_path: Path
-) -> None:
+def changed(home: Home, tmp_path: Path, **settings: object) -> Path:
+    """A back-up of north in whose domain.toml somebody wrote something else."""
     back_up(home, "north", tmp_path / "north.tar")
     with tarfile.open(tmp_path / "north.tar") as archive:
         archive.extractall(tmp_path / "copy", filter="data")
     folder = DomainFolder(tmp_path / "copy")
-    folder.write_settings(folder.settings().model_copy(update={"peers": {}}))
+    folder.write_settings(folder.settings().model_copy(update=settings))
     with tarfile.open(tmp_path / "changed.tar", "w") as archive:
         archive.add(tmp_path / "copy", ".")
+    return tmp_path / "changed.tar"
+
+
+def test_partners_that_the_back_up_leaves_out_are_asked_all_the_same(
+    home: Home, tmp_path: Path
+) -> None:
     with pytest.raises(RestoreRefused, match="Not heard: east"):
-        restore(home, "north", tmp_path / "changed.tar")
+        restore(home, "north", changed(home, tmp_path, peers={}))
+
+
+def test_whom_the_owner_trusts_is_not_what_a_back_up_says(home: Home, tmp_path: Path) -> None:
+    """Its pins and its owner's key are another's, who could sign heads and approvals with them."""
+    before = home.domain("north").settings()
+    heads = cosigned_by_east(home, tmp_path / "east.json")
+    create_domain(Home(tmp_path / "mallory"), "east", "127.0.0.1", 8199)
+    mallory = ledger_of(Home(tmp_path / "mallory"), "east")
+    theirs = Peer(node_key=mallory.heads.export()["witness_key"], owner_key="0" * 64)
+    file = changed(home, tmp_path, peers={"east": theirs}, owner_key="1" * 64)
+    forged = tmp_path / "forged.json"
+    forged.write_text(json.dumps(mallory.heads.export()))
+    with pytest.raises(RestoreRefused, match="hasn't pinned"):
+        restore(home, "north", file, heads=[forged])
+    restore(home, "north", file, heads=[heads])
+    after = home.domain("north").settings()
+    assert (after.peers, after.owner_key) == (before.peers, before.owner_key)
+
+
+def test_a_back_up_of_another_domain_of_that_name_is_refused(home: Home, tmp_path: Path) -> None:
+    with pytest.raises(RestoreRefused, match="another domain named north"):
+        restore(home, "north", changed(home, tmp_path, server_uid="f" * 32), unheard=["east"])
+
+
+def test_on_a_new_machine_the_back_ups_pins_are_shown(home: Home, tmp_path: Path) -> None:
+    back_up(home, "north", tmp_path / "north.tar")
+    text = restore(Home(tmp_path / "new"), "north", tmp_path / "north.tar", unheard=["east"])
+    assert f"compare: east {home.domain('north').settings().peers['east'].node_key}" in text
 
 
 @pytest.mark.nodes

@@ -3,6 +3,7 @@
 import copy
 import json
 import pickle
+import runpy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -10,12 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import syft
 import torch
 from typer.testing import CliRunner
 
 import coterie as ct
 from coterie.cli import app
-from coterie.partners import invite
+from coterie.partners import card_of, invite, open_owner
 from coterie.processes import free_ports, start, stop
 from network.client import NodeRefused
 from network.rounds import verify_rounds
@@ -52,9 +54,9 @@ def test_a_public_tensor_is_computed_with_exactly(network: Network, tmp_path: Pa
 
 def test_secret_products_need_the_plans_dealer(network: Network, tmp_path: Path) -> None:
     """The dealer is a process of its own; who isn't the plan's is refused by every node."""
-    with dealing(network.dealer_key, tmp_path / "dealer") as (url, key):
+    with dealing(network, tmp_path / "dealer") as (url, key):
         plan = replace(
-            kept_plan(network.federation.data("open-data"), "products", None, releases=2),
+            kept_plan(network.federation.data("open-data"), "products", None, releases=4),
             dealer=ct.Dealer(name="notary", key=key),
         )
         network.submit_and_approve(plan)
@@ -65,18 +67,29 @@ def test_secret_products_need_the_plans_dealer(network: Network, tmp_path: Path)
         matrix = x.reshape(5, 6)
         wanted = counts.reshape(5, 6) @ counts.reshape(6, 5)
         assert np.allclose((matrix @ x.reshape(6, 5)).reveal(), wanted, rtol=1e-3, atol=0.05)
+        # Three factors in a row fit the ring once digits that don't matter are dropped.
+        cube = (x * x).truncate(22) * x
+        scale = np.abs(counts).max() ** 3
+        assert np.allclose(cube.reveal(), counts**3, rtol=1e-3, atol=1e-4 * scale)
+        # The largest product there is, which the messages must have room for; four axes.
+        less = np.ones((2**14, 1)) @ x.truncate(10).reshape(1, ITEMS)[:, :16]
+        many = less.reshape(2**9, 2**5, 4, 4)
+        squares = (many * many)[5, 7].truncate(6).reveal()
+        assert np.allclose(squares.reshape(-1), counts[:16] ** 2, rtol=1e-3, atol=1)
         with pytest.raises(ct.TensorRefused, match="need a dealer"):
             network.federation.tensors(plan, tmp_path).multiply(x, x, matrices=False)
 
 
 @contextmanager
-def dealing(key_file: Path, path: Path) -> Iterator[tuple[str, str]]:
-    """A dealer at (address, key)."""
+def dealing(network: Network, path: Path) -> Iterator[tuple[str, str]]:
+    """A dealer to all of the network, at (address, key)."""
     path.mkdir()
+    key_file = network.dealer_key
+    domains = [card_of(network.home.domain(name)).node_key for name in NAMES]
     (port,) = free_ports(1)
     key = load_owner_key(key_file, None)
     url = f"http://127.0.0.1:{port}"
-    command = ["-m", "network.dealer", str(key_file), "127.0.0.1", str(port)]
+    command = ["-m", "network.dealer", str(key_file), "127.0.0.1", str(port), *domains]
     pid = path / "dealer.pid"
     start("dealer", command, pid, path / "log", "127.0.0.1", port, f"{url}/")
     try:
@@ -138,9 +151,19 @@ def test_there_is_no_other_way_out(network: Network, tmp_path: Path) -> None:
     assert x.get() == ct.TensorShape((ITEMS,))
     assert copy.deepcopy(x) == ct.TensorShape((ITEMS,))
     assert x.name.encode() not in pickle.dumps(x)
-    assert repr(x) == str(x) == "SMPCTensor(shape=(30,), held by 3 domains)"
-    for convert in (np.asarray, np.sum, float, list, bool, torch.as_tensor, iter):
-        with pytest.raises((TypeError, ValueError, RuntimeError)):
+    assert repr(x) == str(x) == f"{x}" == "SMPCTensor(shape=(30,), held by 3 domains)"
+    assert copy.copy(x) == ct.TensorShape((ITEMS,))
+    for convert in (
+        np.asarray, np.array, np.sum, np.add.reduce, float, int, complex, bytes, list, tuple,
+        sorted, bool, torch.as_tensor, torch.tensor, torch.from_dlpack, iter, sum, max, hex,
+        memoryview, json.dumps, lambda x: syft.serialize(x, to_bytes=True),
+        lambda x: x == x, lambda x: x != 1, lambda x: x < 1, lambda x: x <= 1, lambda x: 1 in x,
+        lambda x: np.arange(30) == x, lambda x: x.tolist(), lambda x: x.numpy(), lambda x: x.item(),
+        lambda x: range(30)[x], lambda x: x + 1, lambda x: x * np.ones(30), lambda x: x**2,
+        lambda x: x @ np.ones(30), lambda x: x[::-1], lambda x: x[np.ones(30, bool)],
+        lambda x: np.ones((1, 30)) * 1j @ x, lambda x: x[2:2], lambda x: x[:: 2**70].reshape(7),
+    ):  # fmt: skip
+        with pytest.raises((TypeError, ValueError, RuntimeError, AttributeError)):
             convert(x)
     for bad in (0, 0.0, -0.0, float("nan"), float("inf"), 1e300, True, "2", None):
         with pytest.raises((ct.TensorRefused, TypeError)):
@@ -183,3 +206,20 @@ def test_nobody_elses_account_reaches_a_tensor(network: Network, tmp_path: Path)
             with pytest.raises(NodeRefused):
                 other.stream(method, plan_hash=plan_hash, **arguments)
     assert x.sum().shape == ()
+
+
+def test_the_example_runs_as_written(
+    network: Network, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Twice, as it says: the first time it waits for the owners."""
+    example = Path(__file__).parents[2] / "examples" / "tensors.py"
+    accounts, key = network.home.accounts, network.home.scientist_key
+    monkeypatch.setattr("sys.argv", [str(example), str(accounts), str(key), "interactions"])
+    with pytest.raises(SystemExit, match="when all owners have approved"):
+        runpy.run_path(str(example))
+    for name in NAMES:
+        owner = open_owner(network.home, name)
+        (waiting,) = [each for each in owner.plans() if each["name"] == "groups of items"]
+        assert owner.approve(waiting["plan_hash"], "agreed") == "approved"
+    runpy.run_path(str(example))
+    assert "noise of" in capsys.readouterr().out

@@ -168,7 +168,7 @@ def exact_sum(name: str, step: Step) -> NDArray[np.int64]:
         row[hers["item"].str.removeprefix("item-").astype(int).to_numpy()] = 1.0
         rows.append(row)
     units = quantise(clip([torch.stack(rows)], step.clip_norm), step.clip_norm, step.scale)
-    total: NDArray[np.int64] = units.sum(0).numpy()
+    total: NDArray[np.int64] = units.sum(0, dtype=torch.int64).numpy()
     return total
 
 

@@ -7,13 +7,16 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
+from domains.tensors import Memory
 from network.smpc.aggregation import Party
 from network.smpc.agreement import agreement_of
 from network.smpc.messages import MalformedMessage, SharingRefused
 from network.smpc.tensors import Operation, fraction, read_matrix
 from policies import sensitivity
 from policies.admission import PlanRefused, admit
+from policies.graph import TensorSpec
 from policies.plan import Plan
+from policies.protection import check_kept
 from policies.sensitivity import Proven, TensorRefused, root
 from policies.users import Bounds
 from tests.domains.domains_of_tensors import CLIP_NORM, ITEMS, NAMES, USERS, Domains
@@ -244,9 +247,10 @@ def test_a_step_is_shared_as_often_as_approved(domains: Domains) -> None:
 
 
 def test_memory_is_bounded_and_given_back(domains: Domains) -> None:
-    domains.memory.free = 8 * ITEMS * 3 * 2
+    domains.memory.free = 8 * ITEMS * 3 * 2 + 64 * 2 * ITEMS
     x = domains.share("x")
     domains.apply("reshape", x, shape=(2, 3))
+    domains.memory.free -= 64 * 2 * ITEMS  # what a map takes while it lasts
     with pytest.raises(TensorRefused, match="no room left"):
         domains.share("x", 1)
     for kept in domains.kept.values():
@@ -282,6 +286,33 @@ def test_admission_refuses_plans_whose_tensors_could_not_hold(
     sampled = domains.plan.steps[0].model_copy(update={"sampling_rate": 0.5})
     with pytest.raises(PlanRefused, match="sampling_rate"):
         admit(domains.plan.model_copy(update={"steps": (sampled,)}), bounds, public=False)
+
+
+def test_a_tensor_has_four_axes_at_most(domains: Domains) -> None:
+    """Also as an output of a step: refused before anybody approves."""
+    step = domains.plan.step("x")
+    deep = TensorSpec(name=step.outputs[0].name, shape=(1, 2, 1, 3, 1), dtype="float32")
+    plan = domains.plan
+    check_kept(plan, step, USERS)
+    with pytest.raises(PlanRefused, match="at most 4 axes"):
+        check_kept(plan, step.model_copy(update={"outputs": (deep,)}), USERS)
+    with pytest.raises(MalformedMessage):
+        Operation.from_dict({"do": "reshape", "of": ("a" * 64,), "shape": (1, 2, 1, 3, 1)})
+
+
+def test_one_run_leaves_room_for_others() -> None:
+    node = Memory(1000)
+    run, other = Memory(600, node), Memory(600, node)
+    run.take(600)
+    with pytest.raises(TensorRefused, match="This run has no room"):
+        run.take(1)
+    with pytest.raises(TensorRefused, match="This node has no room"):
+        other.take(401)
+    assert (other.free, node.free) == (600, 400)
+    run.give(600)
+    with other.taken(600):
+        assert node.free == 400
+    assert (run.free, other.free, node.free) == (600, 600, 1000)
 
 
 def test_a_kept_step_costs_what_its_reveals_cost(domains: Domains) -> None:

@@ -3,7 +3,6 @@
 import builtins
 import contextlib
 import gzip
-import hashlib
 import io
 import json
 import tracemalloc
@@ -20,6 +19,7 @@ import pandas as pd
 import pytest
 import requests
 import syft as sy
+from blake3 import blake3
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from nacl.signing import SigningKey
 from syft.client.api import SyftAPIData
@@ -73,8 +73,8 @@ class Villain:
                         villain.nonce or self.headers.get(NONCE, ""),
                         self.command,
                         self.path.encode(),
-                        hashlib.sha256(body).digest(),
-                        hashlib.sha256(content).digest(),
+                        blake3(body).digest(),
+                        blake3(content).digest(),
                     )
                     self.send_header(SEAL, villain.key.sign(text).signature.hex())
                 for name, value in villain.headers.items():
@@ -333,6 +333,17 @@ def test_octets_that_went_to_a_file_are_the_nodes_own_or_refused(
     trick(villain)
     with (tmp_path / "other").open("wb") as file, pytest.raises(NodeRefused):
         client_of(villain).stream("reveal", into=file)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ["", "{", "[" * 100_000, "9" * 5000, 5, None, [1], np.arange(3)],
+    ids=lambda answer: str(answer)[:9],
+)
+def test_what_should_be_json_and_is_not_is_a_refusal(answer: object, villain: Villain) -> None:
+    villain.answers["*"] = villain.signed(packed(SyftAPIData(data=answer)))
+    with pytest.raises(NodeRefused, match="something else than JSON"):
+        client_of(villain).read("describe")
 
 
 @pytest.mark.parametrize("answer", [b"Rno", b"Ttext", b"Xjunk", b"", b"T\xff"])

@@ -71,7 +71,7 @@ def primitives() -> dict[str, Any]:
         "fixed_point": {
             "scale": 2**22,
             "values": FIXED,
-            "units": truncate(torch.tensor(FIXED, dtype=torch.float64), 2**22).tolist(),
+            "units": truncate(torch.tensor(FIXED, dtype=torch.float64), 2**22).long().tolist(),
         },
         "noise": {
             "sigma": "21/2",

@@ -1,4 +1,4 @@
-"""One sharing and one product with fixed keys and seeds, as a JSON value.
+"""One sharing, products and a truncation with fixed keys and seeds, as a JSON value.
 
 `python -m tests.network.tensors_of_vectors > tests/network/vectors/tensors.json` writes it. Random
 bytes are drawn as in `attempt_of_vectors`. Words are little-endian, in hex.
@@ -16,14 +16,17 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from network.smpc import wide
 from network.smpc.agreement import among_all
 from network.smpc.attempt import Context
+from network.smpc.dealing import Computation, deal
 from network.smpc.ring import matmul
 from network.smpc.sharing import Sharing
-from network.smpc.tensors import Operation, product_name, shared_name
-from network.smpc.triples import Factors, Multiplication, deal
+from network.smpc.tensors import Operation, computed_name, shared_name
+from network.smpc.triples import Factors
+from network.smpc.truncation import Truncation
 from tests.network.attempt_of_vectors import entropy
 
 NAMES = ("east", "north", "south")
 PLAN = "ab" * 32
+NUMBERS = np.array([1000, -1000, 16, -1], np.int64)
 
 
 def keys() -> dict[str, Ed25519PrivateKey]:
@@ -81,44 +84,75 @@ def sharing() -> dict[str, Any]:
 
 def product(factors: Factors) -> dict[str, Any]:
     """Everything that is said in one product."""
+    operands = factors.digest("1" * 64, "2" * 64)
+    sizes = {"x": factors.sizes[0], "y": factors.sizes[1]}
+    said = computation(factors, operands, sizes)
+    return {"factors": [list(factors.x), list(factors.y), factors.matrices], **said}
+
+
+def truncation(work: Truncation) -> dict[str, Any]:
+    """Everything that is said in one truncation, of numbers that fit its bound."""
+    operands = work.digest("1" * 64)
+    said = computation(work, operands, {"x": work.length}, NUMBERS)
+    return {
+        "truncation": [work.length, work.bound, work.dropped],
+        "numbers": NUMBERS.tolist(),
+        **said,
+    }
+
+
+def computation(
+    work: Any, operands: str, sizes: dict[str, int], total: np.ndarray | None = None
+) -> dict[str, Any]:
     signing = keys()
     roster = {name: public(signing[name]) for name in NAMES}
-    x_size, y_size, length = factors.sizes
-    operands = factors.digest("1" * 64, "2" * 64)
-    context = Context(PLAN, "multiply", 9, 0, f"{operands}/{length}")
-    agreement = among_all(context, roster, 1, length)
+    context = Context(PLAN, "multiply", 9, 0, f"{operands}/{work.drawn[-1]}")
+    agreement = among_all(context, roster, 1, work.drawn[-1])
     draw = entropy()
-    x = {name: np.frombuffer(draw(8 * x_size), "<u8") for name in NAMES}
-    y = {name: np.frombuffer(draw(8 * y_size), "<u8") for name in NAMES}
+    inputs = {
+        each: {name: np.frombuffer(draw(8 * size), "<u8") for name in NAMES}
+        for each, size in sizes.items()
+    }
+    if total is not None:
+        east, north, _ = inputs["x"].values()
+        inputs["x"]["south"] = total.view(np.uint64) - east - north
     with patch.object(os, "urandom", draw):
         parties = [
-            Multiplication(n, agreement, signing[n], public(signing["dealer"]), factors, x[n], y[n])
+            Computation(
+                n,
+                agreement,
+                signing[n],
+                public(signing["dealer"]),
+                work,
+                [shares[n] for shares in inputs.values()],
+            )
             for n in NAMES
         ]
         signed = [party.signed_key for party in parties]
-        dealt, corrections = deal(agreement, factors, signed, signing["dealer"])
-        coins = [party.triple(signed, dealt, corrections) for party in parties]
+        dealt, corrections = deal(agreement, work, signed, signing["dealer"])
+        coins = [party.take(signed, dealt, corrections) for party in parties]
     openings = [party.opening(coins) for party in parties]
     _tell(parties, openings)
     checks = [party.check() for party in parties]
     _tell(parties, checks)
     return {
-        "factors": [list(factors.x), list(factors.y), factors.matrices],
         "agreement": agreement.bytes.hex(),
-        "x": {name: hexed(words) for name, words in x.items()},
-        "y": {name: hexed(words) for name, words in y.items()},
+        **{
+            each: {name: hexed(words) for name, words in shares.items()}
+            for each, shares in inputs.items()
+        },
         "keys": [key.to_dict() for key in signed],
         "dealt": dealt.to_dict(),
         "corrections": hexed(corrections),
         "coins": [coin.to_dict() for coin in coins],
         "openings": [[said.to_dict(), hexed(words)] for said, words in openings],
         "checks": [[said.to_dict(), hexed(words)] for said, words in checks],
-        "tensor": product_name(PLAN, parties[0].transcript),
-        "shares": {party.me: hexed(party.product()) for party in parties},
+        "tensor": computed_name(PLAN, parties[0].transcript),
+        "shares": {party.me: hexed(party.result()) for party in parties},
     }
 
 
-def _tell(parties: list[Multiplication], told: list[Any]) -> None:
+def _tell(parties: list[Computation], told: list[Any]) -> None:
     for receiver in parties:
         for said, words in told:
             if said.domain != receiver.me:
@@ -133,6 +167,7 @@ def vectors() -> dict[str, Any]:
         "sharing": sharing(),
         "elementwise": product(Factors((3,), (3,), matrices=False)),
         "matrices": product(Factors((2, 3), (3, 2), matrices=True)),
+        "truncation": truncation(Truncation(len(NUMBERS), 10, 4)),
     }
 
 

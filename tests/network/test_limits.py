@@ -11,7 +11,7 @@ import pytest
 import uvicorn
 
 from network import connections
-from network.limits import AtOnce, BodyRoom, Limits, Rate, TooMuch
+from network.limits import AtOnce, BodyRoom, Limits, Rate, TooMuch, block_of
 from network.replay import MAX_AGE_S, CallMemory, CallRefused
 from tests.network.clock import Clock
 
@@ -52,6 +52,25 @@ def test_each_name_has_its_own_rate() -> None:
     rate.spend("ada")
     with pytest.raises(TooMuch):
         rate.spend("ada")
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("2001:db8:1:2::1", "2001:db8:1:2:ffff:ffff:ffff:ffff", True),
+        ("2001:db8:1:2::1", "2001:DB8:1:2:0:0:0:1", True),
+        ("2001:db8:1:2::1", "2001:db8:1:3::1", False),
+        ("::ffff:192.0.2.1", "192.0.2.1", True),
+        ("::ffff:192.0.2.1", "::ffff:192.0.2.2", False),
+        ("fe80::1%eth0", "fe80::2%eth0", True),
+        ("192.0.2.1", "192.0.2.2", False),
+        ("", "unix", False),
+    ],
+)
+def test_one_host_of_ipv6_has_one_limit_for_all_its_addresses(
+    one: str, other: str, same: bool
+) -> None:
+    assert (block_of(one) == block_of(other)) is same
 
 
 def test_one_account_has_so_many_calls_under_way() -> None:

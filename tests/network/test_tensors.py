@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from network.tensors import _bounds, _integers, _rounded
+from network.public_numbers import bounds_of, integers, rounded
 from policies.sensitivity import TensorRefused
 
 WHOLE = np.arange(5 * 6 * 7).reshape(5, 6, 7)
@@ -17,41 +17,57 @@ WHOLE = np.arange(5 * 6 * 7).reshape(5, 6, 7)
     [
         0, -1, slice(None), slice(1, 4), slice(None, None, 2), slice(-3, -1), (2, 3, 4), (..., 1),
         (1, ...), (slice(1, 3), ..., slice(0, 7, 3)), (slice(None), -2), (...,), np.int64(2),
+        slice(2, None, 2**70),
     ],
 )  # fmt: skip
 def test_indices_are_numpys(index: Any) -> None:
-    bounds, shape = _bounds(index, WHOLE.shape)
+    bounds, shape = bounds_of(index, WHOLE.shape)
     part = WHOLE[tuple(slice(*each) for each in bounds)].reshape(shape)
     assert np.array_equal(part, WHOLE[index])
 
 
-@pytest.mark.parametrize("index", [5, -6, (0, 0, 0, 0), "a", None, [0, 1], 1.0, np.array([True])])
+@pytest.mark.parametrize(
+    "index",
+    [
+        5,
+        -6,
+        (0, 0, 0, 0),
+        "a",
+        None,
+        slice(3, 3),
+        slice(4, 2),
+        slice(None, None, -1),
+        [0, 1],
+        1.0,
+        np.array([True]),
+    ],
+)
 def test_other_indices_are_refused(index: Any) -> None:
     with pytest.raises((TensorRefused, ValueError)):
-        _bounds(index, WHOLE.shape)
+        bounds_of(index, WHOLE.shape)
 
 
 @pytest.mark.parametrize("number", [0.1, -1 / 3, 1e-12, 123456.789, np.float32(0.7), 2.0**-40])
 def test_public_numbers_keep_twenty_bits(number: float) -> None:
-    found = _rounded(number)
+    found = rounded(number)
     assert abs(float(found) / float(number) - 1) <= 2.0**-20
-    assert abs(_rounded(7)) == 7
-    assert _rounded(Fraction(1, 3)) == Fraction(1, 3)
+    assert abs(rounded(7)) == 7
+    assert rounded(Fraction(1, 3)) == Fraction(1, 3)
 
 
 @pytest.mark.parametrize("number", [0, 0.0, -0.0, np.nan, np.inf, True, "1", None, 1j, [1.0]])
 def test_what_is_no_factor_is_refused(number: Any) -> None:
     with pytest.raises(TensorRefused):
-        _rounded(number)
+        rounded(number)
 
 
 @pytest.mark.parametrize("scale", [1e-9, 1.0, 3e7])
 def test_public_matrices_keep_twenty_bits_of_their_largest_entry(scale: float) -> None:
     matrix = np.random.default_rng(0).normal(size=(7, 9)) * scale
-    integers, unit = _integers(matrix)
-    assert np.abs(integers).max() <= 2**20
-    assert np.abs(integers * float(unit) - matrix).max() <= np.abs(matrix).max() * 2.0**-20
-    whole, one = _integers(np.array([[2**20, -3], [0, 1]]))
+    entries, unit = integers(matrix)
+    assert np.abs(entries).max() <= 2**20
+    assert np.abs(entries * float(unit) - matrix).max() <= np.abs(matrix).max() * 2.0**-20
+    whole, one = integers(np.array([[2**20, -3], [0, 1]]))
     assert np.array_equal(whole, [[2**20, -3], [0, 1]])
     assert one == 1
 
@@ -59,4 +75,4 @@ def test_public_matrices_keep_twenty_bits_of_their_largest_entry(scale: float) -
 @pytest.mark.parametrize("matrix", [[[np.nan]], [[np.inf]], [[0.0]], [1.0], [[[1.0]]], [[]]])
 def test_what_is_no_public_matrix_is_refused(matrix: Any) -> None:
     with pytest.raises(TensorRefused):
-        _integers(matrix)
+        integers(matrix)

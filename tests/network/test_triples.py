@@ -9,17 +9,11 @@ import pytest
 from scipy.stats import chisquare
 
 from network.smpc import wide
+from network.smpc.dealing import DealerLied, deal, digest_of_words, pack, unpack
 from network.smpc.messages import MalformedMessage, SharingRefused
 from network.smpc.ring import matmul
-from network.smpc.triples import (
-    DealerLied,
-    Factors,
-    deal,
-    digest_of_words,
-    pack,
-    unpack,
-)
-from tests.network.multiplying_domains import Multiplying, Words, shares_of
+from network.smpc.triples import Factors
+from tests.network.domains_with_dealer import WithDealer, Words, shares_of
 from tests.network.tensors_of_vectors import vectors
 
 ELEMENTS = Factors((5,), (5,), matrices=False)
@@ -31,12 +25,12 @@ def words(random: np.random.Generator, size: int) -> Words:
     return random.integers(0, 2**64, size, np.uint64)
 
 
-def product(factors: Factors, seed: int = 1, **more: Any) -> tuple[Multiplying, Words]:
+def product(factors: Factors, seed: int = 1, **more: Any) -> tuple[WithDealer, Words]:
     """A product that is ready to begin, and what it must give."""
     random = np.random.default_rng(seed)
     x, y = (words(random, size) for size in factors.sizes[:2])
     return (
-        Multiplying(factors, shares_of(x, random), shares_of(y, random), **more),
+        WithDealer(factors, [shares_of(x, random), shares_of(y, random)], **more),
         factors.times(x, y),
     )
 
@@ -66,7 +60,7 @@ def test_wide_numbers_are_what_python_says(size: tuple[int, int, int]) -> None:
 def test_products_are_exact(factors: Factors) -> None:
     multiplying, wanted = product(factors)
     multiplying.open(*multiplying.deal())
-    assert np.array_equal(multiplying.product(), wanted)
+    assert np.array_equal(multiplying.result(), wanted)
 
 
 def test_what_is_carried_is_uniform_whatever_the_factors() -> None:
@@ -75,7 +69,7 @@ def test_what_is_carried_is_uniform_whatever_the_factors() -> None:
     for number in range(60):
         nothing = {name: np.zeros(100, np.uint64) for name in ("east", "north", "south")}
         factors = Factors((100,), (100,), False)
-        multiplying = Multiplying(factors, nothing, nothing, number)
+        multiplying = WithDealer(factors, [nothing, nothing], number)
         multiplying.open(*multiplying.deal())
         found += multiplying.said["opening"]
     octets = np.concatenate(found).view(np.uint8)
@@ -95,23 +89,11 @@ def test_a_dealer_who_lies_in_any_bit_is_caught(factors: Factors, bit: int, both
         lied[0, 1, 0] ^= np.uint64(1 << bit)
         if both:
             lied[1, 1, 0] ^= np.uint64(1 << bit)
-        forged = resigned(multiplying, dealt, lied)
+        forged = multiplying.resigned(dealt, lied)
         multiplying.open(forged, lied)
         for party in multiplying.parties.values():
             with pytest.raises(DealerLied):
-                party.product()
-
-
-def resigned(multiplying: Multiplying, dealt: Any, corrections: Words) -> Any:
-    """The same seeds with other corrections, under the dealer's own signature."""
-    from network.smpc import triples
-
-    keys = {party.me: party.signed_key for party in multiplying.parties.values()}
-    transcript = triples.keys_transcript(multiplying.agreement, keys)
-    digest = digest_of_words(corrections)
-    message = triples._dealt_message(transcript, dealt.key, dealt.seeds, digest)
-    signature = multiplying.dealer.sign(message)
-    return dealt.model_copy(update={"digest": digest, "signature": signature})
+                party.result()
 
 
 @pytest.mark.parametrize("phase", ["opening", "check"])
@@ -140,21 +122,43 @@ def test_whoever_carries_openings_cannot_change_them(phase: str, how: str) -> No
     assert refused.value.culprit in ("north", "south")
 
 
+@pytest.mark.parametrize("phase", ["opening", "check"])
+def test_a_partner_who_tells_domains_different_things_is_noticed(phase: str) -> None:
+    """Both versions are its own and signed; those who heard different ones go no further."""
+
+    def carry(at: str, sender: str, receiver: str, said: Any, told: Words) -> tuple[Any, Words]:
+        if (at, sender, receiver) != (phase, "north", "south"):
+            return said, told
+        other = told.copy()
+        other[-1] += np.uint64(1)
+        return together.parties["north"]._say(phase, digest_of_words(other)), other
+
+    together, _ = product(ELEMENTS, carry=carry)
+    if phase == "check":
+        # It passes for a lying dealer at the one, and nothing is there to share with the others.
+        together.open(*together.deal())
+        with pytest.raises(DealerLied):
+            together.parties["south"].result()
+        return
+    with pytest.raises(SharingRefused, match="check isn't signed for this computation"):
+        together.open(*together.deal())
+
+
 def test_a_triple_serves_one_product_and_its_own_domain() -> None:
     multiplying, _ = product(ELEMENTS)
     other, _ = product(ELEMENTS, keys=multiplying.keys, dealer=multiplying.dealer, number=1)
     dealt, corrections = multiplying.deal()
     keys = [party.signed_key for party in other.parties.values()]
-    with pytest.raises(SharingRefused, match="aren't signed for this product"):
-        other.parties["east"].triple(keys, dealt, corrections)
+    with pytest.raises(SharingRefused, match="isn't signed for this computation"):
+        other.parties["east"].take(keys, dealt, corrections)
     stranger, _ = product(ELEMENTS, keys=multiplying.keys)
-    with pytest.raises(SharingRefused, match="isn't of this product"):
-        stranger.parties["east"].triple(
+    with pytest.raises(SharingRefused, match="isn't of this computation"):
+        stranger.parties["east"].take(
             [party.signed_key for party in multiplying.parties.values()], dealt, corrections
         )
     own = [party.signed_key for party in multiplying.parties.values()]
     with pytest.raises(SharingRefused, match="corrections that it signed"):
-        multiplying.parties["east"].triple(own, dealt, corrections + np.uint64(1))
+        multiplying.parties["east"].take(own, dealt, corrections + np.uint64(1))
 
 
 def test_only_the_plans_dealer_deals() -> None:
@@ -163,20 +167,20 @@ def test_only_the_plans_dealer_deals() -> None:
     dealt, corrections = deal(multiplying.agreement, ELEMENTS, keys, multiplying.keys["north"])
     for party in multiplying.parties.values():
         with pytest.raises(SharingRefused, match="the dealer"):
-            party.triple(keys, dealt, corrections)
+            party.take(keys, dealt, corrections)
 
 
 def test_steps_come_in_order_and_once() -> None:
     multiplying, _ = product(ELEMENTS)
     east = multiplying.parties["east"]
-    for step in (east.check, east.product, lambda: east.opening([])):
+    for step in (east.check, east.result, lambda: east.opening([])):
         with pytest.raises(SharingRefused):
             step()
     dealt, corrections = multiplying.deal()
     multiplying.open(dealt, corrections)
-    east.product()
+    east.result()
     keys = [party.signed_key for party in multiplying.parties.values()]
-    for again in (east.check, east.product, lambda: east.triple(keys, dealt, corrections)):
+    for again in (east.check, east.result, lambda: east.take(keys, dealt, corrections)):
         with pytest.raises(SharingRefused):
             again()
 

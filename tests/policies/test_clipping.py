@@ -44,7 +44,8 @@ scales = st.integers(0, 19).map(lambda bits: 2**bits)
 
 
 def squares(units: Tensor) -> list[int]:
-    return [sum(value * value for value in user) for user in units.tolist()]
+    assert torch.equal(units, units.trunc())
+    return [sum(int(value) ** 2 for value in user) for user in units.tolist()]
 
 
 def whole_of(clipping: Clipping) -> float:

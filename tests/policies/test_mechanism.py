@@ -35,7 +35,13 @@ scales = st.integers(0, 19).map(lambda bits: 2**bits)
 
 
 def exact_norms_squared(units: torch.Tensor) -> list[int]:
-    return [sum(value * value for value in user) for user in units.tolist()]
+    """Of whole numbers, in Python's integers; any other number fails."""
+    return [sum(whole(value) ** 2 for value in user) for user in units.tolist()]
+
+
+def whole(value: float) -> int:
+    assert value == int(value)
+    return int(value)
 
 
 def test_nan_and_infinity_become_zero_and_the_rest_stays() -> None:
@@ -118,6 +124,11 @@ def test_a_huge_vector_cannot_hide_by_wrapping() -> None:
     huge = torch.full((1, 1), 2.0**32, dtype=torch.float64)
     assert quantise(huge, 1.0, 1).tolist() == [[0]]
     assert quantise(torch.full((1, 4), 1e300, dtype=torch.float64), 1.0, 1).tolist() == [[0] * 4]
+
+
+def test_what_is_no_number_counts_as_nothing_even_if_nobody_clipped() -> None:
+    rows = torch.tensor([[math.nan, 0.5], [math.inf, 0.5], [-math.inf, math.nan], [0.5, 0.5]])
+    assert quantise(rows, 1.0, 2).tolist() == [[0, 0], [0, 0], [0, 0], [1, 1]]
 
 
 def test_empty_batches_pass_through() -> None:

@@ -1,0 +1,79 @@
+"""Public numbers, matrices and indices as tensors in shares take them.
+
+They are integers times a public unit; what is proven of a tensor is proven of these.
+"""
+
+import math
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from policies.sensitivity import TensorRefused
+
+_DIGITS = 20
+"""Public numbers are rounded to so many bits: relative to themselves, or to the largest entry of
+their matrix."""
+
+
+def rounded(number: Any) -> Fraction:
+    """A public number at `_DIGITS` significant bits.
+
+    Raises:
+        TensorRefused: it isn't a finite number, or 0.
+    """
+    if isinstance(number, Fraction | int) and not isinstance(number, bool) and number:
+        return Fraction(number)
+    if not isinstance(number, float | np.floating | np.integer) or not (
+        np.isfinite(number) and number
+    ):
+        raise TensorRefused(f"A public factor is a finite number other than 0, not {number!r}.")
+    mantissa, exponent = math.frexp(float(number))
+    return Fraction(round(mantissa * 2**_DIGITS), 2**_DIGITS) * Fraction(2) ** exponent
+
+
+def integers(matrix: ArrayLike) -> tuple[NDArray[np.int64], Fraction]:
+    """A public matrix as integers of at most `_DIGITS` bits, times a power of two.
+
+    Raises:
+        TensorRefused: it isn't a matrix of finite numbers, or all are 0.
+    """
+    given = np.asarray(matrix)
+    if given.dtype.kind not in "biuf":
+        raise TensorRefused(f"A public matrix has real numbers, not {given.dtype}.")
+    values = given.astype(np.float64)
+    if values.ndim != 2 or not values.size or not np.isfinite(values).all() or not values.any():
+        raise TensorRefused("A public matrix has two axes and finite numbers, not all of them 0.")
+    largest = float(np.abs(values).max())
+    exact = largest <= 2**_DIGITS and bool((values == np.rint(values)).all())
+    bits = 0 if exact else _DIGITS - math.frexp(largest)[1]
+    return np.rint(np.ldexp(values, bits)).astype(np.int64), Fraction(2) ** -bits
+
+
+def bounds_of(
+    index: Any, shape: tuple[int, ...]
+) -> tuple[tuple[tuple[int, int, int], ...], tuple[int, ...]]:
+    """(begin, end, step) of each axis, and the shape without the axes that integers took away."""
+    parts = list(index) if isinstance(index, tuple) else [index]
+    if Ellipsis in parts:
+        at = parts.index(Ellipsis)
+        parts[at : at + 1] = [slice(None)] * (len(shape) - len(parts) + 1)
+    parts += [slice(None)] * (len(shape) - len(parts))
+    if len(parts) != len(shape):
+        raise TensorRefused(f"Too many indices for a tensor of shape {shape}.")
+    bounds, left = [], []
+    for part, size in zip(parts, shape, strict=True):
+        if isinstance(part, slice):
+            begin, end, step = part.indices(size)
+            count = len(range(begin, end, step))
+            if step < 1 or not count:
+                raise TensorRefused(f"{part!r} takes nothing, or backwards, of {size} elements.")
+            step = min(step, size)
+            left.append(count)
+        elif isinstance(part, int | np.integer) and -size <= part < size:
+            begin, end, step = int(part) % size, int(part) % size + 1, 1
+        else:
+            raise TensorRefused(f"{part!r} is no index of an axis of {size} elements.")
+        bounds.append((begin, end, step))
+    return tuple(bounds), tuple(left)
