@@ -113,14 +113,15 @@ def chart(
         return table(frame, key, **options)
 
 
-def legend(columns: int = 3, *, lines: bool = False) -> alt.Legend:
-    """A legend above the chart; on a phone its entries stand below each other.
+def legend(columns: int = 3, narrow: int = 1, *, lines: bool = False) -> alt.Legend:
+    """A legend above the chart.
 
     Args:
+        columns, narrow: entries in a row, and on a phone.
         lines: what is drawn are lines told apart by their dashes too.
     """
-    narrow = alt.ExprRef("width < 480 ? 1 : " + str(columns))
-    found = alt.Legend(orient="top", title=None, columns=narrow, labelLimit=420)
+    fitting = alt.ExprRef(f"width < 480 ? {narrow} : {columns}")
+    found = alt.Legend(orient="top", title=None, columns=fitting, labelLimit=420)
     if lines:
         found.symbolType, found.symbolSize, found.symbolStrokeWidth = "stroke", 500, 2
     return found
