@@ -26,7 +26,9 @@ PATIENCE_MS = 120_000
 _FOCUSED = """() => {
     const at = document.activeElement
     const labels = [...(at.labels ?? [])].map(label => label.innerText)
-    const said = [at.ariaLabel, ...labels, at.innerText, at.getAttribute("placeholder")]
+    // The page's main part takes the focus too, and would say everything.
+    const own = at.matches("button, a, [role=radio], [role=tab]") ? at.innerText : ""
+    const said = [at.ariaLabel, ...labels, own, at.getAttribute("placeholder")]
     return [said.filter(Boolean).join(" "), at.getAttribute("role") ?? at.tagName.toLowerCase()]
 }"""
 UNNAMED = """() => [...document.querySelectorAll("input, textarea, button, a, select")]
