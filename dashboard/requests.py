@@ -12,7 +12,7 @@ from dashboard.session import Session, asked, finish, link, plain, telling
 from dashboard.showing import adjacency, amount, empty, table
 from dashboard.texts import text
 from network.client import NodeRefused
-from policies.explanation import visible
+from policies.legible import visible
 
 OPEN = ("pending", "awaiting signature")
 _LINKS, _PRICED, _NAME = 20, 50, 70

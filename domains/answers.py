@@ -208,6 +208,8 @@ def _public_facts(dataset: PrivateDataset) -> dict[str, Any]:
         "items": declaration.items,
         "interactions_per_user": declaration.interactions_per_user,
         "catalogue": declaration.catalogue_hash,
+        "columns": list(declaration.columns),
+        "values": [declaration.value_min, declaration.value_max],
         "epsilon": policy.epsilon,
         "delta": policy.delta,
         "public": policy.public,

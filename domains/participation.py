@@ -27,6 +27,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
 
 from domains.attempts import Attempt, Attempts, write_durably
+from domains.coming_noise import ComingNoise
 from domains.cosigning import (
     cosign_peers,
     event_of,
@@ -103,10 +104,21 @@ class Participation:
         if missing is not None:
             raise RoundRefused(f"{self._name}: {missing}.")
         with self._lock:
-            self._runs.setdefault(plan.hash, run)
+            # Approvals may have been given anew since it was opened first.
+            self._runs.setdefault(plan.hash, run).approvals = run.approvals
             for other in self._runs.values():
-                if self._ledger.status(other.plan.hash) != "approved":
-                    other.tensors.clear()
+                self._free_if_ended(other)
+
+    def _free_if_ended(self, run: OpenRun) -> None:
+        """Free the memory of a run that can't go on; one that is at work is left to the next."""
+        approved = self._ledger.status(run.plan.hash) == "approved"
+        if (approved and run.missing() is None) or not run.lock.acquire(blocking=False):
+            return
+        try:
+            run.tensors.clear()
+            run.close_enclosure()
+        finally:
+            run.lock.release()
 
     @contextmanager
     def tensors(self, plan_hash: str) -> Iterator[KeptTensors]:
@@ -151,6 +163,7 @@ class Participation:
                 context,
                 self._party(run.plan, context),
                 held_of_peers(self._ledger, run.plan, self._name),
+                None if tensor else ComingNoise(run.plan, run.plan.step(step)),
             )
             return run.attempt.party.advertise(), run.attempt.held
 
@@ -220,7 +233,7 @@ class Participation:
                 current.value = (
                     noised(run, definition, value.view(np.int64).copy(), clip_norm, 1)
                     if tensor
-                    else noised_sum(run, definition, tensors)
+                    else noised_sum(run, definition, tensors, current.noise)
                 )
             except EnclosureFailed as error:
                 run.close_enclosure()

@@ -7,7 +7,6 @@ compared by meaning: names of nodes and the order of independent nodes don't cou
 
 import difflib
 import json
-import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +18,7 @@ from policies.accounting import ADJACENCY, epsilon_at_every_partner, plan_epsilo
 from policies.canonical import canonical, sha256_hex
 from policies.clipping import Adaptive, PerLayer
 from policies.graph import Constant, Graph, Node, TensorSpec
+from policies.legible import visible
 from policies.plan import Plan, Step
 from policies.trust import trusted
 
@@ -382,13 +382,3 @@ def _described(spec: TensorSpec) -> str:
 
 def _listed(specs: tuple[TensorSpec, ...]) -> str:
     return ", ".join(f"{spec.name} {list(spec.shape)}" for spec in specs)
-
-
-def visible(text: str) -> str:
-    """The text with everything that could hide or reorder it written out."""
-    return "".join(
-        character
-        if character in "\n\t" or unicodedata.category(character)[0] not in "CZ" or character == " "
-        else f"\\u{ord(character):04x}"
-        for character in text
-    )

@@ -17,9 +17,10 @@ FIELDS: dict[str, tuple[set[str], set[str]]] = {
     "denial": ({"plan", "by", "reason"}, {"explanation"}),
     "reservation": ({*_TRY, "event"}, set()),
     "charge": ({*_TRY, "share"}, set()),
-    "release": ({*_TRY, "inputs"}, set()),
+    "release": ({*_TRY, "inputs"}, {"opened"}),
     "void": ({*_TRY, "reason"}, set()),
     "closure": ({"plan", "reason"}, {"by", "explanation"}),
+    "owner": ({"replaces", "owner_key", "signature", "consent"}, set()),
     "rules": (
         {"population", "data_set", "replaces", "rules", "changes", "by", "reason"}
         | {"owner_key", "signature"},
@@ -31,7 +32,7 @@ FIELDS: dict[str, tuple[set[str], set[str]]] = {
 TYPES: dict[str, tuple[type, ...]] = {
     "epsilon": (int, float), "delta": (float,), "public": (bool,), "events": (list,),
     "spare_attempts": (int,), "summary": (dict,), "release": (int,), "attempt": (int,),
-    "event": (dict,), "orders": (list,), "shares": (list,), "changes": (list,),
+    "event": (dict,), "opened": (dict,), "orders": (list,), "shares": (list,), "changes": (list,),
 }  # fmt: skip
 
 

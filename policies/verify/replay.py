@@ -1,12 +1,16 @@
 """The rules of a ledger, entry by entry: what may follow what, who signed it, what it costs."""
 
 import hashlib
+import json
 import math
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
+
+import rfc8785
 
 from policies.verify.evidence import (
     CLOCK_SKEW,
@@ -15,6 +19,7 @@ from policies.verify.evidence import (
     Bad,
     EntryLike,
     Roots,
+    entry_text,
     is_signed,
     statement_of,
     strict_json,
@@ -47,6 +52,7 @@ class Attempted:
     repeat: bool
     population: str
     reserved: str
+    index: int = 0  # of its charge or void
     state: str = "reserved"
     share: str = ""
     inputs: str = ""
@@ -56,7 +62,8 @@ class Replay:
     """Everything the chain says so far; `replay` takes one entry further or raises `Bad`."""
 
     def __init__(self, domain_key: str | None, owner_key: str | None):
-        self.key, self.pinned, self.owner_key = domain_key, domain_key is not None, owner_key
+        self.key, self.pinned = domain_key, domain_key is not None
+        self.owner_key = self.last_owner = owner_key
         self.domain = ""
         self.index, self.head = 0, "0" * 64
         self.time = datetime.min.replace(tzinfo=UTC)
@@ -69,14 +76,22 @@ class Replay:
         self.peers: Collection[str] | None = None
         self.mentions: list[Row] = []
         self.watched: dict[int, tuple[str, datetime]] = {}
+        self.witnesses: set[str] = set()
         self.covered: dict[str, int] = {}
         self.sizes: set[int] = set()
         self._tree = Roots()
 
+    def foresee(self, entries: Iterable[EntryLike]) -> None:
+        """Until the owner's key is replaced, what she signed is by the key that will be."""
+        first = next((entry for entry in entries if entry.kind == "owner"), None)
+        if first is not None:
+            with suppress(*UNREADABLE):
+                self.owner_key = str(json.loads(first.body)["replaces"])
+
     def replay(self, entry: EntryLike) -> None:
         self.expect(
-            entry.index == self.index + 1,
-            f"expected entry {self.index + 1}, found {entry.index}: entries are missing or moved",
+            type(entry.index) is int and entry.index == self.index + 1,
+            f"expected entry {self.index + 1}, found {entry.index!r}: entries are missing or moved",
             at=self.index + 1,
         )
         self.index = entry.index
@@ -100,8 +115,7 @@ class Replay:
 
     def _check_link(self, entry: EntryLike) -> None:
         self.expect(entry.previous == self.head, "it isn't chained to the entry before it")
-        text = f"coterie-ledger-entry-v1\n{entry.index}\n{entry.previous}\n{entry.kind}\n"
-        digest = hashlib.sha256((text + entry.body).encode()).hexdigest()
+        digest = hashlib.sha256(entry_text(entry).encode()).hexdigest()
         self.expect(digest == entry.hash, "its hash doesn't fit what it says: it was edited")
 
     def _read_first(self, kind: str, body: dict[str, Any]) -> None:
@@ -136,6 +150,7 @@ class Replay:
             "release": self._read_release,
             "void": self._read_void,
             "closure": self._read_closure,
+            "owner": self._read_owner,
             "rules": self._read_rules,
         }
         if self.index > 1:
@@ -204,6 +219,22 @@ class Replay:
             self.owner_key in (None, owner), f"it is signed by {owner}, not by the domain's owner"
         )
         self._decide(body, "approved")
+
+    def _read_owner(self, body: dict[str, Any]) -> None:
+        """Both keys must have signed: either alone could be put before or behind the owner's."""
+        old, new = body["replaces"], body["owner_key"]
+        said = statement_of(old, body["signature"])
+        if said is None or said != statement_of(new, body["consent"]):
+            raise Bad("the owner's two keys didn't sign the same", self.index)
+        named = said["kind"], said["domain"], said["replaces"], said["owner_key"]
+        self.expect(
+            named == ("succession", self.domain, old, new) and old != new,
+            "the owner's keys signed something else",
+        )
+        self.expect(
+            self.owner_key in (None, old), f"it replaces {old}, which isn't the owner's key"
+        )
+        self.owner_key = new
 
     def _check_envelope(self, plan: PlanState, said: dict[str, Any]) -> None:
         """What the submission tells of the plan must lie within what was approved in advance."""
@@ -299,6 +330,7 @@ class Replay:
         key, one = self._settle(body)
         self.expect(HEX64.fullmatch(body["share"]) is not None, "no share's hash")
         one.state, one.share = "charged", body["share"]
+        one.index = self.index
         self.charged.add(key[:3])
 
     def _read_release(self, body: dict[str, Any]) -> None:
@@ -308,11 +340,17 @@ class Replay:
         self.expect(not one.inputs, "it was opened before")
         self.expect(HEX64.fullmatch(body["inputs"]) is not None, "no inputs' hash")
         one.inputs = body["inputs"]
+        if "opened" in body:
+            said = rfc8785.dumps(body["opened"])
+            own = hashlib.sha256(bytes.fromhex(body["opened"][self.domain])).hexdigest()
+            fits = hashlib.sha256(said).hexdigest() == one.inputs
+            self.expect(fits, "its inputs' hash isn't of what it says was opened")
+            self.expect(own == one.share, "it opened another share than was charged")
 
     def _read_void(self, body: dict[str, Any]) -> None:
         _, one = self._settle(body)
         plan = self._plan(body)
-        one.state = "void"
+        one.state, one.index = "void", self.index
         self.budgets[plan.population].add(one.mechanism, plan.partners, -1)
         if one.repeat:
             plan.repeats -= 1

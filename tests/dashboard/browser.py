@@ -245,6 +245,11 @@ class Visitor:
         """The whole page as NAME.png, in the folder of screenshots."""
         self.settle()
         self.page.set_viewport_size({"width": width, "height": 900})
+        if width < 768:  # the menu slides away
+            self.page.wait_for_function(
+                "() => (document.querySelector('[data-testid=stSidebar]')"
+                "?.getBoundingClientRect().right ?? 0) <= 0"
+            )
         height = self.page.evaluate("document.querySelector('[data-testid=stMain]').scrollHeight")
         self.page.set_viewport_size({"width": width, "height": min(int(height) + 40, 5000)})
         self.page.wait_for_load_state("networkidle")
