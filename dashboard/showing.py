@@ -6,9 +6,12 @@ import altair as alt
 import pandas as pd
 import streamlit as st
 
+from dashboard.session import plain
 from dashboard.texts import heading, text
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
+MOST_SENTENCES = 100
+"""Rows of a table that is drawn in full."""
 PAGE_ROWS = 500
 """Rows drawn of a table; the download has all of them."""
 
@@ -49,6 +52,19 @@ def table(
 def _said(frame: pd.DataFrame) -> pd.DataFrame:
     """The columns in which some row says something; downloads have all."""
     return frame.loc[:, ~(frame.isna() | (frame == "")).all()]
+
+
+def sentences(frame: pd.DataFrame, key: str, *, empty_says: str = "", next_step: str = "") -> None:
+    """A short table whose cells are read in full, with its download; as `table` where it is empty.
+
+    Others' words in it are shown as they are.
+    """
+    if len(frame) > MOST_SENTENCES or frame.empty:
+        table(frame, key, empty_says=empty_says, next_step=next_step)
+        return
+    shown = frame.map(lambda cell: plain(cell) if isinstance(cell, str) else cell)
+    st.table(shown.rename(columns={c: heading(str(c)) for c in frame.columns}), hide_index=True)
+    download(frame, key)
 
 
 def _headings(frame: pd.DataFrame) -> dict[str, Any]:
