@@ -213,7 +213,10 @@ class Visitor:
 
     def described(self) -> list[bool]:
         """Of each chart, whether it says to a screen reader what it shows."""
-        said = "all => all.map(e => !!e.querySelector('[aria-label][role^=graphics]'))"
+        said = (
+            "all => all.map(e => [e, ...e.querySelectorAll('*')].some("
+            "each => each.matches('[role^=graphics][aria-label]')))"
+        )
         found = self.page.get_by_test_id("stVegaLiteChart").evaluate_all(said)
         return [bool(each) for each in found]
 
