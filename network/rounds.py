@@ -160,13 +160,31 @@ def verify_rounds(plan: Plan, folder: Path) -> list[tuple[str, int, int]]:
     """
     checked = []
     for kept in sorted((folder / "rounds").glob("*/messages.json")):
-        step, release, attempt = kept.parent.name.rsplit("-", 2)
-        tensor = _tensor_of(kept.parent)
-        agreement = agreement_of(plan, step, int(release), int(attempt), tensor)
+        agreement = _agreement_of_folder(plan, kept.parent)
         verify = verify_transcript if plan.aggregation == "smpc" else verify_ckks_transcript
         verify(agreement, kept.parent)
-        checked.append((step, int(release), int(attempt)))
+        where = agreement.context
+        checked.append((where.step, where.release, where.attempt))
     return checked
+
+
+def _agreement_of_folder(plan: Plan, kept: Path) -> Agreement:
+    """The attempt that a folder of the plan's rounds is named after.
+
+    Raises:
+        SharingRefused: it is named after none; whoever keeps the rounds is to blame.
+    """
+    try:
+        step, release, attempt = kept.name.rsplit("-", 2)
+        agreement = agreement_of(plan, step, int(release), int(attempt), _tensor_of(kept))
+    except (KeyError, ValueError):
+        raise SharingRefused(
+            "the coordinator", f"keeps a round under a name that is none of the plan's: {kept.name}"
+        ) from None
+    where = agreement.context
+    if kept.name != f"{where.step}-{where.release}-{where.attempt}":
+        raise SharingRefused("the coordinator", f"keeps a round twice: {kept.name}")
+    return agreement
 
 
 class _Call:
