@@ -35,7 +35,7 @@ from domains.cosigning import (
     peers_of,
 )
 from domains.dataset import PrivateDataset
-from domains.enclosure import EnclosureFailed
+from domains.enclosure import EnclosureFailed, EngineOverdue
 from domains.noised import noised, noised_sum
 from domains.open_runs import OpenRuns
 from domains.refusals import RoundRefused
@@ -199,6 +199,10 @@ class Participation:
                     if tensor
                     else noised_sum(run, definition, tensors, current.noise)
                 )
+            except EngineOverdue as error:
+                run.close_enclosure()
+                self._spend_attempt(run)
+                raise RoundRefused(f"{self._name}: {error}") from None
             except EnclosureFailed as error:
                 run.close_enclosure()
                 self._drop_attempt(run, "the engine failed before anything was shared")
@@ -288,7 +292,8 @@ class Participation:
         with run.lock:
             confirmation = self._charged(plan_hash, step, release, attempt).confirm(receipts, *more)
             opened = {receipt.domain: receipt.digest.hex() for receipt in receipts}
-            self._ledger.settle(plan_hash, step, release, attempt, sha256_hex(canonical(opened)))
+            inputs = sha256_hex(canonical(opened))
+            self._ledger.settle(plan_hash, step, release, attempt, inputs, opened)
             return confirmation, self._ledger.heads.cosignatures(
                 peers_of(run.plan, self._name).values()
             )
@@ -376,6 +381,14 @@ class Participation:
         run.attempt.erase()
         run.attempt = None
         self._attempts.void(context, reason)
+
+    def _spend_attempt(self, run: OpenRun) -> None:
+        """Drop an attempt whose end told something all the same: it isn't given back."""
+        assert run.attempt is not None
+        context = run.attempt.context
+        run.attempt.erase()
+        run.attempt = None
+        self._attempts.spend(context)
 
 
 def _unshared(run: OpenRun) -> bool:
