@@ -26,7 +26,7 @@ class Health:
 
     def __init__(self) -> None:
         # Beside each counter it would tell to the microsecond since when that counts.
-        disable_created_metrics()
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = CollectorRegistry()
         self._began = time.monotonic()
         self._requests = Counter(
