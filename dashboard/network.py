@@ -10,8 +10,8 @@ import altair as alt
 import pandas as pd
 import streamlit as st
 
-from dashboard.session import Session, asked, telling
-from dashboard.showing import table
+from dashboard.session import UNREADABLE, Session, asked, telling
+from dashboard.showing import legend, table
 from dashboard.texts import text
 from network.client import NodeClient, NodeRefused, NodeUnreachable
 from network.envelope import BytesRefused
@@ -20,8 +20,14 @@ from network.hub import HubError, directory
 REFRESH = timedelta(seconds=5)
 _PATIENCE_S = 4.0
 _SEEN = "network-seen"
-_STATES = {"up": "#3f8f6b", "down": "#b4452f", "refused": "#a06a1c", "unknown": "#7b868e"}
-_SIGNS = {"up": "✓", "down": "✗", "refused": "!", "unknown": "?"}
+_STATES = {
+    "up": "#2f7556",
+    "down": "#b4452f",
+    "refused": "#8a6212",
+    "unreadable": "#8c3b52",
+    "unknown": "#59636b",
+}
+_SIGNS = {"up": "✓", "down": "✗", "refused": "!", "unreadable": "#", "unknown": "?"}
 
 
 def draw(session: Session) -> None:
@@ -45,7 +51,10 @@ def _live(session: Session) -> None:
         newest.metric(text("network.looked"), now[11:])
         frame = rows(found)
         st.markdown(f"**{text('network.map')}**")
-        st.altair_chart(picture(frame), width="stretch", key="chart-network")
+        drawn = picture(frame).properties(
+            description=text("showing.described", title=text("network.map"))
+        )
+        st.altair_chart(drawn, width="stretch", key="chart-network")
         table(frame.dropna(axis="columns", how="all"), "network")
         st.caption(text(f"network.rounds_{session.role}"))
 
@@ -56,16 +65,19 @@ def look(session: Session) -> dict[str, dict[str, Any]]:
     def ask(node: NodeClient) -> dict[str, Any]:
         try:
             card = asked(node, "describe", timeout_s=_PATIENCE_S)
-            more = _more(session.role, node)
+            version, more = str(card["version"]), _more(session.role, node)
         except NodeUnreachable:
             return {"state": "down"}
         except (NodeRefused, BytesRefused):
             return {"state": "refused"}
-        return {"state": "up", "version": card["version"], "node_key": node.node_key, **more}
+        except UNREADABLE:
+            return {"state": "unreadable"}
+        return {"state": "up", "version": version, "node_key": node.node_key, **more}
 
     with ThreadPoolExecutor(max_workers=8) as pool:
         found = dict(zip(session.nodes, pool.map(ask, session.nodes.values()), strict=True))
-    return {**found, **{name: {"state": "unknown"} for name in session.absent if name not in found}}
+    absent = {n: {"state": "unknown", "why": why} for n, why in session.absent.items()}
+    return {**absent, **found}
 
 
 def _more(role: str, node: NodeClient) -> dict[str, Any]:
@@ -78,7 +90,7 @@ def _more(role: str, node: NodeClient) -> dict[str, Any]:
     return {
         "rounds": counts["kinds"].get("release", 0),
         "plans": sum(counts["plans"].values()),
-        "peers": cosigned["held"],
+        "peers": [{"domain": str(h["domain"]), "time": str(h["time"])} for h in cosigned["held"]],
     }
 
 
@@ -129,6 +141,7 @@ def rows(found: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
                 text("network.rounds"): each.get("rounds"),
                 text("network.plans"): each.get("plans"),
                 text("network.key"): each.get("node_key"),
+                text("network.why"): each.get("why", ""),
             }
             for name, each in found.items()
         ]
@@ -142,8 +155,10 @@ def picture(frame: pd.DataFrame) -> alt.LayerChart:
         name: (math.sin(2 * math.pi * n / len(frame)), math.cos(2 * math.pi * n / len(frame)))
         for n, name in enumerate(frame[domain])
     }
+    # Only what seldom changes is drawn: a chart whose data differ is built up anew, and flickers.
+    drawn = frame[[domain, state, text("network.version")]]
     signs = {text(f"network.{each}"): sign for each, sign in _SIGNS.items()}
-    points = frame.assign(
+    points = drawn.assign(
         x=[places[n][0] for n in frame[domain]],
         y=[places[n][1] for n in frame[domain]],
         sign=[signs[s] for s in frame[state]],
@@ -164,9 +179,9 @@ def picture(frame: pd.DataFrame) -> alt.LayerChart:
         .mark_rule(color="#9aa5ad", opacity=0.6)
         .encode(x=x, y=y, x2="x2:Q", y2="y2:Q")
     )
-    base = alt.Chart(points).encode(x=x, y=y, tooltip=list(frame.columns))
+    base = alt.Chart(points).encode(x=x, y=y, tooltip=list(drawn.columns))
     nodes = base.mark_circle(size=1400, opacity=1).encode(
-        color=alt.Color(f"{state}:N", scale=colours, title=None, legend=alt.Legend(orient="top"))
+        color=alt.Color(f"{state}:N", scale=colours, legend=legend(5, 2))
     )
     marks = base.mark_text(color="white", fontSize=18, fontWeight="bold").encode(
         text=alt.Text("sign:N")

@@ -9,6 +9,7 @@ import streamlit as st
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 import coterie as ct
+from dashboard.datasets import Cards, declared
 from dashboard.measured import measured
 from dashboard.noise import (
     DELTA,
@@ -21,8 +22,8 @@ from dashboard.noise import (
     snippet,
     trial_plan,
 )
-from dashboard.session import Session, plain, telling
-from dashboard.showing import adjacency, amount, chart, empty, epsilon, table
+from dashboard.session import Session, asked, everywhere, plain, telling
+from dashboard.showing import adjacency, amount, chart, empty, epsilon, section, table
 from dashboard.texts import text
 
 _EPSILONS = (0.25, 0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 10.0, 16.0)
@@ -36,11 +37,16 @@ def draw(session: Session) -> None:
     """Draw the page."""
     st.title(text("pages.quote"))
     st.write(text("quote.about"))
-    if len(session.nodes) < 2:
+    cards, absent = everywhere(session, lambda node: asked(node, "describe"), _usable)
+    for domain, why in absent.items():
+        st.warning(plain(text("datasets.absent", domain=domain, why=why)))
+    nodes = {name: node for name, node in session.nodes.items() if name in cards}
+    if len(nodes) < 2:
         empty(text("quote.alone"), text("quote.alone_next"))
         return
     with telling():
-        federation = federation_of(session)
+        answering = dataclasses.replace(session, nodes=nodes, absent={})
+        federation = federation_of(answering)
         name = _dataset(federation)
         if name is None:
             empty(text("quote.no_data"), text("quote.no_data_next"))
@@ -49,9 +55,16 @@ def draw(session: Session) -> None:
         choice = _sliders(data, len(federation.nodes))
         _noise(choice)
         _measured(choice)
-        _partners(federation, data, choice)
-        st.subheader(text("quote.notebook"))
+        _partners(answering, federation, data, choice)
+        section(text("quote.notebook"))
         st.code(snippet(name, choice), language="python")
+
+
+def _usable(cards: Cards) -> None:
+    """Everything that a quote makes of the cards."""
+    declared(cards), private_names(list(cards.values()))
+    for card in cards.values():
+        card["server_uid"], card["node_key"], card["owner_key"]
 
 
 def federation_of(session: Session) -> ct.Federation:
@@ -76,7 +89,9 @@ def private_names(cards: Sequence[Mapping[str, Any]]) -> list[str]:
 def _sliders(data: ct.DataSet, domains: int) -> Choice:
     first, second = st.columns(2)
     with first:
-        asked = st.select_slider(text("quote.epsilon_slider"), _EPSILONS, 4.0, key="epsilon")
+        asked = st.select_slider(
+            text("quote.epsilon_slider", delta=f"{DELTA:g}"), _EPSILONS, 4.0, key="epsilon"
+        )
         rounds = st.select_slider(text("quote.rounds_slider"), _ROUNDS, 12, key="rounds")
     with second:
         clip = st.select_slider(text("quote.clip_slider"), _CLIPS, 1.0, key="clip")
@@ -94,12 +109,12 @@ def _sliders(data: ct.DataSet, domains: int) -> Choice:
 
 
 def _noise(choice: Choice) -> None:
-    st.subheader(text("quote.noise_title"))
+    section(text("quote.noise_title"))
     found = expected(choice)
     multiplier, noise, ratio = st.columns(3)
-    multiplier.metric(text("quote.multiplier"), amount(found.noise_multiplier))
-    noise.metric(text("quote.noise_metric"), f"{found.noise:.3g}")
-    ratio.metric(text("quote.ratio_metric"), f"{found.ratio:.3g}")
+    multiplier.metric(text("quote.multiplier"), amount(found.noise_multiplier, text("quote.norms")))
+    noise.metric(text("quote.noise_metric"), f"±{found.noise:.3g}")
+    ratio.metric(text("quote.ratio_metric"), text("quote.times", ratio=f"{found.ratio:.3g}"))
     st.write(text("quote.verdict_" + verdict(found.ratio)))
     frame = curve(choice)
     chart(picture(frame, choice), frame, "noise", text("quote.noise_chart"))
@@ -122,7 +137,7 @@ def verdict(ratio: float) -> str:
 
 
 def _measured(choice: Choice) -> None:
-    st.subheader(text("quote.measured_title"))
+    section(text("quote.measured_title"))
     st.write(text("quote.measured_about"))
     for found in measured():
         title = text("quote.measured_chart", metric=found.metric, name=found.name)
@@ -142,11 +157,20 @@ def _measured(choice: Choice) -> None:
         )
 
 
-def _partners(federation: ct.Federation, data: ct.DataSet, choice: Choice) -> None:
-    st.subheader(text("quote.partners_title"))
+def _partners(
+    session: Session, federation: ct.Federation, data: ct.DataSet, choice: Choice
+) -> None:
+    section(text("quote.partners_title"))
     st.write(text("quote.partners_about"))
     if st.button(text("quote.ask"), type="primary"):
-        answers = federation.quote(trial_plan(data, choice))
+        bound = federation.bind(trial_plan(data, choice)).to_json()
+        answers, failed = everywhere(
+            session, lambda node: asked(node, "quote", plan=bound), verdicts
+        )
+        for name, why in failed.items():
+            st.warning(plain(text("datasets.absent", domain=name, why=why)))
+        if not answers:
+            return
         st.session_state[_ANSWER] = dataclasses.astuple(choice), data.name, answers
     kept = st.session_state.get(_ANSWER)
     if kept is None or kept[:2] != (dataclasses.astuple(choice), data.name):

@@ -6,9 +6,12 @@ import altair as alt
 import pandas as pd
 import streamlit as st
 
+from dashboard.session import plain
 from dashboard.texts import heading, text
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
+MOST_SENTENCES = 100
+"""Rows of a table that is drawn in full."""
 PAGE_ROWS = 500
 """Rows drawn of a table; the download has all of them."""
 
@@ -34,7 +37,7 @@ def table(
         empty(empty_says or text("showing.empty"), next_step)
         return None
     shown = st.dataframe(
-        frame.head(PAGE_ROWS),
+        _said(frame).head(PAGE_ROWS),
         hide_index=True,
         key=f"table-{key}",
         column_config=_headings(frame),
@@ -44,6 +47,24 @@ def table(
         st.caption(text("showing.rows", shown=PAGE_ROWS, total=len(frame)))
     download(frame, key)
     return shown
+
+
+def _said(frame: pd.DataFrame) -> pd.DataFrame:
+    """The columns in which some row says something; downloads have all."""
+    return frame.loc[:, ~(frame.isna() | (frame == "")).all()]
+
+
+def sentences(frame: pd.DataFrame, key: str, *, empty_says: str = "", next_step: str = "") -> None:
+    """A short table whose cells are read in full, with its download; as `table` where it is empty.
+
+    Others' words in it are shown as they are.
+    """
+    if len(frame) > MOST_SENTENCES or frame.empty:
+        table(frame, key, empty_says=empty_says, next_step=next_step)
+        return
+    shown = frame.map(lambda cell: plain(cell) if isinstance(cell, str) else cell)
+    st.table(shown.rename(columns={c: heading(str(c)) for c in frame.columns}), hide_index=True)
+    download(frame, key)
 
 
 def _headings(frame: pd.DataFrame) -> dict[str, Any]:
@@ -76,14 +97,34 @@ def as_csv(frame: pd.DataFrame) -> bytes:
     return harmless.to_csv(index=False).encode("utf-8-sig")
 
 
+def section(title: str) -> None:
+    """A heading of the second level: the page's own is the first."""
+    st.header(title, anchor=False)
+
+
 def chart(
     drawn: alt.Chart | alt.LayerChart, frame: pd.DataFrame, key: str, title: str, **options: Any
 ) -> Any:
     """A chart under its title, with the table of its figures behind it; returns as `table`."""
     st.markdown(f"**{title}**")
-    st.altair_chart(drawn, width="stretch", key=f"chart-{key}")
+    described = drawn.properties(description=text("showing.described", title=title))
+    st.altair_chart(described, width="stretch", key=f"chart-{key}")
     with st.expander(text("showing.behind", title=title), icon=":material/table:"):
         return table(frame, key, **options)
+
+
+def legend(columns: int = 3, narrow: int = 1, *, lines: bool = False) -> alt.Legend:
+    """A legend above the chart.
+
+    Args:
+        columns, narrow: entries in a row, and on a phone.
+        lines: what is drawn are lines told apart by their dashes too.
+    """
+    fitting = alt.ExprRef(f"width < 480 ? {narrow} : {columns}")
+    found = alt.Legend(orient="top", title=None, columns=fitting, labelLimit=420)
+    if lines:
+        found.symbolType, found.symbolSize, found.symbolStrokeWidth = "stroke", 500, 2
+    return found
 
 
 def amount(value: float | None, unit: str = "") -> str:

@@ -27,6 +27,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
 
 from domains.attempts import Attempt, Attempts, write_durably
+from domains.coming_noise import ComingNoise
 from domains.cosigning import (
     cosign_peers,
     event_of,
@@ -103,10 +104,21 @@ class Participation:
         if missing is not None:
             raise RoundRefused(f"{self._name}: {missing}.")
         with self._lock:
-            self._runs.setdefault(plan.hash, run)
+            # Approvals may have been given anew since it was opened first.
+            self._runs.setdefault(plan.hash, run).approvals = run.approvals
             for other in self._runs.values():
-                if self._ledger.status(other.plan.hash) != "approved":
-                    other.tensors.clear()
+                self._free_if_ended(other)
+
+    def _free_if_ended(self, run: OpenRun) -> None:
+        """Free the memory of a run that can't go on; one that is at work is left to the next."""
+        approved = self._ledger.status(run.plan.hash) == "approved"
+        if (approved and run.missing() is None) or not run.lock.acquire(blocking=False):
+            return
+        try:
+            run.tensors.clear()
+            run.close_enclosure()
+        finally:
+            run.lock.release()
 
     @contextmanager
     def tensors(self, plan_hash: str) -> Iterator[KeptTensors]:
@@ -151,6 +163,7 @@ class Participation:
                 context,
                 self._party(run.plan, context),
                 held_of_peers(self._ledger, run.plan, self._name),
+                None if tensor else ComingNoise(run.plan, run.plan.step(step)),
             )
             return run.attempt.party.advertise(), run.attempt.held
 
@@ -220,7 +233,7 @@ class Participation:
                 current.value = (
                     noised(run, definition, value.view(np.int64).copy(), clip_norm, 1)
                     if tensor
-                    else noised_sum(run, definition, tensors)
+                    else noised_sum(run, definition, tensors, current.noise)
                 )
             except EngineOverdue as error:
                 run.close_enclosure()
@@ -315,7 +328,8 @@ class Participation:
         with run.lock:
             confirmation = self._charged(plan_hash, step, release, attempt).confirm(receipts, *more)
             opened = {receipt.domain: receipt.digest.hex() for receipt in receipts}
-            self._ledger.settle(plan_hash, step, release, attempt, sha256_hex(canonical(opened)))
+            inputs = sha256_hex(canonical(opened))
+            self._ledger.settle(plan_hash, step, release, attempt, inputs, opened)
             return confirmation, self._ledger.heads.cosignatures(
                 peers_of(run.plan, self._name).values()
             )
@@ -344,17 +358,22 @@ class Participation:
             keep_cosignatures(self._ledger, run.plan, self._name, confirmed, cosignatures)
             return party.unmask(confirmations, *more)
 
-    def finish(self, plan_hash: str, state: bytes) -> None:
+    def finish(self, plan_hash: str, state: bytes | str) -> None:
         """End the run: every user's memory is computed and stays here; the model is kept.
 
         What the plan held of the budget but never used goes back.
+
+        Args:
+            state: what memory and scores are computed from, as safetensors, or the digest of the
+                one held; looked at only where the plan has a memory.
         """
         run = self._run(plan_hash)
         with run.lock:
             self._drop_attempt(run, "the run ended")
             if run.plan.memory is not None:
-                write_durably(self.model_file(plan_hash), state)
-                run.enclosure().memory(load_state(state))
+                model = run.content_of(state)
+                write_durably(self.model_file(plan_hash), model)
+                run.enclosure().memory(load_state(model))
             run.close_enclosure()
             run.tensors.clear()
             self._ledger.close(plan_hash, "finished")

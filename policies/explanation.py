@@ -8,6 +8,7 @@ compared by meaning: names of nodes and the order of independent nodes don't cou
 import difflib
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
@@ -29,14 +30,27 @@ _INFIX = {
 }  # fmt: skip
 
 
-def explain(
-    plan: Plan, spent: float | None = None, cap: float | None = None, since: Plan | None = None
-) -> str:
+@dataclass(frozen=True)
+class Standing:
+    """How a population's budget stands before a plan; every epsilon is the filter's, at `delta`.
+
+    Attributes:
+        held: what is spent or promised.
+        cap: the owner's cap.
+        everywhere: what is held, for a person who is a user at every partner.
+    """
+
+    held: float
+    cap: float
+    delta: float
+    everywhere: float
+
+
+def explain(plan: Plan, budget: Standing | None = None, since: Plan | None = None) -> str:
     """The explanation of a plan as text; its SHA-256 goes into the decision.
 
     Args:
-        spent: epsilon that the data set's population has used or promised before this plan.
-        cap: the population's cap on epsilon; without both, no budget is shown.
+        budget: of the data set's population, before this plan; None: none is shown.
         since: the plan that was approved last, to say what changed.
     """
     lines = [
@@ -51,7 +65,7 @@ def explain(
         *[f"  - {line}" for line in _releases(plan)],
         f"  - up to {plan.spare_attempts} repeats of a release whose attempt failed, each charged",
         "",
-        *_cost(plan, spent, cap),
+        *_cost(plan, budget),
         "",
     ]
     if since is not None:
@@ -279,7 +293,7 @@ def _divided(step: Step) -> str:
     return ""
 
 
-def _cost(plan: Plan, spent: float | None, cap: float | None) -> list[str]:
+def _cost(plan: Plan, budget: Standing | None) -> list[str]:
     if plan.public:
         return ["Cost: none is accounted, because the data set is declared public. NOT PRIVATE."]
     events = plan.events()
@@ -290,8 +304,13 @@ def _cost(plan: Plan, spent: float | None, cap: float | None) -> list[str]:
         f"  Adjacency and unit: {ADJACENCY}.",
         f"  A person who is a user at all {len(plan.roster)} partners: epsilon {everywhere:.3f}.",
     ]
-    if spent is not None and cap is not None:
-        lines.append(f"Budget: {spent:.3f} of {cap:.3f} spent or promised before this plan.")
+    if budget is not None:
+        lines += [
+            f"Budget: epsilon {budget.held:.3f} of {budget.cap:.3f} at delta {budget.delta:g} "
+            "spent or promised before this plan.",
+            f"  Adjacency and unit: {ADJACENCY}.",
+            f"  A person who is a user at every partner: epsilon {budget.everywhere:.3f} of it.",
+        ]
     return lines
 
 

@@ -9,7 +9,7 @@ import math
 from policies import sensitivity
 from policies.clipping import Adaptive, parts_of
 from policies.homomorphic import MAX_CIPHERTEXTS, MAX_DOMAINS, layout_of
-from policies.mechanism import MAX_UNITS, noise_share_sigma
+from policies.mechanism import EXACT_SUM, MAX_UNITS, noise_share_sigma
 from policies.noise import MAX_SIGMA
 from policies.plan import Plan, Step
 from policies.refusals import PlanRefused
@@ -18,7 +18,6 @@ _MINIMUM_NOISE = 8.0
 """Integer units: narrower shares don't add up to a Gaussian (Kairouz, Liu and Steinke 2021)."""
 _WRAP_BITS = 64
 _LARGEST_SCALE = 2**40
-_EXACT = 2**53
 
 
 def check_roster(plan: Plan) -> None:
@@ -117,7 +116,7 @@ def check_noise(plan: Plan, step: Step) -> None:
 
 
 def check_ring(plan: Plan, step: Step, users: int) -> None:
-    """The revealed sum must stay in the step's ring but with probability 2^-64."""
+    """A domain's sum must be exact, the revealed one in the ring but with probability 2^-64."""
     largest = largest_total(plan, step, users)
     if largest >= 2.0 ** (step.ring - 1):
         raise PlanRefused(
@@ -131,11 +130,11 @@ def check_ring(plan: Plan, step: Step, users: int) -> None:
             f"Step {step.name!r}: clip_norm * scale is {step.clip_norm * step.scale:g}, "
             f"expected 1 to {MAX_UNITS}.",
         )
-    if users * step.clip_norm * step.scale >= _EXACT:
+    if users * step.clip_norm * step.scale >= EXACT_SUM:
         raise PlanRefused(
             "ring",
-            f"Step {step.name!r}: the total of one domain may reach 2^53, beyond which it isn't "
-            "added up exactly: use a smaller scale.",
+            f"Step {step.name!r}: the sum of {users:,} users may pass 2^53, beyond which it isn't "
+            "exact: use a smaller scale.",
         )
     finest = min(parts_of(step.clipping, step.clip_norm))
     if finest * step.scale < 1:

@@ -1,4 +1,4 @@
-"""What a domain takes in a round: its step's tensors, only values; what becomes of attempts."""
+"""What a domain takes in a round: the step's tensors, only values; what becomes of an attempt."""
 
 from pathlib import Path
 

@@ -1,0 +1,210 @@
+"""A domain's rounds, as its own state machine goes through them, with its own ledger."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.numpy
+from blake3 import blake3
+
+from domains.coming_noise import ComingNoise
+from domains.participation import Participation
+from domains.refusals import RoundRefused
+from network.smpc.coordination import SumAborted
+from tests.domains.participating_domains import NAMES, Carried, Domains, domains_in
+
+
+@pytest.fixture
+def domains(tmp_path: Path) -> Domains:
+    return domains_in(tmp_path)
+
+
+def files_of(domains: Domains, name: str, kind: str) -> list[Path]:
+    return sorted((domains.folder / name / "attempts").glob(f"*.{kind}"))
+
+
+def test_a_round_opens_the_sum_of_all_domains(domains: Domains) -> None:
+    assert domains.round().survivors == NAMES
+
+
+def test_the_disk_holds_one_vector_of_a_run(domains: Domains) -> None:
+    for release in range(3):
+        domains.round(release)
+        for name in NAMES:
+            assert len(files_of(domains, name, "masked")) == 1
+            assert not files_of(domains, name, "held"), "shares are erased once they are answered"
+    with pytest.raises(RoundRefused, match="gone"):
+        domains.parts["east"].revealed(domains.plan.hash, "s", 0, 0)
+
+
+def test_a_charged_attempt_gives_the_same_bytes_after_a_kill(domains: Domains) -> None:
+    carried = Carried(domains)
+    seen: dict[str, Any] = {}
+
+    def exchange(phase: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        answers = carried.exchange(phase, arguments)
+        if phase == "reveal":
+            for name in NAMES:
+                domains.restart(name)
+                domains.open(name)
+                again = carried.ask(name, phase, arguments[name])
+                assert again[0] == answers[name][0]
+                np.testing.assert_array_equal(again[1], answers[name][1])
+                seen[name] = again
+        return answers
+
+    carried.run(exchange)
+    assert set(seen) == set(NAMES)
+
+
+def test_an_attempt_s_noise_is_added_once_and_to_no_other_attempt(
+    domains: Domains,
+) -> None:
+    plan = domains.plan
+    first, again = np.zeros(8, np.int64), np.zeros(8, np.int64)
+    noise = ComingNoise(plan, plan.steps[0])
+    assert noise.add_to(first) == 8
+    assert first.any()
+    with pytest.raises(RoundRefused, match="noise is gone"):
+        noise.add_to(again)
+    given_up = ComingNoise(plan, plan.steps[0])
+    given_up.erase()
+    with pytest.raises(RoundRefused, match="noise is gone"):
+        given_up.add_to(again)
+    assert not again.any()
+
+
+def test_two_attempts_of_a_release_carry_different_noise(tmp_path: Path) -> None:
+    domains = domains_in(tmp_path, size=64)
+    seen = []
+    for attempt in (0, 1):
+        carried = Carried(domains, attempt=attempt)
+        adverts = [carried.ask(name, "advertise", None) for name in NAMES]
+        carried.ask("east", "share", adverts)
+        seen.append(carried.noised["east"] - domains.values["east"])
+    assert seen[0].any()
+    assert (seen[0] != seen[1]).any(), "a repeated attempt has noise of its own"
+
+
+def test_a_run_at_work_is_not_freed_under_it(domains: Domains) -> None:
+    """Opening one run frees those that ended, but never one that is in the middle of a step."""
+    part = domains.parts["east"]
+    (run,) = part._runs.values()
+    cleared: list[str] = []
+    run.tensors.clear = lambda: cleared.append("east")  # type: ignore[method-assign]
+    domains.ledgers["east"].close(domains.plan.hash, "revoked")
+    with run.lock:
+        part._free_if_ended(run)
+    assert not cleared
+    part._free_if_ended(run)
+    assert cleared == ["east"]
+
+
+def test_a_run_whose_approval_ran_out_is_freed_too(domains: Domains) -> None:
+    part = domains.parts["east"]
+    (run,) = part._runs.values()
+    cleared: list[str] = []
+    run.tensors.clear = lambda: cleared.append("east")  # type: ignore[method-assign]
+    part._free_if_ended(run)
+    assert not cleared, "it can go on"
+    run.approvals = {**run.approvals, "north": "no approval"}
+    part._free_if_ended(run)
+    assert cleared == ["east"]
+
+
+def test_approvals_given_anew_let_a_run_go_on(domains: Domains) -> None:
+    part = domains.parts["east"]
+    (run,) = part._runs.values()
+    run.approvals = {**run.approvals, "north": "ran out"}
+    with pytest.raises(RoundRefused, match="north"):
+        part.advertise(domains.plan.hash, "s", 0, 0)
+    domains.open("east")
+    part.advertise(domains.plan.hash, "s", 0, 0)
+
+
+def test_two_attempts_of_a_release_never_both_open(domains: Domains) -> None:
+    """The hub starts another attempt in the middle of one, then goes on with the first."""
+    first = Carried(domains)
+    stopped: dict[str, Any] = {}
+
+    def exchange(phase: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        if phase == "unmask":
+            stopped.update(arguments)
+            return {}
+        return first.exchange(phase, arguments)
+
+    with pytest.raises(SumAborted):
+        first.run(exchange)
+    domains.round(attempt=1)
+    for name in NAMES:
+        with pytest.raises(Exception, match="given up"):
+            first.ask(name, "unmask", stopped[name])
+
+
+@pytest.mark.parametrize("release", [-1, 4, 2**31])
+def test_releases_that_were_not_approved_are_refused(domains: Domains, release: int) -> None:
+    part: Participation = domains.parts["east"]
+    with pytest.raises(RoundRefused, match="approved releases"):
+        part.advertise(domains.plan.hash, "s", release, 0)
+
+
+def parts_of(content: bytes, size: int) -> list[tuple[int, bytes]]:
+    return [(begin, content[begin : begin + size]) for begin in range(0, len(content), size)]
+
+
+def test_a_run_ends_with_a_state_of_any_length(tmp_path: Path) -> None:
+    """What is longer than one message comes in parts, at the end as in a round."""
+    domains = domains_in(tmp_path, remembered=1000)
+    state = np.arange(1000, dtype=np.float32)
+    content = safetensors.numpy.save({"w": state})
+    part, plan_hash = domains.parts["east"], domains.plan.hash
+    digest = blake3(content).hexdigest()
+    with pytest.raises(RoundRefused, match="holds no such state"):
+        part.finish(plan_hash, digest)
+    for begin, piece in parts_of(content, 999):
+        part.hold(plan_hash, digest, len(content), begin, piece)
+    part.finish(plan_hash, digest)
+    np.testing.assert_array_equal(domains.models["east"]["w"], state)
+    assert part.model_file(plan_hash).read_bytes() == content
+    with pytest.raises(RoundRefused, match="no run of this plan"):
+        part.hold(plan_hash, digest, len(content), 0, content)
+
+
+@pytest.mark.parametrize(
+    ("told", "why"),
+    [
+        ([(4, b"late")], "in order"),
+        ([(0, b"0123"), (0, b"0123"), (8, b"89")], "in order"),
+        ([(0, b"0123"), (2, b"23")], "in order"),
+        ([(0, b"0123456789ab")], "beyond"),
+        ([(0, b"0123"), (4, b"456789ab")], "beyond"),
+        ([(0, b"0123"), (4, b"45"), (6, b"XXXX")], "isn't the one"),
+        ([(0, b"0123456789"), (10, b"")], "beyond"),
+        ([(-1, b"0123")], "in order"),
+    ],
+    ids=["late", "again", "overlapping", "long", "long at last", "other", "after", "before"],
+)
+def test_parts_out_of_order_too_long_or_other_than_named_are_refused(
+    domains: Domains, told: list[tuple[int, bytes]], why: str
+) -> None:
+    part, digest = domains.parts["east"], blake3(b"0123456789").hexdigest()
+
+    def tell() -> None:
+        for begin, piece in told:
+            part.hold(domains.plan.hash, digest, 10, begin, piece)
+
+    with pytest.raises(RoundRefused, match=why):
+        tell()
+    for begin, piece in parts_of(b"0123456789", 3):
+        part.hold(domains.plan.hash, digest, 10, begin, piece)
+    assert part.held_state(domains.plan.hash) == digest, "an honest one is taken afterwards"
+
+
+def test_a_state_is_bounded_before_any_of_it_is_kept(domains: Domains) -> None:
+    part = domains.parts["east"]
+    for size in (0, -1, 2**21, 2**40):
+        with pytest.raises(RoundRefused, match="at most"):
+            part.hold(domains.plan.hash, "00" * 32, size, 0, b"0")
+    assert part.held_state(domains.plan.hash) == ""
