@@ -60,6 +60,7 @@ class Participation:
         ledger: this domain's ledger; decides every release.
         folder: where the answers of attempts and released models are kept (0700).
         why_not_roster: why a plan's partners aren't those pinned here; no round goes on with them.
+        spu: the file where the owner says where SPU is; `domains.comparing`.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Participation:
         ledger: Ledger,
         folder: Path,
         why_not_roster: Callable[[Plan], str | None] = lambda plan: None,
+        spu: Path | None = None,
     ) -> None:
         self._name = name
         self._why_not_roster = why_not_roster
@@ -78,6 +80,7 @@ class Participation:
         self._attempts = Attempts(ledger, folder)
         self._runs: dict[str, OpenRun] = {}
         self._memory = Memory()
+        self._spu = spu
         self._lock = threading.Lock()
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._attempts.void_what_a_crash_left()
@@ -98,7 +101,9 @@ class Participation:
         if status != "approved":
             raise RoundRefused(f"{self._name}: this plan is {status} here, so it can't run.")
         run = OpenRun(plan, approvals, dataset)
-        run.tensors = KeptTensors(self._name, plan, self._signing_key, run.sum_of, self._memory)
+        run.tensors = KeptTensors(
+            self._name, plan, self._signing_key, run.sum_of, self._memory, self._spu
+        )
         missing = run.missing() or self._why_not_roster(plan)
         if missing is not None:
             raise RoundRefused(f"{self._name}: {missing}.")

@@ -9,7 +9,7 @@ from policies.canonical import sha256_hex
 from policies.owner_policy import OwnerPolicy, OwnerPolicyError
 
 _OPEN = ("pending", "awaiting signature", "approved")
-_BY_FILE_ONLY = ("second_approvers", "dealers", "office_hours", "public")
+_BY_FILE_ONLY = ("second_approvers", "dealers", "comparisons", "office_hours", "public")
 """Rules that bind whoever signs in, too."""
 _LONGEST_RULES = 100_000
 

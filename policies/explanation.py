@@ -104,7 +104,7 @@ def meaning(graph: Graph) -> tuple[object, ...]:
 _PLAN_FIELDS = (
     "name", "purpose", "scientist", "dataset", "population_note", "catalogue", "collusion",
     "threshold", "delta", "spare_attempts", "public", "aggregation", "deadline_s", "two_domains",
-    "dealer",
+    "dealer", "comparisons",
 )  # fmt: skip
 _STEP_FIELDS = (
     "kind", "clip_norm", "noise_multiplier", "sampling_rate", "releases", "after", "every", "scale",
