@@ -17,6 +17,7 @@ import numpy as np
 from benchmarks.cases import EACH, Case
 from domains.enclosure import Enclosure
 from domains.interactions import Interactions, user_keys
+from policies.users import Bounds
 
 LARGEST_BYTES = 2 * 2**30
 
@@ -27,10 +28,11 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=3_706)
     options = parser.parse_args()
     case = Case(options.items, options.users)
+    bounds = Bounds(options.items, EACH, options.users)
     state = {name: tensor.numpy() for name, tensor in case.state.items()}
     with tempfile.TemporaryDirectory() as folder:
         many_users(options.users, options.items).save(Path(folder))
-        with Enclosure(Path(folder), case.plan.to_json(), options.items, EACH) as engine:
+        with Enclosure(Path(folder), case.plan.to_json(), bounds) as engine:
             begin, opened = time.perf_counter(), peak_bytes(engine)
             engine.private_sum("s", state, np.ones(options.users, dtype=bool))
             seconds, peak = time.perf_counter() - begin, peak_bytes(engine)

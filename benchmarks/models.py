@@ -85,7 +85,7 @@ class ModelCase:
 
     @cached_property
     def people(self) -> UserTensors:
-        return UserTensors(random_users(USERS, ITEMS), ITEMS, EACH, seed=1)
+        return UserTensors(random_users(USERS, ITEMS), ITEMS, EACH, seed=1, most=USERS)
 
     @cached_property
     def plan(self) -> Plan:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from coterie.commands import domain, hub, keys, ledger, members, plan, requests, run
+from coterie.commands import domain, hub, keys, ledger, members, plan, requests, rules, run
 from coterie.commands.audit import audit
 from coterie.commands.output import (
     HomeOption,
@@ -32,6 +32,7 @@ for each in (members, keys):
 app.add_typer(domain.app, name="domain")
 app.add_typer(hub.app, name="hub")
 app.add_typer(requests.app, name="requests")
+app.add_typer(rules.app, name="rules")
 app.add_typer(plan.app, name="plan")
 app.add_typer(run.app, name="run")
 app.add_typer(ledger.app, name="ledger")

@@ -14,6 +14,7 @@ from syft.types.uid import UID
 from domains.request import PlanChange
 from network.client import NodeClient, NodeRefused, log_in
 from network.tls import is_trusted
+from policies.amendments import sign_amendment
 from policies.approvals import APPROVAL_DAYS, OwnerKeyError, load_owner_key, sign_approval
 from policies.canonical import sha256_hex
 from policies.envelopes import Envelope, sign_envelope
@@ -123,6 +124,41 @@ class Owner:
         if len(found) != 1:
             raise NodeRefused(self.node.name, f"{len(found)} envelopes start so.")
         self.node.call("discard", envelope_hash=found[0])
+
+    def rules(self, dataset: str) -> dict[str, Any]:
+        """A data set's policy file, whether the node applies it, and who changed it when."""
+        return json.loads(self.node.call("rules", dataset=dataset))
+
+    def preview_rules(self, dataset: str, text: str) -> list[dict[str, Any]]:
+        """What another policy file would say of every open plan, beside what rules say now."""
+        return json.loads(self.node.call("preview_rules", dataset=dataset, policy=text))
+
+    def sign_rules(
+        self, dataset: str, text: str, reason: str = "", replaces: str | None = None
+    ) -> str:
+        """The owner's signature under a new policy file; nothing is sent.
+
+        Args:
+            replaces: SHA-256 of the file that she looked at; default: the one that lies there now.
+
+        Raises:
+            OwnerKeyError: this session has no key.
+        """
+        return sign_amendment(
+            self._required_key(),
+            self.node.name,
+            dataset,
+            text,
+            replaces or str(self.rules(dataset)["digest"]),
+            by=self.email,
+            reason=reason,
+        )
+
+    def write_rules(self, dataset: str, text: str, signature: str) -> dict[str, Any]:
+        """Let these rules apply from now on; gives what `rules` does then."""
+        return json.loads(
+            self.node.call("write_rules", dataset=dataset, policy=text, signature=signature)
+        )
 
     def full_hash(self, start: str) -> str:
         """The one plan whose hash starts so.

@@ -10,6 +10,8 @@ _LIGHT = {"primaryColor": "#1f6f6b", "backgroundColor": "#ffffff", "textColor": 
           "secondaryBackgroundColor": "#f2f5f6"}  # fmt: skip
 _DARK = {"primaryColor": "#5fb8b0", "backgroundColor": "#12181d", "textColor": "#e6ebee",
          "secondaryBackgroundColor": "#1c252c"}  # fmt: skip
+_HEADINGS = '["2.25rem", "1.6rem"]'
+"""Sizes of a page's title and of its sections'."""
 
 
 @dataclass(frozen=True)
@@ -93,5 +95,6 @@ def _streamlit(place: Place) -> list[str]:
         "-m", "streamlit", "run", str(page), *place.flags(),
         "--server.headless", "true", "--browser.gatherUsageStats", "false",
         "--server.fileWatcherType", "none", "--client.toolbarMode", "minimal",
-        "--client.showErrorDetails", "none", "--server.maxUploadSize", "1", *colours, "--",
+        "--client.showErrorDetails", "none", "--server.maxUploadSize", "1", *colours,
+        "--theme.headingFontSizes", _HEADINGS, "--",
     ]  # fmt: skip

@@ -12,13 +12,10 @@ def draw(session: Session) -> None:
     """Draw the page."""
     st.title(text("pages.account"))
     answers, absent = everywhere(session, lambda node: asked(node, "account"))
-    st.write(text("account.about", minutes=_minutes_left(session)))
+    hours = (session.expires - session.opened).total_seconds() / 3600
+    st.write(text("account.about", hours=f"{hours:g}"))
     table(_rows(answers, absent), "account")
     st.caption(text("account.password"))
-
-
-def _minutes_left(session: Session) -> int:
-    return int((session.expires - session.opened).total_seconds() // 60)
 
 
 def _rows(answers: dict[str, dict[str, str | None]], absent: dict[str, str]) -> pd.DataFrame:
@@ -27,8 +24,12 @@ def _rows(answers: dict[str, dict[str, str | None]], absent: dict[str, str]) -> 
     )
     rows = [
         {domain: n, account: a["email"], role: text(f"roles.{a['role']}"),
-         until: a["until"] or text("account.lasts")}
+         until: _time(a["until"]) or text("account.lasts")}
         for n, a in answers.items()
     ]  # fmt: skip
     rows += [{domain: n, account: "", role: why, until: ""} for n, why in absent.items()]
     return pd.DataFrame(rows)
+
+
+def _time(when: str | None) -> str:
+    return (when or "")[:16].replace("T", " ")

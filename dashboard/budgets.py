@@ -8,11 +8,11 @@ import altair as alt
 import pandas as pd
 import streamlit as st
 
-from dashboard.costs import bar, bar_rows
-from dashboard.requests import people_of
+from dashboard.costs import COLOURS, bar, bar_rows, part_names
+from dashboard.requests import people_of, status_text
 from dashboard.session import Session, asked, plain
 from dashboard.showing import adjacency, amount, chart, empty, table
-from dashboard.texts import text
+from dashboard.texts import heading, text
 
 RATE_DAYS = 30
 """The past from which the forecast takes its rate, as the ledger's alerts do."""
@@ -81,7 +81,7 @@ def burn_down(
         days: rows of `ledger_spends` by day, of this population.
 
     Returns:
-        Columns day, left (epsilon), what ('measured' or 'forecast').
+        Columns day, left (epsilon), what (measured or forecast, in the reader's language).
     """
     cap = float(budget["epsilon"])
     spent = [(date.fromisoformat(row["key"]), float(row["cumulative"])) for row in days]
@@ -95,9 +95,13 @@ def burn_down(
         days_left = min((cap - now) / rate, _AHEAD_DAYS)
         end = today + timedelta(days=max(1, round(days_left)))
         forecast.append((end, max(0.0, cap - now - rate * days_left)))
+    parts = ((text("budgets.measured"), measured), (text("budgets.forecast"), forecast))
     return pd.DataFrame(
-        [{"day": pd.Timestamp(d), "left": left, "what": "measured"} for d, left in measured]
-        + [{"day": pd.Timestamp(d), "left": left, "what": "forecast"} for d, left in forecast]
+        [
+            {"day": pd.Timestamp(d), "left": left, "what": w}
+            for w, points in parts
+            for d, left in points
+        ]
     )
 
 
@@ -122,7 +126,7 @@ def spend_rows(
             "plan": {
                 "plan": f"{facts.get('name', '')} {row['key'][:8]}",
                 "scientist": people.get(facts.get("scientist", ""), ""),
-                "status": facts.get("status", ""),
+                "status": status_text(facts["status"]) if facts.get("status") else "",
             },
         }[by]
         figures = {"epsilon": row["epsilon"], "delta": row["delta"], "releases": row["releases"]}
@@ -139,7 +143,8 @@ def gauge(budget: Mapping[str, Any]) -> alt.LayerChart:
     """A ring of what is spent, promised and left of one budget, with the part left inside."""
     rows = pd.DataFrame(bar_rows(budget))
     numbered = rows.assign(order=range(len(rows)))
-    parts, colours = ["spent", "promised", "left"], ["#b4452f", "#d9a441", "#5b8c85"]
+    shown = [part for part in part_names() if (rows["part"] == part).any()]
+    colours = [dict(zip(part_names(), COLOURS, strict=True))[part] for part in shown]
     ring = (
         alt.Chart(numbered)
         .mark_arc(innerRadius=58, outerRadius=82)
@@ -147,11 +152,14 @@ def gauge(budget: Mapping[str, Any]) -> alt.LayerChart:
             theta=alt.Theta("epsilon:Q", stack=True),
             color=alt.Color(
                 "part:N",
-                scale=alt.Scale(domain=parts, range=colours),
+                scale=alt.Scale(domain=shown, range=colours),
                 legend=alt.Legend(title=None, orient="bottom"),
             ),
             order="order:Q",
-            tooltip=["part:N", alt.Tooltip("epsilon:Q", format=".3f")],
+            tooltip=[
+                alt.Tooltip("part:N", title=heading("part")),
+                alt.Tooltip("epsilon:Q", format=".3f", title=heading("epsilon")),
+            ],
         )
     )
     left = max(0.0, float(budget["remaining"])) / float(budget["epsilon"])
@@ -174,6 +182,7 @@ def _one(session: Session, limited: Sequence[Mapping[str, Any]], names: Mapping[
         rows = pd.DataFrame(bar_rows(budget))
         title = text("budgets.gauge", cap=f"{budget['epsilon']:g}", delta=f"{budget['delta']:g}")
         chart(gauge(budget), rows, f"gauge-{population}", plain(title))
+        st.caption(text("budgets.everywhere", value=_figure(budget["everywhere"])))
     with right:
         _burn_down(spends["day"], budget)
     people = people_of(asked(session.node, "members"))
@@ -201,19 +210,23 @@ def _burn_down(days: Sequence[Mapping[str, Any]], budget: Mapping[str, Any]) -> 
 def _lines(frame: pd.DataFrame) -> alt.LayerChart:
     """Steps for what was measured, a straight broken line for the forecast."""
     marks = {
-        "measured": alt.Chart(frame).mark_line(interpolate="step-after", point=True),
-        "forecast": alt.Chart(frame).mark_line(strokeDash=[6, 4]),
+        text("budgets.measured"): alt.Chart(frame).mark_line(interpolate="step-after", point=True),
+        text("budgets.forecast"): alt.Chart(frame).mark_line(strokeDash=[6, 4]),
     }
     layers = [
         mark.transform_filter(alt.datum.what == what).encode(
             x=alt.X("day:T", title=None),
-            y=alt.Y("left:Q", title="epsilon left", scale=alt.Scale(domainMin=0)),
+            y=alt.Y("left:Q", title=heading("epsilon left"), scale=alt.Scale(domainMin=0)),
             color=alt.Color(
                 "what:N",
-                scale=alt.Scale(domain=["measured", "forecast"], range=["#3f7fbf", "#d9a441"]),
+                scale=alt.Scale(domain=list(marks), range=["#3f7fbf", "#d9a441"]),
                 legend=alt.Legend(title=None, orient="top"),
             ),
-            tooltip=["day:T", "what:N", alt.Tooltip("left:Q", format=".3f")],
+            tooltip=[
+                alt.Tooltip("day:T", title=heading("day")),
+                alt.Tooltip("what:N", title=heading("what")),
+                alt.Tooltip("left:Q", format=".3f", title=heading("epsilon left")),
+            ],
         )
         for what, mark in marks.items()
     ]
@@ -231,13 +244,24 @@ def _spend(frame: pd.DataFrame, by: str, population: str) -> None:
     if frame.empty:
         empty(text("budgets.unspent"), text("budgets.unspent_next"))
         return
-    drawn = (
-        alt.Chart(frame)
-        .mark_bar(color="#b4452f", cornerRadius=2)
-        .encode(
-            x=alt.X("epsilon:Q", title="epsilon of these releases alone"),
-            y=alt.Y(f"{by}:N", title=None, sort=None, axis=alt.Axis(labelLimit=260)),
-            tooltip=[f"{by}:N", alt.Tooltip("epsilon:Q", format=".3f"), "releases:Q"],
-        )
+    total = "epsilon up to then" if by == "month" else "epsilon with what is promised"
+    base = alt.Chart(frame).encode(
+        y=alt.Y(f"{by}:N", title=None, sort=None, axis=alt.Axis(labelLimit=260)),
+        tooltip=[
+            alt.Tooltip(f"{by}:N", title=heading(by)),
+            alt.Tooltip("epsilon:Q", format=".3f", title=heading("epsilon")),
+            alt.Tooltip(f"{total}:Q", format=".3f", title=heading(total)),
+            alt.Tooltip("releases:Q", title=heading("releases")),
+        ],
+    )
+    light = base.mark_bar(color="#d9a441", opacity=0.6, cornerRadius=2)
+    dark = base.mark_bar(color="#b4452f", cornerRadius=2, height={"band": 0.5})
+    drawn = alt.layer(
+        light.encode(x=alt.X(f"{total}:Q", title=text(f"budgets.axis_{by}"))),
+        dark.encode(x="epsilon:Q"),
     )
     chart(drawn, frame, f"by-{by}-{population}", text(f"budgets.by_{by}"))
+
+
+def _figure(value: float | None) -> str:
+    return text("showing.unlimited") if value is None else f"{value:.3f}"

@@ -8,7 +8,8 @@ import streamlit as st
 from dashboard.session import plain
 from dashboard.showing import empty
 from dashboard.texts import text
-from policies.explanation import changes, visible
+from policies.explanation import changes
+from policies.legible import visible
 from policies.plan import Plan
 
 CODE_HEIGHT = 420

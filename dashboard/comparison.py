@@ -7,9 +7,8 @@ import pandas as pd
 import streamlit as st
 
 from dashboard.journal import Record, metrics, read_records
-from dashboard.plans import known
 from dashboard.session import Session, asked, everywhere, plain
-from dashboard.showing import adjacency, chart, empty, table
+from dashboard.showing import adjacency, chart, empty, legend, table
 from dashboard.texts import text
 
 _FIRST = 4
@@ -23,7 +22,7 @@ def draw(session: Session) -> None:
     plans, absent = everywhere(session, lambda node: asked(node, "plans"))
     for name, why in absent.items():
         st.warning(plain(text("datasets.absent", domain=name, why=why)))
-    found = read_records(session.runs, known(plans).values())
+    found = read_records(session.runs, plans)
     records = [record for record in found if record.history]
     if not records:
         empty(
@@ -32,7 +31,13 @@ def draw(session: Session) -> None:
         )
         return
     labels = [record.label for record in records]
-    chosen = st.multiselect(text("comparison.choose"), labels, labels[:_FIRST], key="compared")
+    chosen = st.multiselect(
+        text("comparison.choose"),
+        labels,
+        labels[:_FIRST],
+        key="compared",
+        placeholder=text("comparison.nothing"),
+    )
     picked = [record for record in records if record.label in chosen]
     if not picked:
         empty(text("comparison.nothing"), text("comparison.nothing_next"))
@@ -58,6 +63,7 @@ def outcomes(records: Sequence[Record]) -> pd.DataFrame:
                 text("run.released"): f"{len(record.history)} / {last.total}",
                 text("run.epsilon"): text("run.no_noise") if last.epsilon is None
                 else f"{last.epsilon:.3f}",
+                text("run.delta_column"): "" if last.epsilon is None else f"{record.delta:g}",
                 text("run.seconds"): round(sum(sum(e.seconds.values()) for e in record.history), 1),
                 text("run.megabytes"): round(moved / 1e6, 2),
                 **newest,
@@ -95,7 +101,7 @@ def curves(shown: pd.DataFrame, by: str) -> alt.Chart:
         .encode(
             x=alt.X(f"{by}:Q", title=by, axis=alt.Axis(tickCount=6)),
             y=alt.Y(f"{value}:Q", title=None, scale=alt.Scale(zero=False)),
-            color=alt.Color(f"{run}:N", title=None, legend=alt.Legend(orient="bottom", columns=1)),
+            color=alt.Color(f"{run}:N", legend=legend(1)),
             tooltip=[run, by, value],
         )
     )

@@ -81,7 +81,7 @@ def draw_computation(plan: Plan) -> None:
     code = pseudo_code(graph)
     inputs = code[: len(graph.inputs) + len(graph.constants)]
     st.code("\n".join(inputs), language=None, wrap_lines=True)
-    table(reasons(graph, code), f"operations-{name}")
+    table(reasons(graph, code), f"operations-{name}", row_height=56)
 
 
 def draw_rehearsal(plan: Plan, items: int) -> None:

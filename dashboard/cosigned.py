@@ -3,10 +3,11 @@
 import altair as alt
 import pandas as pd
 
+from dashboard.showing import legend
 from dashboard.spending import Answers
 from dashboard.texts import text
 
-_OK, _BAD, _UNKNOWN = "#3f8f6b", "#b4452f", "#7b868e"
+_OK, _BAD, _UNKNOWN = "#2f7556", "#b4452f", "#59636b"
 
 
 def matrix(answers: Answers) -> pd.DataFrame:
@@ -39,26 +40,23 @@ def _state(size: int, entries: int) -> str:
 
 
 def cells(frame: pd.DataFrame) -> alt.LayerChart:
-    """The matrix as coloured cells with the number of co-signed entries."""
-    whose, peer, upto, state = (
-        text(f"ledgers.{k}") for k in ("ledger_of", "peer", "upto", "state")
+    """The matrix as coloured cells with how many of its entries the peer holds."""
+    whose, peer, upto, after, state = (
+        text(f"ledgers.{k}") for k in ("ledger_of", "peer", "upto", "after", "state")
     )
     scale = alt.Scale(
         domain=[text(f"ledgers.{k}") for k in ("signed", "never", "ahead")],
         range=[_OK, _UNKNOWN, _BAD],
     )
-    base = alt.Chart(frame).encode(
+    sizes = zip(frame[upto], frame[after], strict=True)
+    drawn = frame.assign(cell=[f"{held} / {held + more}" for held, more in sizes])
+    base = alt.Chart(drawn).encode(
         x=alt.X(f"{peer}:N", title=peer, axis=alt.Axis(orient="top", labelAngle=0)),
         y=alt.Y(f"{whose}:N", title=whose),
         tooltip=list(frame.columns),
     )
     squares = base.mark_rect(cornerRadius=4).encode(
-        color=alt.Color(
-            f"{state}:N",
-            scale=scale,
-            title=None,
-            legend=alt.Legend(orient="bottom", labelLimit=400),
-        )
+        color=alt.Color(f"{state}:N", scale=scale, legend=legend())
     )
-    words = base.mark_text(color="white").encode(text=f"{upto}:Q")
+    words = base.mark_text(color="white").encode(text="cell:N")
     return (squares + words).properties(height=alt.Step(40))

@@ -8,7 +8,7 @@ import pandas as pd
 import streamlit as st
 
 from dashboard.session import Session, asked, everywhere, plain, telling
-from dashboard.showing import adjacency, chart, empty, table
+from dashboard.showing import adjacency, chart, empty, legend, section, table
 from dashboard.texts import text
 from network.client import NodeClient, NodeRefused
 
@@ -30,13 +30,14 @@ def draw(session: Session) -> None:
         return
     chart(sizes(frame), frame, "declared", text("datasets.sizes"))
     adjacency()
-    st.subheader(text("datasets.together"))
+    section(text("datasets.together"))
     table(agreement(cards), "agreement")
     name = st.selectbox(text("datasets.choose"), names(cards), key="dataset")
     domain = st.selectbox(text("datasets.choose_mock"), holders(cards, name), key="mock-domain")
     with telling():
-        _mock(session.nodes[domain], name)
-    st.subheader(text("datasets.notebook"))
+        facts = next(f for f in cards[domain]["datasets"] if f["name"] == name)
+        _mock(session.nodes[domain], facts)
+    section(text("datasets.notebook"))
     st.write(text("datasets.notebook_about"))
     st.code(snippet(name), language="python")
 
@@ -105,19 +106,20 @@ def sizes(frame: pd.DataFrame) -> alt.Chart:
             x=alt.X(f"{users}:Q", title=users),
             y=alt.Y(f"{domain}:N", title=None),
             yOffset=alt.YOffset(f"{dataset}:N"),
-            color=alt.Color(f"{dataset}:N", title=None, legend=alt.Legend(orient="top")),
+            color=alt.Color(f"{dataset}:N", legend=legend()),
             tooltip=[dataset, domain, users],
         )
         .properties(height=60 + 50 * frame[domain].nunique())
     )
 
 
-def _mock(node: NodeClient, name: str) -> None:
+def _mock(node: NodeClient, facts: Mapping[str, Any]) -> None:
+    name = str(facts["name"])
     mock = mock_of(node, name)
     schema_side, mock_side = st.columns(2)
     with schema_side:
         st.markdown(f"**{text('datasets.schema')}**")
-        table(schema(mock), f"schema-{name}")
+        table(schema(facts), f"schema-{name}")
     with mock_side:
         st.markdown(f"**{text('datasets.mock')}**")
         table(mock.head(_MOCK_ROWS), f"mock-{name}")
@@ -141,15 +143,20 @@ def _value(mock: Any) -> Any:
     return getattr(mock, "syft_action_data", mock)
 
 
-def schema(mock: pd.DataFrame) -> pd.DataFrame:
-    """A mock's columns, with the range of what is in them."""
+def schema(facts: Mapping[str, Any]) -> pd.DataFrame:
+    """The columns that the owner declared, and what may stand in them."""
+    smallest, largest = facts["values"]
+    holds = {
+        "user": text("datasets.holds_user", users=f"{facts['users']:,}"),
+        "item": text("datasets.holds_item", items=f"{facts['items']:,}"),
+        "value": text("datasets.holds_value", smallest=f"{smallest:g}", largest=f"{largest:g}"),
+        "time": text("datasets.holds_time"),
+    }
     return pd.DataFrame(
-        {
-            text("datasets.column"): list(mock.columns),
-            text("datasets.type"): [str(kind) for kind in mock.dtypes],
-            text("datasets.smallest"): [str(mock[c].min()) for c in mock.columns],
-            text("datasets.largest"): [str(mock[c].max()) for c in mock.columns],
-        }
+        [
+            {text("datasets.column"): each, text("datasets.holds"): holds.get(each, "")}
+            for each in facts["columns"]
+        ]
     )
 
 

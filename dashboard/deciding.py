@@ -4,17 +4,17 @@ What is signed names the hash of the explanation that this page showed: if the n
 by then, because the budget has changed or somebody else decided, it refuses.
 """
 
-import shlex
 from dataclasses import dataclass
 from typing import Any
 
 import streamlit as st
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from dashboard.requests import OPEN
+from dashboard.requests import OPEN, status_text
 from dashboard.session import Session, finish, plain, telling
-from dashboard.signing import approve_with_key, approve_with_signature, read_key
+from dashboard.signing import approve_with_signature, ask_signer
 from dashboard.texts import text
-from policies.approvals import APPROVAL_DAYS, OwnerKeyError
+from policies.approvals import APPROVAL_DAYS, sign_approval
 from policies.canonical import sha256_hex
 from policies.plan import Plan
 
@@ -49,9 +49,14 @@ class Case:
             after=f"{limit['after']:.3f}",
             cap=f"{limit['cap']:.3f}",
             left=f"{limit['cap'] - limit['after']:.3f}",
+            everywhere=_figure(limit["everywhere_after"]),
             delta=f"{limit['delta']:g}",
             adjacency=text("showing.unit"),
         )
+
+
+def _figure(value: float | None) -> str:
+    return text("showing.unlimited") if value is None else f"{value:.3f}"
 
 
 def draw_decision(session: Session, case: Case) -> None:
@@ -86,34 +91,36 @@ def _approval(session: Session, case: Case) -> None:
         st.caption(text("deciding.reason_first"))
         st.session_state[seen] = case.shown["explanation"]
         return
+    days = st.number_input(text("deciding.days"), 1, 3650, APPROVAL_DAYS, key=f"days-{plan_hash}")
     with st.form(f"approve-{plan_hash}", clear_on_submit=True):
         st.warning(plain(text("deciding.confirm", name=case.plan.name, cost=case.cost())))
-        days = st.number_input(text("deciding.days"), 1, 3650, APPROVAL_DAYS)
-        file = st.file_uploader(text("deciding.key"), type=["pem"])
-        passphrase = st.text_input(text("deciding.passphrase"), type="password", autocomplete="off")
-        st.markdown(text("deciding.or"))
-        st.code(signing_command(plan_hash, session.node.name, reason), language="shell")
-        signature = st.text_input(text("deciding.signature"), autocomplete="off")
+        signer = ask_signer(*signing_command(plan_hash, session.node.name, reason, days))
         submitted = st.form_submit_button(text("deciding.approve_button"), type="primary")
     st.session_state[seen] = case.shown["explanation"]
     if not submitted:
         return
     with telling():
-        if signature.strip():
-            status = approve_with_signature(session.owner, plan_hash, signature.strip())
-        elif file is not None:
-            key = read_key(file.getvalue(), passphrase)
-            shown = sha256_hex(explanation.encode())
-            status = approve_with_key(session.owner, plan_hash, reason.strip(), key, shown, days)
-        else:
-            raise OwnerKeyError(text("deciding.key_missing"))
-        finish(text("deciding.done", hash=plan_hash[:12], status=status))
+        owner, shown = session.owner, sha256_hex(explanation.encode())
+
+        def sign(key: Ed25519PrivateKey) -> str:
+            return sign_approval(
+                key,
+                plan_hash,
+                owner.node.name,
+                by=owner.email,
+                reason=reason.strip(),
+                explanation=shown,
+                days=days,
+            )
+
+        status = approve_with_signature(owner, plan_hash, signer.signed(sign))
+        finish(text("deciding.done", hash=plan_hash[:12], status=status_text(status)))
 
 
-def signing_command(plan_hash: str, domain: str, reason: str) -> str:
-    """The command that makes a detached signature where the key lies."""
-    why = shlex.quote(reason.strip())
-    return f"coterie requests sign {plan_hash[:16]} --domain {domain} --reason {why}"
+def signing_command(plan_hash: str, domain: str, reason: str, days: float) -> tuple[str, ...]:
+    """The words of the command that makes a detached signature where the key lies."""
+    said = ("--domain", domain, "--days", f"{days:g}", "--reason", reason.strip())
+    return ("coterie", "requests", "sign", plan_hash[:16], *said)
 
 
 def _denial(session: Session, case: Case) -> None:
@@ -127,7 +134,7 @@ def _denial(session: Session, case: Case) -> None:
                 st.error(text("request.reason_missing"))
                 return
             status = session.owner.deny(case.plan.hash, reason.strip())
-            finish(text("deciding.done", hash=case.plan.hash[:12], status=status))
+            finish(text("deciding.done", hash=case.plan.hash[:12], status=status_text(status)))
 
 
 def _revocation(session: Session, case: Case) -> None:
@@ -141,4 +148,4 @@ def _revocation(session: Session, case: Case) -> None:
                 st.error(text("request.reason_missing"))
                 return
             status = session.owner.revoke(case.plan.hash, reason.strip())
-            finish(text("deciding.done", hash=case.plan.hash[:12], status=status))
+            finish(text("deciding.done", hash=case.plan.hash[:12], status=status_text(status)))

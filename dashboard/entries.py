@@ -13,14 +13,14 @@ import pandas as pd
 import streamlit as st
 
 from dashboard.session import Session, asked, plain, telling
-from dashboard.showing import empty, table
+from dashboard.showing import empty, section, table
 from dashboard.texts import text
 from network.client import NodeClient
 from policies.verify import Verdict, verify_proof
 
 KINDS = (
     "budget", "submission", "refusal", "consent", "approval", "denial", "reservation", "charge",
-    "release", "void", "closure",
+    "release", "void", "closure", "owner", "rules",
 )  # fmt: skip
 PAGE = 50
 _BEFORE, _WHERE = "entries-before", "entries-where"
@@ -55,7 +55,13 @@ def _filter(asked_for: Mapping[str, str]) -> dict[str, Any]:
     with st.expander(text("entries.filter"), expanded=not asked_for.get("index")):
         left, right = st.columns(2)
         given = [kind for kind in (asked_for.get("kind"),) if kind in KINDS]
-        kinds = left.multiselect(text("entries.kinds"), KINDS, given)
+        kinds = left.multiselect(
+            text("entries.kinds"),
+            KINDS,
+            given,
+            format_func=lambda kind: text(f"kinds.{kind}"),
+            placeholder=text("entries.any"),
+        )
         plan = right.text_input(text("entries.plan"), asked_for.get("plan", ""))
         population = left.text_input(text("entries.population"), asked_for.get("population", ""))
         scientist = right.text_input(text("entries.scientist"), asked_for.get("scientist", ""))
@@ -126,11 +132,16 @@ def _row(entry: Mapping[str, Any]) -> dict[str, Any]:
     return {
         text("entries.index"): entry["index"],
         text("entries.time"): str(body.get("time", ""))[:19].replace("T", " "),
-        text("entries.kind"): entry["kind"],
+        text("entries.kind"): kind_in_words(entry["kind"]),
         text("entries.about"): str(body.get("plan", body.get("population", "")))[:12],
         text("entries.says"): json.dumps(said, ensure_ascii=False)[:_SUMMARY],
         text("entries.hash"): entry["hash"],
     }
+
+
+def kind_in_words(kind: str) -> str:
+    """A kind of entry in the reader's language."""
+    return text(f"kinds.{kind}") if kind in KINDS else kind
 
 
 def _entry(node: NodeClient, index: int) -> None:
@@ -139,7 +150,7 @@ def _entry(node: NodeClient, index: int) -> None:
         return
     found = asked(node, "ledger_entry", index=index)
     verdict = check(found["proof"], node.node_key)
-    st.subheader(text("entries.title", index=index, domain=plain(node.name)))
+    section(text("entries.title", index=index, domain=plain(node.name)))
     (st.success if verdict.ok else st.error)(plain(verdict.text.splitlines()[0]))
     entry = found["proof"]["entry"]
     st.json(json.loads(entry["body"]))
@@ -168,7 +179,7 @@ def facts(found: Mapping[str, Any]) -> pd.DataFrame:
     proof, witnesses = found["proof"], found["witnesses"]
     head, entry = proof["head"], proof["entry"]
     said = [
-        (text("entries.kind"), entry["kind"]),
+        (text("entries.kind"), kind_in_words(entry["kind"])),
         (text("entries.previous"), entry["previous"]),
         (text("entries.head"), text("entries.head_of", size=head["size"], root=head["root"])),
         (text("entries.signature"), head["signature"]),

@@ -1,17 +1,19 @@
 """A scientist's runs on the machine that shows these pages, read from what each run wrote.
 
-Only runs of plans that the nodes say are hers are read: a dashboard serves whoever signs in.
+Only runs of plans that most of their domains say are hers are read: a dashboard serves whoever
+signs in.
 """
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from dashboard.plans import Plans, claims, known
 from dashboard.texts import text
 from network.training import Progress
 
@@ -24,12 +26,14 @@ class Record:
     """What a run wrote down so far.
 
     Attributes:
+        delta: of every epsilon in the history.
         history: every release, oldest first.
         model: file of the newest released state.
     """
 
     plan_hash: str
     name: str
+    delta: float
     history: tuple[Progress, ...]
     finished: bool
     folder: Path
@@ -45,8 +49,20 @@ class Record:
         return self.history[-1].total if self.history else 0
 
 
-def read_record(runs: Path, plan_hash: str, name: str) -> Record | None:
-    """The run of this plan, or None: it wrote nothing yet, or ran elsewhere."""
+def read_record(
+    runs: Path | None, plan: Mapping[str, Any], claimed: Collection[str]
+) -> Record | None:
+    """The run of this plan, or None: it wrote nothing yet, ran elsewhere, or is another's.
+
+    Args:
+        runs: folder of this machine's runs; None: it has none.
+        plan: what a node says of it.
+        claimed: the domains that say that the plan is hers; most of those that took part must,
+            so that a node alone, which may lie, shows nobody another's run.
+    """
+    plan_hash = str(plan["plan_hash"])
+    if runs is None:
+        return None
     if not re.fullmatch("[0-9a-f]{64}", plan_hash):
         return None
     folder = runs / plan_hash[:_HASH]
@@ -55,17 +71,19 @@ def read_record(runs: Path, plan_hash: str, name: str) -> Record | None:
         if kept["plan_hash"] != plan_hash:
             return None
         history = tuple(Progress(**line) for line in kept["history"])
+        part = {domain for each in history for domain in each.sent}
+        if 2 * len(part & set(claimed)) <= len(part):
+            return None
         model = folder / Path(kept["state"]).name
-        return Record(plan_hash, name, history, bool(kept["finished"]), folder, model)
+        name, delta = str(plan["name"]), float(plan["summary"].get("delta") or 0.0)
+        return Record(plan_hash, name, delta, history, bool(kept["finished"]), folder, model)
     except (OSError, ValueError, TypeError, KeyError):
         return None
 
 
-def read_records(runs: Path | None, plans: Iterable[Mapping[str, Any]]) -> list[Record]:
-    """The runs of these plans that this machine has."""
-    if runs is None:
-        return []
-    found = (read_record(runs, plan["plan_hash"], plan["name"]) for plan in plans)
+def read_records(runs: Path | None, plans: Plans) -> list[Record]:
+    """The runs on this machine of plans that are hers by the domains' word, newest first."""
+    found = (read_record(runs, plan, claims(plans, h)) for h, plan in known(plans).items())
     return [record for record in found if record is not None]
 
 

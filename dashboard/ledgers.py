@@ -15,9 +15,9 @@ import streamlit as st
 import coterie as ct
 from coterie.auditor import Overview
 from dashboard.cosigned import cells, matrix
-from dashboard.session import Session, asked, everywhere, go, plain, telling
-from dashboard.showing import adjacency, chart, empty, table
-from dashboard.spending import Answers, daily, dots, gauges, growth, monthly, spent
+from dashboard.session import Session, asked, everywhere, go, link, plain, telling
+from dashboard.showing import adjacency, chart, empty, section, table
+from dashboard.spending import SHOWN, Answers, daily, dots, gauges, growth, monthly, spent
 from dashboard.texts import text
 from network.client import NodeClient
 
@@ -60,6 +60,43 @@ def _drill(shown: Any, targets: Sequence[Mapping[str, Any]]) -> None:
         go("entries", **{key: str(value) for key, value in targets[rows[0]].items()})
 
 
+def _links(shown: Any, targets: Sequence[Mapping[str, Mapping[str, Any]]]) -> None:
+    """Links to the entries behind each figure of the selected row: filters by label, row by row."""
+    rows = shown.selection.rows if shown is not None else []
+    if not rows:
+        return
+    with st.container(horizontal=True):
+        st.caption(text("ledgers.behind"))
+        for label, query in targets[rows[0]].items():
+            link("entries", plain(label), **{key: str(value) for key, value in query.items()})
+
+
+def figures(answers: Answers, found: Overview | None) -> list[dict[str, dict[str, Any]]]:
+    """The entries behind the figures of each row of `verdicts`."""
+    bad = {d.name: d.verdict.first_bad for d in found.domains} if found is not None else {}
+    rows = []
+    for domain, each in sorted(answers.items()):
+        row: dict[str, dict[str, Any]] = {
+            text("ledgers.entries"): {"domain": domain},
+            text("ledgers.newest"): {"domain": domain, "index": each["counts"]["entries"]},
+            text("ledgers.releases"): {"domain": domain, "kind": "release"},
+            text("ledgers.plans"): {"domain": domain, "kind": "submission"},
+        }
+        if bad.get(domain):
+            row[text("ledgers.first_bad")] = {"domain": domain, "index": bad[domain]}
+        rows.append(row)
+    return rows
+
+
+def causes(frame: pd.DataFrame) -> list[dict[str, dict[str, Any]]]:
+    """The entries behind the figures of each row of `spent`."""
+    kinds = {"cap": "budget", "spent": "charge", "held": "approval", "releases": "release"}
+    return [
+        {text(f"ledgers.{figure}"): {**whose, "kind": kind} for figure, kind in kinds.items()}
+        for whose in _named(frame, domain="domain", population="population")
+    ]
+
+
 def verified() -> Overview | None:
     """What this session's last verification found."""
     return st.session_state.get(_OVERVIEW)
@@ -78,13 +115,13 @@ def verify(session: Session) -> None:
             lambda name: status.update(label=text("ledgers.verifying_one", domain=name))
         )
     st.session_state[_OVERVIEW] = found
-    st.session_state[_WHEN] = datetime.now(UTC).isoformat(sep=" ", timespec="seconds")
+    st.session_state[_WHEN] = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}"
 
 
 def _verdicts(session: Session, answers: Answers) -> None:
     st.write(text("ledgers.about"))
     frame = verdicts(answers, verified())
-    _drill(table(frame, "verdicts", **_SELECTABLE), _named(frame, domain="domain"))
+    _links(table(frame, "verdicts", **_SELECTABLE), figures(answers, verified()))
     left, right = st.columns([1, 3], vertical_alignment="center")
     clicked = left.button(text("ledgers.verify"), type="primary", icon=":material/verified:")
     total = sum(each["counts"]["entries"] for each in answers.values())
@@ -140,19 +177,19 @@ def _first_bad(audit: Any) -> str:
 
 
 def _spends(answers: Answers) -> None:
-    st.subheader(text("ledgers.spent_title"))
+    section(text("ledgers.spent_title"))
     frame = spent(answers)
     if frame.empty:
         empty(text("ledgers.no_budget"), text("ledgers.no_budget_next"))
         return
     drawn = gauges(frame)
     shown = chart(drawn, frame, "spent", text("ledgers.spent_chart"), **_SELECTABLE)
-    _drill(shown, _named(frame, domain="domain", population="population"))
+    _links(shown, causes(frame))
     adjacency()
 
 
 def _matrix(answers: Answers) -> None:
-    st.subheader(text("ledgers.matrix_title"))
+    section(text("ledgers.matrix_title"))
     frame = matrix(answers)
     if frame.empty:
         empty(text("ledgers.no_matrix"), text("ledgers.no_matrix_next"))
@@ -162,7 +199,7 @@ def _matrix(answers: Answers) -> None:
 
 
 def _timeline(answers: Answers) -> None:
-    st.subheader(text("ledgers.timeline_title"))
+    section(text("ledgers.timeline_title"))
     months, days = monthly(answers), daily(answers)
     left, right = st.columns(2)
     with left:
@@ -177,7 +214,9 @@ def _timeline(answers: Answers) -> None:
             empty(text("ledgers.no_decision"), text("ledgers.no_decision_next"))
         else:
             shown = chart(dots(days), days, "days", text("ledgers.days_chart"), **_SELECTABLE)
-            _drill(shown, _named(days, domain="domain", month="day", kind="kind"))
+            kinds = {text(f"kinds.{kind}"): kind for kind in SHOWN}
+            targets = _named(days, domain="domain", month="day", kind="kind")
+            _drill(shown, [{**each, "kind": kinds[each["kind"]]} for each in targets])
     if st.button(text("ledgers.drill"), icon=":material/search:"):
         go("entries")
 
@@ -191,7 +230,7 @@ def _named(frame: pd.DataFrame, **columns: str) -> list[dict[str, Any]]:
 
 
 def _alerts() -> None:
-    st.subheader(text("ledgers.alerts_title"))
+    section(text("ledgers.alerts_title"))
     found = verified()
     if found is None:
         empty(text("ledgers.unverified"), text("ledgers.alerts_next"))
@@ -214,13 +253,17 @@ def _alerts() -> None:
     )
 
 
+def _alert(kind: str) -> str:
+    return text(f"alerts.{kind.replace(' ', '_')}")
+
+
 def alerts(found: Overview) -> pd.DataFrame:
     """One row for each thing to ask about, with the entries it follows from."""
     return pd.DataFrame(
         [
             {
                 text("ledgers.domain"): each.domain,
-                text("ledgers.alert"): each.alert.kind,
+                text("ledgers.alert"): _alert(each.alert.kind),
                 text("ledgers.population"): each.alert.population,
                 text("ledgers.message"): each.alert.message,
                 text("ledgers.from_entries"): ", ".join(str(i) for i in each.alert.entries[:20]),

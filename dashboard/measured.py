@@ -13,9 +13,13 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
+from dashboard.showing import legend
 from dashboard.texts import text
 
 _FILE = Path(__file__).with_name("measured.toml")
+_COLOURS = ["#2f7fb5", "#8a8f98", "#c9722f", "#3f9a6b", "#a0588c", "#6b6bd6"]
+_DASHES = [[1, 0], [8, 4], [3, 3], [3, 9], [10, 2], [2, 6]]
+"""Told apart on light and dark; two baselines of one figure lie on each other, gaps show both."""
 
 
 @dataclass(frozen=True)
@@ -69,15 +73,21 @@ class Measured:
         lines = pd.DataFrame(
             [{self.metric: f, model: text(f"quote.baseline_{n}")} for n, f in self.baselines]
         )
-        legend = alt.Legend(orient="top", columns=2, labelLimit=400)
-        color = alt.Color(f"{model}:N", title=None, legend=legend)
+        names = [text("quote.measured_plan"), *lines[model]]
+        scheme = alt.Scale(domain=names, range=_COLOURS[: len(names)])
+        color = alt.Color(f"{model}:N", scale=scheme, legend=legend(2, lines=True))
+        dash = alt.StrokeDash(
+            f"{model}:N",
+            scale=alt.Scale(domain=names, range=_DASHES[: len(names)]),
+            legend=legend(2, lines=True),
+        )
         y = alt.Y(f"{self.metric}:Q", scale=alt.Scale(zero=False), title=self.metric)
         scale = alt.Scale(type="log", nice=False)
-        rules = alt.Chart(lines).mark_rule(strokeDash=[2, 3], strokeWidth=2)
+        rules = alt.Chart(lines).mark_rule(strokeWidth=2).encode(strokeDash=dash)
         curve = alt.Chart(points).mark_line(point=True)
         chosen = alt.Chart(pd.DataFrame({x: [epsilon]}))
         return (
-            rules.encode(y=y, color=color)
+            rules.encode(y=y, color=color, tooltip=[model, self.metric])
             + curve.encode(
                 x=alt.X(f"{x}:Q", scale=scale), y=y, color=color, tooltip=[x, self.metric]
             )

@@ -11,7 +11,7 @@ import pandas as pd
 import streamlit as st
 
 from dashboard.session import Session, asked, telling
-from dashboard.showing import table
+from dashboard.showing import legend, table
 from dashboard.texts import text
 from network.client import NodeClient, NodeRefused, NodeUnreachable
 from network.envelope import BytesRefused
@@ -20,7 +20,7 @@ from network.hub import HubError, directory
 REFRESH = timedelta(seconds=5)
 _PATIENCE_S = 4.0
 _SEEN = "network-seen"
-_STATES = {"up": "#3f8f6b", "down": "#b4452f", "refused": "#a06a1c", "unknown": "#7b868e"}
+_STATES = {"up": "#2f7556", "down": "#b4452f", "refused": "#8a6212", "unknown": "#59636b"}
 _SIGNS = {"up": "✓", "down": "✗", "refused": "!", "unknown": "?"}
 
 
@@ -45,7 +45,10 @@ def _live(session: Session) -> None:
         newest.metric(text("network.looked"), now[11:])
         frame = rows(found)
         st.markdown(f"**{text('network.map')}**")
-        st.altair_chart(picture(frame), width="stretch", key="chart-network")
+        drawn = picture(frame).properties(
+            description=text("showing.described", title=text("network.map"))
+        )
+        st.altair_chart(drawn, width="stretch", key="chart-network")
         table(frame.dropna(axis="columns", how="all"), "network")
         st.caption(text(f"network.rounds_{session.role}"))
 
@@ -142,8 +145,10 @@ def picture(frame: pd.DataFrame) -> alt.LayerChart:
         name: (math.sin(2 * math.pi * n / len(frame)), math.cos(2 * math.pi * n / len(frame)))
         for n, name in enumerate(frame[domain])
     }
+    # Only what seldom changes is drawn: a chart whose data differ is built up anew, and flickers.
+    drawn = frame[[domain, state, text("network.version")]]
     signs = {text(f"network.{each}"): sign for each, sign in _SIGNS.items()}
-    points = frame.assign(
+    points = drawn.assign(
         x=[places[n][0] for n in frame[domain]],
         y=[places[n][1] for n in frame[domain]],
         sign=[signs[s] for s in frame[state]],
@@ -164,9 +169,9 @@ def picture(frame: pd.DataFrame) -> alt.LayerChart:
         .mark_rule(color="#9aa5ad", opacity=0.6)
         .encode(x=x, y=y, x2="x2:Q", y2="y2:Q")
     )
-    base = alt.Chart(points).encode(x=x, y=y, tooltip=list(frame.columns))
+    base = alt.Chart(points).encode(x=x, y=y, tooltip=list(drawn.columns))
     nodes = base.mark_circle(size=1400, opacity=1).encode(
-        color=alt.Color(f"{state}:N", scale=colours, title=None, legend=alt.Legend(orient="top"))
+        color=alt.Color(f"{state}:N", scale=colours, legend=legend(4))
     )
     marks = base.mark_text(color="white", fontSize=18, fontWeight="bold").encode(
         text=alt.Text("sign:N")

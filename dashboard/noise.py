@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 
 import coterie as ct
+from dashboard.showing import legend
 from dashboard.texts import text
 from policies.accounting import Event, plan_epsilon
 
@@ -110,10 +111,8 @@ def picture(frame: pd.DataFrame, choice: Choice) -> alt.LayerChart:
         .encode(
             x=alt.X(f"{epsilon}:Q", scale=alt.Scale(type="log", nice=False), title=epsilon),
             y=alt.Y(f"{size}:Q", scale=alt.Scale(type="log"), title=size),
-            color=alt.Color(
-                f"{what}:N", title=None, legend=alt.Legend(orient="top", labelLimit=400)
-            ),
-            strokeDash=alt.StrokeDash(f"{what}:N", legend=None),
+            color=alt.Color(f"{what}:N", legend=legend(2, lines=True)),
+            strokeDash=alt.StrokeDash(f"{what}:N", legend=legend(2, lines=True)),
             tooltip=[epsilon, what, alt.Tooltip(f"{size}:Q", format=".3g")],
         )
     )

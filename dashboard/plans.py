@@ -1,5 +1,6 @@
 """A scientist's own plans, and where each stands with every owner."""
 
+import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -8,22 +9,35 @@ import pandas as pd
 import streamlit as st
 
 from dashboard.session import Session, asked, everywhere, finish, plain, telling
-from dashboard.showing import adjacency, chart, empty, table
+from dashboard.showing import adjacency, chart, empty, legend, section, table
 from dashboard.texts import text
 
 Plans = Mapping[str, Sequence[Mapping[str, Any]]]
 """By domain, what its node says of each of her plans."""
 
 _COLOURS = {
-    "pending": "#c9902f",
-    "awaiting signature": "#a06a1c",
-    "approved": "#3f8f6b",
-    "closed": "#4f78a3",
+    "pending": "#8a6212",
+    "awaiting signature": "#8f5a1a",
+    "approved": "#2f7556",
+    "closed": "#42688f",
     "denied": "#b4452f",
     "refused": "#8c3b52",
-    "not submitted": "#7b868e",
-    "no answer": "#9aa5ad",
+    "not submitted": "#59636b",
+    "no answer": "#6b757d",
 }
+"""White words on each have a contrast of 4.5 at least."""
+
+_SIGNS = {
+    "pending": "…",
+    "awaiting signature": "✎",
+    "approved": "✓",
+    "closed": "■",
+    "denied": "✗",
+    "refused": "⊘",
+    "not submitted": "–",
+    "no answer": "?",
+}
+"""In place of the words where the chart is narrow."""
 _OPEN = ("pending", "awaiting signature", "approved")
 _SHOWN = 25
 """Plans in the picture; the table has all."""
@@ -40,7 +54,7 @@ def draw(session: Session) -> None:
     if frame.empty:
         empty(text("plans.none"), text("plans.none_next"))
         return
-    everyone = (*plans, *absent)
+    everyone = sorted({*plans, *absent})
     chart(picture(frame, everyone), frame, "standing", text("plans.chart"))
     mine = known(plans)
     chosen = st.selectbox(
@@ -48,6 +62,11 @@ def draw(session: Session) -> None:
     )
     with telling():
         _one(session, plans, str(chosen))
+
+
+def claims(plans: Plans, plan_hash: str) -> set[str]:
+    """The domains that say that a plan is hers."""
+    return {d for d, found in plans.items() if any(p["plan_hash"] == plan_hash for p in found)}
 
 
 def known(plans: Plans) -> dict[str, Mapping[str, Any]]:
@@ -117,17 +136,24 @@ def picture(frame: pd.DataFrame, domains: Sequence[str]) -> alt.LayerChart:
     long = drawn.assign(**{title: drawn[name].str.slice(0, 24) + " " + drawn[plan]}).melt(
         [title], [d for d in domains if d in drawn], domain, state
     )
+    long["sign"] = long[state].map({in_words(each): sign for each, sign in _SIGNS.items()})
     base = alt.Chart(long).encode(
         x=alt.X(f"{domain}:N", title=None, axis=alt.Axis(orient="top", labelAngle=0)),
-        y=alt.Y(f"{title}:N", title=None, sort=None, axis=alt.Axis(labelLimit=320)),
+        y=alt.Y(f"{title}:N", title=None, sort=None, axis=alt.Axis(labelLimit=240)),
         tooltip=[title, domain, state],
     )
-    scale = alt.Scale(domain=[in_words(each) for each in _COLOURS], range=list(_COLOURS.values()))
+    here = [each for each in _COLOURS if in_words(each) in set(long[state])]
+    scale = alt.Scale(domain=[in_words(s) for s in here], range=[_COLOURS[s] for s in here])
     cells = base.mark_rect(cornerRadius=4).encode(
-        color=alt.Color(f"{state}:N", scale=scale, legend=None)
+        color=alt.Color(f"{state}:N", scale=scale, legend=legend(4))
     )
-    words = base.mark_text(color="white").encode(text=f"{state}:N")
-    return (cells + words).properties(height=alt.Step(30))
+    words = base.mark_text(color="white", opacity=alt.ExprRef("width < 480 ? 0 : 1")).encode(
+        text=f"{state}:N"
+    )
+    signs = base.mark_text(
+        color="white", fontSize=15, opacity=alt.ExprRef("width < 480 ? 1 : 0")
+    ).encode(text="sign:N")
+    return (cells + words + signs).properties(height=alt.Step(30))
 
 
 def decisions(plans: Plans, plan_hash: str) -> pd.DataFrame:
@@ -149,16 +175,28 @@ def decisions(plans: Plans, plan_hash: str) -> pd.DataFrame:
 
 def _one(session: Session, plans: Plans, plan_hash: str) -> None:
     st.code(plan_hash, language=None)
-    table(decisions(plans, plan_hash), "decisions")
+    said = decisions(plans, plan_hash)
+    table(said, "decisions")
+    _reasons(said)
     domain = next(d for d in sorted(plans) if status(plans, d, plan_hash) != "not submitted")
     if st.toggle(text("plans.explanation", domain=domain), key="explanation"):
         shown = asked(session.nodes[domain], "plan", plan_hash=plan_hash)
         st.code(shown["explanation"], language=None, wrap_lines=True)
     adjacency()
-    st.subheader(text("plans.notebook"))
+    section(text("plans.notebook"))
     st.code(snippet(plan_hash), language="python")
     if any(status(plans, d, plan_hash) in _OPEN for d in plans):
         _withdrawal(session, plans, plan_hash)
+
+
+def _reasons(said: pd.DataFrame) -> None:
+    """Why owners or rules said no, in full: cells of a table cut long words off."""
+    no = [in_words(each) for each in ("denied", "refused")]
+    for row in said[said[text("plans.status")].isin(no)].to_dict("records"):
+        st.markdown(f"**{plain(row[text('plans.domain')])}: {row[text('plans.status')]}**")
+        st.code(
+            row[text("plans.reason")] or text("plans.no_reason"), language=None, wrap_lines=True
+        )
 
 
 def _withdrawal(session: Session, plans: Plans, plan_hash: str) -> None:
@@ -172,12 +210,13 @@ def _withdrawal(session: Session, plans: Plans, plan_hash: str) -> None:
     if not reason.strip() or not sure:
         st.error(text("plans.withdraw_incomplete"))
         return
-    said = [
-        f"{name}: " + node.call("withdraw", plan_hash=plan_hash, reason=reason.strip())
-        for name, node in session.nodes.items()
-        if name in plans and status(plans, name, plan_hash) in _OPEN
-    ]
-    finish("; ".join(said))
+    asked_for = {n: node for n, node in session.nodes.items()
+                 if n in plans and status(plans, n, plan_hash) in _OPEN}  # fmt: skip
+    answers, failed = everywhere(
+        dataclasses.replace(session, nodes=asked_for, absent={}),
+        lambda node: node.call("withdraw", plan_hash=plan_hash, reason=reason.strip()),
+    )
+    finish("; ".join(f"{name}: {said}" for name, said in sorted({**answers, **failed}.items())))
 
 
 def snippet(plan_hash: str) -> str:

@@ -1,23 +1,28 @@
 """The owner's standing rules: what each line does, a form that edits them, and what would change.
 
-The file lies on the node. It is written as a whole, only if nobody changed it since it was looked
-at, and applies from the node's next start on. Approvals stay signed by the owner's key whatever
-the file says.
+A change is signed with the owner's own key, as an approval is; it applies at once, and the ledger
+keeps who made it, when, why and what it changed.
 """
 
+import difflib
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 import streamlit as st
-import tomli_w
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from dashboard.requests import status_text
 from dashboard.rules import why
 from dashboard.session import Session, asked, finish, plain, telling
 from dashboard.showing import adjacency, empty, table
+from dashboard.signing import ask_signer
 from dashboard.texts import text
-from policies.owner_policy import OwnerPolicy
+from policies.amendments import changes_between, sign_amendment
+from policies.owner_policy import OwnerPolicy, OwnerPolicyError
 
 FIGURES: tuple[tuple[str, type], ...] = (
     ("epsilon", float),
@@ -34,6 +39,24 @@ FIGURES: tuple[tuple[str, type], ...] = (
 )
 """Settings that the form asks for as figures; lists and office hours are edited as text."""
 
+_WRAPPED = 56
+"""Pixels of a table's row whose sentences take two lines."""
+
+
+@dataclass(frozen=True)
+class Draft:
+    """Other rules that were previewed.
+
+    Attributes:
+        replaces: digest of the file they were made from.
+        text: of the whole new file.
+        previewed: what the node says of every open plan under them.
+    """
+
+    replaces: str
+    text: str
+    previewed: Sequence[Mapping[str, Any]]
+
 
 def draw(session: Session) -> None:
     """Draw the page."""
@@ -48,7 +71,7 @@ def draw(session: Session) -> None:
         st.warning(plain(rules["problem"] or text("policy.restart", name=session.node.name)))
     st.header(text("policy.now"))
     with telling():
-        table(explained(rules["text"]), f"rules-{name}")
+        table(explained(rules["text"]), f"rules-{name}", row_height=_WRAPPED)
     with st.expander(text("policy.file")):
         st.code(rules["text"] or " ", language="toml")
     st.header(text("policy.change"))
@@ -57,7 +80,16 @@ def draw(session: Session) -> None:
         _form(session, name, rules)
     with written, telling():
         _written(session, name, rules)
-    _pending(session, name, rules)
+    draft: Draft | None = st.session_state.get(f"draft-{name}")
+    if draft is not None and draft.replaces == rules["digest"]:
+        _draft(session, name, rules, draft)
+    st.header(text("policy.history"))
+    table(
+        history(rules["history"]),
+        f"history-{name}",
+        empty_says=text("policy.no_history"),
+        next_step=text("policy.no_history_next"),
+    )
     adjacency()
 
 
@@ -80,18 +112,68 @@ def explained(written: str) -> pd.DataFrame:
 
 
 def with_figures(written: str, figures: Mapping[str, float | int | None]) -> str:
-    """The policy's text with these figures; None and what equals the default is left out.
+    """The policy's text with these figures, and every other letter of it as it was.
 
-    Comments of the file aren't kept.
+    None takes a setting out. What equals the default isn't added.
+
+    Raises:
+        OwnerPolicyError: the text is written so that only a person can change it.
     """
-    said = tomllib.loads(written)
+    said, changed = tomllib.loads(written), written
+    expected = dict(said)
     for name, value in figures.items():
-        default = OwnerPolicy.model_fields[name].default
-        if value is None or (value == default and name not in said):
-            said.pop(name, None)
-        else:
-            said[name] = value
-    return tomli_w.dumps(said)
+        if value == said.get(name, OwnerPolicy.model_fields[name].default):
+            continue
+        expected.pop(name, None)
+        if value is not None:
+            expected[name] = value
+        changed = _with_line(changed, name, value)
+    try:
+        if tomllib.loads(changed) == expected:
+            return changed
+    except tomllib.TOMLDecodeError:
+        pass
+    raise OwnerPolicyError(text("policy.by_hand"))
+
+
+def _with_line(written: str, name: str, value: float | int | None) -> str:
+    line = rf'(?m)^([ \t]*"?{name}"?[ \t]*=[ \t]*)([^#\r\n]*?)([ \t]*(?:#[^\n]*)?)$'
+    if value is None:
+        return re.sub(line + r"\n?", "", written, count=1)
+    if re.search(line, written):
+        return re.sub(line, rf"\g<1>{value!r}\g<3>", written, count=1)
+    # Before the first table: what comes after its heading belongs to it.
+    end = heading.start() if (heading := re.search(r"(?m)^[ \t]*\[", written)) else len(written)
+    above = written[:end]
+    gap = "" if not above or above.endswith("\n") else "\n"
+    return f"{above}{gap}{name} = {value!r}\n{written[end:]}"
+
+
+def difference(before: str, after: str) -> str:
+    """Two policy files as a unified diff; empty if they are the same."""
+    lines = difflib.unified_diff(before.splitlines(), after.splitlines(), lineterm="", n=2)
+    return "\n".join(line for line in lines if not line.startswith(("---", "+++")))
+
+
+def history(changes: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Every change of the rules, newest first: when, by whom, why, what, and under which key."""
+    return pd.DataFrame(
+        [
+            {
+                "when": change["time"],
+                "by": change["by"] or text("policy.by_machine"),
+                "what changed": _told(change["changes"]),
+                "reason": change["reason"],
+                "signed by key": change["owner_key"][:16],
+            }
+            for change in changes
+        ]
+    )
+
+
+def _told(changes: Sequence[Sequence[str]]) -> str:
+    said = [text("policy.from_to", name=name, old=old, new=new) for name, old, new in changes]
+    return "; ".join(said) or text("policy.words_only")
 
 
 def affected(previewed: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
@@ -100,7 +182,7 @@ def affected(previewed: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
         [
             {
                 "name": f"{each['name']} {each['plan_hash'][:8]}",
-                "status": each["status"],
+                "status": status_text(each["status"]),
                 "rules broken now": ", ".join(sorted({r["rule"] for r in each["now"]})) or "–",
                 "rules broken then": ", ".join(sorted({r["rule"] for r in each["then"]})) or "–",
                 "what would be said": "\n".join(r["message"] for r in each["then"]),
@@ -162,25 +244,58 @@ def _written(session: Session, name: str, rules: Mapping[str, Any]) -> None:
 def _preview(session: Session, name: str, rules: Mapping[str, Any], changed: str) -> None:
     """Let the node check the text and say what it would mean; it stays until it is written."""
     OwnerPolicy.parse(changed)
-    found = asked(session.node, "preview_rules", dataset=name, policy=changed)
-    st.session_state[f"preview-{name}"] = (rules["digest"], changed, found)
+    with st.spinner(text("policy.previewing")):
+        found = asked(session.node, "preview_rules", dataset=name, policy=changed)
+    st.session_state[f"draft-{name}"] = Draft(rules["digest"], changed, found)
 
 
-def _pending(session: Session, name: str, rules: Mapping[str, Any]) -> None:
-    """The previewed text, which plans it would affect, and the button that writes it."""
-    digest, changed, found = st.session_state.get(f"preview-{name}", ("", "", ()))
-    if digest != rules["digest"]:
-        return
+def _draft(session: Session, name: str, rules: Mapping[str, Any], draft: Draft) -> None:
+    """What was previewed, which plans it would affect, and the signature that makes it apply."""
     st.header(text("policy.preview_title"))
-    st.code(changed or " ", language="toml")
+    found = difference(rules["text"], draft.text)
+    if not found:
+        empty(text("policy.same"), text("policy.same_next"))
+        return
+    st.code(found, language="diff", wrap_lines=True)
+    judged = affected(draft.previewed)
     table(
-        affected(found),
+        judged,
         f"affected-{name}",
-        empty_says=text("policy.none_affected", count=len(found)),
+        empty_says=text("policy.none_affected", count=len(draft.previewed)),
+        row_height=_WRAPPED,
     )
     st.caption(text("policy.approved_stay"))
-    if st.button(text("policy.write"), type="primary"):
-        with telling():
-            session.node.call("write_rules", dataset=name, policy=changed, replaces=digest)
-            del st.session_state[f"preview-{name}"]
-            finish(text("policy.written", name=session.node.name))
+    reason = st.text_area(text("policy.why"), max_chars=2000, key=f"why-rules-{name}")
+    if not reason.strip():
+        st.caption(text("deciding.reason_first"))
+        return
+    st.download_button(
+        text("policy.download"), draft.text.encode(), "policy.toml", "application/toml",
+        icon=":material/download:", on_click="ignore", type="tertiary",
+    )  # fmt: skip
+    with st.form(f"sign-rules-{name}", clear_on_submit=True):
+        changes = changes_between(OwnerPolicy.parse(rules["text"]), OwnerPolicy.parse(draft.text))
+        st.warning(plain(text("policy.confirm", changes=_told(changes), count=len(judged))))
+        signer = ask_signer(
+            "coterie", "rules", "sign", "policy.toml", "--domain", session.node.name,
+            "--data", name, "--reason", reason.strip(),
+        )  # fmt: skip
+        submitted = st.form_submit_button(text("policy.write"), type="primary")
+    if not submitted:
+        return
+
+    def sign(key: Ed25519PrivateKey) -> str:
+        return sign_amendment(
+            key,
+            session.node.name,
+            name,
+            draft.text,
+            draft.replaces,
+            by=session.email,
+            reason=reason.strip(),
+        )
+
+    with telling():
+        session.owner.write_rules(name, draft.text, signer.signed(sign))
+        del st.session_state[f"draft-{name}"]
+        finish(text("policy.written", name=session.node.name))

@@ -22,7 +22,7 @@ from dashboard.noise import (
     trial_plan,
 )
 from dashboard.session import Session, plain, telling
-from dashboard.showing import adjacency, amount, chart, empty, epsilon, table
+from dashboard.showing import adjacency, amount, chart, empty, epsilon, section, table
 from dashboard.texts import text
 
 _EPSILONS = (0.25, 0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 10.0, 16.0)
@@ -50,7 +50,7 @@ def draw(session: Session) -> None:
         _noise(choice)
         _measured(choice)
         _partners(federation, data, choice)
-        st.subheader(text("quote.notebook"))
+        section(text("quote.notebook"))
         st.code(snippet(name, choice), language="python")
 
 
@@ -76,7 +76,9 @@ def private_names(cards: Sequence[Mapping[str, Any]]) -> list[str]:
 def _sliders(data: ct.DataSet, domains: int) -> Choice:
     first, second = st.columns(2)
     with first:
-        asked = st.select_slider(text("quote.epsilon_slider"), _EPSILONS, 4.0, key="epsilon")
+        asked = st.select_slider(
+            text("quote.epsilon_slider", delta=f"{DELTA:g}"), _EPSILONS, 4.0, key="epsilon"
+        )
         rounds = st.select_slider(text("quote.rounds_slider"), _ROUNDS, 12, key="rounds")
     with second:
         clip = st.select_slider(text("quote.clip_slider"), _CLIPS, 1.0, key="clip")
@@ -94,12 +96,12 @@ def _sliders(data: ct.DataSet, domains: int) -> Choice:
 
 
 def _noise(choice: Choice) -> None:
-    st.subheader(text("quote.noise_title"))
+    section(text("quote.noise_title"))
     found = expected(choice)
     multiplier, noise, ratio = st.columns(3)
-    multiplier.metric(text("quote.multiplier"), amount(found.noise_multiplier))
-    noise.metric(text("quote.noise_metric"), f"{found.noise:.3g}")
-    ratio.metric(text("quote.ratio_metric"), f"{found.ratio:.3g}")
+    multiplier.metric(text("quote.multiplier"), amount(found.noise_multiplier, text("quote.norms")))
+    noise.metric(text("quote.noise_metric"), f"±{found.noise:.3g}")
+    ratio.metric(text("quote.ratio_metric"), text("quote.times", ratio=f"{found.ratio:.3g}"))
     st.write(text("quote.verdict_" + verdict(found.ratio)))
     frame = curve(choice)
     chart(picture(frame, choice), frame, "noise", text("quote.noise_chart"))
@@ -122,7 +124,7 @@ def verdict(ratio: float) -> str:
 
 
 def _measured(choice: Choice) -> None:
-    st.subheader(text("quote.measured_title"))
+    section(text("quote.measured_title"))
     st.write(text("quote.measured_about"))
     for found in measured():
         title = text("quote.measured_chart", metric=found.metric, name=found.name)
@@ -143,7 +145,7 @@ def _measured(choice: Choice) -> None:
 
 
 def _partners(federation: ct.Federation, data: ct.DataSet, choice: Choice) -> None:
-    st.subheader(text("quote.partners_title"))
+    section(text("quote.partners_title"))
     st.write(text("quote.partners_about"))
     if st.button(text("quote.ask"), type="primary"):
         answers = federation.quote(trial_plan(data, choice))

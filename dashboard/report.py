@@ -10,7 +10,7 @@ from coterie.auditor import Overview
 from coterie.report import network_report
 from dashboard.ledgers import verified, verified_at, verify
 from dashboard.session import Session, plain, telling
-from dashboard.showing import adjacency, empty
+from dashboard.showing import adjacency, empty, section
 from dashboard.texts import text
 
 
@@ -29,13 +29,23 @@ def draw(session: Session) -> None:
     when = verified_at()
     st.caption(text("report.when", when=when))
     name = f"audit-{when[:10]}"
-    page, figures = st.columns(2)
+    filed, page, figures = st.columns(3)
+    html = network_report(found, session.email, when)
+    filed.download_button(
+        text("report.pdf"),
+        lambda: _pdf(html),
+        f"{name}.pdf",
+        "application/pdf",
+        icon=":material/picture_as_pdf:",
+        on_click="ignore",
+        width="stretch",
+    )
     page.download_button(
         text("report.html"),
-        network_report(found, session.email, when),
+        html,
         f"{name}.html",
         "text/html",
-        icon=":material/print:",
+        icon=":material/html:",
         on_click="ignore",
         width="stretch",
     )
@@ -48,11 +58,17 @@ def draw(session: Session) -> None:
         on_click="ignore",
         width="stretch",
     )
-    st.caption(text("report.pdf"))
+    st.caption(text("report.forms"))
     for domain in found.domains:
-        st.subheader(plain(domain.name))
+        section(plain(domain.name))
         st.code(domain.verdict.text, language=None, wrap_lines=True)
     adjacency()
+
+
+def _pdf(html: str) -> bytes:
+    from coterie.pdf import as_pdf  # loaded when somebody asks for one
+
+    return as_pdf(html)
 
 
 def as_json(found: Overview, auditor: str, time: str) -> str:

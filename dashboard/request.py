@@ -10,13 +10,14 @@ from dashboard.changed import draw_changes, draw_code, draw_source
 from dashboard.computation import draw_computation, draw_rehearsal
 from dashboard.costs import bar, bar_rows
 from dashboard.deciding import Case, draw_decision
-from dashboard.requests import OPEN, people_of
+from dashboard.requests import OPEN, people_of, status_text
 from dashboard.rules import why
 from dashboard.session import Session, asked, link, plain, telling
 from dashboard.showing import adjacency, amount, chart, empty, epsilon, table
 from dashboard.texts import text
 from policies.accounting import epsilon_at_every_partner, plan_epsilon
-from policies.explanation import visible
+from policies.explanation import changes
+from policies.legible import visible
 from policies.plan import Plan, Step
 
 _COLOUR = {"approved": "green", "pending": "orange", "awaiting signature": "orange"}
@@ -30,9 +31,9 @@ def draw(session: Session) -> None:
         empty(text("request.none"), text("request.none_next"))
         return
     case = read_case(session, plan_hash)
-    st.title(plain(case.plan.name))
+    st.title(plain(visible(case.plan.name)))
     status = case.shown["status"]
-    st.badge(text(f"status.{status.replace(' ', '_')}"), color=_colour(status))
+    st.badge(status_text(status), color=_colour(status))
     st.caption(plain(text("request.hash", hash=case.plan.hash, time=case.shown["submitted"])))
     if status not in OPEN:
         _decided(case)
@@ -103,12 +104,12 @@ def leaving(steps: tuple[Step, ...]) -> pd.DataFrame:
 
 
 def partner_rows(partners: Mapping[str, Mapping[str, str] | None]) -> pd.DataFrame:
-    """What each partner's owner signed, as far as this node was told."""
+    """What each partner decided, as far as this node was told."""
     return pd.DataFrame(
         [
             {
                 "partner": name,
-                "decision": text("request.agreed" if told else "request.not_told"),
+                "decision": status_text(told["status"]) if told else text("request.not_told"),
                 "by": (told or {}).get("by", ""),
                 "signed": (told or {}).get("signed", ""),
                 "until": (told or {}).get("expires", ""),
@@ -135,7 +136,7 @@ def _decided(case: Case) -> None:
         plain(
             text(
                 "request.decided",
-                status=shown["status"],
+                status=status_text(shown["status"]),
                 by=shown["decided_by"] or text("request.by_rule"),
                 time=shown["decided"] or shown["submitted"],
                 reason=shown["reason"] or text("request.no_reason"),
@@ -163,6 +164,9 @@ def _summary(session: Session, case: Case) -> None:
             st.code(purpose, language=None, wrap_lines=True, height=160)
         else:
             st.text(purpose)
+        st.markdown(f"**{text('request.glance')}**")
+        for line in at_a_glance(case):
+            st.text(line)
     with right.container(border=True):
         releases = sum(step.releases for step in plan.steps)
         numbers = sum(step.releases * step.width for step in plan.steps)
@@ -178,6 +182,34 @@ def _summary(session: Session, case: Case) -> None:
             st.caption(
                 text("request.everywhere", count=len(plan.roster), value=f"{everywhere:.3f}")
             )
+
+
+def at_a_glance(case: Case) -> list[str]:
+    """What changed, whether a rule is broken and how the partners decided: a line each."""
+    broken = sorted({each["rule"] for each in case.weighed["refusals"]})
+    partners = case.weighed["partners"]
+    said = [told["status"] for told in partners.values() if told]
+    against = [name for name, told in partners.items() if told and told["status"] != "approved"]
+    lines = [text("request.glance_new")]
+    if case.previous is not None:
+        changed = len(changes(case.previous, case.plan))
+        same = _sources(case.previous) == _sources(case.plan)
+        source = text("request.glance_same_source" if same else "request.glance_other_source")
+        lines = [text("request.glance_changed", count=changed, source=source)]
+    if broken:
+        lines.append(text("request.glance_broken", rules=", ".join(broken)))
+    else:
+        lines.append(text("request.no_rule_broken"))
+    if partners:
+        count = said.count("approved")
+        lines.append(text("request.glance_partners", approved=count, count=len(partners)))
+    if against:
+        lines.append(text("request.glance_against", names=", ".join(against)))
+    return lines
+
+
+def _sources(plan: Plan) -> dict[str, str]:
+    return {step.name: step.source for step in plan.steps}
 
 
 def _cost(case: Case) -> None:

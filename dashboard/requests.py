@@ -12,9 +12,10 @@ from dashboard.session import Session, asked, finish, link, plain, telling
 from dashboard.showing import adjacency, amount, empty, table
 from dashboard.texts import text
 from network.client import NodeRefused
+from policies.legible import visible
 
 OPEN = ("pending", "awaiting signature")
-_LINKS, _PRICED = 20, 50
+_LINKS, _PRICED, _NAME = 20, 50, 70
 
 
 def draw(session: Session) -> None:
@@ -42,6 +43,11 @@ def draw(session: Session) -> None:
     adjacency()
 
 
+def status_text(status: str) -> str:
+    """A plan's status in the reader's language."""
+    return text(f"status.{status.replace(' ', '_')}")
+
+
 def people_of(members: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """Email by account key."""
     return {each["key"]: each["email"] for each in members}
@@ -64,7 +70,7 @@ def queue(
                 "name": plan["name"],
                 "who": people.get(plan["scientist"], plan["scientist"][:16]),
                 "data set": plan["summary"]["dataset"],
-                "status": plan["status"],
+                "status": status_text(plan["status"]),
                 "submitted": plan["submitted"],
                 "waits": waited(plan["submitted"], now),
                 "epsilon": _epsilon(plan) if number < _PRICED else None,
@@ -85,7 +91,7 @@ def decided(plans: Sequence[Mapping[str, Any]], people: Mapping[str, str]) -> pd
                 "plan": plan["plan_hash"],
                 "name": plan["name"],
                 "who": people.get(plan["scientist"], plan["scientist"][:16]),
-                "status": plan["status"],
+                "status": status_text(plan["status"]),
                 "decided": _when(plan),
                 "by": plan["decided_by"],
                 "reason": plan["reason"],
@@ -117,16 +123,25 @@ def _epsilon(plan: Mapping[str, Any]) -> float | None:
 def _links(waiting: pd.DataFrame) -> None:
     for row in waiting.head(_LINKS).to_dict("records"):
         with st.container(border=True):
-            name, who, waits, cost = st.columns([3, 3, 2, 2], vertical_alignment="center")
-            with name:
-                link("request", plain(f"{row['plan'][:8]} · {row['name']}"), plan=row["plan"])
+            name = f"{row['plan'][:8]} · {visible(row['name'])}"
+            link("request", plain(shorten(name, _NAME)), plan=row["plan"])
+            who, waits, cost = st.columns([3, 2, 3])
             who.text(row["who"])
             waits.text(row["waits"])
             cost.text(
                 text("showing.not_private_short")
                 if pd.isna(row["epsilon"])
-                else f"epsilon {row['epsilon']:.3f}, delta {row['delta']:g}"
+                else text(
+                    "requests.cost", epsilon=f"{row['epsilon']:.3f}", delta=f"{row['delta']:g}"
+                )
             )
+    if len(waiting) > _LINKS:
+        st.caption(text("requests.more", shown=_LINKS, count=len(waiting)))
+
+
+def shorten(words: str, most: int) -> str:
+    """The words, or their beginning if they are many."""
+    return words if len(words) <= most else f"{words[: most - 1]}…"
 
 
 def _deny_many(session: Session, waiting: pd.DataFrame) -> None:
@@ -176,7 +191,9 @@ def _open_decided(plans: Sequence[Mapping[str, Any]]) -> None:
     chosen = st.selectbox(
         text("requests.look_at"),
         options=list(found),
-        format_func=lambda h: f"{h[:8]} · {found[h]['name']} · {found[h]['status']}",
+        format_func=lambda h: (
+            f"{h[:8]} · {visible(found[h]['name'])} · {status_text(found[h]['status'])}"
+        ),
         index=None,
     )
     if chosen is not None:

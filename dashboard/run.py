@@ -6,6 +6,7 @@ scientist's machine, which is there if she started this dashboard herself.
 
 from collections.abc import Mapping
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import altair as alt
@@ -13,9 +14,9 @@ import pandas as pd
 import streamlit as st
 
 from dashboard.journal import Record, metrics, phases, read_record, rounds, traffic
-from dashboard.plans import in_words, known, label
+from dashboard.plans import claims, in_words, known, label
 from dashboard.session import Session, asked, everywhere, plain, telling
-from dashboard.showing import adjacency, amount, chart, empty, epsilon, table
+from dashboard.showing import adjacency, amount, chart, empty, epsilon, legend, section, table
 from dashboard.texts import text
 
 REFRESH = timedelta(seconds=2)
@@ -38,7 +39,8 @@ def draw(session: Session) -> None:
     )
     facts = mine[str(chosen)]
     st.fragment(_live, run_every=REFRESH)(session, facts)
-    _model(session, facts)
+    section(text("run.model_title"))
+    st.fragment(_model, run_every=timedelta(seconds=10))(session, facts, claims(runs, str(chosen)))
 
 
 def _live(session: Session, facts: Mapping[str, Any]) -> None:
@@ -47,26 +49,28 @@ def _live(session: Session, facts: Mapping[str, Any]) -> None:
         progress, absent = everywhere(
             session, lambda node: asked(node, "progress", plan_hash=plan_hash)
         )
-        record = None
-        if session.runs is not None:
-            record = read_record(session.runs, plan_hash, str(facts["name"]))
+        record = read_record(session.runs, facts, progress)
         for name, why in absent.items():
             st.warning(plain(text("datasets.absent", domain=name, why=why)))
         _figures(facts, progress, record)
         adjacency()
         frame = domains(progress)
-        st.subheader(text("run.domains_title"))
+        section(text("run.domains_title"))
         table(frame, "run-domains")
         late = stragglers(progress)
         if late:
             st.warning(plain(text("run.straggling", names=", ".join(late))))
         if record is None or not record.history:
-            empty(
-                text("run.no_record"),
-                text("run.no_record_next" if session.runs is None else "run.not_begun"),
-            )
+            _no_record(session)
             return
         _charts(record)
+
+
+def _no_record(session: Session) -> None:
+    if session.runs is None:
+        empty(text("run.no_record"), text("run.no_record_next"))
+    else:
+        empty(text("run.not_begun"), text("run.not_begun_next"))
 
 
 def _figures(
@@ -80,11 +84,10 @@ def _figures(
     released.metric(text("run.released"), f"{done} / {total}" if total else f"{done}")
     if record is not None and record.history:
         last = record.history[-1]
-        delta = float(facts["summary"].get("delta") or 0.0)
         figure = text("run.no_noise") if last.epsilon is None else f"{last.epsilon:.3f}"
-        spent.metric(text("run.epsilon"), figure, help=epsilon(last.epsilon, delta))
+        spent.metric(text("run.epsilon"), figure, help=epsilon(last.epsilon, record.delta))
         if last.epsilon is not None:
-            spent.caption(text("run.delta", delta=f"{delta:g}"))
+            spent.caption(text("run.delta", delta=f"{record.delta:g}"))
         total_bytes = sum(
             sum(each.sent.values()) + sum(each.received.values()) for each in record.history
         )
@@ -154,7 +157,7 @@ def _charts(record: Record) -> None:
             chart(spending(shown), shown, "run-epsilon", text("run.epsilon_title"))
         spent = phases(record)
         chart(bars(spent, "phase", "seconds"), spent, "run-phases", text("run.phases_title"))
-    st.subheader(text("run.rounds_title"))
+    section(text("run.rounds_title"))
     table(shown.iloc[::-1], "rounds")
 
 
@@ -167,7 +170,7 @@ def lines(found: pd.DataFrame) -> alt.Chart:
         .encode(
             x=alt.X(f"{release}:Q", title=release, axis=alt.Axis(tickMinStep=1, format="d")),
             y=alt.Y(f"{value}:Q", title=None, scale=alt.Scale(zero=False)),
-            color=alt.Color(f"{metric}:N", title=None, legend=alt.Legend(orient="top")),
+            color=alt.Color(f"{metric}:N", legend=legend()),
             tooltip=[release, metric, value],
         )
     )
@@ -196,25 +199,16 @@ def bars(found: pd.DataFrame, by: str, size: str) -> alt.Chart:
         .encode(
             x=alt.X(f"{release}:O", title=release, axis=alt.Axis(labelAngle=0, labelOverlap=True)),
             y=alt.Y(f"{amount_}:Q", title=amount_),
-            color=alt.Color(f"{part}:N", title=None, legend=alt.Legend(orient="top", columns=3)),
+            color=alt.Color(f"{part}:N", legend=legend()),
             tooltip=[release, part, amount_],
         )
     )
 
 
-def _model(session: Session, facts: Mapping[str, Any]) -> None:
-    st.subheader(text("run.model_title"))
-    st.fragment(_download, run_every=timedelta(seconds=10))(session, facts)
-    st.subheader(text("run.notebook"))
-    st.code(snippet(str(facts["plan_hash"])), language="python")
-
-
-def _download(session: Session, facts: Mapping[str, Any]) -> None:
-    record = None
-    if session.runs is not None:
-        record = read_record(session.runs, str(facts["plan_hash"]), str(facts["name"]))
+def _model(session: Session, facts: Mapping[str, Any], claimed: set[str]) -> None:
+    record = read_record(session.runs, facts, claimed)
     if record is None or not record.model.exists():
-        empty(text("run.no_model"), text("run.no_record_next"))
+        _no_record(session)
         return
     st.write(text("run.model_about" if record.finished else "run.model_unfinished"))
     st.download_button(
@@ -225,14 +219,16 @@ def _download(session: Session, facts: Mapping[str, Any]) -> None:
         icon=":material/download:",
         on_click="ignore",
     )
+    section(text("run.notebook"))
+    st.code(snippet(record.folder), language="python")
 
 
-def snippet(plan_hash: str) -> str:
-    """Python that reads a run's model in a notebook."""
+def snippet(folder: Path) -> str:
+    """Python that reads a run's model in a notebook on the machine of the run."""
     return (
         "from pathlib import Path\n\n"
         "import safetensors.torch\n\n"
-        f'run = Path.home() / ".coterie/scientist/runs/{plan_hash[:16]}"\n'
+        f"run = Path({str(folder.absolute())!r})\n"
         'newest = max(run.glob("state-*.safetensors"))\n'
         "state = safetensors.torch.load_file(newest)\n"
         "{name: tuple(tensor.shape) for name, tensor in state.items()}\n"

@@ -34,7 +34,7 @@ def table(
         empty(empty_says or text("showing.empty"), next_step)
         return None
     shown = st.dataframe(
-        frame.head(PAGE_ROWS),
+        _said(frame).head(PAGE_ROWS),
         hide_index=True,
         key=f"table-{key}",
         column_config=_headings(frame),
@@ -44,6 +44,11 @@ def table(
         st.caption(text("showing.rows", shown=PAGE_ROWS, total=len(frame)))
     download(frame, key)
     return shown
+
+
+def _said(frame: pd.DataFrame) -> pd.DataFrame:
+    """The columns in which some row says something; downloads have all."""
+    return frame.loc[:, ~(frame.isna() | (frame == "")).all()]
 
 
 def _headings(frame: pd.DataFrame) -> dict[str, Any]:
@@ -76,14 +81,33 @@ def as_csv(frame: pd.DataFrame) -> bytes:
     return harmless.to_csv(index=False).encode("utf-8-sig")
 
 
+def section(title: str) -> None:
+    """A heading of the second level: the page's own is the first."""
+    st.header(title, anchor=False)
+
+
 def chart(
     drawn: alt.Chart | alt.LayerChart, frame: pd.DataFrame, key: str, title: str, **options: Any
 ) -> Any:
     """A chart under its title, with the table of its figures behind it; returns as `table`."""
     st.markdown(f"**{title}**")
-    st.altair_chart(drawn, width="stretch", key=f"chart-{key}")
+    described = drawn.properties(description=text("showing.described", title=title))
+    st.altair_chart(described, width="stretch", key=f"chart-{key}")
     with st.expander(text("showing.behind", title=title), icon=":material/table:"):
         return table(frame, key, **options)
+
+
+def legend(columns: int = 3, *, lines: bool = False) -> alt.Legend:
+    """A legend above the chart; on a phone its entries stand below each other.
+
+    Args:
+        lines: what is drawn are lines told apart by their dashes too.
+    """
+    narrow = alt.ExprRef("width < 480 ? 1 : " + str(columns))
+    found = alt.Legend(orient="top", title=None, columns=narrow, labelLimit=420)
+    if lines:
+        found.symbolType, found.symbolSize, found.symbolStrokeWidth = "stroke", 500, 2
+    return found
 
 
 def amount(value: float | None, unit: str = "") -> str:

@@ -1,13 +1,54 @@
-"""An owner's key for one approval: read from bytes, used once, kept nowhere."""
+"""An owner's key for one signature: asked for, read from bytes, used once, kept nowhere."""
 
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
+import streamlit as st
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from coterie.owner import Owner
+from dashboard.texts import text
 from network.client import NodeClient, NodeRefused
-from policies.approvals import OwnerKeyError, sign_approval
+from policies.approvals import OwnerKeyError
+
+
+@dataclass(frozen=True)
+class Signer:
+    """What the owner gave to sign with: her key, or what she signed elsewhere."""
+
+    pem: bytes | None
+    passphrase: str
+    signature: str
+
+    def signed(self, sign: Callable[[Ed25519PrivateKey], str]) -> str:
+        """The signature made elsewhere, else the one that `sign` makes with the key.
+
+        Raises:
+            OwnerKeyError: neither was given, or the key can't be opened.
+        """
+        if self.signature.strip():
+            return self.signature.strip()
+        if self.pem is None:
+            raise OwnerKeyError(text("deciding.key_missing"))
+        return sign(read_key(self.pem, self.passphrase))
+
+
+def ask_signer(*command: str) -> Signer:
+    """Fields for the key, or for a signature that `command` makes where the key lies."""
+    file = st.file_uploader(text("deciding.key"), type=["pem"])
+    passphrase = st.text_input(text("deciding.passphrase"), type="password", autocomplete="off")
+    st.markdown(text("deciding.or"))
+    st.code(shell(*command), language="shell", wrap_lines=True)
+    signature = st.text_input(text("deciding.signature"), autocomplete="off")
+    return Signer(None if file is None else file.getvalue(), passphrase, signature)
+
+
+def shell(*command: str) -> str:
+    """A command as one pastes it: no word of another's becomes a command of its own."""
+    return shlex.join(command)
 
 
 def read_key(pem: bytes, passphrase: str) -> Ed25519PrivateKey:
@@ -26,27 +67,6 @@ def read_key(pem: bytes, passphrase: str) -> Ed25519PrivateKey:
     if not isinstance(key, Ed25519PrivateKey):
         raise OwnerKeyError("The file holds another kind of key; expected Ed25519.")
     return key
-
-
-def approve_with_key(
-    owner: Owner, plan_hash: str, reason: str, key: Ed25519PrivateKey, explanation: str, days: float
-) -> str:
-    """Sign and approve in one go; gives the status. The key lives as long as this call.
-
-    Args:
-        explanation: SHA-256 of the text that the owner was shown, hex.
-        days: how long the approval holds.
-    """
-    signature = sign_approval(
-        key,
-        plan_hash,
-        owner.node.name,
-        by=owner.email,
-        reason=reason,
-        explanation=explanation,
-        days=days,
-    )
-    return approve_with_signature(owner, plan_hash, signature)
 
 
 def approve_with_signature(owner: Owner, plan_hash: str, signature: str) -> str:

@@ -6,9 +6,13 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
+from dashboard.showing import legend
 from dashboard.texts import text
 
-DECISIONS = ("approval", "consent", "denial", "refusal", "closure")
+SHOWN = ("approval", "consent", "denial", "refusal", "closure", "release", "owner", "rules")
+"""Kinds of entries on the timeline."""
+
+_HEIGHT = 380
 Answers = Mapping[str, Mapping[str, Any]]
 """By domain: counts, budgets, cosigned, months, days and node_key, as `ledgers` asks for them."""
 
@@ -72,51 +76,51 @@ def monthly(answers: Answers) -> pd.DataFrame:
 
 
 def growth(months: pd.DataFrame) -> alt.Chart:
-    """Epsilon spent up to the end of each month."""
+    """Epsilon spent up to the end of each month: bars side by side, since lines hide each other."""
     month, whose, total = (text(f"ledgers.{k}") for k in ("month", "whose", "cumulative"))
     return (
         alt.Chart(months)
-        .mark_line(point=True)
+        .mark_bar()
         .encode(
             x=alt.X(f"{month}:O", title=None, axis=alt.Axis(labelAngle=0, labelOverlap=True)),
+            xOffset=alt.XOffset(f"{whose}:N"),
             y=alt.Y(f"{total}:Q", title=total),
-            color=alt.Color(
-                f"{whose}:N", title=None, legend=alt.Legend(orient="top", columns=1, labelLimit=400)
-            ),
+            color=alt.Color(f"{whose}:N", legend=legend(1)),
             tooltip=list(months.columns),
         )
+        .properties(height=_HEIGHT)
     )
 
 
 def daily(answers: Answers) -> pd.DataFrame:
-    """One row for each day, domain and kind of decision: how many."""
+    """One row for each day, domain and kind of entry: how many."""
     rows = [
         {
             text("ledgers.day"): day,
             text("ledgers.domain"): domain,
-            text("ledgers.kind"): kind,
+            text("ledgers.kind"): text(f"kinds.{kind}"),
             text("ledgers.count"): count,
         }
         for domain, each in sorted(answers.items())
         for day, kind, count in each["days"]
-        if kind in DECISIONS
+        if kind in SHOWN
     ]
     return pd.DataFrame(rows)
 
 
 def dots(days: pd.DataFrame) -> alt.Chart:
-    """Decisions by day; the larger the dot, the more of them."""
+    """Decisions and releases by day; the larger the dot, the more of them."""
     day, domain, kind, count = (text(f"ledgers.{k}") for k in ("day", "domain", "kind", "count"))
     return (
         alt.Chart(days)
         .mark_circle(opacity=0.8)
         .encode(
-            x=alt.X(f"{day}:T", title=None),
+            x=alt.X(f"{day}:O", title=None, axis=alt.Axis(labelAngle=0, labelOverlap=True)),
             y=alt.Y(f"{kind}:N", title=None),
             yOffset=alt.YOffset(f"{domain}:N"),
-            size=alt.Size(f"{count}:Q", legend=None, scale=alt.Scale(range=[60, 600])),
-            color=alt.Color(f"{domain}:N", title=None, legend=alt.Legend(orient="top")),
+            size=alt.Size(f"{count}:Q", legend=None, scale=alt.Scale(range=[40, 260])),
+            color=alt.Color(f"{domain}:N", legend=legend()),
             tooltip=[day, domain, kind, count],
         )
-        .properties(height=340)
+        .properties(height=_HEIGHT)
     )

@@ -17,6 +17,7 @@ from domains.enclosure import EnclosureFailed
 from domains.interactions import InteractionsError
 from domains.participation import Participation
 from domains.refusals import RoundRefused
+from domains.rule_files import RulesRefused
 from network.smpc.aggregation import OutOfTurn
 from network.smpc.messages import MalformedMessage, SharingRefused
 from network.smpc.ring import RingError
@@ -36,6 +37,7 @@ REFUSALS = (
     PlanUnreadable,
     RingError,
     RoundRefused,
+    RulesRefused,
     SharingRefused,
     TensorRefused,
 )

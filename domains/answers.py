@@ -7,17 +7,18 @@ from dataclasses import asdict
 from typing import Any
 
 from domains.dataset import PrivateDataset
-from domains.folder import write_private
 from domains.participation import Participation
 from domains.shelf import DeskRefused, Shelf
 from domains.states import read_model
+from domains.told import keep_told, told_by, told_json
 from policies.accounting import ADJACENCY, epsilon_at_every_partner, plan_epsilon
-from policies.envelopes import read_consent, why_not_approved
-from policies.ledger import Budget
+from policies.ledger import Budget, EntryFilter
 from policies.likeness import model_of
 from policies.limits import Limit
-from policies.plan import Plan, RosterEntry
+from policies.plan import Plan
 from policies.verify import verify
+
+_DECIDED = ("denied", "refused", "closed")
 
 
 class Answers(Shelf):
@@ -63,7 +64,14 @@ class Answers(Shelf):
             "explanation": self.explain(plan),
             "model": model_of(plan),
             "signature": signature.read_text() if signature.exists() else None,
+            "decision": self._decision(plan_hash) if record["status"] in _DECIDED else None,
         }
+
+    def _decision(self, plan_hash: str) -> dict[str, Any]:
+        """Proof of the entry that ended a plan, for its scientist to pass on to the partners."""
+        wanted = EntryFilter(kinds=("denial", "refusal", "closure"), plan=plan_hash)
+        (newest,) = self.ledger.overview.page(wanted, limit=1).entries
+        return self.ledger.prove(newest.index)
 
     def weigh(self, plan_hash: str) -> dict[str, Any]:
         """What an owner weighs of one plan: limits with and without it, rules, partners' word.
@@ -88,29 +96,15 @@ class Answers(Shelf):
             "previous": None if previous is None else previous.to_json(),
             "second_approvers": len(dataset.policy.second_approvers),
             "partners": {
-                entry.name: self._told(plan, entry)
+                entry.name: told_json(told_by(self._plans, plan, entry))
                 for entry in plan.roster
                 if entry.name != self.name
             },
         }
 
-    def tell(self, plan: Plan, signatures: Mapping[str, Any]) -> None:
-        """Keep what other owners signed for a plan, for this owner to see; what isn't theirs is
-        passed over."""
-        for entry in plan.roster:
-            text = signatures.get(entry.name)
-            if isinstance(text, str) and _is_consent(plan, entry, text):
-                write_private(self._plans / f"{plan.hash}.{entry.name}.told", text)
-
-    def _told(self, plan: Plan, entry: RosterEntry) -> dict[str, str] | None:
-        """What a partner's owner signed for the plan, as far as it was told here."""
-        file = self._plans / f"{plan.hash}.{entry.name}.told"
-        text = file.read_text() if file.exists() else ""
-        consent = read_consent(entry.owner_key, entry.name, text) if text else None
-        if consent is None or not _is_consent(plan, entry, text):
-            return None
-        said = ("by", "reason", "signed", "expires")
-        return {name: str(getattr(consent, name)) for name in said}
+    def tell(self, plan: Plan, decisions: Mapping[str, Any]) -> None:
+        """Keep what other owners decided about a plan, for this owner to see (`domains.told`)."""
+        keep_told(self._plans, plan, decisions)
 
     def why_not_roster(self, plan: Plan) -> str | None:
         """Why a plan's partners aren't, or no longer, those that the owner pinned."""
@@ -192,14 +186,16 @@ class Answers(Shelf):
 
 
 def _weighed(limit: Limit, plan: Plan) -> dict[str, Any]:
-    found = limit.weigh(plan.events())
-    before, after = (None if math.isinf(each) else each for each in found)
-    return {"rule": limit.rule, "who": limit.who, "cap": limit.cap,
-            "delta": limit.accountant.delta, "before": before, "after": after}  # fmt: skip
-
-
-def _is_consent(plan: Plan, entry: RosterEntry, text: str) -> bool:
-    return why_not_approved(plan, entry.owner_key, entry.name, text) is None
+    more = plan.events(), len(plan.roster)
+    everywhere = limit.accountant.everywhere
+    found = {
+        "cap": limit.cap,
+        **dict(zip(("before", "after"), limit.weigh(more[0]), strict=True)),
+        "everywhere_before": everywhere(limit.held),
+        "everywhere_after": everywhere([*limit.held, more]),
+    }
+    finite = {name: None if math.isinf(each) else each for name, each in found.items()}
+    return {"rule": limit.rule, "who": limit.who, "delta": limit.accountant.delta, **finite}
 
 
 def _public_facts(dataset: PrivateDataset) -> dict[str, Any]:
@@ -212,6 +208,8 @@ def _public_facts(dataset: PrivateDataset) -> dict[str, Any]:
         "items": declaration.items,
         "interactions_per_user": declaration.interactions_per_user,
         "catalogue": declaration.catalogue_hash,
+        "columns": list(declaration.columns),
+        "values": [declaration.value_min, declaration.value_max],
         "epsilon": policy.epsilon,
         "delta": policy.delta,
         "public": policy.public,

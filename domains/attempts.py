@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from domains.coming_noise import ComingNoise
 from network.smpc.attempt import Context
 from policies.ledger import Ledger
 
@@ -28,10 +29,13 @@ class Attempt:
     """The protocol's side of it: `Wire.party`."""
     held: Mapping[str, Sequence[int]]
     """By peer, the sizes of the ledger heads held of it when the attempt began."""
+    noise: ComingNoise | None = None
     value: NDArray[np.int64] | None = None
 
     def erase(self) -> None:
         self.party.abandon()
+        if self.noise is not None:
+            self.noise.erase()
         if self.value is not None:
             self.value[:] = 0
             self.value = None
@@ -64,6 +68,10 @@ class AttemptFiles:
             _overwrite(path)
             path.unlink()
 
+    def remove(self, name: str) -> None:
+        """Forget what may be known to others anyway."""
+        self._path(name).unlink(missing_ok=True)
+
     def _path(self, name: str) -> Path:
         return self._folder / f"{self._digest}.{name}"
 
@@ -83,18 +91,21 @@ class Attempts:
         return AttemptFiles(self._folder, context)
 
     def state_of(self, context: Context) -> str | None:
-        """'reserved', 'charged' or 'voided'; None: nothing was reserved."""
-        asked = (context.step, context.release, context.attempt)
-        for step, release, attempt, state in self._ledger.attempts(context.plan_hash):
-            if (step, release, attempt) == asked:
-                return state
-        return None
+        """'reserved', 'charged' or 'void'; None: nothing was reserved."""
+        return self._ledger.attempt(
+            context.plan_hash, context.step, context.release, context.attempt
+        )
 
     def give_up_charged(self, plan_hash: str) -> None:
-        """Erase the shares held for charged attempts that were never unmasked."""
+        """Erase what is held of earlier attempts: peers' shares, and inputs that were opened.
+
+        So the disk holds one vector of a run, however many releases it has.
+        """
         for step, release, attempt, state in self._ledger.attempts(plan_hash):
             if state == "charged":
-                self.files(Context(plan_hash, step, release, attempt)).erase("held")
+                files = self.files(Context(plan_hash, step, release, attempt))
+                files.erase("held")
+                files.remove("masked")
 
     def void(self, context: Context, reason: str) -> None:
         """Give back what an attempt reserved, if nothing was charged; its answers are erased."""

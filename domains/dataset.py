@@ -36,10 +36,7 @@ class PrivateDataset:
 
     def enclosure(self, plan_json: str) -> Enclosure:
         """A new engine process for a plan on this data set."""
-        declaration = self.declaration
-        return Enclosure(
-            self.store, plan_json, declaration.items, declaration.interactions_per_user
-        )
+        return Enclosure(self.store, plan_json, self.declaration.bounds)
 
     @property
     def public(self) -> bool:

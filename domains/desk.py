@@ -31,10 +31,10 @@ class Desk(Answers, Preapproval, Rules):
             account: verify key of the Syft account that submits, hex.
             signature: by the plan's author, over the plan's hash and this account.
         """
-        dataset = self.dataset(plan.dataset)
         if not verify_submission(plan.scientist, plan.hash, account, signature):
             raise DeskRefused("The plan is not signed by the scientist whose key it names.")
         with self._deciding:
+            dataset = self.dataset(plan.dataset)
             known = self.ledger.status(plan.hash)
             if known != "unknown":
                 return {"status": known, "plan_hash": plan.hash, "refusals": [], "new": False}
@@ -92,8 +92,8 @@ class Desk(Answers, Preapproval, Rules):
             LedgerError: the budget can't bear the plan.
         """
         plan = self._known(plan_hash)
-        policy = self.dataset(plan.dataset).policy
         with self._deciding:
+            policy = self.dataset(plan.dataset).policy
             self._require_open(plan_hash)
             self._check_still_right(plan)
             if signature is None:

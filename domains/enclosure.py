@@ -25,6 +25,7 @@ from domains.confinement import Protection, confine
 from domains.interactions import Interactions, private_file
 from domains.launcher import LauncherFailed, launch
 from policies.plan import Plan
+from policies.users import Bounds
 
 MAX_FRAME = 2**31
 _MAX_LOG = 2**20
@@ -46,7 +47,7 @@ class Enclosure:
         EnclosureFailed: the process did not start.
     """
 
-    def __init__(self, store: Path, plan_json: str, items: int, width: int) -> None:
+    def __init__(self, store: Path, plan_json: str, bounds: Bounds) -> None:
         log = store / "engine.log"
         kept = log.exists() and log.stat().st_size < _MAX_LOG
         self._log = log.open("ab" if kept else "wb")
@@ -58,7 +59,7 @@ class Enclosure:
         except LauncherFailed as error:
             self._log.close()
             raise EnclosureFailed(str(error)) from None
-        opening = {"plan": plan_json, "plan_hash": plan_hash, "items": items, "width": width}
+        opening = {"plan": plan_json, "plan_hash": plan_hash, "bounds": asdict(bounds)}
         try:
             opened = self._ask(opening, {})[0]
         except EnclosureFailed:
@@ -251,7 +252,10 @@ class _Child:
 
         self._plan = Plan.from_json(opening["plan"])
         seed = int(self._plan.hash[:16], 16)
-        self._tensors = UserTensors(self._data, opening["items"], opening["width"], seed)
+        bounds = Bounds(**opening["bounds"])
+        self._tensors = UserTensors(
+            self._data, bounds.items, bounds.interactions, seed, bounds.users
+        )
         self._tensors.memories = self._memories
 
     def answer(

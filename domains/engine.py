@@ -39,6 +39,10 @@ BATCH_BYTES = 2**30
 
 LARGEST_BATCH = 128
 
+USERS_A_PLACE = 16
+"""So many users at least are expected in each place of a batch, over a round: with fewer, places
+fill too unequally, and most of the last batches' are empty."""
+
 
 def private_sum(
     step: Step,
@@ -185,7 +189,7 @@ def _power_of_two_within(most: int) -> int:
 
 
 def batch_size(step: Step, bounds: Bounds, width: int) -> int:
-    """Users in every batch of a step, from declared bounds alone: a power of two.
+    """Users in every batch of a step, from plan and declared bounds alone: a power of two.
 
     Args:
         width: how many numbers one user contributes.
@@ -195,6 +199,7 @@ def batch_size(step: Step, bounds: Bounds, width: int) -> int:
     """
     # Going backwards keeps every intermediate and makes about as many again.
     each = 3 * inspect(step.graph, bounds, memory=_memory_length(step.graph)).bytes + 32 * width
-    return _power_of_two_within(
-        min(LARGEST_BATCH, BATCH_BYTES // each, CACHED_BYTES // (4 * width))
-    )
+    most = min(LARGEST_BATCH, BATCH_BYTES // each, CACHED_BYTES // (4 * width))
+    if bounds.users is not None:
+        most = min(most, int(bounds.users * step.sampling_rate) // USERS_A_PLACE)
+    return _power_of_two_within(most)

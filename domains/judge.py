@@ -7,7 +7,7 @@ from domains.dataset import PrivateDataset
 from domains.folder import DomainSettings, Peer
 from policies.accounting import epsilon_at_every_partner
 from policies.admission import PlanRefused, admit
-from policies.ledger import Ledger
+from policies.ledger import Commitment, Ledger
 from policies.likeness import model_of, operations_of
 from policies.limits import Limit, limits_of
 from policies.nearest import nearest_plans
@@ -15,6 +15,7 @@ from policies.owner_policy import PlanFacts, Refusal
 from policies.plan import Plan
 
 Said = list[dict[str, str]]
+_MOST_ADMITTED = 4096
 
 
 class Judge:
@@ -36,14 +37,25 @@ class Judge:
         self._node_key = node_key
         self._ledger = ledger
         self._peers = peers
+        self._admitted: dict[tuple[str, str, bool], None] = {}
 
     def judge(
-        self, plan: Plan, dataset: PrivateDataset, account: str, *, offers: bool = True
+        self,
+        plan: Plan,
+        dataset: PrivateDataset,
+        account: str,
+        *,
+        offers: bool = True,
+        past: Sequence[Commitment] | None = None,
     ) -> tuple[Said, Said, Said]:
-        """(rules that refuse the plan, rules that leave it to the owner, plans that would fit)."""
+        """(rules that refuse the plan, rules that leave it to the owner, plans that would fit).
+
+        Args:
+            past: what the population's plans hold, if it was read already.
+        """
         try:
             self._check_roster(plan)
-            admit(plan, dataset.declaration.bounds, public=dataset.public)
+            self._admit(plan, dataset)
         except PlanRefused as error:
             return [{"rule": error.rule, "message": str(error)}], [], []
         if plan.catalogue != dataset.declaration.catalogue_hash:
@@ -52,7 +64,7 @@ class Judge:
                 f"({dataset.declaration.catalogue_hash[:12]} here)."
             )
             return [{"rule": "catalogue", "message": message}], [], []
-        limits = self.limits(plan, dataset, account)
+        limits = self.limits(plan, dataset, account, past)
         broken = self._broken(plan, dataset, limits)
         refused = [each for each in broken if dataset.policy.decides(each)]
         found = []
@@ -64,11 +76,28 @@ class Judge:
             [{"how": offer.how, "text": offer.text} for offer in found],
         )
 
-    def limits(self, plan: Plan, dataset: PrivateDataset, account: str) -> list[Limit]:
+    def _admit(self, plan: Plan, dataset: PrivateDataset) -> None:
+        """The platform's own checks, once for each plan: neither it nor its bounds change."""
+        key = plan.hash, dataset.name, dataset.public
+        if key not in self._admitted:
+            admit(plan, dataset.declaration.bounds, public=dataset.public)
+            self._admitted[key] = None
+            while len(self._admitted) > _MOST_ADMITTED:
+                self._admitted.pop(next(iter(self._admitted)), None)
+
+    def limits(
+        self,
+        plan: Plan,
+        dataset: PrivateDataset,
+        account: str,
+        past: Sequence[Commitment] | None = None,
+    ) -> list[Limit]:
+        """Every limit that the plan meets, with what other plans hold of it."""
         population = dataset.declaration.population
-        past = [c for c in self._ledger.commitments(population) if c.plan_hash != plan.hash]
+        known = self._ledger.commitments(population) if past is None else past
+        others = [each for each in known if each.plan_hash != plan.hash]
         accountant = self._ledger.accountant(population)
-        return limits_of(dataset.policy, past, population, account, plan.dataset, accountant)
+        return limits_of(dataset.policy, others, population, account, plan.dataset, accountant)
 
     def _broken(
         self, plan: Plan, dataset: PrivateDataset, limits: Sequence[Limit]

@@ -3,17 +3,23 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from domains.coming_noise import ComingNoise
 from domains.refusals import RoundRefused
 from domains.runs import OpenRun
 from policies.mechanism import add_noise_share, sample_users
 from policies.noise import SecureRandom
 from policies.plan import Step
 
-_NOISED_AT_A_TIME = 2**20
+_AT_A_TIME = 2**20
 
 
-def noised_sum(run: OpenRun, step: Step, state: dict[str, NDArray]) -> NDArray[np.int64]:
+def noised_sum(
+    run: OpenRun, step: Step, state: dict[str, NDArray], coming: ComingNoise | None
+) -> NDArray[np.int64]:
     """The sum over users whom secret coins selected, noised: int64 [P].
+
+    Args:
+        coming: this attempt's noise, for the first numbers; the others' is drawn here.
 
     Raises:
         EnclosureFailed: the engine failed.
@@ -21,7 +27,10 @@ def noised_sum(run: OpenRun, step: Step, state: dict[str, NDArray]) -> NDArray[n
     """
     selected = sample_users(run.dataset.users, step.sampling_rate, SecureRandom())
     total = run.enclosure().private_sum(step.name, state, selected)
-    return noised(run, step, total, step.clip_norm, step.scale)
+    _require_noise(run, step)
+    begin = 0 if coming is None else coming.add_to(total)
+    noised(run, step, total[begin:], step.clip_norm, step.scale)
+    return total
 
 
 def noised(
@@ -32,13 +41,17 @@ def noised(
     Raises:
         RoundRefused: the plan adds no noise and the data set is private.
     """
-    if step.noise_multiplier == 0.0 and not run.dataset.public:
-        raise RoundRefused("This data set is private; no sum leaves unnoised.")
+    _require_noise(run, step)
     random = SecureRandom()
     # Block by block, so that the noise takes no second vector of memory.
-    for begin in range(0, total.size, _NOISED_AT_A_TIME):
-        part = total[begin : begin + _NOISED_AT_A_TIME]
+    for begin in range(0, total.size, _AT_A_TIME):
+        part = total[begin : begin + _AT_A_TIME]
         part[:] = add_noise_share(
             part, step.noise_multiplier, clip_norm, scale, run.plan.noise_shares, 0, random
         )
     return total
+
+
+def _require_noise(run: OpenRun, step: Step) -> None:
+    if step.noise_multiplier == 0.0 and not run.dataset.public:
+        raise RoundRefused("This data set is private; no sum leaves unnoised.")

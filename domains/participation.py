@@ -27,6 +27,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
 
 from domains.attempts import Attempt, Attempts, write_durably
+from domains.coming_noise import ComingNoise
 from domains.cosigning import (
     cosign_peers,
     event_of,
@@ -36,11 +37,12 @@ from domains.cosigning import (
 )
 from domains.dataset import PrivateDataset
 from domains.enclosure import EnclosureFailed
+from domains.kept import Memory
 from domains.noised import noised, noised_sum
 from domains.refusals import RoundRefused
 from domains.runs import OpenRun
 from domains.states import load_state, read_state
-from domains.tensors import KeptTensors, Memory
+from domains.tensors import KeptTensors
 from domains.wire import WIRES
 from network.smpc.agreement import agreement_of
 from network.smpc.attempt import Context
@@ -108,10 +110,21 @@ class Participation:
         if missing is not None:
             raise RoundRefused(f"{self._name}: {missing}.")
         with self._lock:
-            self._runs.setdefault(plan.hash, run)
+            # Approvals may have been given anew since it was opened first.
+            self._runs.setdefault(plan.hash, run).approvals = run.approvals
             for other in self._runs.values():
-                if self._ledger.status(other.plan.hash) != "approved":
-                    other.tensors.clear()
+                self._free_if_ended(other)
+
+    def _free_if_ended(self, run: OpenRun) -> None:
+        """Free the memory of a run that can't go on; one that is at work is left to the next."""
+        approved = self._ledger.status(run.plan.hash) == "approved"
+        if (approved and run.missing() is None) or not run.lock.acquire(blocking=False):
+            return
+        try:
+            run.tensors.clear()
+            run.close_enclosure()
+        finally:
+            run.lock.release()
 
     @contextmanager
     def tensors(self, plan_hash: str) -> Iterator[KeptTensors]:
@@ -156,6 +169,7 @@ class Participation:
                 context,
                 self._party(run.plan, context),
                 held_of_peers(self._ledger, run.plan, self._name),
+                None if tensor else ComingNoise(run.plan, run.plan.step(step)),
             )
             return run.attempt.party.advertise(), run.attempt.held
 
@@ -225,7 +239,7 @@ class Participation:
                 current.value = (
                     noised(run, definition, value.view(np.int64).copy(), clip_norm, 1)
                     if tensor
-                    else noised_sum(run, definition, tensors)
+                    else noised_sum(run, definition, tensors, current.noise)
                 )
             except EnclosureFailed as error:
                 run.close_enclosure()

@@ -86,14 +86,14 @@ class CoterieService(Answering):
     @service_method(path="coterie.tell", name="tell", roles=DATA_SCIENTIST_ROLE_LEVEL)
     @answering
     def tell(self, context: AuthedServiceContext, plan_hash: str, approvals: str) -> str:
-        """Its scientist passes on what other owners signed: JSON, by domain."""
+        """Its scientist passes on what other owners decided: JSON, by domain (`domains.told`)."""
         self.desk.tell(self.own_plan(context, plan_hash), json_object(approvals))
         return "told"
 
     @service_method(path="coterie.rules", name="rules", roles=DATA_OWNER_ROLE_LEVEL)
     @answering
     def rules(self, context: AuthedServiceContext, dataset: str) -> str:
-        """A data set's policy file, and whether the running node applies it."""
+        """A data set's policy file, whether the node applies it, and who changed it when."""
         return json.dumps(self.desk.rules(dataset))
 
     @service_method(path="coterie.preview_rules", name="preview_rules", roles=DATA_OWNER_ROLE_LEVEL)
@@ -105,12 +105,10 @@ class CoterieService(Answering):
     @service_method(path="coterie.write_rules", name="write_rules", roles=DATA_OWNER_ROLE_LEVEL)
     @answering
     def write_rules(
-        self, context: AuthedServiceContext, dataset: str, policy: str, replaces: str
+        self, context: AuthedServiceContext, dataset: str, policy: str, signature: str
     ) -> str:
-        """Replace a data set's policy file from the next start on; gives its digest."""
-        digest = self.desk.write_rules(dataset, policy, replaces)
-        _log.info("rules written", dataset=dataset, digest=digest)
-        return digest
+        """Let other rules apply, which the owner signed; gives what `rules` does then."""
+        return json.dumps(self.desk.write_rules(dataset, policy, signature, self.email_of(context)))
 
     @service_method(path="coterie.withdraw", name="withdraw", roles=DATA_SCIENTIST_ROLE_LEVEL)
     @answering

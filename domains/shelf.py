@@ -11,8 +11,9 @@ from typing import Any
 from domains.dataset import PrivateDataset
 from domains.folder import DomainSettings, Peer
 from domains.judge import Judge
-from policies.explanation import explain
-from policies.ledger import Ledger, PlanRecord
+from domains.rule_files import RuleFiles
+from policies.explanation import Standing, explain
+from policies.ledger import Budget, Ledger, PlanRecord
 from policies.likeness import model_of
 from policies.plan import Plan
 
@@ -50,7 +51,7 @@ class Shelf:
         self.ledger = ledger
         self._settings = settings
         self._node_key = node_key
-        self._datasets = datasets
+        self._datasets = dict(datasets)
         self._plans = plans
         self._judge = Judge(settings, node_key, ledger, self._peers)
         self._envelopes = plans / "envelopes"
@@ -68,6 +69,10 @@ class Shelf:
                 dataset.policy.delta,
                 dataset.public,
             )
+        self._rule_files = RuleFiles(
+            self.name, settings.owner_key, ledger, self._datasets, plans / "rules"
+        )
+        self._rule_files.notice()
 
     def dataset(self, name: str) -> PrivateDataset:
         """Raises DeskRefused if this domain has no data set of that name."""
@@ -89,11 +94,16 @@ class Shelf:
         before = self._previous(plan) if since == "previous" else None
         if since not in (None, "previous"):
             before = self._known(str(since))
-        text = explain(plan, budget.held, budget.epsilon, before)
+        text = explain(plan, self._standing(budget), before)
         _, advice, _ = self._judge.judge(plan, dataset, "", offers=False)
         rules = [f"  {each['rule']}: {each['message']}" for each in advice]
         said = ["Your rules leave this to you:", *rules] if rules else ["Your rules: none broken."]
         return "\n".join([*said, f"Model: {model_of(plan)}", "", text])
+
+    def _standing(self, budget: Budget) -> Standing:
+        accountant = self.ledger.accountant(budget.population)
+        held = [(each.events, each.partners) for each in self.ledger.commitments(budget.population)]
+        return Standing(budget.held, budget.epsilon, budget.delta, accountant.everywhere(held))
 
     def _previous(self, plan: Plan) -> Plan | None:
         for record in reversed(self.ledger.plans()):

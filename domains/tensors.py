@@ -4,10 +4,8 @@ No call gives a share out. What can be asked is to share a kept step's private s
 linearly into others, and, through a round like any other's, to have one revealed with noise.
 """
 
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
 
 from domains.comparing import INSTALL, Comparing, Place
+from domains.kept import Kept, Memory, Piece, whole_of
 from network.smpc.agreement import comparison_of, computation_of, sharing_of
 from network.smpc.comparisons import Comparison, Offer
 from network.smpc.dealing import Computation
@@ -25,8 +24,6 @@ from policies import sensitivity
 from policies.plan import Plan, Step
 from policies.sensitivity import Proven, TensorRefused
 
-MAX_BYTES = 2**29
-"""All runs of a node together keep no more."""
 MAX_TENSORS = 4096
 """One run keeps no more."""
 MAX_RUN_BYTES = 2**28
@@ -39,64 +36,6 @@ matrix."""
 
 PrivateSum = Callable[[Step, bytes | str], NDArray[np.int64]]
 """(step, state or its digest) -> this domain's clipped sum in integer units, without noise."""
-
-
-@dataclass
-class Memory:
-    """What is left for tensors: on this node, or for one run `of` the node's."""
-
-    free: int = MAX_BYTES
-    of: "Memory | None" = None
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def take(self, size: int) -> None:
-        """Set `size` bytes aside.
-
-        Raises:
-            TensorRefused: they aren't there.
-        """
-        with self._lock:
-            if size > self.free:
-                where = "This node" if self.of is None else "This run"
-                raise TensorRefused(f"{where} has no room left for {size} bytes: drop tensors.")
-            if self.of is not None:
-                self.of.take(size)
-            self.free -= size
-
-    def give(self, size: int) -> None:
-        with self._lock:
-            self.free += size
-        if self.of is not None:
-            self.of.give(size)
-
-    @contextmanager
-    def taken(self, size: int) -> Iterator[None]:
-        """`size` bytes set aside while something lasts."""
-        self.take(size)
-        try:
-            yield
-        finally:
-            self.give(size)
-
-
-@dataclass(frozen=True)
-class Piece:
-    """Which elements of which tensor were truncated by how many bits."""
-
-    of: str
-    whole: Proven
-    dropped: int
-    begin: int
-    end: int
-
-
-@dataclass(frozen=True)
-class Kept:
-    """A tensor: what is proven of it, this domain's share, flat, and whether it is a piece."""
-
-    proven: Proven
-    share: Elements = field(repr=False)
-    piece: Piece | None = None
 
 
 @dataclass(frozen=True)
@@ -300,7 +239,7 @@ class KeptTensors:
             return name
         parts = [self.tensor(each) for each in operation.of]
         if operation.do == "join":
-            proven, local = joined(_whole([part.piece for part in parts]))
+            proven, local = joined(whole_of([part.piece for part in parts]))
         else:
             proven, local = planned(operation, [part.proven for part in parts], matrix)
         elements = proven.length + sum(part.proven.length for part in parts)
@@ -381,22 +320,3 @@ class KeptTensors:
         if not found:
             raise TensorRefused(f"{self._me}: the plan keeps no step '{name[:64]}'.")
         return found[0]
-
-
-def _whole(pieces: Sequence[Piece | None]) -> Proven:
-    """What is proven of a whole tensor that was truncated piece by piece.
-
-    Its sensitivity is that of truncating the whole at once; of pieces without a common origin it
-    would be larger.
-
-    Raises:
-        TensorRefused: these aren't all pieces of one tensor, in order.
-    """
-    known = [piece for piece in pieces if piece is not None]
-    if known and len(known) == len(pieces):
-        first = known[0]
-        alike = {(piece.of, piece.dropped) for piece in known} == {(first.of, first.dropped)}
-        ends = [0, *(piece.end for piece in known)]
-        if alike and [*(piece.begin for piece in known), first.whole.length] == ends:
-            return sensitivity.truncated(first.whole, first.dropped)
-    raise TensorRefused("Only all pieces of one truncated tensor are joined, in order.")

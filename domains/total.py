@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from domains.contributions import Part
+from policies.mechanism import EXACT_SUM
 from policies.plan import Step
 
 _BLOCK = 2**20
@@ -32,7 +33,8 @@ def row_positions(step: Step, parts: "Sequence[Part]") -> Tensor:
 class Total:
     """The integers of all users so far: int64 [P], in the order of the step's outputs.
 
-    They are added as float64, which holds every integer below 2^53: exact, in any order.
+    They are added as float64, which holds every integer below 2^53: exact, in any order. Admission
+    has refused whatever could pass that.
 
     Args:
         users: at most so many will be added.
@@ -42,7 +44,7 @@ class Total:
     """
 
     def __init__(self, step: Step, users: int) -> None:
-        if users * step.clip_norm * step.scale >= 2**53:
+        if users * step.clip_norm * step.scale >= EXACT_SUM:
             raise ValueError("The sum of so many users could pass 2^53; lower the step's scale.")
         self._sums = torch.zeros(step.width, dtype=torch.float64)
         self._outputs = self._sums.split([spec.count for spec in step.released])

@@ -29,16 +29,24 @@ class UserTensors:
         items: size of the catalogue, N.
         width: declared maximum of interactions per user, M.
         seed: of the sampled negatives; public, fixed by the plan; below 2^64.
+        most: declared maximum of users; None for many.
 
     Attributes:
         memories: every user's private memory, float32 [users, d], or None before there is one.
     """
 
-    def __init__(self, interactions: Interactions, items: int, width: int, seed: int) -> None:
+    def __init__(
+        self,
+        interactions: Interactions,
+        items: int,
+        width: int,
+        seed: int,
+        most: int | None = None,
+    ) -> None:
         self._data = interactions
         self._items = items
         self._width = width
-        self.bounds = Bounds(items, width)
+        self.bounds = Bounds(items, width, most)
         self._seed = np.uint64(seed)
         self.memories: NDArray[np.float32] | None = None
 

@@ -7,7 +7,6 @@ it has checked it. Plain Syft clients send no nonce and get the same answers uns
 Signature: Ed25519 (RFC 8032) over a tag of its own, so that it never passes for another message.
 """
 
-import hashlib
 import json
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
@@ -16,6 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import requests
+from blake3 import blake3
 from nacl.exceptions import BadSignatureError
 from nacl.signing import SigningKey, VerifyKey
 from urllib3.exceptions import HTTPError
@@ -28,7 +28,7 @@ MAX_ANSWER_BYTES = 80 * 2**20
 """No answer of a node is longer; a longer one is cut off and refused."""
 
 _PART_BYTES = 2**20
-_TAG = b"coterie-answer-v1\x00"
+_TAG = b"coterie-answer-v2\x00"
 _Message = MutableMapping[str, Any]
 _Receive = Callable[[], Awaitable[_Message]]
 _Send = Callable[[_Message], Awaitable[None]]
@@ -60,7 +60,7 @@ class Seal:
         if scope["type"] != "http" or len(nonce) != 64 or not nonce.isalnum():
             await self._app(scope, receive, send)
             return
-        asked, answered = hashlib.sha256(), hashlib.sha256()
+        asked, answered = blake3(), blake3()
         start: list[_Message] = []
         parts: list[_Message] = []
 
@@ -166,7 +166,7 @@ def ask(
     with response:
         size, answered = _taken(response, most, take)
     target = str(response.request.path_url).encode()
-    text = _sealed_text(nonce, method, target, hashlib.sha256(body).digest(), answered)
+    text = _sealed_text(nonce, method, target, blake3(body).digest(), answered)
     seal = response.headers.get(SEAL, "")
     return Answer(response.status_code, b"".join(parts), size, text, seal)
 
@@ -179,13 +179,13 @@ def no_password(request: requests.PreparedRequest) -> requests.PreparedRequest:
 def _taken(
     response: requests.Response, most: int, take: Callable[[bytes], object]
 ) -> tuple[int, bytes]:
-    """Hand the content over as it comes: (its size, its SHA-256).
+    """Hand the content over as it comes: (its size, its BLAKE3 digest).
 
     A chunk's head has no bound, so nobody of ours sends chunks.
     """
     if "transfer-encoding" in response.headers:
         raise AnswerRefused("The answer comes in chunks; a node answers in one piece.")
-    digest, size = hashlib.sha256(), 0
+    digest, size = blake3(), 0
     try:
         while part := response.raw.read1(_PART_BYTES, decode_content=False):
             size += len(part)

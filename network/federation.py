@@ -142,7 +142,7 @@ class Federation:
     def status(self, plan_hash: str) -> dict[str, dict[str, Any]]:
         """Where the plan stands at each domain, with reasons and signatures.
 
-        Each domain is told what the other owners signed.
+        Each domain is told what the other owners decided, as they or their ledgers signed it.
 
         `plan_hash` may be its start, of at least 6 characters.
         """
@@ -151,8 +151,9 @@ class Federation:
         return found
 
     def _tell(self, found: Mapping[str, Mapping[str, Any]]) -> None:
-        """Let every owner see what the others signed: nodes don't ask each other."""
-        signed = {name: each["signature"] for name, each in found.items() if each["signature"]}
+        """Let every owner see what the others decided: nodes don't ask each other."""
+        said = {name: each.get("decision") or each["signature"] for name, each in found.items()}
+        signed = {name: word for name, word in said.items() if word}
         if signed:
             (full, *more) = {each["plan_hash"] for each in found.values()}
             if not more:

@@ -6,14 +6,16 @@ every index, memory and compute per user, outputs, the number of integers and bi
 and that the noise is wide enough to count as Gaussian. A refusal names its rule.
 """
 
-import unicodedata
+import itertools
+from typing import Any
 
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import grad, vmap
 
 from policies.graph import DTYPES, Graph, GraphFailed, TensorSpec
-from policies.inspection import Limits, PlanRefused, Usage, inspect, shown
+from policies.inspection import Usage, inspect, shapes_of, shown
+from policies.legible import why_misleading
 from policies.plan import Plan, Step
 from policies.protection import (
     check_ciphertexts,
@@ -24,13 +26,10 @@ from policies.protection import (
     check_ring,
     check_roster,
 )
+from policies.refusals import Limits, PlanRefused
 from policies.users import Bounds, user_specs
 
 __all__ = ["Limits", "PlanRefused", "Usage", "admit", "inspect"]
-
-# Characters that can hide or reorder what an owner reads: control, format (bidirectional
-# overrides, zero width), surrogates, private use, unassigned, line separators.
-_HIDDEN_CATEGORIES = frozenset(["Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"])
 
 
 def admit(plan: Plan, bounds: Bounds, public: bool, limits: Limits | None = None) -> None:
@@ -53,7 +52,7 @@ def admit(plan: Plan, bounds: Bounds, public: bool, limits: Limits | None = None
     check_dealer(plan)
     check_comparisons(plan)
     _check_text(plan)
-    _check_nodes(plan, limits)
+    _check_size(plan, limits)
     length, per_user = _check_memory(plan, bounds, limits)
     work = per_user * bounds.users
     memory_state = set(plan.memory.state) if plan.memory is not None else set()
@@ -91,21 +90,22 @@ def _check_text(plan: Plan) -> None:
     texts = {"purpose": plan.purpose, "population note": plan.population_note}
     texts |= {f"source of step {step.name!r}": step.source for step in plan.steps}
     for what, text in texts.items():
-        for character in text:
-            if character not in "\n\t" and unicodedata.category(character) in _HIDDEN_CATEGORIES:
-                raise PlanRefused(
-                    "text",
-                    f"The {what} has the character U+{ord(character):04X}, which can hide or "
-                    "reorder text: remove it.",
-                )
+        found = why_misleading(text)
+        if found is not None:
+            raise PlanRefused("text", f"The {what} has {found}: remove it.")
 
 
-def _check_nodes(plan: Plan, limits: Limits) -> None:
+def _check_size(plan: Plan, limits: Limits) -> None:
     graphs = [step.graph for step in plan.steps]
     graphs += [graph for graph in (plan.memory, plan.scores) if graph is not None]
     total = sum(len(graph.nodes) for graph in graphs)
     if total > limits.plan_nodes:
         raise PlanRefused("size", f"{total} operations in the plan, at most {limits.plan_nodes}.")
+    releases = sum(step.releases for step in plan.steps) + plan.spare_attempts
+    if releases > limits.releases:
+        raise PlanRefused(
+            "size", f"{releases} releases and spare attempts, at most {limits.releases}."
+        )
 
 
 def _check_step(
@@ -136,7 +136,7 @@ def _check_step(
         )
     _check_outputs(step, usage)
     trained = step.outputs if step.kind == "gradient" else None
-    _check_mapped(where, step.graph, bounds, trained, memory)
+    _check_mapped(where, step.graph, bounds, trained, memory, usage)
     return usage
 
 
@@ -172,7 +172,8 @@ def _check_memory(plan: Plan, bounds: Bounds, limits: Limits) -> tuple[int | Non
         usage = _inspected("The memory graph", plan.memory, bounds, limits, length)
         work = usage.work
         length = _memory_length(usage.outputs, length)
-        _check_mapped("The memory graph", plan.memory, bounds, None, length)
+        _check_memories(length, bounds, limits)
+        _check_mapped("The memory graph", plan.memory, bounds, None, length, usage)
     if plan.scores is not None:
         usage = _inspected("The scores graph", plan.scores, bounds, limits, length)
         expected = TensorSpec(name="scores", shape=(bounds.items,), dtype="float32")
@@ -184,6 +185,16 @@ def _check_memory(plan: Plan, bounds: Bounds, limits: Limits) -> tuple[int | Non
                 f"{shown([expected])}.",
             )
     return length, work
+
+
+def _check_memories(length: int, bounds: Bounds, limits: Limits) -> None:
+    needed = 4 * length * (bounds.users or 1)
+    if needed > limits.memory_bytes:
+        raise PlanRefused(
+            "memory",
+            f"The memories of {bounds.users} users with {length} numbers each take "
+            f"{needed / 2**20:.0f} MiB, at most {limits.memory_bytes >> 20}: keep fewer numbers.",
+        )
 
 
 def _memory_length(outputs: tuple[TensorSpec, ...], kept: int | None) -> int:
@@ -216,31 +227,48 @@ def _check_mapped(
     bounds: Bounds,
     trained: tuple[TensorSpec, ...] | None,
     memory: int | None,
+    usage: Usage,
 ) -> None:
-    """Map the graph (or, with `trained`, its gradient) over two fake users, as the engine will.
+    """Map the graph (or, with `trained`, its gradient) over a few fake users, as the engine will.
 
-    What fails then would fail for every user, whatever her data; what doesn't, never fails.
+    What fails then would fail for every user, whatever her data; what doesn't, never fails. Every
+    node must have the same shape for each user as for one alone: where PyTorch's rule for mapping
+    an operation takes the users for an axis of the graph's own, it shows in a shape, since no axis
+    is as long as there are users.
     """
+
+    def check_shape(node: str, result: Any) -> None:
+        if shapes_of(result) != usage.shapes[node]:
+            raise GraphFailed(f"{node} has another shape there than for one user, and may mix them")
 
     def contribution(state: dict[str, Tensor], user: dict[str, Tensor]) -> dict[str, Tensor]:
         if trained is None:
-            return graph.run(state | user)
+            return graph.run(state | user, check_shape)
         chosen = {spec.name: state[spec.name] for spec in trained}
-        return grad(lambda part: graph.run(state | part | user)["loss"])(chosen)
+        return grad(lambda part: graph.run(state | part | user, check_shape)["loss"])(chosen)
 
+    if not graph.user:
+        raise PlanRefused("mapping", f"{where} reads nothing of a user.")
     specs = user_specs(bounds, memory)
+    count = _users_unlike(graph, usage)
     try:
         with FakeTensorMode(allow_non_fake_inputs=True):
             state = {spec.name: spec.empty() for spec in graph.state}
-            users = {name: specs[name].empty(users=2) for name in graph.user}
-            if users:
-                vmap(contribution, in_dims=(None, 0))(state, users)
+            users = {name: specs[name].empty(users=count) for name in graph.user}
+            vmap(contribution, in_dims=(None, 0))(state, users)
     except (GraphFailed, RuntimeError) as error:
         raise PlanRefused(
             "mapping", f"{where} can't be mapped over users: {str(error)[:200]}"
         ) from None
-    if not graph.user:
-        raise PlanRefused("mapping", f"{where} reads nothing of a user.")
+
+
+def _users_unlike(graph: Graph, usage: Usage) -> int:
+    """A number of users, a few, that no axis of the graph's tensors has."""
+    shapes = [shape for results in usage.shapes.values() for shape in results]
+    taken = {1, *(size for spec in graph.inputs for size in spec.shape)}
+    taken |= {size for constant in graph.constants for size in constant.spec.shape}
+    taken |= {size for shape in shapes for size in shape}
+    return next(count for count in itertools.count(3) if count not in taken)
 
 
 def _bytes(spec: TensorSpec) -> int:

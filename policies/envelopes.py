@@ -11,6 +11,7 @@ kept by the owner's own node, whose ledger decides whether it takes part at all.
 import hashlib
 from collections.abc import Sequence
 from datetime import datetime
+from functools import lru_cache
 from typing import Annotated, Any, Literal
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -203,6 +204,11 @@ def sign_envelope(key: Ed25519PrivateKey, envelope: Envelope) -> str:
 
 def read_consent(owner_key: str, domain: str, text: Any) -> Approval | Envelope | None:
     """The approval or envelope in `text`, if `owner_key` (hex) signed it for this domain."""
+    return _read_consent(owner_key, domain, text) if isinstance(text, str) else None
+
+
+@lru_cache(maxsize=256)  # a run asks for the same ones at every step of every round
+def _read_consent(owner_key: str, domain: str, text: str) -> Approval | Envelope | None:
     return read_statement(Approval, owner_key, domain, text) or read_statement(
         Envelope, owner_key, domain, text
     )

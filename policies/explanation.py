@@ -7,8 +7,8 @@ compared by meaning: names of nodes and the order of independent nodes don't cou
 
 import difflib
 import json
-import unicodedata
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
@@ -18,6 +18,7 @@ from policies.accounting import ADJACENCY, epsilon_at_every_partner, plan_epsilo
 from policies.canonical import canonical, sha256_hex
 from policies.clipping import Adaptive, PerLayer
 from policies.graph import Constant, Graph, Node, TensorSpec
+from policies.legible import visible
 from policies.plan import Plan, Step
 from policies.trust import trusted
 
@@ -29,14 +30,27 @@ _INFIX = {
 }  # fmt: skip
 
 
-def explain(
-    plan: Plan, spent: float | None = None, cap: float | None = None, since: Plan | None = None
-) -> str:
+@dataclass(frozen=True)
+class Standing:
+    """How a population's budget stands before a plan; every epsilon is the filter's, at `delta`.
+
+    Attributes:
+        held: what is spent or promised.
+        cap: the owner's cap.
+        everywhere: what is held, for a person who is a user at every partner.
+    """
+
+    held: float
+    cap: float
+    delta: float
+    everywhere: float
+
+
+def explain(plan: Plan, budget: Standing | None = None, since: Plan | None = None) -> str:
     """The explanation of a plan as text; its SHA-256 goes into the decision.
 
     Args:
-        spent: epsilon that the data set's population has used or promised before this plan.
-        cap: the population's cap on epsilon; without both, no budget is shown.
+        budget: of the data set's population, before this plan; None: none is shown.
         since: the plan that was approved last, to say what changed.
     """
     lines = [
@@ -50,7 +64,7 @@ def explain(
         *[f"  - {line}" for line in _releases(plan)],
         f"  - up to {plan.spare_attempts} repeats of a release whose attempt failed",
         "",
-        *_cost(plan, spent, cap),
+        *_cost(plan, budget),
         "",
     ]
     if since is not None:
@@ -264,7 +278,7 @@ def _divided(step: Step) -> str:
     return ""
 
 
-def _cost(plan: Plan, spent: float | None, cap: float | None) -> list[str]:
+def _cost(plan: Plan, budget: Standing | None) -> list[str]:
     if plan.public:
         return ["Cost: none is accounted, because the data set is declared public. NOT PRIVATE."]
     events = plan.events()
@@ -275,8 +289,13 @@ def _cost(plan: Plan, spent: float | None, cap: float | None) -> list[str]:
         f"  Adjacency and unit: {ADJACENCY}.",
         f"  A person who is a user at all {len(plan.roster)} partners: epsilon {everywhere:.3f}.",
     ]
-    if spent is not None and cap is not None:
-        lines.append(f"Budget: {spent:.3f} of {cap:.3f} spent or promised before this plan.")
+    if budget is not None:
+        lines += [
+            f"Budget: epsilon {budget.held:.3f} of {budget.cap:.3f} at delta {budget.delta:g} "
+            "spent or promised before this plan.",
+            f"  Adjacency and unit: {ADJACENCY}.",
+            f"  A person who is a user at every partner: epsilon {budget.everywhere:.3f} of it.",
+        ]
     return lines
 
 
@@ -363,13 +382,3 @@ def _described(spec: TensorSpec) -> str:
 
 def _listed(specs: tuple[TensorSpec, ...]) -> str:
     return ", ".join(f"{spec.name} {list(spec.shape)}" for spec in specs)
-
-
-def visible(text: str) -> str:
-    """The text with everything that could hide or reorder it written out."""
-    return "".join(
-        character
-        if character in "\n\t" or unicodedata.category(character)[0] not in "CZ" or character == " "
-        else f"\\u{ord(character):04x}"
-        for character in text
-    )

@@ -12,6 +12,7 @@ no pickle, no eval, no import. Arguments of a node are JSON values in which
 
 import math
 import re
+from collections.abc import Callable
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
@@ -164,10 +165,15 @@ class Graph(_Value):
         """Names of the user tensors that the graph reads."""
         return tuple(spec.name for spec in self.inputs if spec.name in USER_TENSORS)
 
-    def run(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
+    def run(
+        self, values: dict[str, Tensor], seen: Callable[[str, Any], None] | None = None
+    ) -> dict[str, Tensor]:
         """Run the graph on the tensors named by `inputs` (others are ignored).
 
         Pure, and works under `torch.func.vmap` and `torch.func.grad`.
+
+        Args:
+            seen: is told each node's name and what it gave.
 
         Raises:
             GraphFailed: an input is missing or an operation failed (says where, never a value).
@@ -187,6 +193,8 @@ class Graph(_Value):
                 # The message of the error may quote private values, its type can't.
                 kind = type(error).__name__
                 raise GraphFailed(f"{node.name} = {node.op} failed with {kind}.") from None
+            if seen is not None:
+                seen(node.name, tensors[node.name])
             for name in spent:
                 del tensors[name]
         return {name: tensors[ref] for name, ref in self.outputs}

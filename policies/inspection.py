@@ -4,7 +4,7 @@ Operations and arguments against the allow-list, shapes, dtypes, the range of ev
 and multiply-adds per user. A refusal names its rule.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,64 +12,15 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from policies.cost import work
+from policies.arguments import Call, check_call, check_written
+from policies.cost import spreads, work
 from policies.graph import DTYPES, USER_TENSORS, Graph, Node, TensorSpec
-from policies.operations import ALLOWED, OperationRefused, operation
-from policies.ranges import INT64, Integers, Range, argument, bounded, union
+from policies.operations import OperationRefused, operation
+from policies.ranges import INT64, Integers, Range, bounded, union
+from policies.refusals import Limits, PlanRefused
 from policies.users import Bounds, user_specs
 
-_KEYWORDS = frozenset(
-    [
-        "dtype",
-        "alpha",
-        "beta",
-        "check_errors",
-        "upper",
-        "left",
-        "unitriangular",
-        "correction",
-        "keepdim",
-        "rounding_mode",
-        "approximate",
-    ]
-)
-
-
-class PlanRefused(ValueError):
-    """A plan breaks a rule of admission.
-
-    Attributes:
-        rule: short name of the rule, for ledgers and tables.
-    """
-
-    def __init__(self, rule: str, message: str) -> None:
-        super().__init__(message)
-        self.rule = rule
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How large a plan may be on one node.
-
-    Attributes:
-        nodes: operations in one graph.
-        plan_nodes: operations in all graphs of a plan.
-        constants: numbers written out in one graph.
-        parts: results or arguments of one operation.
-        user_bytes: all intermediate tensors of one user together.
-        work: multiply-adds of the whole plan over the declared number of users.
-        state_bytes: public tensors of one step.
-        width: integers in one release.
-    """
-
-    nodes: int = 5_000
-    plan_nodes: int = 20_000
-    constants: int = 16_384
-    parts: int = 1_024
-    user_bytes: int = 512 * 2**20
-    work: float = 1e15
-    state_bytes: int = 256 * 2**20
-    width: int = 2**26
+__all__ = ["Limits", "PlanRefused", "Usage", "inspect", "shown"]
 
 
 @dataclass(frozen=True)
@@ -80,11 +31,13 @@ class Usage:
         bytes: of all its intermediate tensors together (an upper bound).
         work: multiply-adds.
         outputs: specs of its outputs.
+        shapes: of what each node gives, by name.
     """
 
     bytes: int
     work: float
     outputs: tuple[TensorSpec, ...]
+    shapes: Mapping[str, list[torch.Size]]
 
 
 def inspect(
@@ -113,6 +66,8 @@ class _Inspection:
         self._indices: Range = (0, bounds.items - 1)
         self._tensors: dict[str, Any] = {}
         self._ranges: dict[str, Range] = {}
+        self._public = {spec.name for spec in graph.state}
+        self._public |= {constant.spec.name for constant in graph.constants}
         self._bytes = 0
         self._work = 0.0
 
@@ -125,7 +80,8 @@ class _Inspection:
                 self._visit_safely(node)
         self._check_used()
         outputs = [_spec(name, self._tensors[ref]) for name, ref in self._graph.outputs]
-        return Usage(self._bytes, self._work, tuple(outputs))
+        shapes = {node.name: shapes_of(self._tensors[node.name]) for node in self._graph.nodes}
+        return Usage(self._bytes, self._work, tuple(outputs), shapes)
 
     def _check_size(self) -> None:
         graph, limits = self._graph, self._limits
@@ -186,10 +142,10 @@ class _Inspection:
             ) from None
 
     def _visit(self, node: Node) -> None:
-        self._check_arguments(node)
+        check_written(node, self._limits)
         args = [self._value(value) for value in node.args]
         kwargs = {key: self._value(value) for key, value in node.kwargs.items()}
-        self._check_meaning(node, args)
+        check_call(Call(node, args, self._ranges, self._range_of), self._limits)
         try:
             result = operation(node.op)(*args, **kwargs)
         except OperationRefused as refused:
@@ -214,95 +170,16 @@ class _Inspection:
             return self._tensors[content]
         return DTYPES[content] if tag == "dtype" else float(content)
 
-    def _check_arguments(self, node: Node) -> None:
-        if node.op not in ALLOWED:
-            raise PlanRefused(
-                "operation", f"{node.name}: the operation {node.op!r} isn't on the allow-list."
-            )
-        unknown = sorted(set(node.kwargs) - _KEYWORDS)
-        if unknown:
-            raise PlanRefused("operation", f"{node.name}: the argument {unknown[0]!r} isn't used.")
-        lists = [value for value in node.args if isinstance(value, list)]
-        if len(node.args) > 16 or any(len(value) > self._limits.parts for value in lists):
-            raise PlanRefused("size", f"{node.name}: too many arguments.")
-
-    def _check_meaning(self, node: Node, args: list[Any]) -> None:
-        name = node.op.split(".")[1] if "." in node.op else node.op
-        if node.kwargs.get("check_errors"):
-            raise PlanRefused("operation", f"{node.name}: check_errors would depend on the data.")
-        if name in ("split", "unbind"):
-            self._check_parts(node, args)
-        if name in _INDEXED:
-            self._check_index(node, name, args)
-        if name in ("floor_divide", "remainder") or node.op.endswith("_mode"):
-            self._check_divisor(node, args)
-
-    def _check_parts(self, node: Node, args: list[Any]) -> None:
-        dim = argument(args, 2 if "split" in node.op else 1, 0)
-        each = args[1] if "split" in node.op else 1
-        if _is_tensor(args[0]) and type(dim) is int and type(each) is int and args[0].dim():
-            size = args[0].shape[dim] if -args[0].dim() <= dim < args[0].dim() else 0
-            if size <= max(each, 1) * self._limits.parts:
-                return
-        raise PlanRefused("size", f"{node.name}: makes more than {self._limits.parts} tensors.")
-
-    def _check_index(self, node: Node, name: str, args: list[Any]) -> None:
-        """Every index must be provably inside the dimension it indexes."""
-        source = args[0]
-        if name == "index_put" and not (len(args) == 4 and args[3] is True):
-            raise PlanRefused(
-                "operation", f"{node.name}: index_put must accumulate, or equal indices compete."
-            )
-        if name in ("index", "index_put"):
-            for axis, (part, value) in enumerate(zip(node.args[1], args[1], strict=True)):
-                if value is not None:
-                    self._require_inside(node, part, value, source, axis, negative=True)
-            return
-        position, dim = _INDEXED[name]
-        if name == "embedding" and any(argument(args, i, False) for i in (3, 4)):
-            raise PlanRefused("operation", f"{node.name}: sparse or frequency-scaled embedding.")
-        dim = args[1] if dim is None else dim
-        if len(args) <= position:
-            raise PlanRefused("shape", f"{node.name} = {node.op} has too few arguments.")
-        self._require_inside(node, node.args[position], args[position], source, dim)
-
-    def _require_inside(
-        self, node: Node, part: Any, index: Any, source: Any, dim: Any, negative: bool = False
-    ) -> None:
-        if not (_is_tensor(index) and _is_tensor(source) and type(dim) is int):
-            raise PlanRefused("index", f"{node.name} = {node.op}: an index must be a tensor.")
-        if index.dtype != torch.int64:
-            raise PlanRefused("index", f"{node.name} = {node.op}: an index must be int64.")
-        size = 1 if source.dim() == 0 and dim in (0, -1) else 0
-        if -source.dim() <= dim < source.dim():
-            size = source.shape[dim]
-        low, high = self._ranges.get(part["ref"], INT64)
-        if low < (-size if negative else 0) or high >= size:
-            raise PlanRefused(
-                "index",
-                f"{node.name} = {node.op}: {part['ref']} isn't provably in 0..{size - 1}. Index "
-                f"with items, target or negatives, or write index.clamp(0, {size - 1}).",
-            )
-
-    def _check_divisor(self, node: Node, args: list[Any]) -> None:
-        """A crash would tell something of the data: x / 0 is an error, -2^63 / -1 a fatal one."""
-        if any(_is_tensor(value) and value.is_floating_point() for value in args[:2]):
-            return
-        if len(args) > 1 and isinstance(args[1], float):
-            return
-        low, _ = self._range_of(node.args[1]) if len(node.args) > 1 else INT64
-        if low < 1:
-            raise PlanRefused(
-                "division",
-                f"{node.name} = {node.op}: the divisor may be below 1: clamp it to at least 1.",
-            )
-
     def _count(self, node: Node, args: list[Any], result: Any) -> None:
-        results = [value for value in _flat(result) if _is_tensor(value)]
-        inputs = [value for value in _flat(args) if _is_tensor(value)]
+        results, inputs = _tensors_in(result), _tensors_in(args)
         if node.op != "getitem":
-            self._bytes += sum(value.numel() * value.element_size() for value in results)
+            self._bytes += _bytes(results)
         self._work += work(node.op, inputs, results)
+        if self._public.issuperset(node.references()):
+            self._public.add(node.name)
+        elif spreads(node.op):
+            public = [name for name in node.references() if name in self._public]
+            self._bytes += _bytes(_tensors_in([self._tensors[name] for name in public]))
         if self._bytes > self._limits.user_bytes:
             raise PlanRefused(
                 "memory",
@@ -334,19 +211,6 @@ class _Inspection:
         return INT64
 
 
-# Position of the index among the arguments, and its dimension (None: the second argument).
-_INDEXED: dict[str, tuple[int, int | None]] = {
-    "index": (1, None),
-    "index_put": (1, None),
-    "gather": (2, None),
-    "index_select": (2, None),
-    "embedding": (1, 0),
-    "scatter_add": (2, None),
-    "scatter": (2, None),
-    "index_add": (2, None),
-}
-
-
 def _spec(name: str, tensor: Any, where: str = "an output") -> TensorSpec:
     try:
         return TensorSpec.of(name, tensor)
@@ -365,11 +229,16 @@ def shown(specs: Iterable[TensorSpec]) -> str:
     return ", ".join(f"{spec.name} {spec.dtype}{list(spec.shape)}" for spec in specs) or "nothing"
 
 
-def _is_tensor(value: Any) -> bool:
-    return isinstance(value, Tensor)
+def shapes_of(result: Any) -> list[torch.Size]:
+    """The shape of every tensor that an operation gives."""
+    return [tensor.shape for tensor in _tensors_in(result)]
 
 
-def _flat(value: Any) -> list[Any]:
+def _tensors_in(value: Any) -> list[Tensor]:
     if isinstance(value, list | tuple):
-        return [leaf for item in value for leaf in _flat(item)]
-    return [value]
+        return [tensor for item in value for tensor in _tensors_in(item)]
+    return [value] if isinstance(value, Tensor) else []
+
+
+def _bytes(tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

@@ -23,6 +23,9 @@ from policies.noise import SecureRandom, discrete_gaussian
 MAX_UNITS = 2**26
 """Largest clip_norm * scale: finer than float32, and squared norms stay exact in float64."""
 
+EXACT_SUM = 2**53
+"""Sums of whole numbers are exact in float64, in any order, while none passes this."""
+
 # Clipping aims this much lower, so that float32 rounding (2^-24) can't carry a user over the norm.
 _HEADROOM = 1e-6
 

@@ -9,9 +9,10 @@ import math
 from policies import sensitivity
 from policies.clipping import Adaptive, parts_of
 from policies.homomorphic import MAX_CIPHERTEXTS, MAX_DOMAINS, layout_of
-from policies.inspection import PlanRefused
-from policies.mechanism import MAX_UNITS, noise_share_sigma
+from policies.mechanism import EXACT_SUM, MAX_UNITS, noise_share_sigma
+from policies.noise import MAX_SIGMA
 from policies.plan import Plan, Step
+from policies.refusals import PlanRefused
 
 _MINIMUM_NOISE = 8.0
 """Integer units: narrower shares don't add up to a Gaussian (Kairouz, Liu and Steinke 2021)."""
@@ -109,6 +110,12 @@ def check_noise(plan: Plan, step: Step) -> None:
             return
         raise PlanRefused("noise", f"Step {step.name!r} has no noise and the data isn't public.")
     share = _noise_share(plan, step)
+    if share > MAX_SIGMA:
+        raise PlanRefused(
+            "noise",
+            f"Step {step.name!r}: one domain's noise is {share:.2g} integer units wide, at most "
+            f"{MAX_SIGMA:.2g} can be drawn: use a smaller scale.",
+        )
     if share < _MINIMUM_NOISE:
         factor = _MINIMUM_NOISE / share if share else math.inf
         needed = 2 ** math.ceil(math.log2(step.scale * factor)) if factor < _LARGEST_SCALE else 0
@@ -123,7 +130,7 @@ def check_noise(plan: Plan, step: Step) -> None:
 
 
 def check_ring(plan: Plan, step: Step, users: int) -> None:
-    """The revealed sum must stay in the step's ring but with probability 2^-64."""
+    """A domain's sum must be exact, the revealed one in the ring but with probability 2^-64."""
     largest = largest_total(plan, step, users)
     if largest >= 2.0 ** (step.ring - 1):
         raise PlanRefused(
@@ -136,6 +143,12 @@ def check_ring(plan: Plan, step: Step, users: int) -> None:
             "ring",
             f"Step {step.name!r}: clip_norm * scale is {step.clip_norm * step.scale:g}, "
             f"expected 1 to {MAX_UNITS}.",
+        )
+    if users * step.clip_norm * step.scale >= EXACT_SUM:
+        raise PlanRefused(
+            "ring",
+            f"Step {step.name!r}: the sum of {users:,} users may pass 2^53, beyond which it isn't "
+            "exact: use a smaller scale.",
         )
     finest = min(parts_of(step.clipping, step.clip_norm))
     if finest * step.scale < 1:

@@ -52,7 +52,7 @@ class Desks:
         for name in NAMES:
             for peer in set(NAMES) - {name}:
                 pin_peer(home.domain(name), peer, cards[peer].node_key, cards[peer].owner_key)
-        found = {name: _desk(home, name) for name in NAMES}
+        found = {name: open_desk(home, name) for name in NAMES}
         return cls(home, found, Ed25519PrivateKey.generate())
 
     @property
@@ -97,7 +97,8 @@ class Desks:
         return signed
 
 
-def _desk(home: Home, name: str) -> Desk:
+def open_desk(home: Home, name: str) -> Desk:
+    """A domain's desk, as its node opens it when it starts."""
     folder = home.domain(name)
     key = folder.node_key()
     ledger = Ledger(folder.ledger_url, name, key)

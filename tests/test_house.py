@@ -72,7 +72,8 @@ ACTS = {
     *("requests preapprove", "requests deny", "plan withdraw", "hub up", "hub stop", "hub admit"),
     *("domain init", "domain data", "domain up", "domain stop", "domain backup", "domain restore"),
     *("domain invite", "domain renew", "domain expel", "domain certificate", "domain pin"),
-    *("domain unpin", "domain card", "ledger heads", "ledger prove", "ledger export"),
+    *("domain unpin", "domain rotate", "domain card"),
+    *("ledger heads", "ledger prove", "ledger export", "rules sign", "rules write"),
 }
 
 

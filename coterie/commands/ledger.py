@@ -274,18 +274,22 @@ def export(
     ] = None,
     home: HomeOption = None,
 ) -> None:
-    """The ledger as a signed bundle, which `ledger verify` reads, and as a page to print.
+    """The ledger as a signed bundle, which `ledger verify` reads, as a page and as a PDF.
 
     Example: coterie ledger export --domain north --out audit/
     """
+    from coterie.pdf import as_pdf  # the library behind it is loaded by nobody else
+
     ledger = _open(home, domain)
     bundle = ledger.export()
     out.mkdir(parents=True, exist_ok=True)
-    file, page = out / f"{domain}-ledger.json", out / f"{domain}-ledger.html"
+    file, page, pdf = (out / f"{domain}-ledger.{form}" for form in ("json", "html", "pdf"))
     _write(bundle, file)
     verdict = verify_ledger(file, bundle["node_key"], heads=heads)
-    page.write_text(report(ledger, bundle, verdict), encoding="utf-8")
-    console.print(f"{file}\n{page}", markup=False, highlight=False, soft_wrap=True)
+    written = report(ledger, bundle, verdict)
+    page.write_text(written, encoding="utf-8")
+    pdf.write_bytes(as_pdf(written))
+    console.print(f"{file}\n{page}\n{pdf}", markup=False, highlight=False, soft_wrap=True)
     if not verdict.ok:
         raise fail(verdict.text, ExitCode.NOT_VERIFIED)
 

@@ -9,6 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Annotated, Any, Self
 
 import numpy as np
@@ -259,6 +260,7 @@ def self_info(transcript: bytes, domain: str) -> bytes:
     return framed(b"coterie-self-mask-v1", transcript, domain.encode())
 
 
+@lru_cache(maxsize=1024)  # a message is checked when it comes and again with the whole attempt
 def is_signed(message: bytes, signature: bytes, node_key: str) -> bool:
     """Whether the node of that key (hex) signed the message."""
     try:

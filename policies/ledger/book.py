@@ -6,6 +6,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlmodel import select
 
+from policies.ledger.amendments import Amendments
 from policies.ledger.budgets import filter_for, require_unlike
 from policies.ledger.chain import Chain
 from policies.ledger.charges import Charges
@@ -36,6 +37,7 @@ class Ledger(Decisions, Charges, Records):
         self._chain = Chain(domain, signing_key)
         self.heads = Heads(self._database, self._chain)
         self.overview = Overview(self._database)
+        self.amendments = Amendments(self._database, self._chain)
         with self._database.writing(create=True) as session:
             self._chain.begin(session)
             self._chain.check_ours(session)

@@ -1,5 +1,7 @@
 """The charge protocol: an attempt is reserved, charged, then settled; or it is void."""
 
+from collections.abc import Mapping
+
 from sqlmodel import Session
 
 from policies.accounting import Event
@@ -102,11 +104,19 @@ class Charges:
             self._chain.append(session, "charge", share=share_sha256, **attempt_json(row))
 
     def settle(
-        self, plan_hash: str, step: str, release: int, attempt: int, inputs_sha256: str
+        self,
+        plan_hash: str,
+        step: str,
+        release: int,
+        attempt: int,
+        inputs_sha256: str,
+        opened: Mapping[str, str] | None = None,
     ) -> None:
         """Record which masked inputs this domain helps to open, before it says so to anyone.
 
-        `inputs_sha256` names the one set of masked inputs, this domain's among them.
+        `inputs_sha256` names the one set of masked inputs, this domain's among them: the hash of
+        `opened`, in canonical JSON, which gives each domain's digest (hex; a charge names the
+        SHA-256 of the domain's own). With it, the domain can testify what its peers have sent.
 
         Raises:
             NotReserved: the attempt isn't charged.
@@ -125,7 +135,8 @@ class Charges:
                     " attempt opens one total"
                 )
             row.inputs = inputs_sha256
-            self._chain.append(session, "release", inputs=inputs_sha256, **attempt_json(row))
+            said = {} if opened is None else {"opened": dict(opened)}
+            self._chain.append(session, "release", inputs=row.inputs, **attempt_json(row), **said)
 
     def void(self, plan_hash: str, step: str, release: int, attempt: int, reason: str) -> None:
         """Give a reservation back: its share provably never left.

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlmodel import select
+from sqlmodel import col, select
 
 from policies.accounting import Event, merge
 from policies.approvals import may_approve
@@ -15,7 +15,8 @@ from policies.ledger.charges import void_attempt
 from policies.ledger.database import Database
 from policies.ledger.errors import BadSignature, unknown_population
 from policies.ledger.plans import check_hash, decide, plan_row, require
-from policies.ledger.tables import LedgerAttempt, LedgerBudget, LedgerPlan
+from policies.ledger.tables import LedgerAttempt, LedgerBudget, LedgerEntry, LedgerPlan
+from policies.succession import successor
 
 
 class Decisions:
@@ -149,6 +150,29 @@ class Decisions:
                 reason=reason,
             )
             decide(session, plan, "approved", entry.time, decided_by, reason)
+
+    def succeed_owner(self, replaces: str, owner_key: str, signature: str, consent: str) -> None:
+        """Record that the owner has another key from now on; recorded before, it does nothing.
+
+        Args:
+            replaces, owner_key: her key until now and from now on, hex.
+            signature, consent: see `policies.succession`.
+
+        Raises:
+            BadSignature: the two keys didn't sign this.
+        """
+        if successor(replaces, self.domain, signature, consent) != owner_key:
+            raise BadSignature(
+                f"{replaces[:16]} and {owner_key[:16]} didn't both sign that one takes the other's"
+                f" place at {self.domain!r}"
+            )
+        body = {"replaces": replaces, "owner_key": owner_key}
+        with self._database.writing() as session:
+            query = select(LedgerEntry.body).where(LedgerEntry.kind == "owner")
+            found = session.exec(query.order_by(col(LedgerEntry.index).desc())).first()
+            if found is not None and body.items() <= json.loads(found).items():
+                return
+            self._chain.append(session, "owner", **body, signature=signature, consent=consent)
 
     def deny(self, plan_hash: str, decided_by: str, reason: str, explanation: str = "") -> None:
         """Say no for good, with a reason the scientist will read.

@@ -8,6 +8,7 @@ is rolled back or rewritten no longer fits what the peers hold, and they refuse 
 
 import threading
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import astuple
 from datetime import UTC, datetime
 from typing import Any
 
@@ -198,17 +199,22 @@ class Heads:
             return [row.model_dump() for row in session.exec(query)]
 
     def export(self) -> dict[str, Any]:
-        """All that this node holds of its peers' ledgers, for an auditor."""
+        """All that this node can testify of its peers, for an auditor: the heads that it co-signed,
+        and its own entries of what it helped to open."""
+        released = select(LedgerEntry).where(LedgerEntry.kind == "release")
         query = select(LedgerPeerHead).order_by(
             col(LedgerPeerHead.domain), col(LedgerPeerHead.size)
         )
         with self._database.reading() as session:
             rows = [row.model_dump(exclude={"covered"}) for row in session.exec(query)]
+            opened = session.exec(released.order_by(col(LedgerEntry.index)))
+            entries = [astuple(read_entry(row)) for row in opened]
         return {
             "format": "coterie-heads-v1",
             "witness": self._chain.domain,
             "witness_key": self._chain.node_key,
             "heads": rows,
+            "opened": entries,
         }
 
     def _keep_peer(self, session: Session, head: Head, node_key: str) -> None:

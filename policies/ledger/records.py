@@ -21,19 +21,33 @@ class Records:
     def status(self, plan_hash: str) -> str:
         """unknown, pending, awaiting signature, approved, denied, refused or closed."""
         with self._database.reading() as session:
-            plan = session.get(LedgerPlan, plan_hash)
-            return "unknown" if plan is None else plan.status
+            found = session.exec(
+                select(LedgerPlan.status).where(LedgerPlan.plan_hash == plan_hash)
+            ).first()
+            return "unknown" if found is None else found
 
     def attempts(self, plan_hash: str) -> list[tuple[str, int, int, str]]:
         """(step, release, attempt, state) of the plan; state is reserved, charged or void."""
         columns = (LedgerAttempt.step, LedgerAttempt.release, LedgerAttempt.attempt)
         with self._database.reading() as session:
             rows = session.exec(
-                select(LedgerAttempt)
+                select(*columns, LedgerAttempt.state)
                 .where(LedgerAttempt.plan_hash == plan_hash)
                 .order_by(*map(col, columns))
             ).all()
-            return [(row.step, row.release, row.attempt, row.state) for row in rows]
+            return [(step, at, attempt, state) for step, at, attempt, state in rows]
+
+    def attempt(self, plan_hash: str, step: str, release: int, attempt: int) -> str | None:
+        """The state of one attempt, or None if it was never reserved."""
+        with self._database.reading() as session:
+            return session.exec(
+                select(LedgerAttempt.state).where(
+                    LedgerAttempt.plan_hash == plan_hash,
+                    LedgerAttempt.step == step,
+                    LedgerAttempt.release == release,
+                    LedgerAttempt.attempt == attempt,
+                )
+            ).first()
 
     def budget(self, population: str) -> Budget:
         """The population's cap, and what is spent and held of it.

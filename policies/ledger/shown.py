@@ -63,7 +63,7 @@ class LeafEntry(_Message):
     index: Size
     previous: Hash
     kind: str
-    body: Annotated[str, Field(max_length=4096)]
+    body: Annotated[str, Field(max_length=2**20)]
     path: Path
 
 

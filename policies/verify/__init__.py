@@ -22,16 +22,19 @@ from policies.verify.evidence import (
     Bad,
     Cosigned,
     EntryLike,
+    Link,
     cosignature_words,
+    entry_text,
     head_words,
     is_cosigned,
     is_signed,
     root_of_path,
     whole,
 )
-from policies.verify.reading import _read_heads, heads_in, json_file, read_ledger, read_witnessed
+from policies.verify.reading import json_file, only, read_ledger
 from policies.verify.replay import Replay
 from policies.verify.spending import UNIT
+from policies.verify.witnesses import Witnessed, read_witnessed
 
 __all__ = ["UNIT", "Verdict", "heads_problem", "verify", "verify_proof"]
 
@@ -73,8 +76,9 @@ def verify(
 
     `domain_key` is the node's public key in hex, from the roster; without it the key that the
     ledger itself names is used, and the verdict says so. With `owner_key`, approvals must be
-    signed by it. `heads` is a file that a peer exported, a folder of such files, or their JSON.
-    `peers` are the other domains' node keys from the roster: nobody else's heads count then.
+    signed by it, or by the keys whose place it took. `heads` is a file that a peer exported, a
+    folder of such files, or their JSON. `peers` are the other domains' node keys from the roster:
+    nobody else's heads count then.
 
     Raises:
         FileNotFoundError: there is no such file, or no heads in the folder.
@@ -85,7 +89,9 @@ def verify(
         witnessed = read_witnessed(heads)
         state.peers = peers
         found = read_ledger(ledger)
+        found.entries = list(found.entries)
         watch(state, found, witnessed)
+        state.foresee(found.entries)
         for entry in found.entries:
             state.replay(entry)
             count += 1
@@ -98,7 +104,7 @@ def verify(
 def heads_problem(said: Mapping[str, Any], witness_key: str) -> str:
     """What is wrong with the heads that a peer gave as its own; empty if nothing is."""
     try:
-        heads = list(heads_in("its heads", said))
+        heads = Witnessed.of([("its heads", said)]).heads
         if said["witness_key"] != witness_key:
             return f"its heads are signed by {said['witness_key']}, expected {witness_key}"
     except (Bad, *UNREADABLE) as error:
@@ -116,11 +122,20 @@ def verify_proof(
     state = Replay(domain_key, None)
     try:
         said = json_file(Path(proof), "coterie-proof-v1")
-        witnessed = _read_heads(Path(heads)) if heads is not None else []
+        witnessed = read_witnessed(heads).heads
         text, signed = _check_proof(state, said, witnessed)
     except Bad as bad:
         return Verdict(False, 0, bad.index, str(bad), {}, f"BAD: {bad}")
     return Verdict(True, 1, None, "", {}, text, signed)
+
+
+def proves(proof: Mapping[str, Any], domain_key: str) -> bool:
+    """Whether this is the proof (`coterie ledger prove`) of an entry that `domain_key` signed."""
+    try:
+        _check_proof(Replay(domain_key, None), dict(proof), [])
+    except Bad:
+        return False
+    return proof.get("format") == "coterie-proof-v1"
 
 
 def _check_proof(
@@ -130,8 +145,11 @@ def _check_proof(
         head, entry = said["head"], said["entry"]
         index, size, root = whole(entry["index"]), whole(head["size"]), str(head["root"])
         key = state.key or str(said["node_key"])
-        text = f"coterie-ledger-entry-v1\n{index}\n{entry['previous']}\n{entry['kind']}\n"
-        leaf = hashlib.sha256((text + entry["body"]).encode()).digest()
+        only(said, {"format", "node_key", "head", "entry"})
+        only(head, {"domain", "size", "root", "signature"})
+        only(entry, {"index", "previous", "kind", "body", "path"})
+        link = Link(index, entry["previous"], entry["kind"], entry["body"], "", "")
+        leaf = hashlib.sha256(entry_text(link).encode()).digest()
         path = [bytes.fromhex(each) for each in entry["path"]]
         in_range = 1 <= index <= size
         found = root_of_path(leaf, index - 1, size, path) if in_range else ""
@@ -198,6 +216,10 @@ def _headlines(state: Replay, count: int, problem: str, first_bad: int | None) -
     newest = max(state.covered.values())
     lines = [f"Ledger of {state.domain!r}: complete {what}."]
     lines += [f"Co-signed up to entry {size} by {name}." for name, size in state.covered.items()]
+    lines += [
+        f"Nothing was given of peer {key[:16]}, which may have co-signed more."
+        for key in sorted(set(state.peers or ()) - state.witnesses - {state.key})
+    ]
     if newest < count:
         lines.append(f"Entries {newest + 1} to {count} came after: only this node signed them yet.")
     return lines

@@ -1,8 +1,9 @@
 """What stands beside the entries and must follow from them: tables, a bundle, co-signed heads."""
 
+import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -19,49 +20,56 @@ from policies.verify.evidence import (
     utc,
     whole,
 )
-from policies.verify.reading import GUARDS, Found
+from policies.verify.reading import Found
 from policies.verify.replay import Attempt, Attempted, PlanState, Replay, Row
+from policies.verify.witnesses import Opened, Witnessed
+
+SCHEMA = "0003"
+"""The version of the tables that this verifier knows."""
 
 
-def watch(state: Replay, found: Found, witnessed: Sequence[Cosigned]) -> None:
+def watch(state: Replay, found: Found, witnessed: Witnessed) -> None:
     """Note at which sizes the root will be needed."""
-    state.sizes = {each.size for each in (*found.cosigned, *witnessed)}
+    state.sizes = {each.size for each in (*found.cosigned, *witnessed.heads)}
     if found.bundle is not None:
         state.sizes.add(whole(found.bundle["size"]))
 
 
-def finish(state: Replay, found: Found, witnessed: Sequence[Cosigned]) -> None:
+def finish(state: Replay, found: Found, witnessed: Witnessed) -> None:
     state.expect(state.index > 0, "the ledger is empty", at=None)
+    state.expect(
+        state.last_owner in (None, state.owner_key),
+        f"its owner's key is {state.owner_key}, expected {state.last_owner}",
+        at=None,
+    )
+    heads = [each for each in witnessed.heads if each.node_key == state.key]
     own = [replace(each, node_key=state.key or "") for each in found.cosigned]
     try:
         if found.bundle is not None:
             _check_bundle(state, found.bundle)
         for table, rows in found.tables.items():
             _check_table(state, table, rows)
+        _check_names(state, [*own, *witnessed.heads], found.tables.get("ledgerpeerhead", ()))
         _check_cosigned(state, own)
-        _check_cosigned(state, [each for each in witnessed if each.node_key == state.key])
+        _check_cosigned(state, heads)
+        _check_opened(state, witnessed.opened)
     except UNREADABLE as error:
         raise Bad(f"it can't be read ({type(error).__name__}: {error})", None) from None
-    for each in witnessed:
-        if each.node_key == state.key:
-            name = f"{each.witness} ({each.witness_key[:16]})"
-            state.covered[name] = max(each.size, state.covered.get(name, 0))
+    for each in heads:
+        state.witnesses.add(each.witness_key)
+        name = f"{each.witness} ({each.witness_key[:16]})"
+        state.covered[name] = max(each.size, state.covered.get(name, 0))
 
 
 def _check_table(state: Replay, table: str, rows: Iterable[Row]) -> None:
-    if table == "guards":
-        missing = sorted(set(GUARDS) - {name for name, _ in rows})
-        surplus = sorted({name for name, _ in rows} - set(GUARDS))
-        changed = sorted(n for n, sql in rows if n in GUARDS and GUARDS[n] != sql)
-        odd: list[Any] = [*missing, *surplus, *changed]
-        state.expect(not odd, f"its guards against rewriting were changed: {odd[:1]}", at=None)
-        return
     if table == "ledgerpeerhead":
         _check_peer_heads(state, rows)
         return
     if table == "ledgerplan":
         rows = [(*r[:5], plain(json.loads(r[5])), r[6], plain(json.loads(r[7])), *r[8:])
                 for r in rows]  # fmt: skip
+    if table == "ledgeruse":
+        rows = [row for row in rows if row[-1] or row[:-1] not in _uses(state, void=True)]
     found, expected = Counter(rows), Counter(_index_rows(state, table))
     odd = [*(found - expected), *(expected - found)]
     state.expect(not odd, f"table {table} doesn't follow from the entries, at {odd[:1]}", at=None)
@@ -77,17 +85,23 @@ def _index_rows(state: Replay, table: str) -> Iterable[Row]:
     if table == "ledgerplan":
         return [_plan_tuple(name, plan) for name, plan in state.plans.items()]
     if table == "ledgeruse":
-        uses = Counter(
-            (one.population, key[0], *one.mechanism, int(one.repeat))
-            for key, one in state.tries.items()
-            if one.state != "void"
-        )
-        return [(*key, count) for key, count in uses.items()]
+        return [(*key, count) for key, count in _uses(state).items()]
+    if table == "ledgerversion":
+        return [(SCHEMA,)]
     return [_try_tuple(key, one) for key, one in state.tries.items()]
 
 
+def _uses(state: Replay, void: bool = False) -> Counter[Row]:
+    return Counter(
+        (one.population, key[0], *one.mechanism, int(one.repeat))
+        for key, one in state.tries.items()
+        if void or one.state != "void"
+    )
+
+
 def _check_peer_heads(state: Replay, rows: Iterable[Row]) -> None:
-    for node_key, size, domain, root, signature, time, cosignature in rows:
+    newest = {row[0]: row[1] for row in sorted(rows, key=lambda row: row[1])}
+    for node_key, size, domain, root, signature, time, cosignature, covered in rows:
         head, said = head_words(domain, size, root), cosignature_words(node_key, size, root, time)
         good = is_signed(node_key, signature, head) and is_signed(
             state.key or "", cosignature, said
@@ -95,10 +109,23 @@ def _check_peer_heads(state: Replay, rows: Iterable[Row]) -> None:
         state.expect(
             good, f"the head of {domain} at {size} entries that it keeps was changed", at=None
         )
+        state.expect(
+            not (covered and size == newest[node_key]),
+            f"the head of {domain} at {size} entries is the newest, and marked as if a later one"
+            " covered it: the node would let that peer roll back",
+            at=None,
+        )
 
 
 def _check_bundle(state: Replay, bundle: dict[str, Any]) -> None:
     size = whole(bundle["size"])
+    order = [(each["size"], each["node_key"]) for each in bundle["cosignatures"]]
+    sizes = [size for size, _ in order]
+    state.expect(
+        sizes == sorted(sizes) and len(set(order)) == len(order),
+        "the bundle's co-signatures aren't in order, or one stands twice",
+        at=None,
+    )
     state.expect(
         size == state.index,
         f"the bundle says it has {size} entries, it has {state.index}",
@@ -121,6 +148,35 @@ def _check_bundle(state: Replay, bundle: dict[str, Any]) -> None:
         f"the bundle is dated {exported}, which its entries or the clock contradict",
         at=None,
     )
+
+
+def _check_names(state: Replay, heads: Iterable[Cosigned], kept: Iterable[Row]) -> None:
+    """Nobody's key goes under two names; a peer's own signature is under its name in `kept`."""
+    names = {node_key: domain for node_key, _, domain, *_ in kept}
+    for each in heads:
+        name = names.setdefault(each.witness_key, each.witness)
+        state.expect(
+            name == each.witness,
+            f"{each.where}: {each.witness_key} is said to be {each.witness}'s key, it is {name}'s",
+            at=None,
+        )
+
+
+def _check_opened(state: Replay, opened: Iterable[Opened]) -> None:
+    """What a peer helped to open with a share of this domain's is charged here."""
+    for each in opened:
+        digest = each.masked.get(state.domain)
+        if digest is None or (state.peers is not None and each.witness_key not in state.peers):
+            continue
+        one = state.tries.get(each.attempt)
+        share = hashlib.sha256(bytes.fromhex(digest)).hexdigest()
+        _, step, release, attempt = each.attempt
+        state.expect(
+            one is not None and one.state == "charged" and one.share == share,
+            f"{each.witness}'s ledger says that it opened this domain's share of attempt {attempt}"
+            f" of {step}/{release}, which isn't charged here: the end was cut off or rewritten",
+            at=one.index if one is not None and one.state != "reserved" else state.index + 1,
+        )
 
 
 def _check_cosigned(state: Replay, heads: Iterable[Cosigned]) -> None:

@@ -19,6 +19,7 @@ CLOCK_SKEW = timedelta(minutes=10)
 # Whatever parsing a hostile entry can raise; each is a finding about that entry.
 UNREADABLE = (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError)
 HEX64 = re.compile("[0-9a-f]{64}")
+_HEX128 = re.compile("[0-9a-f]{128}")
 _SECONDS = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\+00:00")
 
 
@@ -69,6 +70,12 @@ class Cosigned:
     cosignature: str
 
 
+def entry_text(entry: EntryLike) -> str:
+    """What an entry's hash is of."""
+    head = f"coterie-ledger-entry-v1\n{entry.index}\n{entry.previous}\n{entry.kind}\n"
+    return head + entry.body
+
+
 def head_words(domain: str, size: int, root: str) -> str:
     return f"coterie-head-v1\n{size}\n{root}\n{domain}"
 
@@ -95,7 +102,10 @@ def statement_of(key: str, text: str) -> dict[str, Any] | None:
 
 
 def is_signed(key: str, signature: str, message: str) -> bool:
+    """Whether it is the key's signature, written in the one form there is: lower-case hex."""
     try:
+        if not _HEX128.fullmatch(signature):
+            return False
         _public(key).verify(bytes.fromhex(signature), message.encode())
     except (ValueError, TypeError, AttributeError, InvalidSignature):
         return False

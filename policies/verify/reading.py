@@ -3,7 +3,8 @@
 import json
 import re
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,16 +15,17 @@ from policies.verify.evidence import (
     Cosigned,
     EntryLike,
     Link,
-    head_words,
-    is_signed,
     no_constant,
     unique_keys,
     whole,
 )
+from policies.verify.schema import POSTGRES_OBJECTS, SQLITE_OBJECTS, check_postgres, check_sqlite
 
 Row = tuple[Any, ...]
 Tables = dict[str, list[Row]]
+_BUNDLE = {"format", "domain", "node_key", "size", "root", "exported", "cosignatures", "signature"}
 _QUERIES = {
+    "ledgerversion": "SELECT version_num FROM ledgerversion",
     "ledgerentry": 'SELECT "index", previous, kind, body, hash, signature FROM ledgerentry'
     ' ORDER BY "index"',
     "ledgerhead": 'SELECT id, "index", hash FROM ledgerhead',
@@ -34,23 +36,11 @@ _QUERIES = {
     "ledgerattempt": 'SELECT plan_hash, step, "release", attempt, population, state,'
     " noise_multiplier, sampling_rate, repeat, share, inputs, reserved FROM ledgerattempt",
     "ledgeruse": "SELECT population, plan_hash, noise_multiplier, sampling_rate, repeat, count"
-    " FROM ledgeruse WHERE count <> 0",
-    "ledgerpeerhead": "SELECT node_key, size, domain, root, signature, time, cosignature"
-    " FROM ledgerpeerhead",
+    " FROM ledgeruse",
+    "ledgerpeerhead": "SELECT node_key, size, domain, root, signature, time, cosignature,"
+    " covered FROM ledgerpeerhead",
     "ledgercosignature": "SELECT witness, node_key, size, root, time, signature"
     " FROM ledgercosignature",
-}
-GUARDS = {
-    f"{table}_no_{change[:6].lower()}": f"CREATE TRIGGER {table}_no_{change[:6].lower()} BEFORE"
-    f" {change} ON {table} BEGIN SELECT RAISE(ABORT, '{table} only grows'); END"
-    for table, change in (
-        ("ledgerentry", "UPDATE"),
-        ("ledgerentry", "DELETE"),
-        ("ledgercosignature", "UPDATE"),
-        ("ledgercosignature", "DELETE"),
-        ("ledgerpeerhead", "UPDATE OF node_key, size, domain, root, signature, time, cosignature"),
-        ("ledgerpeerhead", "DELETE"),
-    )
 }
 
 
@@ -79,17 +69,13 @@ def read_ledger(ledger: str | Path | Sequence[EntryLike]) -> Found:
 
 
 def _read_sqlite(path: Path) -> Tables:
-    guards = "SELECT name, sql FROM sqlite_master WHERE type = 'trigger'"
-    views = "SELECT count(*) FROM sqlite_master WHERE type = 'view'"
     try:
         connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
         try:
             # One transaction, so that a node writing meanwhile can't show us two moments.
             connection.execute("BEGIN")
-            if connection.execute(views).fetchone() != (0,):
-                raise Bad("it has a view: a table may have been put behind another", None)
-            queries = {**_QUERIES, "guards": guards}
-            return {table: connection.execute(query).fetchall() for table, query in queries.items()}
+            check_sqlite(connection.execute(SQLITE_OBJECTS).fetchall())
+            return {t: connection.execute(query).fetchall() for t, query in _QUERIES.items()}
         finally:
             connection.close()
     except sqlite3.Error as error:
@@ -104,6 +90,7 @@ def _read_url(url: str) -> Tables:
         if engine.dialect.name == "sqlite":
             return _read_sqlite(Path(engine.url.database or ""))
         with engine.connect().execution_options(isolation_level="REPEATABLE READ") as connection:
+            check_postgres(*(connection.exec_driver_sql(q).all() for q in POSTGRES_OBJECTS))
             rows = {t: list(connection.exec_driver_sql(q).all()) for t, q in _QUERIES.items()}
         engine.dispose()
     except (sqlalchemy.exc.SQLAlchemyError, ImportError) as error:
@@ -127,45 +114,16 @@ def _read_bundle(path: Path) -> Found:
     bundle = json_file(path, "coterie-ledger-v1")
     try:
         entries = [Link(*entry) for entry in bundle.pop("entries")]
+        only(bundle, _BUNDLE)
         names = ("witness", "node_key", "size", "root", "time", "signature")
+        for each in bundle["cosignatures"]:
+            only(each, set(names))
         cosigned = [_own_cosigned("the bundle", *(c[n] for n in names))
                     for c in bundle["cosignatures"]]  # fmt: skip
         whole(bundle["size"])
     except UNREADABLE as error:
         raise Bad(f"the bundle can't be read ({type(error).__name__}: {error})", None) from None
     return Found(entries, {}, cosigned, bundle)
-
-
-def _read_heads(path: Path) -> list[Cosigned]:
-    files = sorted(path.glob("*.json")) if path.is_dir() else [path]
-    if not files or not files[0].is_file():
-        raise FileNotFoundError(f"There are no peers' heads at {path}")
-    return [
-        each for file in files for each in heads_in(str(file), json_file(file, "coterie-heads-v1"))
-    ]
-
-
-def read_witnessed(heads: str | Path | Sequence[Mapping[str, Any]] | None) -> list[Cosigned]:
-    if heads is None:
-        return []
-    if isinstance(heads, str | Path):
-        return _read_heads(Path(heads))
-    return [each for said in heads for each in heads_in("a peer's heads", said)]
-
-
-def heads_in(where: str, said: Mapping[str, Any]) -> Iterator[Cosigned]:
-    try:
-        for head in said["heads"]:
-            names = ("node_key", "size", "root", "time", "cosignature")
-            found = Cosigned(
-                where, said["witness"], said["witness_key"], **{n: head[n] for n in names}
-            )
-            if not is_signed(found.node_key, head["signature"],
-                           head_words(head["domain"], found.size, found.root)):  # fmt: skip
-                raise Bad(f"{where}: a head of {head['domain']} isn't signed by its node", None)
-            yield found
-    except UNREADABLE as error:
-        raise Bad(f"{where} can't be read ({type(error).__name__}: {error})", None) from None
 
 
 def json_file(path: Path, format_: str) -> dict[str, Any]:
@@ -180,3 +138,12 @@ def json_file(path: Path, format_: str) -> dict[str, Any]:
     except UNREADABLE as error:
         raise Bad(f"{path} can't be read ({type(error).__name__}: {error})", None) from None
     return dict(said)
+
+
+def only(
+    said: Mapping[str, Any], needed: AbstractSet[str], more: AbstractSet[str] = frozenset()
+) -> None:
+    """Raises ValueError unless it says exactly this, and perhaps `more`."""
+    odd = sorted((needed - set(said)) | (set(said) - needed - more))
+    if odd:
+        raise ValueError(f"it lacks or adds {odd}")

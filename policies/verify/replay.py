@@ -1,12 +1,16 @@
 """The rules of a ledger, entry by entry: what may follow what, who signed it, what it costs."""
 
 import hashlib
+import json
 import math
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
+
+import rfc8785
 
 from policies.verify.evidence import (
     CLOCK_SKEW,
@@ -15,42 +19,18 @@ from policies.verify.evidence import (
     Bad,
     EntryLike,
     Roots,
+    entry_text,
     is_signed,
     statement_of,
     strict_json,
     utc,
     whole,
 )
+from policies.verify.fields import check_changes, check_fields
 from policies.verify.spending import OLD_ORDERS, BudgetState, Mechanism, mechanism_of
 
 Attempt = tuple[str, str, int, int]  # (plan hash, step, release, attempt)
 Row = tuple[Any, ...]
-
-_TRY = {"plan", "step", "release", "attempt"}
-FIELDS: dict[str, tuple[set[str], set[str]]] = {
-    "ledger": ({"domain", "node_key"}, set()),
-    "budget": ({"population", "epsilon", "delta", "public"}, {"orders", "shares"}),
-    "submission": (
-        {"plan", "name", "scientist", "population", "events", "spare_attempts", "summary"},
-        set(),
-    ),
-    "refusal": ({"plan", "rule", "reason"}, set()),
-    "consent": ({"plan", "by"}, set()),
-    "approval": ({"plan", "by", "owner_key", "signature", "explanation", "reason"}, set()),
-    "denial": ({"plan", "by", "reason"}, {"explanation"}),
-    "reservation": ({*_TRY, "event"}, set()),
-    "charge": ({*_TRY, "share"}, set()),
-    "release": ({*_TRY, "inputs"}, set()),
-    "void": ({*_TRY, "reason"}, set()),
-    "closure": ({"plan", "reason"}, {"by", "explanation"}),
-}
-"""What each kind of entry says: fields it must have, and may have beside them."""
-
-_TYPES: dict[str, tuple[type, ...]] = {
-    "epsilon": (int, float), "delta": (float,), "public": (bool,), "events": (list,),
-    "spare_attempts": (int,), "summary": (dict,), "release": (int,), "attempt": (int,),
-    "event": (dict,), "orders": (list,), "shares": (list,),
-}  # fmt: skip
 
 
 @dataclass
@@ -72,6 +52,7 @@ class Attempted:
     repeat: bool
     population: str
     reserved: str
+    index: int = 0  # of its charge or void
     state: str = "reserved"
     share: str = ""
     inputs: str = ""
@@ -81,7 +62,8 @@ class Replay:
     """Everything the chain says so far; `replay` takes one entry further or raises `Bad`."""
 
     def __init__(self, domain_key: str | None, owner_key: str | None):
-        self.key, self.pinned, self.owner_key = domain_key, domain_key is not None, owner_key
+        self.key, self.pinned = domain_key, domain_key is not None
+        self.owner_key = self.last_owner = owner_key
         self.domain = ""
         self.index, self.head = 0, "0" * 64
         self.time = datetime.min.replace(tzinfo=UTC)
@@ -94,14 +76,22 @@ class Replay:
         self.peers: Collection[str] | None = None
         self.mentions: list[Row] = []
         self.watched: dict[int, tuple[str, datetime]] = {}
+        self.witnesses: set[str] = set()
         self.covered: dict[str, int] = {}
         self.sizes: set[int] = set()
         self._tree = Roots()
 
+    def foresee(self, entries: Iterable[EntryLike]) -> None:
+        """Until the owner's key is replaced, what she signed is by the key that will be."""
+        first = next((entry for entry in entries if entry.kind == "owner"), None)
+        if first is not None:
+            with suppress(*UNREADABLE):
+                self.owner_key = str(json.loads(first.body)["replaces"])
+
     def replay(self, entry: EntryLike) -> None:
         self.expect(
-            entry.index == self.index + 1,
-            f"expected entry {self.index + 1}, found {entry.index}: entries are missing or moved",
+            type(entry.index) is int and entry.index == self.index + 1,
+            f"expected entry {self.index + 1}, found {entry.index!r}: entries are missing or moved",
             at=self.index + 1,
         )
         self.index = entry.index
@@ -111,7 +101,7 @@ class Replay:
             if entry.index == 1:
                 self._read_first(entry.kind, body)
             self._check_signature(entry)
-            self._check_fields(entry.kind, body)
+            check_fields(entry.kind, body, self.expect)
             self._check_time(body)
             self._read_body(entry.kind, body)
         except UNREADABLE as error:
@@ -125,8 +115,7 @@ class Replay:
 
     def _check_link(self, entry: EntryLike) -> None:
         self.expect(entry.previous == self.head, "it isn't chained to the entry before it")
-        text = f"coterie-ledger-entry-v1\n{entry.index}\n{entry.previous}\n{entry.kind}\n"
-        digest = hashlib.sha256((text + entry.body).encode()).hexdigest()
+        digest = hashlib.sha256(entry_text(entry).encode()).hexdigest()
         self.expect(digest == entry.hash, "its hash doesn't fit what it says: it was edited")
 
     def _read_first(self, kind: str, body: dict[str, Any]) -> None:
@@ -137,19 +126,6 @@ class Replay:
             body["node_key"] == self.key,
             f"it names node key {body['node_key']}, expected {self.key}",
         )
-
-    def _check_fields(self, kind: str, body: dict[str, Any]) -> None:
-        self.expect(kind in FIELDS, f"unknown kind of entry {kind!r}")
-        needed, more = FIELDS[kind]
-        names = set(body) - {"time"}
-        self.expect(needed <= names, f"it lacks {sorted(needed - names)}")
-        odd = sorted(names - needed - more)
-        self.expect(not odd, f"it says more than its kind may: {odd}")
-        for name in names:
-            self.expect(
-                type(body[name]) in _TYPES.get(name, (str,)),
-                f"its {name!r} is {type(body[name]).__name__}, which it can't be",
-            )
 
     def _check_signature(self, entry: EntryLike) -> None:
         valid = is_signed(self.key or "", entry.signature, f"coterie-ledger-v1:{entry.hash}")
@@ -174,6 +150,8 @@ class Replay:
             "release": self._read_release,
             "void": self._read_void,
             "closure": self._read_closure,
+            "owner": self._read_owner,
+            "rules": self._read_rules,
         }
         if self.index > 1:
             self.expect(kind in readers, "a ledger is opened only once")
@@ -242,6 +220,22 @@ class Replay:
         )
         self._decide(body, "approved")
 
+    def _read_owner(self, body: dict[str, Any]) -> None:
+        """Both keys must have signed: either alone could be put before or behind the owner's."""
+        old, new = body["replaces"], body["owner_key"]
+        said = statement_of(old, body["signature"])
+        if said is None or said != statement_of(new, body["consent"]):
+            raise Bad("the owner's two keys didn't sign the same", self.index)
+        named = said["kind"], said["domain"], said["replaces"], said["owner_key"]
+        self.expect(
+            named == ("succession", self.domain, old, new) and old != new,
+            "the owner's keys signed something else",
+        )
+        self.expect(
+            self.owner_key in (None, old), f"it replaces {old}, which isn't the owner's key"
+        )
+        self.owner_key = new
+
     def _check_envelope(self, plan: PlanState, said: dict[str, Any]) -> None:
         """What the submission tells of the plan must lie within what was approved in advance."""
         summary = plan.row["summary"]
@@ -265,6 +259,27 @@ class Replay:
         plan, before = self._plan(body), ("pending", "awaiting signature", "approved")
         by = body.get("by") or plan.row["decided_by"]
         self._move(body, plan, by, body["reason"], "closed", *before)
+
+    def _read_rules(self, body: dict[str, Any]) -> None:
+        self.expect(body["population"] in self.budgets, "its population has no budget")
+        digests = body["replaces"], body["rules"]
+        self.expect(all(map(HEX64.fullmatch, digests)), "no hashes of rules")
+        self.expect(check_changes(body["changes"]), "its changes aren't settings before and after")
+        owner = body["owner_key"]
+        if (owner, body["signature"]) == ("", ""):
+            return  # the file itself was changed, as the node found when it started
+        said = statement_of(owner, body["signature"])
+        if said is None or said["kind"] != "rules" or said["domain"] != self.domain:
+            raise Bad("the owner's signature doesn't fit the rules", self.index)
+        same = ("data_set", "replaces", "rules", "reason")
+        self.expect(
+            all(said[name] == body[name] for name in same),
+            "the owner signed other rules",
+        )
+        self.expect(utc(said["expires"]) > self.time, f"what was signed expired {said['expires']}")
+        self.expect(
+            self.owner_key in (None, owner), f"it is signed by {owner}, not by the domain's owner"
+        )
 
     def _decide(self, body: dict[str, Any], status: str) -> None:
         plan, before = self._plan(body), ("pending", "awaiting signature")
@@ -315,6 +330,7 @@ class Replay:
         key, one = self._settle(body)
         self.expect(HEX64.fullmatch(body["share"]) is not None, "no share's hash")
         one.state, one.share = "charged", body["share"]
+        one.index = self.index
         self.charged.add(key[:3])
 
     def _read_release(self, body: dict[str, Any]) -> None:
@@ -324,11 +340,17 @@ class Replay:
         self.expect(not one.inputs, "it was opened before")
         self.expect(HEX64.fullmatch(body["inputs"]) is not None, "no inputs' hash")
         one.inputs = body["inputs"]
+        if "opened" in body:
+            said = rfc8785.dumps(body["opened"])
+            own = hashlib.sha256(bytes.fromhex(body["opened"][self.domain])).hexdigest()
+            fits = hashlib.sha256(said).hexdigest() == one.inputs
+            self.expect(fits, "its inputs' hash isn't of what it says was opened")
+            self.expect(own == one.share, "it opened another share than was charged")
 
     def _read_void(self, body: dict[str, Any]) -> None:
         _, one = self._settle(body)
         plan = self._plan(body)
-        one.state = "void"
+        one.state, one.index = "void", self.index
         self.budgets[plan.population].add(one.mechanism, plan.partners, -1)
         if one.repeat:
             plan.repeats -= 1

@@ -1,11 +1,14 @@
 """Decisions on real nodes: revoked, withdrawn, expired, in advance, by two at once, by prefix."""
 
+import json
 import threading
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 import coterie as ct
+from coterie.cli import app
 from coterie.owner import Owner
 from coterie.partners import invite, open_owner
 from network.client import NodeRefused, log_in
@@ -133,3 +136,38 @@ def test_a_refusal_offers_plans_that_fit(network: Network) -> None:
     ):
         assert line in message
     assert {offer["how"] for offer in answer["offers"]} >= {"more noise"}
+
+
+def test_rules_are_previewed_signed_and_applied_by_commands(
+    network: Network, tmp_path: Path
+) -> None:
+    file = network.home.domain("north").datasets / "interactions" / "policy.toml"
+    before, changed = tmp_path / "before.toml", tmp_path / "policy.toml"
+    before.write_text(file.read_text())
+    changed.write_text(f"# fewer from now on\n{before.read_text()}\nmax_releases = 1\n")
+    where = ("--domain", "north", "--data", "interactions", "--home", str(network.home.path))
+    plan = counting_plan(network.federation.data("interactions"), "previewed", 0.2)
+    network.federation.submit(plan)
+
+    def said(*words: str) -> str:
+        return CliRunner().invoke(app, ["rules", *words, *where]).output
+
+    plan_hash = network.federation.bind(plan).hash
+    (found,) = [
+        each
+        for each in json.loads(said("preview", str(changed), "--json"))
+        if each["plan_hash"] == plan_hash
+    ]
+    assert found["now"] == []
+    assert [each["rule"] for each in found["then"]] == ["max_releases"]
+    signature = said("sign", str(changed), "--reason", "fewer").strip()
+    assert file.read_text() == before.read_text()
+    north = open_owner(network.home, "north", with_key=False)
+    assert north.write_rules("interactions", changed.read_text(), signature)["applied"]
+    with pytest.raises(NodeRefused, match="max_releases"):
+        open_owner(network.home, "north").approve(plan_hash, "agreed")
+    assert "max_releases: 1 -> 1000" in said("write", str(before), "--reason", "as it was")
+    rules = json.loads(said("show", "--json"))
+    assert (rules["text"], rules["applied"]) == (before.read_text(), True)
+    assert [each["reason"] for each in rules["history"][:2]] == ["as it was", "fewer"]
+    assert verify(network.home.domain("north").ledger_file).ok

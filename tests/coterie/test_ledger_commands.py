@@ -47,6 +47,7 @@ def test_an_export_verifies_and_its_page_is_safe_to_open(home: Path, tmp_path: P
     verified = coterie(home, "ledger", "verify", str(tmp_path / "north-ledger.json"), "--json")
     verdict = json.loads(verified.stdout)
     assert (verdict["ok"], verdict["complete"]) == (True, False)
+    assert (tmp_path / "north-ledger.pdf").read_bytes().startswith(b"%PDF-")
     page = (tmp_path / "north-ledger.html").read_text()
     assert "<script" not in page
     assert "&lt;script&gt;" in page

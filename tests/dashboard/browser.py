@@ -23,6 +23,51 @@ FLAGS = (
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
 )  # fmt: skip
 PATIENCE_MS = 120_000
+_FOCUSED = """() => {
+    const at = document.activeElement
+    const labels = [...(at.labels ?? [])].map(label => label.innerText)
+    const said = [at.ariaLabel, ...labels, at.innerText, at.getAttribute("placeholder")]
+    return [said.filter(Boolean).join(" "), at.getAttribute("role") ?? at.tagName.toLowerCase()]
+}"""
+UNNAMED = """() => [...document.querySelectorAll("input, textarea, button, a, select")]
+    .filter(each => each.checkVisibility() && !each.closest("[aria-hidden=true]"))
+    .filter(each => !(each.ariaLabel || each.labels?.length || each.innerText?.trim()
+        || each.title || each.getAttribute("aria-labelledby")))
+    .map(each => each.outerHTML.slice(0, 200))"""
+"""Controls that a screen reader can't name."""
+FAINT = """() => {
+    const channels = words => words.match(/[\\d.]+/g).map(Number)
+    const over = (top, below) => top.slice(0, 3).map((c, i) => {
+        const part = top[3] ?? 1
+        return c * part + below[i] * (1 - part)
+    })
+    const light = rgb => rgb.map(c => c / 255)
+        .map(c => c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
+        .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0)
+    const behind = element => {
+        const stack = []
+        for (let at = element; at; at = at.parentElement)
+            stack.push(channels(getComputedStyle(at).backgroundColor))
+        return stack.reverse().reduce((below, top) => over(top, below), [255, 255, 255])
+    }
+    const found = []
+    for (const element of document.querySelectorAll("[data-testid=stApp] *")) {
+        const own = [...element.childNodes].some(n => n.nodeType === 3 && n.data.trim())
+        const style = getComputedStyle(element)
+        if (!own || !element.checkVisibility({opacityProperty: true}) || element.closest("svg"))
+            continue
+        if (element.closest("[disabled], [aria-hidden=true], [data-testid=stIconMaterial]"))
+            continue
+        const below = behind(element), ink = over(channels(style.color), below)
+        const [high, low] = [light(ink), light(below)].sort((a, b) => b - a)
+        const ratio = (high + 0.05) / (low + 0.05)
+        const size = parseFloat(style.fontSize)
+        if (ratio < (size >= 24 || (size >= 18.6 && style.fontWeight >= 700) ? 3 : 4.5))
+            found.push(`${ratio.toFixed(2)} ${element.innerText.slice(0, 60)}`)
+    }
+    return [...new Set(found)]
+}"""
+"""Words that stand out less than WCAG 2.2 AA asks (1.4.3: 4.5 to 1; large ones 3 to 1)."""
 SCREENSHOTS = "COTERIE_SCREENSHOTS"
 """Environment variable: the folder that screenshots are kept in."""
 
@@ -40,7 +85,13 @@ class Line:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
         self._open: list[socket.socket] = []
+        self._garbled = False
         threading.Thread(target=self._accept, daemon=True).start()
+
+    def garble(self) -> None:
+        """Answer every further connection with a page that is no answer of a node's."""
+        self._garbled = True
+        self._hang_up()
 
     def cut(self) -> None:
         """Close the port and every connection: to its caller the node is down."""
@@ -48,6 +99,9 @@ class Line:
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
+        self._hang_up()
+
+    def _hang_up(self) -> None:
         for each in self._open:
             with suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
@@ -56,10 +110,22 @@ class Line:
         with suppress(OSError):
             while True:
                 caller, _ = self._listener.accept()
+                if self._garbled:
+                    threading.Thread(target=_answer_nonsense, args=(caller,), daemon=True).start()
+                    continue
                 node = socket.create_connection(self._to)
                 self._open += [caller, node]
                 for source, target in ((caller, node), (node, caller)):
                     threading.Thread(target=_pump, args=(source, target), daemon=True).start()
+
+
+def _answer_nonsense(caller: socket.socket) -> None:
+    with suppress(OSError), caller:
+        caller.recv(65536)
+        caller.sendall(
+            b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 19\r\n"
+            b"Connection: close\r\n\r\n<h1>Maintenance</h1>"
+        )
 
 
 def _pump(source: socket.socket, target: socket.socket) -> None:
@@ -146,6 +212,23 @@ class Visitor:
         self.page.get_by_text(plan_hash).first.wait_for()
         self.settle()
 
+    def open_decided(self, plan_hash: str) -> None:
+        self.go("Requests")
+        self.page.get_by_label("Look at a decided plan").click()
+        self.page.get_by_role("option", name=re.compile(plan_hash[:8])).click()
+        self.page.get_by_test_id("stMain").get_by_role("link", name="Open", exact=True).click()
+        self.page.get_by_text(plan_hash).first.wait_for()
+        self.settle()
+
+    def tab_to(self, name: str, role: str = "") -> None:
+        """Press Tab until what has the focus is called so, as a screen reader would say it."""
+        for _ in range(300):
+            self.page.keyboard.press("Tab")
+            found, its = self.page.evaluate(_FOCUSED)
+            if name in found and role in its:
+                return
+        raise AssertionError(f"Tab doesn't reach {name!r}")
+
     def settle(self) -> None:
         """Until the page's script has run to its end."""
         self.page.wait_for_function(
@@ -160,6 +243,11 @@ class Visitor:
         """The whole page as NAME.png, in the folder of screenshots."""
         self.settle()
         self.page.set_viewport_size({"width": width, "height": 900})
+        if width < 768:  # the menu slides away
+            self.page.wait_for_function(
+                "() => (document.querySelector('[data-testid=stSidebar]')"
+                "?.getBoundingClientRect().right ?? 0) <= 0"
+            )
         height = self.page.evaluate("document.querySelector('[data-testid=stMain]').scrollHeight")
         self.page.set_viewport_size({"width": width, "height": min(int(height) + 40, 5000)})
         self.page.wait_for_load_state("networkidle")

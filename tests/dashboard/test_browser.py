@@ -4,6 +4,7 @@ Screenshots of every page, light and dark, go to the folder named by COTERIE_SCR
 """
 
 import json
+import re
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,15 @@ from network.federation import Federation
 from policies.approvals import sign_submission
 from policies.plan import Plan
 from policies.verify import verify
-from tests.dashboard.browser import Line, Visitor, chromium, screenshots, served
+from tests.dashboard.browser import (
+    FAINT,
+    UNNAMED,
+    Line,
+    Visitor,
+    chromium,
+    screenshots,
+    served,
+)
 from tests.dashboard.signed_in import account_login, owner_login
 from tests.network_of_three import Network, counting_plan
 
@@ -37,10 +46,14 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def dashboard(
-    browser: Any, network: Network, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[str, Line]]:
-    with served(network.home, "north", tmp_path_factory.mktemp("north"), "coterie/north") as found:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the dashboard of north logs."""
+    return tmp_path_factory.mktemp("north")
+
+
+@pytest.fixture(scope="module")
+def dashboard(browser: Any, network: Network, folder: Path) -> Iterator[tuple[str, Line]]:
+    with served(network.home, "north", folder, "coterie/north") as found:
         yield found
 
 
@@ -107,6 +120,83 @@ def test_approved_on_the_page_is_the_same_as_approved_by_the_command(
     assert verify(network.home.domain("north").ledger_file).ok
 
 
+def test_nothing_secret_is_in_the_address_the_browser_or_the_log(
+    owner: Visitor, network: Network, folder: Path
+) -> None:
+    """After the approval above, which took the password and the key."""
+    kept = owner.page.evaluate(
+        """async () => JSON.stringify([localStorage, sessionStorage, document.cookie, location.href,
+            await indexedDB.databases(), await caches.keys()])"""
+    )
+    cookies = json.dumps(owner.page.context.cookies())
+    log = (folder / "dashboard.log").read_text()
+    _, password = owner_login(network.home, "north")
+    key = network.home.owner_key("north").read_text().splitlines()[1]
+    for where in (kept, cookies, log):
+        assert password not in where
+        assert key not in where
+        assert "PRIVATE KEY" not in where
+    assert json.loads(kept)[4:] == [[], []]
+    assert {c["name"] for c in json.loads(cookies)} <= {"_streamlit_xsrf"}
+
+
+def test_an_approval_takes_no_mouse(
+    browser: Any, dashboard: tuple[str, Line], network: Network, pictures: Path
+) -> None:
+    """From signing in to done by Tab, Enter and typing, by the names a screen reader says."""
+    plan_hash = submitted(network, "by keyboard")
+    visitor = Visitor.open(browser, dashboard[0], pictures)
+    page = visitor.page
+    page.get_by_label("Email").wait_for()
+    email, password = owner_login(network.home, "north")
+    visitor.tab_to("Email")
+    page.keyboard.type(email)
+    visitor.tab_to("Password")
+    page.keyboard.type(password)
+    page.keyboard.press("Enter")
+    page.get_by_role("button", name="Sign out").wait_for()
+    visitor.settle()
+    visitor.tab_to(plan_hash[:8])
+    page.keyboard.press("Enter")
+    page.get_by_text(plan_hash).first.wait_for()
+    visitor.settle()
+    assert page.evaluate(UNNAMED) == []
+    visitor.tab_to("Approve")
+    page.keyboard.press("Space")
+    page.get_by_label("Why? It goes into your signature").wait_for()
+    visitor.settle()
+    visitor.tab_to("Why? It goes into your signature")
+    page.keyboard.type("as agreed, by keyboard")
+    page.keyboard.press("Control+Enter")
+    page.get_by_text("You approve counting").wait_for()
+    visitor.settle()
+    signature = open_owner(network.home, "north").sign(plan_hash, "as agreed, by keyboard")
+    visitor.tab_to("Signature made elsewhere")
+    page.keyboard.insert_text(signature)
+    visitor.tab_to("Approve and sign")
+    page.keyboard.press("Enter")
+    page.get_by_text(f"Plan {plan_hash[:12]}: approved").wait_for()
+    assert open_owner(network.home, "north").show(plan_hash)["status"] == "approved"
+
+
+def test_several_are_denied_together_with_one_reason(owner: Visitor, network: Network) -> None:
+    hashes = [submitted(network, f"one of {n}") for n in range(2)]
+    owner.go("Requests")
+    page = owner.page
+    grid = page.get_by_test_id("stDataFrame").first
+    grid.scroll_into_view_if_needed()
+    grid.click(position={"x": 12, "y": 18})  # the box in the heading: all rows
+    page.get_by_text("You deny").wait_for()
+    owner.photograph("bulk-denial-light")
+    owner.settle()
+    page.get_by_label("Why not? The scientist reads this").fill("not this month")
+    page.get_by_role("button", name=re.compile(r"Deny \d+ requests")).click()
+    page.get_by_text("Denied:").wait_for()
+    for plan_hash in hashes:
+        shown = open_owner(network.home, "north").show(plan_hash)
+        assert (shown["status"], shown["reason"]) == ("denied", "not this month")
+
+
 def test_denied_on_the_page_is_the_same_as_denied_by_the_command(
     owner: Visitor, network: Network
 ) -> None:
@@ -121,6 +211,9 @@ def test_denied_on_the_page_is_the_same_as_denied_by_the_command(
     page.get_by_label("Why not? The scientist reads this.").fill("too curious")
     page.get_by_test_id("stFormSubmitButton").get_by_role("button", name="Deny").click()
     page.get_by_text(f"Plan {plan_hash[:12]}: denied").wait_for()
+    network.federation.status(plan_hash)
+    owner.open_decided(plan_hash)
+    page.get_by_text("Not approved by: east").wait_for()
     shown = [open_owner(network.home, name).show(plan_hash) for name in ("north", "east")]
     assert [(each["status"], each["reason"]) for each in shown] == [("denied", "too curious")] * 2
 
@@ -182,7 +275,10 @@ def test_every_page_in_light_dark_chinese_and_on_a_phone(
             visitor.go(title)
             visitor.photograph(f"{title.lower()}-{colours}")
             assert visitor.page.get_by_test_id("stException").count() == 0
+            assert visitor.page.evaluate(FAINT) == [], (title, colours)
+            assert visitor.page.evaluate(UNNAMED) == [], (title, colours)
         visitor.open_request(waiting)
+        assert visitor.page.evaluate(FAINT) == [], colours
         visitor.photograph(f"request-{colours}")
     dark.photograph("request-phone-dark", width=390)
     dark.page.get_by_label("Language").click()
@@ -191,7 +287,9 @@ def test_every_page_in_light_dark_chinese_and_on_a_phone(
     dark.photograph("request-chinese-dark")
 
 
-def test_rules_are_previewed_on_open_plans_and_written(owner: Visitor, network: Network) -> None:
+def test_rules_are_previewed_on_open_plans_signed_and_applied(
+    owner: Visitor, network: Network
+) -> None:
     file = network.home.domain("north").datasets / "interactions" / "policy.toml"
     before = file.read_text()
     owner.go("Rules")
@@ -201,10 +299,17 @@ def test_rules_are_previewed_on_open_plans_and_written(owner: Visitor, network: 
     page.get_by_text("What would change").wait_for()
     owner.photograph("rules-preview-light")
     assert file.read_text() == before
-    page.get_by_role("button", name="Write these rules").click()
-    page.get_by_text("They apply from the next start of north on").wait_for()
+    page.get_by_label("Why? It goes into your signature").fill("fewer results")
+    page.keyboard.press("Control+Enter")
+    page.get_by_text("You change: max_releases from 1000 to 2").wait_for()
+    page.locator("input[type=file]").set_input_files(network.home.owner_key("north"))
+    page.get_by_role("button", name="Sign and apply these rules").click()
+    page.get_by_text("north applies them from now on").wait_for()
+    owner.photograph("rules-written-light")
     assert "max_releases = 2" in file.read_text()
-    file.write_text(before)
+    north = open_owner(network.home, "north")
+    assert north.rules("interactions")["history"][0]["reason"] == "fewer results"
+    north.write_rules("interactions", before, north.sign_rules("interactions", before, "as it was"))
 
 
 def test_another_role_gets_nothing_by_address(
@@ -225,6 +330,12 @@ def test_a_node_that_goes_down_is_shown_as_such(
     with served(network.home, "south", tmp_path) as (address, line):
         visitor = Visitor.open(browser, address, pictures)
         visitor.sign_in(*owner_login(network.home, "south"))
+        line.garble()
+        visitor.page.get_by_test_id("stSidebarNav").get_by_role("link", name="Rules").click()
+        visitor.page.get_by_test_id("stAlert").first.wait_for()
+        visitor.settle()
+        assert "Maintenance" not in visitor.text()
+        visitor.photograph("node-garbled-light")
         line.cut()
         visitor.page.get_by_test_id("stSidebarNav").get_by_role("link", name="Budgets").click()
         visitor.page.get_by_text("does not answer").first.wait_for()

@@ -81,7 +81,7 @@ def test_an_approval_without_key_or_signature_does_nothing(network: Network, pag
     page.text_area[0].set_value("as agreed").run()
     (approve,) = [b for b in page.button if b.label == "Approve and sign"]
     approve.click().run()
-    assert "An approval needs your key" in page.error[0].value
+    assert "This needs your key" in page.error[0].value
     assert open_owner(network.home, "north").show(plan_hash)["status"] == "pending"
 
 
@@ -103,7 +103,7 @@ def test_a_refused_request_explains_the_rule_that_did_it(network: Network, page:
     assert "no owner can switch off" in words(page)
 
 
-def test_rules_are_checked_previewed_and_only_then_written(network: Network, page: AppTest) -> None:
+def test_rules_are_previewed_signed_and_apply_at_once(network: Network, page: AppTest) -> None:
     file = network.home.domain("north").datasets / "interactions" / "policy.toml"
     before = file.read_text()
     open_page(page, "policy")
@@ -113,10 +113,24 @@ def test_rules_are_checked_previewed_and_only_then_written(network: Network, pag
     assert not page.exception
     assert "What would change" in [each.value for each in page.header]
     assert file.read_text() == before
-    (write,) = [b for b in page.button if b.label == "Write these rules"]
+    page.text_area(key="why-rules-interactions").set_value("fewer").run()
+    assert "You change: max_releases from 1000 to 2" in words(page).replace("\\", "")
+    (write,) = [b for b in page.button if b.label == "Sign and apply these rules"]
+    write.click().run()
+    assert "This needs your key" in page.error[0].value
+    owner = open_owner(network.home, "north")
+    fields = {field.label: field for field in page.text_input}
+    changed = before + ("" if before.endswith("\n") else "\n") + "max_releases = 2\n"
+    signature = owner.sign_rules("interactions", changed, "fewer")
+    fields["Signature made elsewhere"].set_value(signature)
+    (write,) = [b for b in page.button if b.label == "Sign and apply these rules"]
     try:
         write.click().run()
-        assert "They apply from the next start of north on" in words(page).replace("\\", "")
+        assert "north applies them from now on" in words(page).replace("\\", "")
         assert OwnerPolicy.read(file).max_releases == 2
+        rules = owner.rules("interactions")
+        assert rules["applied"]
+        assert rules["history"][0]["changes"] == [["max_releases", "1000", "2"]]
     finally:
-        file.write_text(before)
+        back = owner.sign_rules("interactions", before, "as it was")
+        owner.write_rules("interactions", before, back)

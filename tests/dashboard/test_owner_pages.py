@@ -1,6 +1,8 @@
 """What the owner's pages make of the node's answers: rows, charts, graphs and rules."""
 
 import json
+import shlex
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,14 +14,15 @@ from dashboard.changed import marked, source_diff
 from dashboard.computation import MOST_DRAWN, dot_of, graphs_of, norms_of, reasons
 from dashboard.costs import bar
 from dashboard.deciding import Case, signing_command
-from dashboard.policy import affected, explained, with_figures
-from dashboard.request import cost_rows, leaving, partner_rows
+from dashboard.policy import affected, difference, explained, history, with_figures
+from dashboard.request import at_a_glance, cost_rows, leaving, partner_rows
 from dashboard.requests import decided, queue, waited
 from dashboard.rules import PLATFORM, why
+from dashboard.signing import shell
 from dashboard.texts import catalogue
 from policies.accounting import ADJACENCY, plan_epsilon
 from policies.explanation import changes, pseudo_code
-from policies.owner_policy import OwnerPolicy
+from policies.owner_policy import OwnerPolicy, OwnerPolicyError
 from policies.plan import Plan
 from policies.rehearsal import rehearse
 from tests.desks import ACCOUNT, Desks
@@ -79,6 +82,9 @@ def test_the_cost_bar_adds_up_to_the_cap_and_the_confirmation_repeats_it(desks: 
     asked = rows.loc[rows["part"] == "this plan", "epsilon"].item()
     assert f"takes epsilon {asked:.3f} of the budget" in found.cost()
     assert ADJACENCY in found.cost()
+    (limit,) = found.weighed["limits"]
+    assert limit["everywhere_after"] > limit["everywhere_before"] > 0
+    assert f"at every partner, {limit['everywhere_after']:.3f} after" in found.cost()
 
 
 def test_changes_are_marked_as_what_was_and_what_is(desks: Desks) -> None:
@@ -120,9 +126,37 @@ def test_partners_that_nothing_is_known_of_are_said_so(desks: Desks) -> None:
     assert list(rows["decision"]) == ["not told yet", "not told yet"]
 
 
+def test_a_request_says_at_a_glance_what_is_new_broken_and_decided(desks: Desks) -> None:
+    found = case(desks, desks.plan("second", 0.7))
+    assert at_a_glance(found) == [
+        "Since the last approved version: 2 changes in meaning; same source.",
+        "No rule of yours is broken.",
+        "Partners: 0 of 2 approved, as far as told.",
+    ]
+    told = {"status": "denied", "by": "", "reason": "", "signed": "", "expires": ""}
+    weighed = found.weighed | {
+        "refusals": [{"rule": "min_users", "message": "too few"}],
+        "partners": {"east": told, "south": told | {"status": "approved"}},
+    }
+    lines = at_a_glance(replace(found, weighed=weighed, previous=None))
+    assert lines[0].startswith("New: nothing was approved before")
+    assert lines[1:] == [
+        "Breaks rules of yours: min_users.",
+        "Partners: 1 of 2 approved, as far as told.",
+        "Not approved by: east.",
+    ]
+    rows = partner_rows(weighed["partners"])
+    assert list(rows["decision"]) == ["denied", "approved"]
+
+
 def test_the_command_for_a_detached_signature_is_safe_to_paste() -> None:
-    command = signing_command("ab" * 32, "north", "it's $(rm -rf ~)")
+    reason = "it's $(rm -rf ~)"
+    command = shell(*signing_command("ab" * 32, "north", reason, 30))
     assert command.endswith("""--reason 'it'"'"'s $(rm -rf ~)'""")
+    assert shlex.split(command) == [
+        "coterie", "requests", "sign", "ab" * 8, "--domain", "north", "--days", "30",
+        "--reason", reason,
+    ]  # fmt: skip
 
 
 def test_a_burn_down_ends_today_and_its_forecast_goes_on_at_the_rate_of_30_days() -> None:
@@ -177,6 +211,54 @@ def test_the_form_writes_what_was_changed_and_keeps_lists() -> None:
     assert (policy.epsilon, policy.max_epsilon_per_plan, policy.max_releases) == (4.0, None, 5)
     assert policy.advisory == ("max_releases",)
     assert "min_users" not in after
+
+
+def test_the_form_keeps_every_other_letter_of_the_file() -> None:
+    before = (
+        "# Agreed with the board in June.\n"
+        'epsilon   = 8.0  # never above 10; see "minutes"\n'
+        "\n"
+        "  max_releases=60# and not more\n"
+        "# max_epsilon_per_plan = 0.5\n"
+        "[office_hours]\n"
+        'zone = "Europe/Berlin"  # ours\n'
+    )
+    after = with_figures(
+        before, {"epsilon": 9.5, "max_releases": 30, "max_epsilon_per_plan": 2.0, "min_users": 7}
+    )
+    assert after == (
+        "# Agreed with the board in June.\n"
+        'epsilon   = 9.5  # never above 10; see "minutes"\n'
+        "\n"
+        "  max_releases=30# and not more\n"
+        "# max_epsilon_per_plan = 0.5\n"
+        "max_epsilon_per_plan = 2.0\n"
+        "min_users = 7\n"
+        "[office_hours]\n"
+        'zone = "Europe/Berlin"  # ours\n'
+    )
+    assert with_figures(before, {"epsilon": 8.0, "max_releases": 60}) == before
+    without = with_figures(before, {"max_releases": None})
+    assert without == before.replace("  max_releases=60# and not more\n", "")
+    assert with_figures("epsilon = 1.0", {"min_users": 3}) == "epsilon = 1.0\nmin_users = 3\n"
+
+
+def test_a_file_that_the_form_cannot_change_is_left_to_its_owner() -> None:
+    odd = 'advisory = [\n"""\nmax_releases = 3\n""",\n]\nmax_releases = 5\n'
+    with pytest.raises(OwnerPolicyError, match="as text"):
+        with_figures(odd, {"max_releases": 4})
+
+
+def test_a_change_of_rules_is_shown_as_lines_and_told_with_who_and_why() -> None:
+    assert difference("a = 1\nb = 2\n", "a = 1\nb = 3\n").splitlines()[1:] == [
+        " a = 1", "-b = 2", "+b = 3"
+    ]  # fmt: skip
+    (row,) = history(
+        [{"time": "2026-11-28T11:00:00+00:00", "by": "", "reason": "changed on the machine",
+          "changes": [["epsilon", "8", "9"], ["public", "false", "true"]], "owner_key": ""}]
+    ).to_dict("records")  # fmt: skip
+    assert row["what changed"] == "epsilon from 8 to 9; public from false to true"
+    assert row["by"] == "somebody on the node's machine"
 
 
 def test_only_plans_that_other_rules_judge_otherwise_are_listed(desks: Desks) -> None:

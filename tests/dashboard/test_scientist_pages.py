@@ -5,7 +5,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
 
 import coterie as ct
@@ -24,13 +23,14 @@ from policies.accounting import plan_epsilon
 from policies.plan import RosterEntry
 
 PLAN = "a" * 64
+DOMAINS = ("east", "north")
 
 
 def card(items: int = 30, *, public: bool = False) -> dict[str, Any]:
     facts = {
         "name": "interactions", "description": "", "population": "shoppers", "users": 100,
         "items": items, "interactions_per_user": 16, "catalogue": "c" * 64, "epsilon": 8.0,
-        "delta": 1e-5, "public": public,
+        "delta": 1e-5, "public": public, "columns": ["user", "item", "value"], "values": [1.0, 5.0],
     }  # fmt: skip
     return {"datasets": [facts]}
 
@@ -67,7 +67,7 @@ def journal(runs: Path, of: str = PLAN, releases: int = 2, **more: Any) -> Path:
 @pytest.fixture
 def record(tmp_path: Path) -> Record:
     journal(tmp_path)
-    found = read_record(tmp_path, PLAN, "counting")
+    found = read_record(tmp_path, plan("approved"), {"east", "north"})
     assert found is not None
     return found
 
@@ -89,10 +89,14 @@ def test_partners_that_declare_different_schemas_are_told_in_what() -> None:
     assert holders({"north": card(), "east": {"datasets": []}}, "interactions") == ["north"]
 
 
-def test_a_mocks_schema_has_each_column_with_its_range() -> None:
-    frame = schema(pd.DataFrame({"user": ["mock-0", "mock-1"], "item": [1, 7]}))
-    assert frame["column"].tolist() == ["user", "item"]
-    assert frame["largest in the mock"].tolist() == ["mock-1", "7"]
+def test_a_schema_is_what_the_owner_declared_of_each_column() -> None:
+    (facts,) = card()["datasets"]
+    assert schema(facts).to_dict("list") == {
+        "column": ["user", "item", "value"],
+        "what it holds, as declared": [
+            "an id; at most 100 users", "an id of the catalogue's 30 items", "a number from 1 to 5",
+        ],
+    }  # fmt: skip
 
 
 def choice(**more: Any) -> Choice:
@@ -189,20 +193,29 @@ def test_a_run_is_read_only_where_its_journal_names_the_plan(tmp_path: Path) -> 
     journal(tmp_path, "b" * 64, plan_hash=PLAN)
     (tmp_path / PLAN[:16]).mkdir()
     for plan_hash in ("b" * 64, PLAN, "../../etc", "c" * 64):
-        assert read_record(tmp_path, plan_hash, "x") is None
-    assert read_records(None, [plan("approved")]) == []
+        assert read_record(tmp_path, plan("approved", plan_hash), DOMAINS) is None
+    assert read_records(None, {"north": [plan("approved")]}) == []
+
+
+def test_a_run_is_hers_only_if_most_of_its_domains_say_so(tmp_path: Path) -> None:
+    journal(tmp_path)
+    mine = [plan("approved")]
+    (found,) = read_records(tmp_path, {"east": mine, "north": mine})
+    assert (found.plan_hash, found.delta) == (PLAN, 1e-5)
+    assert read_records(tmp_path, {"east": mine, "north": []}) == []
+    assert read_records(tmp_path, {"east": mine, "elsewhere": mine}) == []
 
 
 def test_a_journal_of_which_nothing_can_be_read_is_no_run(tmp_path: Path) -> None:
     folder = journal(tmp_path)
     for broken in ("", "{", "[]", '{"plan_hash": "' + PLAN + '"}'):
         (folder / "journal.json").write_text(broken)
-        assert read_record(tmp_path, PLAN, "x") is None
+        assert read_record(tmp_path, plan("approved"), DOMAINS) is None
 
 
 def test_a_journal_cant_name_a_model_outside_its_folder(tmp_path: Path) -> None:
     folder = journal(tmp_path, state="../../secret")
-    found = read_record(tmp_path, PLAN, "x")
+    found = read_record(tmp_path, plan("approved"), DOMAINS)
     assert found is not None
     assert found.model == folder / "secret"
 

@@ -48,7 +48,7 @@ def test_an_owners_calls_are_refused_to_other_roles_by_the_node(network: Network
         "weigh": {"plan_hash": "ab" * 32},
         "rules": {"dataset": "interactions"},
         "preview_rules": {"dataset": "interactions", "policy": ""},
-        "write_rules": {"dataset": "interactions", "policy": "", "replaces": ""},
+        "write_rules": {"dataset": "interactions", "policy": "", "signature": ""},
     }
     for method, arguments in calls.items():
         with pytest.raises(NodeRefused):

@@ -286,7 +286,7 @@ def test_a_scientists_way_from_sign_in_to_a_finished_run_that_updates_live(
     visitor.go("Plans")
     page.get_by_text(plan_hash).first.wait_for()
     visitor.go("Run")
-    page.get_by_text("waiting to start").wait_for()
+    page.get_by_text("not started").wait_for()
     seen, going = threading.Event(), threading.Event()
 
     def wait_for_the_page(release: ct.Progress) -> None:

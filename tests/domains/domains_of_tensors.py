@@ -9,7 +9,8 @@ import torch
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
 
-from domains.tensors import KeptTensors, Memory
+from domains.kept import Memory
+from domains.tensors import KeptTensors
 from network.program import DataSet, Plan, Sum
 from network.smpc.tensors import Operation, digest_of_matrix
 from policies.plan import Dealer, RosterEntry

@@ -190,31 +190,3 @@ def around(here: Office, plan: Plan, plans: int) -> str:
     shown = sha256_hex(here.desk.explain(plan).encode())
     envelope = Envelope.around(plan, "north", plans=plans, days=7, explanation=shown)
     return sign_envelope(here.owner, envelope)
-
-
-@pytest.mark.parametrize(
-    ("lying", "asked"),
-    [
-        (f'second_approvers = ["{"a" * 64}"]\n', ""),
-        ("", f'dealers = ["{"a" * 64}"]\n'),
-        ("", "[office_hours]\n"),
-        ("", "public = true\n"),
-    ],
-)
-def test_a_password_changes_no_rule_that_binds_whoever_signs_in(
-    office: Open, lying: str, asked: str
-) -> None:
-    """What counts is the file as it lies there, even if the node hasn't read it yet."""
-    desk = office().desk
-    file = desk.dataset("interactions").policy_file
-    before = file.read_text()
-    file.write_text(lying)
-    with pytest.raises(DeskRefused, match="on the node's machine only"):
-        desk.write_rules("interactions", asked, desk.rules("interactions")["digest"])
-    assert file.read_text() == lying
-    written = f"min_users = 7\n{lying}"
-    digest = desk.write_rules("interactions", written, desk.rules("interactions")["digest"])
-    assert desk.rules("interactions") == {
-        "text": written, "digest": digest, "applied": False, "problem": None
-    }  # fmt: skip
-    file.write_text(before)

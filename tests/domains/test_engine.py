@@ -1,9 +1,6 @@
-"""The engine: brute-force equality, a bound on every user's influence, and its enclosure."""
+"""The engine: brute-force equality and a bound on every user's influence."""
 
-import os
-import signal
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,13 +9,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from domains.contributions import dense_contributions
-from domains.enclosure import Enclosure, EnclosureFailed
-from domains.engine import private_sum, user_memories
+from domains.contributions import Part, dense_contributions
+from domains.engine import batch_size, private_sum, user_memories
 from domains.interactions import Interactions, user_keys
+from domains.total import Total
 from domains.users import UserTensors
 from network.program import DataSet, Gradient, Plan, Sum
+from policies.admission import PlanRefused, admit
 from policies.plan import RosterEntry, Step
+from policies.users import Bounds
 
 ITEMS, WIDTH, SIZE = 12, 6, 3
 
@@ -144,6 +143,41 @@ def test_removing_a_user_takes_away_her_own_integers_and_nothing_else(
         change = total(step, data, state) - total(step, without(data, removed), state)
         assert np.array_equal(change, hers)
         assert sum(int(x) ** 2 for x in hers) <= step.scale**2
+
+
+def test_a_round_of_few_expected_users_has_small_batches() -> None:
+    """From what is declared and approved alone: the more places, the less equally they fill."""
+    step, _ = traced("gradient", 1.0)
+    many = batch_size(step, Bounds(ITEMS, WIDTH), 10)
+    assert many == batch_size(step, Bounds(ITEMS, WIDTH, 10**6), 10) == 128
+    assert batch_size(step, Bounds(ITEMS, WIDTH, 640), 10) == 32
+    sampled = step.model_copy(update={"sampling_rate": 0.1})
+    assert batch_size(sampled, Bounds(ITEMS, WIDTH, 640), 10) == 4
+    assert batch_size(sampled, Bounds(ITEMS, WIDTH, 1), 10) == 1
+
+
+def test_what_could_add_up_to_more_than_doubles_hold_exactly_is_refused() -> None:
+    approved = bound(plan())
+    fine = approved.steps[0].model_copy(update={"scale": 2**26, "ring": 64})
+    approved = approved.model_copy(update={"steps": (fine,)})
+    admit(approved, Bounds(ITEMS, WIDTH, 2**27 - 1), public=False)
+    with pytest.raises(PlanRefused, match="isn't exact"):
+        admit(approved, Bounds(ITEMS, WIDTH, 2**27), public=False)
+    with pytest.raises(ValueError, match="2\\^53"):
+        Total(fine, 2**27)
+
+
+def test_sums_are_exact_up_to_that() -> None:
+    step, _ = traced("sum", 1.0)
+    most = float(step.scale)
+    total, part = Total(step, 2**20), Part(torch.zeros(3, ITEMS))
+    expected = 0
+    for sign in (1, 1, -1):
+        units = torch.tensor([[most], [most - 1], [1.0]]).expand(3, ITEMS) * sign
+        for _ in range(1000):
+            total.add(units, [part])
+            expected += sign * 2 * int(most)
+    assert total.integers().tolist() == [expected] * ITEMS
 
 
 def test_a_user_s_negatives_are_hers_whoever_else_is_there() -> None:
@@ -292,24 +326,6 @@ def remembering() -> Plan:
                 memory=remember, memory_size=2)  # fmt: skip
 
 
-def test_a_memory_is_kept_from_release_to_release_and_outlives_the_engine(tmp_path: Path) -> None:
-    written, everyone = remembering(), people(6)
-    everyone.save(tmp_path)
-    state = {"v": written.state["v"].numpy()}
-    counts, some = np.diff(everyone.indptr), np.array([True, False, True, True, False, True])
-    plan_json, scale = bound(written).to_json(), bound(written).steps[0].scale
-
-    def released(engine: Enclosure, selected: np.ndarray) -> float:
-        return float(engine.private_sum("s", state, selected)[0] / scale)
-
-    with Enclosure(tmp_path, plan_json, ITEMS, WIDTH) as engine:
-        assert released(engine, some) == counts[some].sum()
-        twice = 2 * counts[some].sum() + counts[~some].sum()
-        assert released(engine, np.ones(6, dtype=bool)) == twice
-    with Enclosure(tmp_path, plan_json, ITEMS, WIDTH) as engine:
-        assert released(engine, some) == 3 * counts[some].sum()
-
-
 def test_a_users_memory_hangs_on_nobody_else() -> None:
     memory, everyone = bound(remembering()).memory, people(30)
     state = {"v": torch.randn(ITEMS, SIZE, generator=torch.Generator().manual_seed(0))}
@@ -319,49 +335,3 @@ def test_a_users_memory_hangs_on_nobody_else() -> None:
     for user in range(30):
         hers = user_memories(memory, state, tensors, np.array([user]))[0]
         assert np.array_equal(hers, together[user])
-
-
-def test_the_enclosure_gives_the_engines_sum_and_keeps_memory_inside(tmp_path: Path) -> None:
-    written, data = plan(), people(6)
-    data.save(tmp_path)
-    approved = bound(written)
-    state = {"v": written.state["v"].numpy()}
-    with Enclosure(tmp_path, approved.to_json(), ITEMS, WIDTH) as enclosure:
-        found = enclosure.private_sum("s", {}, np.ones(6, dtype=bool))
-        assert np.array_equal(found, total(approved.steps[0], data, dict(written.state)))
-        enclosure.memory(state)
-        best = enclosure.recommend(state, "u2", 4)
-        seen = set(data.items[data.indptr[2] : data.indptr[3]].tolist())
-        assert not seen & {item for item, _ in best}
-        with pytest.raises(EnclosureFailed, match="no user"):
-            enclosure.recommend(state, "stranger", 4)
-
-
-def test_a_killed_engine_is_noticed_at_once(tmp_path: Path) -> None:
-    people(3).save(tmp_path)
-    enclosure = Enclosure(tmp_path, bound(plan()).to_json(), ITEMS, WIDTH)
-    os.kill(enclosure._process.pid, signal.SIGKILL)
-    with pytest.raises(EnclosureFailed, match="Start the next attempt"):
-        enclosure.private_sum("s", {}, np.ones(3, dtype=bool))
-    enclosure.close()
-
-
-def test_an_engine_that_takes_longer_than_the_plans_deadline_is_killed(tmp_path: Path) -> None:
-    people(3).save(tmp_path)
-    hasty = bound(plan()).model_copy(update={"deadline_s": 1})
-    with Enclosure(tmp_path, hasty.to_json(), ITEMS, WIDTH) as enclosure:
-        os.kill(enclosure._process.pid, signal.SIGSTOP)
-        with pytest.raises(EnclosureFailed, match="a release may take 1 s"):
-            enclosure.private_sum("s", {}, np.ones(3, dtype=bool))
-        assert not enclosure.alive
-
-
-def test_the_engine_knows_no_secret_of_the_environment(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("SERVER_PRIVATE_KEY", "secret")
-    people(3).save(tmp_path)
-    with Enclosure(tmp_path, bound(plan()).to_json(), ITEMS, WIDTH) as enclosure:
-        environment = Path(f"/proc/{enclosure._process.pid}/environ").read_bytes()
-        assert b"SERVER_PRIVATE_KEY" not in environment
-        assert "memory" in {wall.name for wall in enclosure.protections if wall.on}

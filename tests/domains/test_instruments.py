@@ -16,9 +16,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from domains import noised
+from domains import coming_noise
+from domains.coming_noise import ComingNoise
 from domains.engine import private_sum
 from domains.interactions import Interactions, user_keys
+from domains.noised import noised_sum
 from domains.users import UserTensors
 from network.clip_norms import AdaptiveClip
 from network.program import (
@@ -195,12 +197,13 @@ class Nodes:
         ) -> NDArray[np.int64]:
             return self.sum(selected & present)
 
+        step = self.plan.steps[0]
         run: Any = SimpleNamespace(
             plan=self.plan,
             dataset=SimpleNamespace(public=False, users=NUMBERS),
             enclosure=lambda: SimpleNamespace(private_sum=engine_of_process),
         )
-        return noised.noised_sum(run, self.plan.steps[0], {})
+        return noised_sum(run, step, {}, ComingNoise(self.plan, step))
 
     def sum(self, present: NDArray[np.bool_]) -> NDArray[np.int64]:
         return private_sum(self.plan.steps[0], {}, self.people, np.flatnonzero(present))
@@ -291,12 +294,12 @@ def test_the_gaussian_dp_audit_alone_catches_half_the_noise(
 def test_a_missing_share_is_caught(
     nodes: Nodes, missing: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sound, calls = noised.add_noise_share, iter(range(10**6))
+    sound, calls = coming_noise.add_noise_share, iter(range(10**6))
 
     def forgets(total: NDArray[np.int64], *args: Any) -> NDArray[np.int64]:
         return total.copy() if next(calls) % 3 == missing else sound(total, *args)
 
-    monkeypatch.setattr(noised, "add_noise_share", forgets)
+    monkeypatch.setattr(coming_noise, "add_noise_share", forgets)
     blind(monkeypatch, "check_fresh", "check_no_repeats")
     with pytest.raises(Broken, match="as wide as accounted"):
         measure(nodes)

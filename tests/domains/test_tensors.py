@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
-from domains.tensors import Memory
+from domains.kept import Memory
 from network.smpc.aggregation import Party
 from network.smpc.agreement import agreement_of
 from network.smpc.messages import MalformedMessage, SharingRefused

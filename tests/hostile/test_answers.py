@@ -3,7 +3,6 @@
 import builtins
 import contextlib
 import gzip
-import hashlib
 import io
 import json
 import tracemalloc
@@ -20,6 +19,7 @@ import pandas as pd
 import pytest
 import requests
 import syft as sy
+from blake3 import blake3
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from nacl.signing import SigningKey
 from syft.client.api import SyftAPIData
@@ -73,8 +73,8 @@ class Villain:
                         villain.nonce or self.headers.get(NONCE, ""),
                         self.command,
                         self.path.encode(),
-                        hashlib.sha256(body).digest(),
-                        hashlib.sha256(content).digest(),
+                        blake3(body).digest(),
+                        blake3(content).digest(),
                     )
                     self.send_header(SEAL, villain.key.sign(text).signature.hex())
                 for name, value in villain.headers.items():

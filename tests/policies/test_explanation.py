@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from network.program import DataSet, Gradient, Plan, Sum
-from policies.explanation import changes, explain, pseudo_code, same_meaning
+from policies.explanation import Standing, changes, explain, pseudo_code, same_meaning
 from policies.graph import Graph
 from policies.plan import Plan as ApprovablePlan
 from policies.plan import RosterEntry
@@ -55,7 +55,7 @@ def edited(graph: Graph, old: str, new: str) -> Graph:
 
 
 def test_the_owner_sees_who_asks_what_leaves_how_often_and_what_it_costs() -> None:
-    text = explain(PLAN, spent=0.5, cap=8.0)
+    text = explain(PLAN, Standing(held=0.5, cap=8.0, delta=1e-5, everywhere=1.5))
     for part in (
         PLAN.hash,
         "to learn",
@@ -67,7 +67,8 @@ def test_the_owner_sees_who_asks_what_leaves_how_often_and_what_it_costs() -> No
         "Cost: epsilon ",
         "at delta 1e-05 for the whole plan, repeats included",
         "A person who is a user at all 3 partners",
-        "Budget: 0.500 of 8.000",
+        "Budget: epsilon 0.500 of 8.000 at delta 1e-05 spent or promised",
+        "A person who is a user at every partner: epsilon 1.500 of it",
         "def loss(state",
     ):
         assert part in text

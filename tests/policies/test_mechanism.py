@@ -126,6 +126,11 @@ def test_a_huge_vector_cannot_hide_by_wrapping() -> None:
     assert quantise(torch.full((1, 4), 1e300, dtype=torch.float64), 1.0, 1).tolist() == [[0] * 4]
 
 
+def test_what_is_no_number_counts_as_nothing_even_if_nobody_clipped() -> None:
+    rows = torch.tensor([[math.nan, 0.5], [math.inf, 0.5], [-math.inf, math.nan], [0.5, 0.5]])
+    assert quantise(rows, 1.0, 2).tolist() == [[0, 0], [0, 0], [0, 0], [1, 1]]
+
+
 def test_empty_batches_pass_through() -> None:
     assert quantise(clip([torch.zeros(0, 3), torch.zeros(0)], 1.0), 1.0, 4).shape == (0, 4)
 

@@ -1,0 +1,67 @@
+"""Noise drawn within its attempt, while keys are exchanged, the state comes and the sum is made."""
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Event
+
+import numpy as np
+from numpy.typing import NDArray
+
+from domains.refusals import RoundRefused
+from policies.mechanism import add_noise_share
+from policies.noise import SecureRandom
+from policies.plan import Plan, Step
+
+_MOST = 2**22
+"""Numbers whose noise is drawn like this: at most 32 MiB. The others' is added as it is drawn."""
+_AT_A_TIME = 2**17
+
+
+class ComingNoise:
+    """One attempt's share of the noise for the first numbers of its sum.
+
+    It is of this attempt alone: added once, in memory only, and erased with the attempt.
+    """
+
+    def __init__(self, plan: Plan, step: Step) -> None:
+        self._given_up = Event()
+        pool = ThreadPoolExecutor(1, thread_name_prefix="noise")
+        self._drawn: Future[NDArray[np.int64]] | None = pool.submit(self._draw, plan, step)
+        pool.shutdown(wait=False)
+
+    def add_to(self, total: NDArray[np.int64]) -> int:
+        """Add it to the first numbers of a total, in place; gives how many these are.
+
+        Raises:
+            RoundRefused: it was added or erased before.
+        """
+        drawn, self._drawn = self._drawn, None
+        if drawn is None or self._given_up.is_set():
+            raise RoundRefused("This attempt's noise is gone. Start the next attempt.")
+        noise = drawn.result()
+        total[: noise.size] += noise
+        noise[:] = 0
+        return noise.size
+
+    def erase(self) -> None:
+        """Give it up, drawn or not."""
+        self._given_up.set()
+        if self._drawn is not None:
+            self._drawn.add_done_callback(lambda drawn: drawn.result().fill(0))
+            self._drawn = None
+
+    def _draw(self, plan: Plan, step: Step) -> NDArray[np.int64]:
+        noise, random = np.zeros(min(step.width, _MOST), dtype=np.int64), SecureRandom()
+        for begin in range(0, noise.size, _AT_A_TIME):
+            if self._given_up.is_set():
+                break
+            part = noise[begin : begin + _AT_A_TIME]
+            part[:] = add_noise_share(
+                part,
+                step.noise_multiplier,
+                step.clip_norm,
+                step.scale,
+                plan.noise_shares,
+                0,
+                random,
+            )
+        return noise

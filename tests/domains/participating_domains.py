@@ -1,0 +1,164 @@
+"""Three domains in rounds, in one process: the nodes' own state machines and ledgers.
+
+Only the engines' processes are left out: what a domain's users add up to is given by hand.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from numpy.typing import NDArray
+
+from domains.participation import Participation
+from network.heads import Heads
+from network.program import DataSet, Plan, Sum
+from network.smpc.agreement import agreement_of
+from network.smpc.coordination import Coordinator, Exchange, Opened
+from policies.accounting import Event
+from policies.approvals import owner_key_hex, sign_approval
+from policies.ledger import Ledger
+from policies.ledger.heads import Cosignature
+from policies.plan import Plan as ApprovablePlan
+from policies.plan import RosterEntry
+
+NAMES = ("east", "north", "south")
+STATE = b"\x02\x00\x00\x00\x00\x00\x00\x00{}"
+"""A safetensors file without tensors."""
+
+
+@dataclass
+class Domains:
+    """Domains of one plan; `ask` is one step at one of them.
+
+    Attributes:
+        values: by domain, what its engine gives, int64 [P].
+    """
+
+    folder: Path
+    plan: ApprovablePlan
+    keys: Mapping[str, Ed25519PrivateKey]
+    approvals: Mapping[str, str]
+    values: dict[str, NDArray[np.int64]]
+    ledgers: dict[str, Ledger] = field(default_factory=dict)
+    parts: dict[str, Participation] = field(default_factory=dict)
+
+    def restart(self, name: str) -> Participation:
+        """A domain's process ended, anyhow, and is there again."""
+        if name in self.ledgers:
+            self.ledgers[name].dispose()
+        place = self.folder / name
+        place.mkdir(exist_ok=True)
+        ledger = Ledger(f"sqlite:///{place / 'ledger.db'}", name, self.keys[name])
+        self.ledgers[name] = ledger
+        self.parts[name] = Participation(name, self.keys[name], ledger, place / "attempts")
+        return self.parts[name]
+
+    def open(self, name: str) -> None:
+        engine = SimpleNamespace(
+            alive=True, private_sum=lambda *_: self.values[name].copy(), close=lambda: None
+        )
+        dataset: Any = SimpleNamespace(users=10, public=False, enclosure=lambda _: engine)
+        self.parts[name].open(self.plan, self.approvals, dataset)
+
+    def round(self, release: int = 0, attempt: int = 0) -> Opened:
+        """One attempt, carried by an honest coordinator; the total is what the domains gave."""
+        carried = Carried(self, release, attempt)
+        opened = carried.run()
+        given = [carried.noised[name] for name in opened.survivors]
+        np.testing.assert_array_equal(opened.total, np.sum(given, axis=0))
+        return opened
+
+
+class Carried:
+    """One attempt between domains, and what was said in it.
+
+    Attributes:
+        noised: by domain, its part of the sum.
+    """
+
+    def __init__(self, domains: Domains, release: int = 0, attempt: int = 0) -> None:
+        self.domains, self.heads = domains, Heads()
+        self.signed: dict[str, list[Cosignature]] = {}
+        self.noised: dict[str, NDArray[np.int64]] = {}
+        self.where = (domains.plan.hash, "s", release, attempt)
+        self.agreement = agreement_of(domains.plan, "s", release, attempt)
+
+    def run(self, exchange: Exchange | None = None) -> Opened:
+        coordinator = Coordinator(self.agreement, exchange or self.exchange)
+        return coordinator.finish(coordinator.begin())
+
+    def exchange(self, phase: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: self.ask(name, phase, argument) for name, argument in arguments.items()}
+
+    def _value_of(self, part: Participation) -> NDArray[np.int64]:
+        attempt = part._runs[self.domains.plan.hash].attempt
+        assert attempt is not None
+        assert attempt.value is not None
+        return attempt.value.copy()
+
+    def ask(self, name: str, phase: str, argument: Any) -> Any:
+        part, heads = self.domains.parts[name], self.heads
+        if phase == "advertise":
+            advert, heads.held[name] = part.advertise(*self.where)
+            return advert
+        if phase == "share":
+            sealed, heads.notes[name] = part.share(
+                *self.where, argument, STATE, heads.held_of(name)
+            )
+            self.noised[name] = self._value_of(part)
+            return sealed
+        if phase == "reveal":
+            return part.reveal(*self.where, argument, heads.notes_for(name))
+        if phase == "confirm":
+            confirmation, signed = part.confirm(*self.where, argument)
+            self.signed[name] = signed
+            return confirmation
+        mine = self.agreement.roster[name]
+        kept = {
+            n: [each for each in signed if each.node_key == mine]
+            for n, signed in self.signed.items()
+            if n != name
+        }
+        return part.unmask(*self.where, argument, kept)
+
+
+def domains_in(folder: Path, size: int = 8, releases: int = 4) -> Domains:
+    """Three domains that all opened the run of a plan with one step, `s`, of `size` numbers."""
+
+    def count(state, user):  # type: ignore[no-untyped-def]
+        return {"counts": torch.zeros(size).scatter_add(0, user.items, user.mask)}
+
+    keys = {name: Ed25519PrivateKey.generate() for name in NAMES}
+    owners = {name: Ed25519PrivateKey.generate() for name in NAMES}
+    roster = [
+        RosterEntry(
+            name=n,
+            server_uid=n,
+            node_key=owner_key_hex(keys[n]),
+            owner_key=owner_key_hex(owners[n]),
+        )
+        for n in NAMES
+    ]
+    data = DataSet("clicks", min(size, 9), 4, 100, "0" * 64, False)
+    step = Sum("s", count, 4.0, releases=releases)
+    plan = Plan("p", "test", data, [step], epsilon=4.0).bind(roster, "f" * 64)
+    approvals = {n: sign_approval(owners[n], plan.hash, n) for n in NAMES}
+    random = np.random.default_rng(1)
+    values = {n: random.integers(-1000, 1000, size) for n in NAMES}
+    domains = Domains(folder, plan, keys, approvals, values)
+    definition = plan.steps[0]
+    event = Event(definition.noise_multiplier, definition.sampling_rate, releases + 2)
+    for name in NAMES:
+        domains.restart(name)
+        ledger = domains.ledgers[name]
+        ledger.open_budget("shoppers", 1e6, 1e-5)
+        ledger.submit(plan.hash, "p", "f" * 64, "shoppers", [event], {"steps": 1}, 2)
+        signed, key = approvals[name], owner_key_hex(owners[name])
+        ledger.approve(plan.hash, "owner", key, signed, "what it does", "fine")
+        domains.open(name)
+    return domains

@@ -1,0 +1,76 @@
+"""The engine's own process: answers as the engine does, ends in time, keeps what is private."""
+
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from domains.enclosure import Enclosure, EnclosureFailed
+from policies.users import Bounds
+from tests.domains.test_engine import ITEMS, WIDTH, bound, people, plan, remembering, total
+
+
+def test_a_memory_is_kept_from_release_to_release_and_outlives_the_engine(tmp_path: Path) -> None:
+    written, everyone = remembering(), people(6)
+    everyone.save(tmp_path)
+    state = {"v": written.state["v"].numpy()}
+    counts, some = np.diff(everyone.indptr), np.array([True, False, True, True, False, True])
+    plan_json, scale = bound(written).to_json(), bound(written).steps[0].scale
+
+    def released(engine: Enclosure, selected: np.ndarray) -> float:
+        return float(engine.private_sum("s", state, selected)[0] / scale)
+
+    with Enclosure(tmp_path, plan_json, Bounds(ITEMS, WIDTH)) as engine:
+        assert released(engine, some) == counts[some].sum()
+        twice = 2 * counts[some].sum() + counts[~some].sum()
+        assert released(engine, np.ones(6, dtype=bool)) == twice
+    with Enclosure(tmp_path, plan_json, Bounds(ITEMS, WIDTH)) as engine:
+        assert released(engine, some) == 3 * counts[some].sum()
+
+
+def test_the_enclosure_gives_the_engines_sum_and_keeps_memory_inside(tmp_path: Path) -> None:
+    written, data = plan(), people(6)
+    data.save(tmp_path)
+    approved = bound(written)
+    state = {"v": written.state["v"].numpy()}
+    with Enclosure(tmp_path, approved.to_json(), Bounds(ITEMS, WIDTH)) as enclosure:
+        found = enclosure.private_sum("s", {}, np.ones(6, dtype=bool))
+        assert np.array_equal(found, total(approved.steps[0], data, dict(written.state)))
+        enclosure.memory(state)
+        best = enclosure.recommend(state, "u2", 4)
+        seen = set(data.items[data.indptr[2] : data.indptr[3]].tolist())
+        assert not seen & {item for item, _ in best}
+        with pytest.raises(EnclosureFailed, match="no user"):
+            enclosure.recommend(state, "stranger", 4)
+
+
+def test_a_killed_engine_is_noticed_at_once(tmp_path: Path) -> None:
+    people(3).save(tmp_path)
+    enclosure = Enclosure(tmp_path, bound(plan()).to_json(), Bounds(ITEMS, WIDTH))
+    os.kill(enclosure._process.pid, signal.SIGKILL)
+    with pytest.raises(EnclosureFailed, match="Start the next attempt"):
+        enclosure.private_sum("s", {}, np.ones(3, dtype=bool))
+    enclosure.close()
+
+
+def test_an_engine_that_takes_longer_than_the_plans_deadline_is_killed(tmp_path: Path) -> None:
+    people(3).save(tmp_path)
+    hasty = bound(plan()).model_copy(update={"deadline_s": 1})
+    with Enclosure(tmp_path, hasty.to_json(), Bounds(ITEMS, WIDTH)) as enclosure:
+        os.kill(enclosure._process.pid, signal.SIGSTOP)
+        with pytest.raises(EnclosureFailed, match="a release may take 1 s"):
+            enclosure.private_sum("s", {}, np.ones(3, dtype=bool))
+        assert not enclosure.alive
+
+
+def test_the_engine_knows_no_secret_of_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SERVER_PRIVATE_KEY", "secret")
+    people(3).save(tmp_path)
+    with Enclosure(tmp_path, bound(plan()).to_json(), Bounds(ITEMS, WIDTH)) as enclosure:
+        environment = Path(f"/proc/{enclosure._process.pid}/environ").read_bytes()
+        assert b"SERVER_PRIVATE_KEY" not in environment
+        assert "memory" in {wall.name for wall in enclosure.protections if wall.on}
