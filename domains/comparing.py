@@ -12,6 +12,7 @@ import json
 import secrets
 import subprocess
 import tempfile
+import threading
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,6 +47,8 @@ INSTALL = (
 )
 _PARTY = Path(__file__).parent / "spu_party.py"
 _LINK_SECONDS, _SECONDS = 60, 240
+_AT_WORK = threading.Semaphore(1)
+"""A node has one address for comparisons, and memory for one process of SPU."""
 
 
 class Place(BaseModel):
@@ -113,14 +116,23 @@ class Comparing:
         if known[self.me] != self.offer:
             raise SharingRefused(self.me, "the offer under our own name isn't of this comparison")
         self.transcript = offers_transcript(self.agreement, known)
-        keys = {name: each.key for name, each in known.items()}
+        if not _AT_WORK.acquire(blocking=False):
+            raise SharingRefused(self.me, "another comparison is under way here; try again")
+        try:
+            return self._between(list(known.values()), job, share)
+        finally:
+            self._key.erase()
+            _AT_WORK.release()
+
+    def _between(self, offers: list[Offer], job: dict[str, Any], share: Elements) -> Elements:
+        """What SPU makes of the share, masked anew before and after."""
+        keys = {each.domain: each.key for each in offers}
         given, taken = share.copy(), hashlib.sha256(_result(self.transcript)).digest()
         apply(given, pair_masks(self.transcript, self.me, self._key, keys))
-        found = self._computed(list(known.values()), job, given)
+        found = self._computed(offers, job, given)
         if found.size != share.size:
             raise SharingRefused(self.me, "SPU gave a result of another length")
         apply(found, pair_masks(taken, self.me, self._key, keys))
-        self._key.erase()
         return found
 
     def _computed(self, offers: list[Offer], job: dict[str, Any], share: Elements) -> Elements:

@@ -9,6 +9,7 @@ An `SMPCTensor` is a name and what is proven of it. The shares never leave their
 """
 
 import math
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -106,7 +107,7 @@ class SMPCTensor:
         Raises:
             TensorRefused: more bits than its bounds have, or no dealer.
         """
-        return self._home.truncate(self, bits)
+        return self._home.truncate(self, operator.index(bits))
 
     def above(self, threshold: float = 0) -> "SMPCTensor":
         """1 where it is above a public number, else 0; also written x > 2.5. Needs SPU.

@@ -7,6 +7,7 @@ runs those that need SPU 0.9.5, in an environment of its own.
 
 import os
 import re
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
@@ -45,6 +46,12 @@ def domains(tmp_path: Path) -> Domains:
 def asked(do: str, x: str, low: int = 0, high: int = 0) -> Comparison:
     said = {"do": do, "of": x, "low": str(low), "high": str(high), "number": 7}
     return Comparison.from_dict(said)
+
+
+@pytest.fixture(autouse=True)
+def room_for_three(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The domains of a test share this process; a node has one comparison at a time."""
+    monkeypatch.setattr("domains.comparing._AT_WORK", threading.Semaphore(3))
 
 
 def compared(domains: Domains, comparison: Comparison) -> str:
@@ -168,6 +175,16 @@ def test_a_failing_engine_makes_nothing(domains: Domains) -> None:
     with pytest.raises(TensorRefused, match="no comparison was begun"):
         domains.kept["east"].compare(offers)
     assert domains.memory.free == free
+
+
+def test_a_node_does_one_comparison_at_a_time(
+    domains: Domains, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = domains.share("x")
+    offers = [domains.kept[name].offer(asked("above", x)) for name in NAMES]
+    monkeypatch.setattr("domains.comparing._AT_WORK", threading.Semaphore(0))
+    with pytest.raises(SharingRefused, match="another comparison is under way"):
+        domains.kept["east"].compare(offers)
 
 
 def test_offers_are_everybodys_signed_for_this_comparison(domains: Domains) -> None:
