@@ -2,13 +2,15 @@
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from domains.dataset import PrivateDataset
+from domains.kept import Memory
 from domains.refusals import RoundRefused
 from domains.runs import OpenRun
-from domains.tensors import KeptTensors, Memory
+from domains.tensors import KeptTensors
 from policies.ledger import Ledger
 from policies.plan import Plan
 
@@ -17,7 +19,7 @@ class OpenRuns:
     """A node's open runs; iterating gives them.
 
     Args:
-        name, signing_key, ledger, why_not_roster: as for `Participation`.
+        name, signing_key, ledger, why_not_roster, spu: as for `Participation`.
     """
 
     def __init__(
@@ -26,11 +28,12 @@ class OpenRuns:
         signing_key: Ed25519PrivateKey,
         ledger: Ledger,
         why_not_roster: Callable[[Plan], str | None],
+        spu: Path | None,
     ) -> None:
         self._name, self._signing_key = name, signing_key
         self._ledger, self._why_not_roster = ledger, why_not_roster
         self._runs: dict[str, OpenRun] = {}
-        self._memory = Memory()
+        self._memory, self._spu = Memory(), spu
         self._lock = threading.Lock()
 
     def __iter__(self) -> Iterator[OpenRun]:
@@ -53,7 +56,9 @@ class OpenRuns:
         if status != "approved":
             raise RoundRefused(f"{self._name}: this plan is {status} here, so it can't run.")
         run = OpenRun(plan, approvals, dataset)
-        run.tensors = KeptTensors(self._name, plan, self._signing_key, run.sum_of, self._memory)
+        run.tensors = KeptTensors(
+            self._name, plan, self._signing_key, run.sum_of, self._memory, self._spu
+        )
         missing = run.missing() or self._why_not_roster(plan)
         if missing is not None:
             raise RoundRefused(f"{self._name}: {missing}.")

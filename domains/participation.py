@@ -61,6 +61,7 @@ class Participation:
         ledger: this domain's ledger; decides every release.
         folder: where the answers of attempts and released models are kept (0700).
         why_not_roster: why a plan's partners aren't those pinned here; no round goes on with them.
+        spu: the file where the owner says where SPU is; `domains.comparing`.
     """
 
     def __init__(
@@ -70,13 +71,14 @@ class Participation:
         ledger: Ledger,
         folder: Path,
         why_not_roster: Callable[[Plan], str | None] = lambda plan: None,
+        spu: Path | None = None,
     ) -> None:
         self._name = name
         self._signing_key = signing_key
         self._ledger = ledger
         self._folder = folder
         self._attempts = Attempts(ledger, folder)
-        self._open_runs = OpenRuns(name, signing_key, ledger, why_not_roster)
+        self._open_runs = OpenRuns(name, signing_key, ledger, why_not_roster, spu)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._attempts.void_what_a_crash_left()
 

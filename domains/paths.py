@@ -29,7 +29,8 @@ PATHS = {
             "progress",
             "advertise", "hold", "share", "reveal", "masked", "confirm", "unmask", "finish",
             "verify", "withdraw", "tell",
-            "tensor_key", "tensor_share", "tensor_apply", "tensor_compute", "tensor_drop",
+            "tensor_key", "tensor_share", "tensor_apply", "tensor_compute", "tensor_offer",
+            "tensor_compare", "tensor_drop",
         )
     )
     | {

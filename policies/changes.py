@@ -15,7 +15,7 @@ from policies.pseudo_code import content, described, expression, listed, short
 _PLAN_FIELDS = (
     "name", "purpose", "scientist", "dataset", "population_note", "catalogue", "collusion",
     "threshold", "delta", "spare_attempts", "public", "aggregation", "deadline_s", "two_domains",
-    "dealer",
+    "dealer", "comparisons",
 )  # fmt: skip
 _COMMUTATIVE = frozenset(
     f"aten.{name}"

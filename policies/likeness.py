@@ -29,6 +29,8 @@ def model_of(plan: Plan) -> str:
     if any(step.kept is not None for step in plan.steps):
         dealer = None if plan.dealer is None else plan.dealer.key
         found.append([[step.kept is not None for step in plan.steps], dealer])
+        if plan.comparisons is not None:
+            found.append(plan.comparisons)
     return _hash(found if plan.aggregation == "smpc" else [*found, plan.aggregation])
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
-from domains.tensors import Memory
+from domains.kept import Memory
 from network.smpc.aggregation import Party
 from network.smpc.agreement import agreement_of
 from network.smpc.messages import MalformedMessage, SharingRefused
@@ -247,10 +247,10 @@ def test_a_step_is_shared_as_often_as_approved(domains: Domains) -> None:
 
 
 def test_memory_is_bounded_and_given_back(domains: Domains) -> None:
-    domains.memory.free = 8 * ITEMS * 3 * 2 + 64 * 2 * ITEMS
+    domains.memory.free = 8 * ITEMS * 3 * 2 + 16 * 2 * ITEMS
     x = domains.share("x")
     domains.apply("reshape", x, shape=(2, 3))
-    domains.memory.free -= 64 * 2 * ITEMS  # what a map takes while it lasts
+    domains.memory.free -= 16 * 2 * ITEMS  # what a map takes while it lasts
     with pytest.raises(TensorRefused, match="no room left"):
         domains.share("x", 1)
     for kept in domains.kept.values():
