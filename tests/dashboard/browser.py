@@ -37,6 +37,8 @@ UNNAMED = """() => [...document.querySelectorAll("input, textarea, select, a")]
         || each.title || each.getAttribute("aria-labelledby")))
     .map(each => each.outerHTML.slice(0, 200))"""
 """Fields and links that a screen reader can't name."""
+SCREENSHOTS = "COTERIE_SCREENSHOTS"
+"""Environment variable: the folder that screenshots are kept in."""
 
 
 @dataclass
