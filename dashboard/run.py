@@ -199,7 +199,7 @@ def bars(found: pd.DataFrame, by: str, size: str) -> alt.Chart:
         .encode(
             x=alt.X(f"{release}:O", title=release, axis=alt.Axis(labelAngle=0, labelOverlap=True)),
             y=alt.Y(f"{amount_}:Q", title=amount_),
-            color=alt.Color(f"{part}:N", legend=legend(5, 3)),
+            color=alt.Color(f"{part}:N", legend=legend(5, 2)),
             tooltip=[release, part, amount_],
         )
     )
