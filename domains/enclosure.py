@@ -37,6 +37,11 @@ class EnclosureFailed(RuntimeError):
     """The engine's process ended or refused; the text says so without a private value."""
 
 
+class EngineOverdue(EnclosureFailed):
+    """The engine was ended, since a release took longer than the plan's deadline. That it did says
+    something of the data, so the attempt counts as spent."""
+
+
 class Enclosure:
     """A running engine for one plan on one data set; close it, or use it in a `with` block.
 
@@ -81,12 +86,18 @@ class Enclosure:
         """The clipped integer sum of a step over the selected users, int64 [P], without noise.
 
         Raises:
-            EnclosureFailed: also if it takes longer than the plan's `deadline_s`; the process is
-                then killed.
+            EngineOverdue: it takes longer than the plan's `deadline_s`; the process is killed.
+            EnclosureFailed: it ended otherwise.
         """
         arrays = {f"state/{name}": array for name, array in state.items()}
         header = {"do": "sum", "step": step}
-        found = self._ask_within(self._deadline_s, header, {**arrays, "selected": selected})
+        overdue = (
+            f"a release may take {self._deadline_s} s (the plan's deadline_s); nothing of it left "
+            "the node, but it is charged. Start the next attempt, or ask for a plan with a longer "
+            "deadline."
+        )
+        arrays["selected"] = selected
+        found = self._ask_within(self._deadline_s, overdue, header, arrays)
         if "memories" in found:
             self._keep(found["memories"])
         return found["total"]
@@ -95,10 +106,15 @@ class Enclosure:
         """Compute every user's memory and keep it in the node's store.
 
         Raises:
-            EnclosureFailed: also if it takes longer than a release in which everybody takes part.
+            EngineOverdue: it takes longer than a release in which everybody takes part may.
+            EnclosureFailed: it ended otherwise.
         """
         arrays = {f"state/{name}": array for name, array in state.items()}
-        found = self._ask_within(self._deadline_s / self._rate, {"do": "memory"}, arrays)
+        seconds = self._deadline_s / self._rate
+        overdue = (
+            f"users' memories may take {seconds:g} s (by the plan's deadline_s). End it again."
+        )
+        found = self._ask_within(seconds, overdue, {"do": "memory"}, arrays)
         self._keep(found["memories"])
 
     def _keep(self, memories: NDArray) -> None:
@@ -136,16 +152,17 @@ class Enclosure:
         self.close()
 
     def _ask_within(
-        self, seconds: float, header: Mapping[str, Any], arrays: Mapping[str, NDArray]
+        self,
+        seconds: float,
+        overdue: str,
+        header: Mapping[str, Any],
+        arrays: Mapping[str, NDArray],
     ) -> dict[str, NDArray]:
         try:
             with Deadline(seconds, self._process.kill):
                 return self._ask(header, arrays)[1]
         except DeadlinePassed:
-            raise EnclosureFailed(
-                f"the engine was ended, since this may take {seconds:g} s (by the plan's "
-                "deadline_s); nothing of it left the node. Start the next attempt."
-            ) from None
+            raise EngineOverdue(f"the engine was ended, since {overdue}") from None
 
     def _ask(
         self, header: Mapping[str, Any], arrays: Mapping[str, NDArray]
