@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import struct
-import threading
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -22,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from domains.confinement import Protection, confine
+from domains.deadline import Deadline, DeadlinePassed
 from domains.interactions import Interactions, private_file
 from domains.launcher import LauncherFailed, launch
 from policies.plan import Plan
@@ -59,6 +59,7 @@ class Enclosure:
         self._store = store
         plan = Plan.from_json(plan_json)
         plan_hash, self._deadline_s = plan.hash, plan.deadline_s
+        self._rate = min(step.sampling_rate for step in plan.steps)
         try:
             self._process = launch(store, self._log.fileno())
         except LauncherFailed as error:
@@ -89,34 +90,31 @@ class Enclosure:
             EnclosureFailed: it ended otherwise.
         """
         arrays = {f"state/{name}": array for name, array in state.items()}
-        overdue = threading.Event()
-
-        def end() -> None:
-            overdue.set()
-            self._process.kill()
-
-        timer = threading.Timer(self._deadline_s, end)
-        timer.daemon = True
-        timer.start()
-        try:
-            _, found = self._ask({"do": "sum", "step": step}, {**arrays, "selected": selected})
-        except EnclosureFailed:
-            if overdue.is_set():
-                raise EngineOverdue(
-                    f"the engine was ended, since a release may take {self._deadline_s} s (the "
-                    "plan's deadline_s); nothing of it left the node, but it is charged. Start the "
-                    "next attempt, or ask for a plan with a longer deadline."
-                ) from None
-            raise
-        finally:
-            timer.cancel()
+        header = {"do": "sum", "step": step}
+        overdue = (
+            f"a release may take {self._deadline_s} s (the plan's deadline_s); nothing of it left "
+            "the node, but it is charged. Start the next attempt, or ask for a plan with a longer "
+            "deadline."
+        )
+        arrays["selected"] = selected
+        found = self._ask_within(self._deadline_s, overdue, header, arrays)
         if "memories" in found:
             self._keep(found["memories"])
         return found["total"]
 
     def memory(self, state: Mapping[str, NDArray]) -> None:
-        """Compute every user's memory and keep it in the node's store."""
-        _, found = self._ask({"do": "memory"}, {f"state/{n}": a for n, a in state.items()})
+        """Compute every user's memory and keep it in the node's store.
+
+        Raises:
+            EngineOverdue: it takes longer than a release in which everybody takes part may.
+            EnclosureFailed: it ended otherwise.
+        """
+        arrays = {f"state/{name}": array for name, array in state.items()}
+        seconds = self._deadline_s / self._rate
+        overdue = (
+            f"users' memories may take {seconds:g} s (by the plan's deadline_s). End it again."
+        )
+        found = self._ask_within(seconds, overdue, {"do": "memory"}, arrays)
         self._keep(found["memories"])
 
     def _keep(self, memories: NDArray) -> None:
@@ -152,6 +150,19 @@ class Enclosure:
         at: TracebackType | None,
     ) -> None:
         self.close()
+
+    def _ask_within(
+        self,
+        seconds: float,
+        overdue: str,
+        header: Mapping[str, Any],
+        arrays: Mapping[str, NDArray],
+    ) -> dict[str, NDArray]:
+        try:
+            with Deadline(seconds, self._process.kill):
+                return self._ask(header, arrays)[1]
+        except DeadlinePassed:
+            raise EngineOverdue(f"the engine was ended, since {overdue}") from None
 
     def _ask(
         self, header: Mapping[str, Any], arrays: Mapping[str, NDArray]

@@ -63,6 +63,10 @@ def test_an_engine_that_takes_longer_than_the_plans_deadline_is_killed(tmp_path:
         with pytest.raises(EngineOverdue, match=r"a release may take 1 s .* it is charged"):
             enclosure.private_sum("s", {}, np.ones(3, dtype=bool))
         assert not enclosure.alive
+    with Enclosure(tmp_path, hasty.to_json(), Bounds(ITEMS, WIDTH)) as enclosure:
+        os.kill(enclosure._process.pid, signal.SIGSTOP)
+        with pytest.raises(EngineOverdue, match="memories may take 1 s"):
+            enclosure.memory({"v": plan().state["v"].numpy()})
 
 
 def test_the_engine_knows_no_secret_of_the_environment(

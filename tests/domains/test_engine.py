@@ -159,7 +159,7 @@ def test_a_round_of_few_expected_users_has_small_batches() -> None:
 def test_what_could_add_up_to_more_than_doubles_hold_exactly_is_refused() -> None:
     approved = bound(plan())
     fine = approved.steps[0].model_copy(update={"scale": 2**26, "ring": 64})
-    approved = approved.model_copy(update={"steps": (fine,)})
+    approved = approved.model_copy(update={"steps": (fine,), "memory": None, "scores": None})
     admit(approved, Bounds(ITEMS, WIDTH, 2**27 - 1), public=False)
     with pytest.raises(PlanRefused, match="isn't exact"):
         admit(approved, Bounds(ITEMS, WIDTH, 2**27), public=False)
