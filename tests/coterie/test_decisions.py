@@ -179,6 +179,24 @@ def test_rules_are_previewed_signed_and_applied_by_commands(
     assert verify(network.home.domain("north").ledger_file).ok
 
 
+def test_an_approval_that_expires_in_the_middle_of_a_run_ends_it(
+    network: Network, tmp_path: Path
+) -> None:
+    data = network.federation.data("interactions")
+    plan = counting_plan(data, "runs out", 0.5, releases=400)
+    network.federation.submit(plan)
+    plan_hash = network.federation.bind(plan).hash
+    for name in NAMES[:-1]:
+        open_owner(network.home, name).approve(plan_hash, "agreed")
+    last = open_owner(network.home, NAMES[-1])
+    assert last.approve(plan_hash, "for a moment", days=12 / 86_400) == "approved"
+    with pytest.raises((ct.RunInterrupted, ct.NotApproved), match="expired"):
+        network.federation.train(plan, tmp_path)
+    for name in NAMES:
+        assert len(network.charged(name, plan_hash)) < 400
+        assert verify(network.home.domain(name).ledger_file).ok
+
+
 def test_two_persons_agree_within_office_hours_or_nothing_runs(
     network: Network, tmp_path: Path
 ) -> None:
