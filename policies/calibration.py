@@ -24,7 +24,7 @@ class Calibration:
         sampling_rate: probability with which each user takes part in a round.
         rounds: releases, spare attempts included.
         epsilon: of all of them at `delta`, for `accounting.ADJACENCY`; at most what was asked for
-            and within 1e-6 of it.
+            and within 1e-6 of it, unless a noise multiplier below 0.05 would do.
         delta: of the differential privacy statement.
         noise_per_user: standard deviation of the noise in a mean over the users who take part in a
             round, in clip norms; what to compare with the size of a signal.
@@ -61,6 +61,9 @@ def calibrate(
     Raises:
         ValueError: an argument is out of range, or no noise up to 1e5 clip norms is enough.
     """
+    for name, number in (("rounds", rounds), ("users", users), ("spare_attempts", spare_attempts)):
+        if type(number) is not int:
+            raise ValueError(f"{name} is {number!r}; expected a whole number")
     if not 0 < epsilon < math.inf or rounds < 1 or users < 1 or spare_attempts < 0:
         raise ValueError("epsilon, rounds and users must be positive, spare_attempts at least 0")
     if users_per_round is not None and not 1 <= users_per_round <= users:

@@ -6,8 +6,9 @@ travels; the SHA-256 of that text is what owners approve and sign.
 """
 
 import json
+from collections.abc import Mapping
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -313,6 +314,12 @@ class Plan(_Value):
                 turn, rest = divmod(release + 1, follower.every)
                 if rest == 0 and turn <= follower.releases:
                     self._append(follower, turn - 1, order)
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy with some fields changed; its text and hash are its own."""
+        copied = super().model_copy(update=update, deep=deep)
+        copied.__dict__.pop("_canonical", None)
+        return copied
 
     @cached_property
     def _canonical(self) -> bytes:

@@ -2,18 +2,24 @@
 
 import json
 import threading
+import tomllib
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+import tomli_w
 from typer.testing import CliRunner
 
 import coterie as ct
 from coterie.cli import app
 from coterie.owner import Owner
-from coterie.partners import invite, open_owner
+from coterie.partners import invite, open_owner, start_domain, stop_domain
 from network.client import NodeRefused, log_in
 from network.federation import read_accounts
 from network.training import Progress
+from policies.approvals import create_owner_key, owner_key_hex
+from policies.owner_policy import DAYS
 from policies.verify import verify
 from tests.network_of_three import NAMES, Network, counting_plan
 
@@ -171,3 +177,59 @@ def test_rules_are_previewed_signed_and_applied_by_commands(
     assert (rules["text"], rules["applied"]) == (before.read_text(), True)
     assert [each["reason"] for each in rules["history"][:2]] == ["as it was", "fewer"]
     assert verify(network.home.domain("north").ledger_file).ok
+
+
+def test_an_approval_that_expires_in_the_middle_of_a_run_ends_it(
+    network: Network, tmp_path: Path
+) -> None:
+    data = network.federation.data("interactions")
+    plan = counting_plan(data, "runs out", 0.5, releases=400)
+    network.federation.submit(plan)
+    plan_hash = network.federation.bind(plan).hash
+    for name in NAMES[:-1]:
+        open_owner(network.home, name).approve(plan_hash, "agreed")
+    last = open_owner(network.home, NAMES[-1])
+    assert last.approve(plan_hash, "for a moment", days=12 / 86_400) == "approved"
+    with pytest.raises((ct.RunInterrupted, ct.NotApproved), match="expired"):
+        network.federation.train(plan, tmp_path)
+    for name in NAMES:
+        assert len(network.charged(name, plan_hash)) < 400
+        assert verify(network.home.domain(name).ledger_file).ok
+
+
+def test_two_persons_agree_within_office_hours_or_nothing_runs(
+    network: Network, tmp_path: Path
+) -> None:
+    data = network.federation.data("interactions")
+    plan = counting_plan(data, "by two", 0.2, releases=1)
+    second = create_owner_key(tmp_path / "second.pem", None)
+    closed = {"days": [DAYS[(datetime.now(UTC).weekday() + 3) % 7]]}
+    file = network.home.domain("south").datasets / "interactions" / "policy.toml"
+    lying = file.read_bytes()
+    rules = tomllib.loads(lying.decode()) | {"second_approvers": [owner_key_hex(second)]}
+    try:
+        restart(network, "south", file, tomli_w.dumps(rules | {"office_hours": closed}).encode())
+        network.federation.submit(plan)
+        plan_hash = network.federation.bind(plan).hash
+        for name in ("east", "north"):
+            open_owner(network.home, name).approve(plan_hash, "agreed")
+        with pytest.raises(NodeRefused, match="office_hours: Approvals are taken"):
+            open_owner(network.home, "south").approve(plan_hash, "at night")
+        restart(network, "south", file, tomli_w.dumps(rules).encode())
+        one = open_owner(network.home, "south")
+        assert one.approve(plan_hash, "agreed") == "awaiting signature"
+        with pytest.raises(ct.NotApproved, match="south awaiting signature"):
+            network.federation.train(plan, tmp_path)
+        assert replace(one, key=second).approve(plan_hash, "agreed, too") == "approved"
+        assert network.federation.train(plan, tmp_path).finished
+    finally:
+        restart(network, "south", file, lying)
+    assert verify(network.home.domain("south").ledger_file).ok
+
+
+def restart(network: Network, name: str, file: Path, rules: bytes) -> None:
+    """Start a node again under other rules."""
+    stop_domain(network.home, name)
+    file.write_bytes(rules)
+    start_domain(network.home, name, None)
+    network.connect()

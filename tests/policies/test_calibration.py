@@ -31,6 +31,9 @@ def test_the_noise_meets_the_epsilon_and_no_less_would(
 
 
 def test_what_makes_no_sense_is_refused() -> None:
+    for rounds in (1.5, True, "3", float("nan")):
+        with pytest.raises(ValueError, match="expected a whole number"):
+            calibrate(epsilon=1.0, rounds=rounds, users=10)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="must be positive"):
         calibrate(epsilon=0.0, rounds=1, users=10)
     with pytest.raises(ValueError, match="users_per_round"):

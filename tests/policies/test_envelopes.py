@@ -108,6 +108,9 @@ def test_the_nearest_plans_fit_and_nothing_nearer_does() -> None:
     )
     assert (first.releases, shorter.plan.step("train").releases) == (4, 2)
     assert "2 instead of 4 in 'train'" in shorter.text
+    for offer in (noisier, shorter):
+        assert offer.plan.hash != PLAN.hash, "it is a plan of its own"
+        assert Plan.from_json(offer.plan.to_json()) == offer.plan
 
 
 def test_where_nothing_fits_nothing_is_offered() -> None:
