@@ -26,9 +26,11 @@ from network.smpc.agreement import among_all
 from network.smpc.attempt import Context
 from network.smpc.dealing import Computation, deal, digest_of_words
 from network.smpc.triples import Factors
+from network.smpc.truncation import Truncation
 
 SCALE = 2**22
 REPEATS = 5
+TRUNCATED = Truncation(length=8000, bound=62, dropped=SCALE.bit_length() - 1)
 CASES = {
     "elementwise 1e6": Factors((1_000_000,), (1_000_000,), matrices=False),
     "matrix 512": Factors((512, 512), (512, 512), matrices=True),
@@ -75,10 +77,7 @@ class Product:
         self.error = float(np.abs(total - exact.reshape(-1)).max())
 
     def _exchange(self, told: list[Any]) -> None:
-        for receiver in self.parties:
-            for said, words in told:
-                if said.domain != receiver.me:
-                    receiver.hear(said, words)
+        exchange(self.parties, told)
 
     def _online(self) -> None:
         told = [party.differences() for party in self.parties]
@@ -97,6 +96,39 @@ class Product:
         return found
 
 
+def truncated() -> dict[str, float]:
+    """CPU seconds of one party and of the dealer for one truncation."""
+    random = np.random.default_rng(0)
+    names, length = ("a", "b", "c"), TRUNCATED.drawn[-1]
+    keys = {name: Ed25519PrivateKey.generate() for name in names}
+    dealer = Ed25519PrivateKey.generate()
+    context = Context("ab" * 32, "multiply", 0, 0, f"{'0' * 64}/{length}")
+    roster = {name: public(key) for name, key in keys.items()}
+    agreement = among_all(context, roster, 1, length)
+    parts = shares(random.normal(size=TRUNCATED.length), random)
+    parties = [
+        Computation(name, agreement, keys[name], public(dealer), TRUNCATED, [part])
+        for name, part in zip(names, parts, strict=True)
+    ]
+    signed = [party.signed_key for party in parties]
+    began = time.process_time()
+    dealt, corrections = deal(agreement, TRUNCATED, signed, dealer)
+    taken = time.process_time()
+    coins = [party.take(signed, dealt, corrections) for party in parties]
+    exchange(parties, [party.opening(coins) for party in parties])
+    exchange(parties, [party.check() for party in parties])
+    for party in parties:
+        party.result()
+    return {"dealer": taken - began, "party": (time.process_time() - taken) / 3}
+
+
+def exchange(parties: list[Computation], told: list[Any]) -> None:
+    for receiver in parties:
+        for said, words in told:
+            if said.domain != receiver.me:
+                receiver.hear(said, words)
+
+
 def public(key: Ed25519PrivateKey) -> str:
     return key.public_key().public_bytes_raw().hex()
 
@@ -111,6 +143,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--peer", metavar="PYTHON", help="an interpreter that has SPU")
     peer = parser.parse_args().peer
+    spent = [truncated() for _ in range(REPEATS)]
+    party, dealer = (
+        1000 * statistics.median(each[who] for each in spent) for who in ("party", "dealer")
+    )
+    print(
+        f"truncation of {TRUNCATED.length} numbers of {TRUNCATED.bound} bits: {party:.1f} ms, "
+        f"dealer {dealer:.1f} ms of CPU"
+    )
     for name, factors in CASES.items():
         runs = [Product(factors) for _ in range(REPEATS)]
         for run in runs:

@@ -110,6 +110,7 @@ class Judge:
             operations_of(plan),
             model_of(plan),
             plan.dealer.key if plan.dealer else None,
+            plan.comparisons,
         )
         over = (limit.check(plan.events(), len(plan.roster)) for limit in limits)
         return [*dataset.policy.check(facts), *(each for each in over if each is not None)]

@@ -76,7 +76,12 @@ def build_app(folder: DomainFolder, settings: DomainSettings) -> "FastAPI":
     accounts = Accounts(folder.syft / "accounts.json")
     desk = Desk(settings, public_hex(key), ledger, datasets, folder.store / "plans", folder.peers)
     participation = Participation(
-        settings.name, key, ledger, folder.store / "runs", desk.why_not_roster
+        settings.name,
+        key,
+        ledger,
+        folder.store / "runs",
+        desk.why_not_roster,
+        folder.path / "spu.toml",
     )
     for service in server.services:
         if isinstance(service, Answering):

@@ -4,16 +4,18 @@ No call gives a share out. What can be asked is to share a kept step's private s
 linearly into others, and, through a round like any other's, to have one revealed with noise.
 """
 
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
 
-from network.smpc.agreement import computation_of, sharing_of
+from domains.comparing import INSTALL, Comparing, Place
+from domains.kept import Kept, Memory, Piece, whole_of
+from network.smpc.agreement import comparison_of, computation_of, sharing_of
+from network.smpc.comparisons import Comparison, Offer
 from network.smpc.dealing import Computation
 from network.smpc.ring import Elements
 from network.smpc.sharing import Sharing, TensorKey
@@ -22,77 +24,18 @@ from policies import sensitivity
 from policies.plan import Plan, Step
 from policies.sensitivity import Proven, TensorRefused
 
-MAX_BYTES = 2**29
-"""All runs of a node together keep no more."""
 MAX_TENSORS = 4096
 """One run keeps no more."""
 MAX_RUN_BYTES = 2**28
 """One run's tensors take no more, so that it leaves room for others."""
 _DEALT_BYTES = 96
 """What a dealer deals, and all messages and sums of them, take no more for each number of it."""
-_MAP_BYTES = 64
-"""A public-linear map takes no more, while it lasts, for each element that goes in or comes out."""
+_MAP_BYTES, _MATRIX_BYTES = 16, 48
+"""A public map takes no more, while it lasts, for each element that goes in or comes out; one by a
+matrix."""
 
 PrivateSum = Callable[[Step, bytes | str], NDArray[np.int64]]
 """(step, state or its digest) -> this domain's clipped sum in integer units, without noise."""
-
-
-@dataclass
-class Memory:
-    """What is left for tensors: on this node, or for one run `of` the node's."""
-
-    free: int = MAX_BYTES
-    of: "Memory | None" = None
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def take(self, size: int) -> None:
-        """Set `size` bytes aside.
-
-        Raises:
-            TensorRefused: they aren't there.
-        """
-        with self._lock:
-            if size > self.free:
-                where = "This node" if self.of is None else "This run"
-                raise TensorRefused(f"{where} has no room left for {size} bytes: drop tensors.")
-            if self.of is not None:
-                self.of.take(size)
-            self.free -= size
-
-    def give(self, size: int) -> None:
-        with self._lock:
-            self.free += size
-        if self.of is not None:
-            self.of.give(size)
-
-    @contextmanager
-    def taken(self, size: int) -> Iterator[None]:
-        """`size` bytes set aside while something lasts."""
-        self.take(size)
-        try:
-            yield
-        finally:
-            self.give(size)
-
-
-@dataclass(frozen=True)
-class Piece:
-    """Which elements of which tensor were truncated by how many bits."""
-
-    of: str
-    whole: Proven
-    dropped: int
-    begin: int
-    end: int
-
-
-@dataclass(frozen=True)
-class Kept:
-    """A tensor: what is proven of it, this domain's share, flat, and whether it is a piece."""
-
-    proven: Proven
-    share: Elements = field(repr=False)
-    piece: Piece | None = None
 
 
 @dataclass(frozen=True)
@@ -112,6 +55,7 @@ class KeptTensors:
         me: this domain's name on the roster.
         private_sum: computes this domain's part of a kept step.
         memory: of the node.
+        spu: the file where the owner says where SPU is; `domains.comparing`.
     """
 
     def __init__(
@@ -121,6 +65,7 @@ class KeptTensors:
         signing_key: Ed25519PrivateKey,
         private_sum: PrivateSum,
         memory: Memory,
+        spu: Path | None = None,
     ) -> None:
         self._me = me
         self._plan = plan
@@ -131,6 +76,8 @@ class KeptTensors:
         self._sharing: Sharing | None = None
         self._shared: dict[str, int] = {}
         self._begun: _Begun | None = None
+        self._spu = spu
+        self._comparing: tuple[Comparison, Comparing] | None = None
 
     def key(self, step: str, number: int) -> TensorKey:
         """Begin to share a kept step's sum; replaces what was begun before.
@@ -239,6 +186,43 @@ class KeptTensors:
             self._give_up()
         return name
 
+    def offer(self, asked: Comparison) -> Offer:
+        """Begin a comparison; replaces one that was begun before.
+
+        Raises:
+            TensorRefused: the plan has no comparisons, there is no SPU here, the tensor isn't kept
+                here, or bounds forbid it.
+        """
+        if self._plan.comparisons is None:
+            raise TensorRefused("The plan has no comparisons: ct.Plan(comparisons='spu').")
+        if self._spu is None:
+            raise TensorRefused(f"{self._me}: there is no SPU here. To install it: {INSTALL}.")
+        try:
+            place = Place.read(self._spu)
+        except TensorRefused as error:
+            raise TensorRefused(f"{self._me}: {error}") from None
+        proven = self.tensor(asked.of).proven
+        asked.planned(proven)
+        agreement = comparison_of(self._plan, asked.digest(), proven.length, asked.number)
+        comparing = Comparing(self._me, agreement, self._signing_key, place)
+        self._comparing = asked, comparing
+        return comparing.offer
+
+    def compare(self, offers: Sequence[Offer]) -> str:
+        """Do the comparison that was begun, and keep the result; gives its name.
+
+        Raises:
+            TensorRefused: none was begun. SharingRefused: a partner's offer or SPU failed.
+        """
+        if self._comparing is None:
+            raise TensorRefused(f"{self._me}: no comparison was begun here.")
+        (asked, comparing), self._comparing = self._comparing, None
+        x = self.tensor(asked.of)
+        made = comparing.run(offers, asked.job(x.proven), x.share)
+        name = computed_name(self._plan.hash, comparing.transcript)
+        self._keep(name, asked.planned(x.proven), lambda: made)
+        return name
+
     def _give_up(self) -> None:
         if self._begun is not None:
             self._memory.give(self._begun.size)
@@ -255,11 +239,14 @@ class KeptTensors:
             return name
         parts = [self.tensor(each) for each in operation.of]
         if operation.do == "join":
-            proven, local = joined(_whole([part.piece for part in parts]))
+            proven, local = joined(whole_of([part.piece for part in parts]))
         else:
             proven, local = planned(operation, [part.proven for part in parts], matrix)
-        sizes = [proven.length, *(part.proven.length for part in parts)]
-        with self._memory.taken(_MAP_BYTES * (sum(sizes) + (0 if matrix is None else matrix.size))):
+        elements = proven.length + sum(part.proven.length for part in parts)
+        size = _MAP_BYTES * elements
+        if matrix is not None:
+            size = _MATRIX_BYTES * (elements + matrix.size)
+        with self._memory.taken(size):
             self._keep(name, proven, lambda: local([part.share for part in parts]))
         return name
 
@@ -333,22 +320,3 @@ class KeptTensors:
         if not found:
             raise TensorRefused(f"{self._me}: the plan keeps no step '{name[:64]}'.")
         return found[0]
-
-
-def _whole(pieces: Sequence[Piece | None]) -> Proven:
-    """What is proven of a whole tensor that was truncated piece by piece.
-
-    Its sensitivity is that of truncating the whole at once; of pieces without a common origin it
-    would be larger.
-
-    Raises:
-        TensorRefused: these aren't all pieces of one tensor, in order.
-    """
-    known = [piece for piece in pieces if piece is not None]
-    if known and len(known) == len(pieces):
-        first = known[0]
-        alike = {(piece.of, piece.dropped) for piece in known} == {(first.of, first.dropped)}
-        ends = [0, *(piece.end for piece in known)]
-        if alike and [*(piece.begin for piece in known), first.whole.length] == ends:
-            return sensitivity.truncated(first.whole, first.dropped)
-    raise TensorRefused("Only all pieces of one truncated tensor are joined, in order.")

@@ -11,6 +11,7 @@ from syft.service.user.user_roles import DATA_SCIENTIST_ROLE_LEVEL
 from domains.answering import Answering, answering
 from domains.arguments import bytes_of, json_list, json_object
 from domains.computing import compute
+from network.smpc.comparisons import Comparison, Offer
 from network.smpc.sharing import TensorKey
 from network.smpc.tensors import Operation, read_matrix
 
@@ -88,6 +89,28 @@ class CoterieTensors(Answering):
         self.own_plan(context, plan_hash)
         with self.participation.tensors(plan_hash) as tensors:
             return compute(tensors, phase, json_object(said), bytes_of(words))
+
+    @service_method(
+        path="coterie.tensor_offer", name="tensor_offer", roles=DATA_SCIENTIST_ROLE_LEVEL
+    )
+    @answering
+    def tensor_offer(self, context: AuthedServiceContext, plan_hash: str, asked: str) -> str:
+        """Begin a comparison through SPU: this node's offer; `asked` is a `Comparison` as JSON."""
+        self.own_plan(context, plan_hash)
+        with self.participation.tensors(plan_hash) as tensors:
+            return json.dumps(tensors.offer(Comparison.from_dict(json_object(asked))).to_dict())
+
+    @service_method(
+        path="coterie.tensor_compare", name="tensor_compare", roles=DATA_SCIENTIST_ROLE_LEVEL
+    )
+    @answering
+    def tensor_compare(self, context: AuthedServiceContext, plan_hash: str, offers: str) -> str:
+        """Do it with all domains' offers; answers the result's name and what is proven."""
+        self.own_plan(context, plan_hash)
+        parsed = [Offer.from_dict(offer) for offer in json_list(offers)]
+        with self.participation.tensors(plan_hash) as tensors:
+            name = tensors.compare(parsed)
+            return json.dumps({"name": name, "proven": tensors.tensor(name).proven.to_json()})
 
     @service_method(path="coterie.tensor_drop", name="tensor_drop", roles=DATA_SCIENTIST_ROLE_LEVEL)
     @answering

@@ -159,10 +159,14 @@ class Dealer:
             self._dealt.popitem(last=False)
 
 
-def build_app(dealer: Dealer) -> FastAPI:
-    """The dealer's HTTP app: POST /deal takes a `Wanted` and answers what `pack` packs."""
+def build_app(dealer: Dealer, rate: Rate | None = None) -> FastAPI:
+    """The dealer's HTTP app: POST /deal takes a `Wanted` and answers what `pack` packs.
+
+    Args:
+        rate: how much one address may ask.
+    """
     app = FastAPI(openapi_url=None)
-    rate = Rate(_REQUESTS_PER_S, _REQUEST_BURST)
+    rate = rate or Rate(_REQUESTS_PER_S, _REQUEST_BURST)
 
     @app.get("/")
     async def card() -> dict[str, str]:

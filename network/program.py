@@ -23,7 +23,7 @@ from network.clip_norms import (
     unit_name,
 )
 from network.smpc.ring import smallest_width
-from policies.accounting import Part, calibrate
+from policies.division import Part, calibrate
 from policies.graph import Graph, TensorSpec
 from policies.modules import aliases, of_state, source_of, state_of, trainable
 from policies.plan import Dealer, Kept, RosterEntry, Step
@@ -148,6 +148,7 @@ class Plan:
             the last one as `user.memory`, zeros at first. None: it depends on nothing kept.
         scores: (state, memory) -> a score per item; never leaves the node.
         dealer: who deals triples for products of kept tensors (docs/tensors.md); None: no products.
+        comparisons: "spu": kept tensors may be compared, by SPU among three domains; None: not.
     """
 
     name: str
@@ -168,6 +169,7 @@ class Plan:
     model: nn.Module | None = None
     memory_size: int | None = None
     dealer: Dealer | None = None
+    comparisons: Literal["spu"] | None = None
     _bound: dict[str, ApprovablePlan] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -224,6 +226,7 @@ class Plan:
             two_domains=self.two_domains,
             aggregation=self.aggregation,
             dealer=self.dealer,
+            comparisons=self.comparisons,
         )
         # No domain has more users than all together, so admission will find no larger total.
         rings = [smallest_width(largest_total(plan, step, self.data.users)) for step in plan.steps]

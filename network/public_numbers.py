@@ -17,6 +17,19 @@ _DIGITS = 20
 their matrix."""
 
 
+def exact(number: Any) -> Fraction:
+    """A public number as it is.
+
+    Raises:
+        TensorRefused: it isn't a finite number.
+    """
+    if isinstance(number, Fraction | int | np.integer) and not isinstance(number, bool):
+        return Fraction(int(number)) if isinstance(number, np.integer) else Fraction(number)
+    if isinstance(number, float | np.floating) and np.isfinite(number):
+        return Fraction(float(number))
+    raise TensorRefused(f"Tensors are compared with finite numbers, not with {number!r}.")
+
+
 def rounded(number: Any) -> Fraction:
     """A public number at `_DIGITS` significant bits.
 

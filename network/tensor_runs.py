@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import safetensors.torch
@@ -24,9 +24,10 @@ from network.dealer import ask_dealer
 from network.program import Plan
 from network.rounds import RoundAborted, run_attempt, tensor_of, was_begun, was_opened
 from network.smpc.agreement import sharing_of
+from network.smpc.comparisons import Comparison, Offer
 from network.smpc.messages import MalformedMessage, SharingRefused
 from network.smpc.sharing import TensorKey, keys_transcript, verify_keys
-from network.smpc.tensors import Operation, Secret, planned, shared_name
+from network.smpc.tensors import Made, Operation, Secret, planned, shared_name
 from network.smpc.truncation import MAX_BITS
 from network.states import end_run, model_of
 from network.tensors import SMPCTensor
@@ -151,6 +152,37 @@ class Tensors:
         self.drop(*pieces)
         return found
 
+    def compare(
+        self,
+        x: SMPCTensor,
+        do: Literal["above", "clip", "argmax", "sigmoid"],
+        low: int = 0,
+        high: int = 0,
+    ) -> SMPCTensor:
+        """One operation of SPU's: see `network.smpc.comparisons.Comparison`.
+
+        Raises:
+            TensorRefused: the plan has no comparisons, or bounds forbid it.
+            NodeRefused: a domain refused, or has no SPU; says how to install it.
+        """
+        if self.approved.comparisons is None:
+            raise TensorRefused(
+                "Comparisons need SPU at all three domains, and a plan that says so: "
+                "ct.Plan(comparisons='spu'); docs/tensors.md."
+            )
+        self._ours((x,))
+        if max(abs(low), abs(high)) >= 2**62:
+            raise TensorRefused("A number to compare with lies beyond all that a tensor holds.")
+        number = int.from_bytes(os.urandom(4), "big")
+        asked = Comparison(do=do, of=x.name, low=str(low), high=str(high), number=number)
+        proven = asked.planned(x.proven)
+        offers = self.everywhere("tensor_offer", asked=json.dumps(asked.to_dict()))
+        read = [_offer(name, offers[name]) for name in sorted(offers)]
+        said = json.dumps([offer.to_dict() for offer in read])
+        made = {n: _made(n, answer) for n, answer in
+                self.everywhere("tensor_compare", offers=said).items()}  # fmt: skip
+        return self._same(made, proven)
+
     def _compute(self, asked: Mapping[str, Any], *of: SMPCTensor) -> SMPCTensor:
         if self._dealer_url is None or self.approved.dealer is None:
             raise TensorRefused(
@@ -171,7 +203,9 @@ class Tensors:
             )
 
         deal = partial(ask_dealer, self._dealer_url)
-        made = carry(self.approved, deal, secret, work, tell)
+        return self._same(carry(self.approved, deal, secret, work, tell), proven)
+
+    def _same(self, made: Mapping[str, Made], proven: Proven) -> SMPCTensor:
         name = next(iter(made.values())).name
         for domain, said in made.items():
             if said.to_dict() != {"name": name, "proven": proven.to_json()}:
@@ -274,6 +308,20 @@ def _json(name: str, answer: Any) -> Any:
         return json.loads(answer)
     except (ValueError, RecursionError):
         raise NodeRefused(name, f"{name} answers about a tensor what can't be read.") from None
+
+
+def _offer(name: str, answer: Any) -> Offer:
+    try:
+        return Offer.from_dict(_json(name, answer))
+    except MalformedMessage as error:
+        raise NodeRefused(name, f"{name} answers what is no offer: {error}") from None
+
+
+def _made(name: str, answer: Any) -> Made:
+    try:
+        return Made.from_dict(_json(name, answer))
+    except MalformedMessage as error:
+        raise NodeRefused(name, f"{name} answers what is no tensor: {error}") from None
 
 
 def _key(name: str, answer: Any) -> TensorKey:

@@ -8,6 +8,8 @@
 An `SMPCTensor` is a name and what is proven of it. The shares never leave their nodes.
 """
 
+import math
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -16,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from network.public_numbers import bounds_of, integers, rounded
+from network.public_numbers import bounds_of, exact, integers, rounded
 from network.smpc.tensors import Operation, digest_of_matrix
 from policies import sensitivity
 from policies.sensitivity import Proven, TensorRefused
@@ -105,7 +107,35 @@ class SMPCTensor:
         Raises:
             TensorRefused: more bits than its bounds have, or no dealer.
         """
-        return self._home.truncate(self, bits)
+        return self._home.truncate(self, operator.index(bits))
+
+    def above(self, threshold: float = 0) -> "SMPCTensor":
+        """1 where it is above a public number, else 0; also written x > 2.5. Needs SPU.
+
+        One user can turn all answers around, so the sensitivity is sqrt(elements).
+        """
+        low = math.floor(exact(threshold) / abs(self.proven.unit))
+        return self._home.compare(self, "above", low)
+
+    def clip(self, low: float, high: float) -> "SMPCTensor":
+        """Its numbers, kept between two public ones, to multiples of `precision`. Needs SPU.
+
+        Its sensitivity is at most sqrt(elements) (high - low), whatever it was made of.
+        """
+        unit = abs(self.proven.unit)
+        ends = math.floor(exact(low) / unit), math.ceil(exact(high) / unit)
+        return self._home.compare(self, "clip", *ends)
+
+    def argmax(self) -> "SMPCTensor":
+        """1 at the first largest number of each row along the last axis, 0 elsewhere. Needs SPU.
+
+        Of a revealed one, numpy's `argmax` gives the places.
+        """
+        return self._home.compare(self, "argmax")
+
+    def sigmoid(self) -> "SMPCTensor":
+        """1 / (1 + exp(-x)), off by at most 0.005. Needs SPU."""
+        return self._home.compare(self, "sigmoid")
 
     @staticmethod
     def concatenate(tensors: Sequence["SMPCTensor"], axis: int = 0) -> "SMPCTensor":
@@ -176,9 +206,15 @@ class SMPCTensor:
     __dlpack__ = __buffer__ = tolist = item = numpy = _no_numbers
 
     def _not_compared(self, _: object) -> NoReturn:
-        raise TypeError("Shared tensors aren't compared; reveal() with noise, and compare that.")
+        raise TypeError("Shared tensors are compared by > and < alone, or once revealed.")
 
-    __lt__ = __le__ = __gt__ = __ge__ = _not_compared
+    def __gt__(self, other: Any) -> "SMPCTensor":
+        return (self - other).above() if isinstance(other, SMPCTensor) else self.above(other)
+
+    def __lt__(self, other: Any) -> "SMPCTensor":
+        return (other - self).above() if isinstance(other, SMPCTensor) else (-self).above(-other)
+
+    __le__ = __ge__ = _not_compared
     __eq__ = __ne__ = _not_compared
     __hash__ = object.__hash__
 

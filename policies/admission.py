@@ -19,6 +19,7 @@ from policies.legible import why_misleading
 from policies.plan import Plan, Step
 from policies.protection import (
     check_ciphertexts,
+    check_comparisons,
     check_dealer,
     check_kept,
     check_noise,
@@ -49,6 +50,7 @@ def admit(plan: Plan, bounds: Bounds, public: bool, limits: Limits | None = None
     _check_public(plan, public)
     check_roster(plan)
     check_dealer(plan)
+    check_comparisons(plan)
     _check_text(plan)
     _check_size(plan, limits)
     length, per_user = _check_memory(plan, bounds, limits)

@@ -5,7 +5,7 @@ what it computes doesn't change them.
 """
 
 from policies.canonical import canonical, sha256_hex
-from policies.explanation import meaning
+from policies.changes import meaning
 from policies.graph import Graph
 from policies.plan import Plan, Step
 
@@ -29,6 +29,8 @@ def model_of(plan: Plan) -> str:
     if any(step.kept is not None for step in plan.steps):
         dealer = None if plan.dealer is None else plan.dealer.key
         found.append([[step.kept is not None for step in plan.steps], dealer])
+        if plan.comparisons is not None:
+            found.append(plan.comparisons)
     return _hash(found if plan.aggregation == "smpc" else [*found, plan.aggregation])
 
 

@@ -65,6 +65,7 @@ class PlanFacts:
         operations: every operation its graphs use, as in `policies.operations`.
         model: `likeness.model_of` the plan.
         dealer: the key of whoever deals the plan's triples.
+        comparisons: what compares the plan's tensors.
     """
 
     epsilon: float
@@ -76,6 +77,7 @@ class PlanFacts:
     operations: frozenset[str] = frozenset()
     model: str = ""
     dealer: str | None = None
+    comparisons: str | None = None
 
     @classmethod
     def of(
@@ -87,6 +89,7 @@ class PlanFacts:
         operations: frozenset[str] = frozenset(),
         model: str = "",
         dealer: str | None = None,
+        comparisons: str | None = None,
     ) -> Self:
         """The facts of a plan with these events."""
         events = tuple(events)
@@ -100,6 +103,7 @@ class PlanFacts:
             operations=operations,
             model=model,
             dealer=dealer,
+            comparisons=comparisons,
         )
 
 
@@ -169,6 +173,7 @@ class OwnerPolicy(_Rules):
         allowed_models: the only computations, as `coterie requests show` names them.
         second_approvers: public keys of which one must sign beside the owner's.
         dealers: public keys of those whom the owner trusts to deal the triples of secret products.
+        comparisons: by what tensors may be compared, of "spu"; none if left out.
         office_hours: when approvals are taken.
         max_approval_days: how long an approval may hold.
         advisory: rules that warn the owner instead of refusing.
@@ -189,6 +194,7 @@ class OwnerPolicy(_Rules):
     allowed_models: Annotated[tuple[Hex64, ...], Field(strict=False)] | None = None
     second_approvers: Annotated[tuple[Hex64, ...], Field(strict=False)] = ()
     dealers: Annotated[tuple[Hex64, ...], Field(strict=False)] = ()
+    comparisons: Annotated[tuple[Literal["spu"], ...], Field(strict=False)] = ()
     office_hours: OfficeHours | None = None
     max_approval_days: Annotated[int, Field(ge=1)] = 365
     advisory: Annotated[tuple[Advisable, ...], Field(strict=False)] = ()
@@ -300,6 +306,12 @@ class OwnerPolicy(_Rules):
                 "dealers",
                 f"The plan's triples are dealt by {plan.dealer[:16]}, whom this owner doesn't list."
                 " With the scientist or the hub a dealer could read totals without noise",
+            )
+        if plan.comparisons is not None and plan.comparisons not in self.comparisons:
+            yield Refusal(
+                "comparisons",
+                f"The plan's tensors are compared by {plan.comparisons}, which this owner doesn't "
+                "list. Two partners who collude there could read them without noise",
             )
 
 

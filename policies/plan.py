@@ -19,7 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from policies.accounting import Event
+from policies.accounting import Event, spares
 from policies.canonical import canonical, sha256_hex
 from policies.clipping import Adaptive, Clipping, Flat, PerLayer, fits
 from policies.graph import Graph, TensorSpec
@@ -189,6 +189,7 @@ class Plan(_Value):
         aggregation: "smpc": masks (`network.smpc.aggregation`); "ckks": homomorphic encryption
             (`network.smpc.ckks`), where every domain adds all of the accounted noise.
         dealer: who deals triples for products of kept tensors; None: there are no such products.
+        comparisons: "spu": kept tensors may be compared by SPU; None: they are not.
     """
 
     version: Literal[1] = 1
@@ -211,12 +212,19 @@ class Plan(_Value):
     deadline_s: Annotated[int, Field(ge=1, le=86_400)] = 600
     two_domains: bool = False
     dealer: Dealer | None = None
+    comparisons: Literal["spu"] | None = None
 
     @model_serializer(mode="wrap")
     def _without_the_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Plans from before there was a choice keep their text, and so their hash."""
         found: dict[str, Any] = dump(self)
-        chosen = {"aggregation": "smpc", "deadline_s": 600, "two_domains": False, "dealer": None}
+        chosen = {
+            "aggregation": "smpc",
+            "deadline_s": 600,
+            "two_domains": False,
+            "dealer": None,
+            "comparisons": None,
+        }
         for name, default in chosen.items():
             if getattr(self, name) == default:
                 del found[name]
@@ -287,10 +295,7 @@ class Plan(_Value):
     def events(self) -> tuple[Event, ...]:
         """Everything the plan may cost: all releases, and the spare attempts at the dearest."""
         releases = tuple(step.event(step.releases) for step in self.steps)
-        if not self.spare_attempts:
-            return releases
-        dearest = min(self.steps, key=lambda step: step.noise_multiplier / step.sampling_rate)
-        return (*releases, dearest.event(self.spare_attempts))
+        return (*releases, *spares(releases, self.spare_attempts))
 
     def schedule(self) -> tuple[tuple[str, int], ...]:
         """(step name, index of the release) in the order of execution; kept steps have no place."""

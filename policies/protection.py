@@ -66,6 +66,20 @@ def check_dealer(plan: Plan) -> None:
         )
 
 
+def check_comparisons(plan: Plan) -> None:
+    """SPU's ABY3 is for three parties, of which one may be curious."""
+    if plan.comparisons is None:
+        return
+    if all(step.kept is None for step in plan.steps):
+        raise PlanRefused("tensors", "The plan has comparisons, but keeps no tensors to compare.")
+    if len(plan.roster) != 3 or plan.collusion != 1:
+        raise PlanRefused(
+            "tensors",
+            "Comparisons by SPU take exactly three domains, of which one may collude; this plan "
+            f"has {len(plan.roster)}, of which {plan.collusion} may.",
+        )
+
+
 def check_kept(plan: Plan, step: Step, users: int) -> None:
     """What the bounds of `policies.sensitivity` rest on."""
     assert step.kept is not None

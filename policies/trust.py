@@ -5,7 +5,7 @@ from policies.plan import Plan
 
 def trusted(plan: Plan) -> list[str]:
     """Who could see what, and what must be true of others for the noise to be what is accounted."""
-    return [*_aggregation(plan), *_two_domains(plan), *_dealer(plan)]
+    return [*_aggregation(plan), *_two_domains(plan), *_dealer(plan), *_comparisons(plan)]
 
 
 def _aggregation(plan: Plan) -> list[str]:
@@ -52,4 +52,17 @@ def _dealer(plan: Plan) -> list[str]:
         "its own part",
         "  can make the others' stand out of the noise in a product. Sums and public maps don't "
         "need this.",
+    ]
+
+
+def _comparisons(plan: Plan) -> list[str]:
+    if plan.comparisons is None:
+        return []
+    return [
+        "COMPARISONS of this plan's kept tensors by SPU (ABY3) among you three are possible: an "
+        "honest majority is assumed.",
+        "  Where they are used, two of you together could read the third's sums without noise, and "
+        "you trust",
+        "  every partner's node to follow the protocol: one that deviates could read or falsify "
+        "what is compared.",
     ]

@@ -110,9 +110,9 @@ class Network:
 
 
 def trust_dealer(domain: Path, key: str) -> None:
-    """Add the dealer to each policy of a domain."""
+    """Add the dealer, and comparisons, to each policy of a domain."""
     for policy in domain.rglob("policy.toml"):
-        rules = tomllib.loads(policy.read_text()) | {"dealers": [key]}
+        rules = tomllib.loads(policy.read_text()) | {"dealers": [key], "comparisons": ["spu"]}
         policy.write_text(tomli_w.dumps(rules))
 
 

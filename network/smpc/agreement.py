@@ -39,6 +39,17 @@ def sharing_of(plan: Plan, step: str, number: int) -> Agreement:
     return among_all(context, _roster(plan), plan.collusion, plan.step(step).width)
 
 
+def comparison_of(plan: Plan, digest: str, length: int, number: int) -> Agreement:
+    """The agreement on the `number`-th comparison of kept tensors.
+
+    Args:
+        digest: `Comparison.digest`.
+        length: of the tensor that is compared.
+    """
+    context = Context(plan.hash, "compare", number, 0, f"{digest}/{length}")
+    return among_all(context, _roster(plan), plan.collusion, length)
+
+
 def computation_of(plan: Plan, operands: str, length: int, number: int) -> Agreement:
     """The agreement on the `number`-th computation with what the plan's dealer deals.
 

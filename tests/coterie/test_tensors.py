@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 import pickle
 import runpy
 from collections.abc import Iterator
@@ -208,11 +209,39 @@ def test_nobody_elses_account_reaches_a_tensor(network: Network, tmp_path: Path)
     assert x.sum().shape == ()
 
 
+def test_comparisons_need_spu_at_every_domain(network: Network, tmp_path: Path) -> None:
+    """Without it each node says how to install it; with COTERIE_SPU=PYTHON they are made."""
+    data = network.federation.data("open-data")
+    plan = replace(kept_plan(data, "compared", None, releases=2), comparisons="spu")
+    network.submit_and_approve(plan)
+    kept = network.federation.tensors(plan, tmp_path)
+    x = kept.share("count")["counts"]
+    with pytest.raises(NodeRefused, match="pip install spu"):
+        x.above(2.5)
+    if "COTERIE_SPU" not in os.environ:
+        return
+    files = [network.home.domain(name).path / "spu.toml" for name in NAMES]
+    for file, port in zip(files, free_ports(3), strict=True):
+        python = os.environ["COTERIE_SPU"]
+        file.write_text(f'python = "{python}"\naddress = "127.0.0.1:{port}"\n')
+    counts = clipped_counts()
+    try:
+        assert np.array_equal((x > 2.5).reveal(), counts > 2.5)
+        assert np.allclose(x.clip(1, 3).reveal(), np.clip(counts, 1, 3), atol=1e-3)
+    finally:
+        for file in files:
+            file.unlink()
+
+
 def test_the_example_runs_as_written(
-    network: Network, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    network: Network,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Twice, as it says: the first time it waits for the owners."""
-    example = Path(__file__).parents[2] / "examples" / "tensors.py"
+    monkeypatch.chdir(tmp_path)
+    example = Path(__file__).resolve().parents[2] / "examples" / "tensors.py"
     accounts, key = network.home.accounts, network.home.scientist_key
     monkeypatch.setattr("sys.argv", [str(example), str(accounts), str(key), "interactions"])
     with pytest.raises(SystemExit, match="when all owners have approved"):

@@ -1,14 +1,16 @@
 """Domains that keep tensors, in one process: the nodes' own code on vectors given by hand."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
 
-from domains.tensors import KeptTensors, Memory
+from domains.kept import Memory
+from domains.tensors import KeptTensors
 from network.program import DataSet, Plan, Sum
 from network.smpc.tensors import Operation, digest_of_matrix
 from policies.plan import Dealer, RosterEntry
@@ -19,7 +21,10 @@ ITEMS, USERS, CLIP_NORM = 6, 40, 4.0
 
 
 def kept_plan(
-    keys: dict[str, Ed25519PrivateKey], purpose: str = "test", dealer: Dealer | None = None
+    keys: dict[str, Ed25519PrivateKey],
+    purpose: str = "test",
+    dealer: Dealer | None = None,
+    comparisons: Literal["spu"] | None = None,
 ) -> ApprovablePlan:
     """Two kept steps of six numbers each, one of them shared up to three times."""
 
@@ -37,7 +42,7 @@ def kept_plan(
         )
         for index, (name, key) in enumerate(keys.items())
     ]
-    plan = Plan("kept", purpose, data, steps, dealer=dealer, epsilon=4.0)
+    plan = Plan("kept", purpose, data, steps, dealer=dealer, comparisons=comparisons, epsilon=4.0)
     return plan.bind(roster, "f" * 64)
 
 
@@ -54,11 +59,17 @@ class Domains:
     values: dict[str, dict[str, NDArray[np.int64]]] = field(default_factory=dict)
     kept: dict[str, KeptTensors] = field(default_factory=dict)
     memory: Memory = field(default_factory=Memory)
+    spu: dict[str, Path] = field(default_factory=dict)
 
     @classmethod
-    def create(cls, purpose: str = "test", dealer: Dealer | None = None) -> "Domains":
+    def create(
+        cls,
+        purpose: str = "test",
+        dealer: Dealer | None = None,
+        comparisons: Literal["spu"] | None = None,
+    ) -> "Domains":
         keys = {name: Ed25519PrivateKey.generate() for name in NAMES}
-        found = cls(kept_plan(keys, purpose, dealer), keys)
+        found = cls(kept_plan(keys, purpose, dealer, comparisons), keys)
         random = np.random.default_rng(7)
         for step in found.plan.steps:
             largest = USERS * int(step.clip_norm * step.scale) // ITEMS
@@ -74,6 +85,7 @@ class Domains:
             self.keys[name],
             lambda step, _: self.values[step.name][name].copy(),
             self.memory,
+            self.spu.get(name),
         )
 
     def share(self, step: str, number: int = 0) -> str:
