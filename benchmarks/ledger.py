@@ -10,8 +10,7 @@ them is killed (-9) at a random moment and started again. After every kill the v
 the budget must hold by the filter, by the verifier and by dp-accounting's RDP composition, and
 every step that a process saw returned must be in the ledger. To reach: no violation.
 
-`speed`: deciding a plan with 10,000 charges in the ledger (to reach: under 50 ms), verifying
-100,000 entries (under 30 s), and the growth of both.
+`speed`: see `benchmarks.ledger_speed`.
 
 `waste`: see `benchmarks.filter_waste`.
 """
@@ -21,13 +20,10 @@ import hashlib
 import multiprocessing
 import os
 import random
-import shutil
 import signal
-import statistics
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
@@ -38,7 +34,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from dp_accounting.dp_event import GaussianDpEvent
 from dp_accounting.rdp import RdpAccountant
 
-from benchmarks import filter_waste
+from benchmarks import filter_waste, ledger_speed
 from policies.accounting import Event
 from policies.approvals import owner_key_hex, sign_approval
 from policies.ledger import BudgetExceeded, Ledger
@@ -271,73 +267,6 @@ def share_of(plan: str, release: int, attempt: int) -> str:
     return hashlib.sha256(f"{plan} {release} {attempt}".encode()).hexdigest()
 
 
-DECIDED_AT = (1_000, 2_500, 5_000, 10_000)
-VERIFIED_AT = (12_500, 25_000, 50_000)
-"""Charges; each is two entries."""
-
-
-def speed(folder: Path) -> None:
-    """Print what decisions and verification take as the ledger grows."""
-    print("Deciding a plan (approve; reserve and charge of one release), median of 20; verifying:")
-    for charges, path in grown(folder, sorted({*DECIDED_AT, *VERIFIED_AT})):
-        if charges in VERIFIED_AT:
-            began = time.monotonic()
-            verdict = verify(path, owner_key_hex(NODE))
-            seconds = time.monotonic() - began
-            print(f"{verdict.entries:>7} entries  verify {seconds:6.1f} s   ok: {verdict.ok}")
-        if charges in DECIDED_AT:
-            decide, release = decisions(path)
-            print(f"{charges:>7} charges  approve {decide:6.1f} ms   release {release:6.1f} ms")
-
-
-def decisions(path: Path) -> tuple[float, float]:
-    """Milliseconds to approve a plan, and to reserve and charge one release of it."""
-    ledger = Ledger(f"sqlite:///{path}", "north", NODE)
-    approve, release = [], []
-    for number in range(20):
-        plan = hashlib.sha256(f"new {number}".encode()).hexdigest()
-        ledger.submit(plan, "new", "s" * 64, "shoppers", [Event(50.0 + number, 0.1, 5)], {})
-        signature = sign_approval(OWNER, plan, "north")
-        began = time.perf_counter()
-        ledger.approve(plan, "owner", owner_key_hex(OWNER), signature, "e" * 64)
-        approve.append(1e3 * (time.perf_counter() - began))
-        began = time.perf_counter()
-        ledger.reserve(plan, "train", 0, 0, Event(50.0 + number, 0.1, 1))
-        ledger.charge(plan, "train", 0, 0, "5" * 64)
-        release.append(1e3 * (time.perf_counter() - began))
-    ledger.dispose()
-    return statistics.median(approve), statistics.median(release)
-
-
-def grown(folder: Path, milestones: list[int], per_plan: int = 30) -> Iterator[tuple[int, Path]]:
-    """A ledger at so many charges; made where fsync is free, then copied to `folder`.
-
-    Every plan has a noise multiplier of its own, as calibrated plans do; every tenth stays open.
-    """
-    memory = Path("/dev/shm") if Path("/dev/shm").is_dir() else folder
-    with tempfile.TemporaryDirectory(dir=memory) as made:
-        file, kept = Path(made) / "ledger.db", folder / "ledger.db"
-        ledger = Ledger(f"sqlite:///{file}", "north", NODE)
-        ledger.open_budget("shoppers", 1e9, DELTA)
-        for number in range(milestones[-1]):
-            plan, release = plan_hash(number // per_plan), number % per_plan
-            noise, rate = 4.0 + number // per_plan / 100, (1.0, 0.1, 0.01)[number // per_plan % 3]
-            if release == 0:
-                ledger.submit(
-                    plan, "grown", "s", "shoppers", [Event(noise, rate, per_plan + 1)], {}
-                )
-                signature = sign_approval(OWNER, plan, "north")
-                ledger.approve(plan, "owner", owner_key_hex(OWNER), signature, "e" * 64)
-            ledger.reserve(plan, "train", release, 0, Event(noise, rate, 1))
-            ledger.charge(plan, "train", release, 0, share_of(plan, release, 0))
-            if release == per_plan - 1 and number // per_plan % 10:
-                ledger.close(plan, "done")
-            if number + 1 in milestones:
-                ledger.dispose()
-                shutil.copy(file, kept)
-                yield number + 1, kept
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description="The ledger under load, kill -9 and length.")
     parser.add_argument("what", choices=("kills", "speed", "waste"))
@@ -355,7 +284,7 @@ def main() -> None:
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(dir=chosen.folder))
         if chosen.what == "speed":
-            speed(Path(folder))
+            ledger_speed.report(Path(folder))
             return
         url = chosen.url or f"sqlite:///{folder}/ledger.db"
         if chosen.postgres:

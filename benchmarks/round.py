@@ -4,9 +4,10 @@
 
 Each node is a process of its own on loopback; local work is trivial (a table of which each of a few
 users touches some rows); the sum is secure and noised. What is timed alone, in three processes that
-serve nothing else: the noise, the transport (the state down and the ring elements up as plain
-octet streams), the masks and their removal. Wall is per release, as medians after two to warm up;
-CPU is that of all processes, this one included. Memory is the peak of the coordinator's process and
+serve nothing else: the noise, the transport (the state down and the ring elements up as signed
+octet streams with sealed answers, as a node takes and gives them), the masks and their removal.
+Wall is per release, as medians after two to warm up, without what measuring takes; CPU is that of
+all processes, this one included. Memory is the peak of the coordinator's process and
 of a node's while a sum is made, beyond what they held before and the vector in 64-bit words.
 """
 
@@ -31,6 +32,7 @@ import numpy as np
 import pandas as pd
 import requests
 import torch
+from nacl.signing import SigningKey
 
 import coterie as ct
 from benchmarks.peak import PeakMemory
@@ -47,9 +49,12 @@ from coterie.partners import (
     stop_domain,
 )
 from coterie.processes import free_ports, running
+from network.answers import Seal, ask
 from network.rounds import run_attempt
 from network.smpc.masks import Mask, apply
+from network.smpc.messages import PART_BYTES
 from network.smpc.ring import to_ring, word
+from network.streams import read_answer, read_head, write_answer, write_call
 from policies.mechanism import add_noise_share
 from policies.noise import SecureRandom
 from policies.plan import Step
@@ -57,6 +62,7 @@ from policies.plan import Step
 NAMES = ("east", "north", "south")
 WARM_UP = 2
 WIDTH = 64
+_PARTS_KEY = bytes(32)
 
 
 @contextlib.contextmanager
@@ -173,15 +179,19 @@ def attempts_watched(folder: Path) -> Iterator[dict[str, list[float]]]:
 def whole_rounds(folder: Path, size: int, releases: int) -> tuple[Step, dict[str, Any]]:
     with partners(folder) as federation:
         plan = approved(federation, folder, size, releases)
-        seen: list[tuple[float, float]] = []
+        seen: list[tuple[float, float, float]] = []
+
+        def mark(_: Any) -> None:
+            ended, spent = time.monotonic(), cpu_of_all()
+            seen.append((ended, spent, time.monotonic()))
+
         with attempts_watched(folder) as peaks:
-            run = federation.train(
-                plan, folder / "run", lambda _: seen.append((time.monotonic(), cpu_of_all()))
-            )
+            run = federation.train(plan, folder / "run", mark)
         step = federation.bind(plan).steps[0]
         late = silenced(federation, folder)
     steady = np.array(seen)[WARM_UP - 1 :]
-    wall, cpu = np.median(np.diff(steady, axis=0), axis=0)
+    wall = np.median(steady[1:, 0] - steady[:-1, 2])
+    cpu = np.median(np.diff(steady[:, 1]))
     last = run.history[-1]
     return step, {
         "size": size, "ring": step.ring, "wall_s": round(wall, 3), "cpu_s": round(cpu, 3),
@@ -199,6 +209,7 @@ def serve_parts(port: int) -> None:
     import uvicorn
     from starlette.applications import Starlette
     from starlette.concurrency import run_in_threadpool
+    from starlette.middleware import Middleware
     from starlette.requests import Request
     from starlette.responses import Response
     from starlette.routing import Route
@@ -206,8 +217,10 @@ def serve_parts(port: int) -> None:
     kept: dict[str, Any] = {}
 
     async def down(request: Request) -> Response:
-        kept["state"] = await request.body()
-        return Response()
+        call = read_head(message := await request.body())
+        assert call is not None
+        kept["state"] = call.carried_in(message)
+        return Response(write_answer(""))
 
     async def noise(request: Request) -> Response:
         step = Step.model_validate_json(await request.body())
@@ -228,10 +241,11 @@ def serve_parts(port: int) -> None:
         return Response()
 
     async def up(request: Request) -> Response:
-        return Response(kept["elements"].tobytes())
+        return Response(write_answer(kept["elements"].view(np.uint8)))
 
     routes = [Route(f"/{f.__name__}", f, methods=["POST"]) for f in (down, noise, mask, up)]
-    uvicorn.run(Starlette(routes=routes), host="127.0.0.1", port=port, log_level="error")
+    app = Starlette(routes=routes, middleware=[Middleware(Seal, key=SigningKey(_PARTS_KEY))])
+    uvicorn.run(app, host="127.0.0.1", port=port, log_level="error")
 
 
 def parts_alone(step: Step, repeats: int) -> dict[str, float]:
@@ -250,35 +264,47 @@ def parts_alone(step: Step, repeats: int) -> dict[str, float]:
 def _parts_alone(step: Step, ports: list[int], repeats: int) -> dict[str, float]:
     local = threading.local()
 
+    key = SigningKey(_PARTS_KEY)
+    node_key = bytes(key.verify_key).hex()
+    state = np.frombuffer(os.urandom(4 * step.width), np.uint8)
+
     def post(port: int, path: str, body: bytes) -> bytes:
         if not hasattr(local, "session"):
             local.session = requests.Session()
-        return bytes(local.session.post(f"http://127.0.0.1:{port}/{path}", data=body).content)
+        answer = ask(local.session, "POST", f"http://127.0.0.1:{port}/{path}", body)
+        if not answer.is_from(node_key):
+            raise SystemExit("A part's answer isn't sealed.")
+        return answer.content
+
+    def send_state(port: int) -> None:
+        for begin in range(0, state.size, PART_BYTES):
+            part = state[begin : begin + PART_BYTES]
+            post(port, "down", write_call(key, "", "down", {"state": part}))
 
     def at_all(path: str, body: bytes = b"") -> list[bytes]:
         return list(pool.map(lambda port: post(port, path, body), ports))
 
     took: dict[str, list[float]] = {name: [] for name in ("noise", "transport", "masks")}
-    state, description = os.urandom(4 * step.width), step.model_dump_json().encode()
+    description = step.model_dump_json().encode()
     with ThreadPoolExecutor(3) as pool:
         while True:
             with contextlib.suppress(requests.ConnectionError):
-                at_all("down")
+                list(pool.map(send_state, ports))
                 break
         for _ in range(repeats):
             marks = [time.monotonic()]
             at_all("noise", description)
             marks.append(time.monotonic())
-            at_all("down", state)
+            list(pool.map(send_state, ports))
             at_all("mask")
             marks.append(time.monotonic())
             received = at_all("up")
             marks.append(time.monotonic())
-            vectors = [np.frombuffer(part, dtype=word(step.ring)) for part in received]
+            vectors = [read_answer(part).view(word(step.ring)) for part in received]
             total = np.add(np.add(vectors[0], vectors[1]), vectors[2])
             apply(total, [Mask(os.urandom(32)) for _ in range(3)])
             marks.append(time.monotonic())
-            at_all("down", state)
+            list(pool.map(send_state, ports))
             at_all("mask")
             marks.append(time.monotonic())
             at_all("mask")

@@ -106,6 +106,10 @@ def dashboard(
     hub_certificate: Annotated[
         Path | None, typer.Option(help="File of the hub's certificate.")
     ] = None,
+    keys: Annotated[
+        Path | None,
+        typer.Option(help="With --hub: the nodes' keys as owners gave them (JSON)."),
+    ] = None,
     home: HomeOption = None,
 ) -> None:
     """Serve the dashboard of one partner, or of the hub's directory for who has several accounts.
@@ -120,7 +124,7 @@ def dashboard(
     if domain is not None and hub is None:
         command = dashboard_command(home_of(home), domain, url, place)
     elif hub is not None and domain is None:
-        command = hub_dashboard_command(home_of(home), hub, hub_certificate, place)
+        command = hub_dashboard_command(home_of(home), hub, hub_certificate, place, keys)
     else:
         raise fail("Give either --domain or --hub.", ExitCode.USAGE)
     console.print(f"Dashboard of {domain or hub}: {place.address}", highlight=False)

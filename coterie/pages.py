@@ -65,16 +65,19 @@ def dashboard_command(home: Home, domain: str, url: str | None, place: Place) ->
 
 
 def hub_dashboard_command(
-    home: Home, hub: str, hub_certificate: Path | None, place: Place
+    home: Home, hub: str, hub_certificate: Path | None, place: Place, keys: Path | None = None
 ) -> list[str]:
     """Arguments after the Python interpreter that serve the dashboard of the hub's directory.
 
     The certificates of HOME/certificates are taken as those of the nodes of these names, and the
-    runs of HOME/scientist/runs are shown to the scientist whose plans they are.
+    runs of HOME/scientist/runs are shown to the scientist whose plans they are. With `keys`, only
+    domains whose node keys are as in that file are offered.
     """
     options = ["--hub", hub, "--certificates", str(home.certificates), "--runs", str(home.runs)]
     if hub_certificate is not None:
         options += ["--hub-certificate", str(hub_certificate)]
+    if keys is not None:
+        options += ["--keys", str(keys)]
     return [*_streamlit(place), *options]
 
 

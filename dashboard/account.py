@@ -11,7 +11,9 @@ from dashboard.texts import text
 def draw(session: Session) -> None:
     """Draw the page."""
     st.title(text("pages.account"))
-    answers, absent = everywhere(session, lambda node: asked(node, "account"))
+    answers, absent = everywhere(
+        session, lambda node: asked(node, "account"), lambda found: _rows(found, {})
+    )
     hours = (session.expires - session.opened).total_seconds() / 3600
     st.write(text("account.about", hours=f"{hours:g}"))
     table(_rows(answers, absent), "account")

@@ -112,22 +112,28 @@ def _sign_in_page(options: Options) -> Session | None:
         st.title(plain(options.title))
         st.write(text("signin.hub" if options.hub else "signin.domain"))
         cards: Any = None
+        doubts: dict[str, str] = {}
         with telling():
             if options.hub is not None:
-                cards = directory(options.hub)
+                listed = directory(options.hub)
+                doubts = options.doubts(listed)
+                cards = {name: card for name, card in listed.items() if name not in doubts}
+        doubted = {name: text(f"signin.{why}") for name, why in sorted(doubts.items())}
+        for name, why in doubted.items():
+            st.error(plain(f"{name}: {why}"))
         if options.hub is not None and not cards:
             st.info(text("signin.nobody_listed"))
             return None
         session = None
         with telling():
-            session = _sign_in_form(options, cards)
+            session = _sign_in_form(options, cards, doubted)
         st.caption(text("signin.about"))
     if session is not None:
         place.empty()
     return session
 
 
-def _sign_in_form(options: Options, cards: Any) -> Session | None:
+def _sign_in_form(options: Options, cards: Any, doubted: Mapping[str, str]) -> Session | None:
     with st.form("sign-in", width=480):
         email = st.text_input(text("signin.email"), autocomplete="username")
         passwords = {
@@ -140,4 +146,4 @@ def _sign_in_form(options: Options, cards: Any) -> Session | None:
             for name in (cards or [options.domain])
         }
         submitted = st.form_submit_button(text("signin.button"), type="primary")
-    return sign_in(options, email, passwords, cards) if submitted else None
+    return sign_in(options, email, passwords, cards, doubted) if submitted else None

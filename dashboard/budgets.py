@@ -31,9 +31,11 @@ def draw(session: Session) -> None:
     if limited:
         rows = pd.DataFrame([row for budget in limited for row in bar_rows(budget)])
         chart(bar(rows), rows, "budgets", text("budgets.all"))
-    table(budget_rows(budgets, names), "budgets-table")
-    if limited:
+        table(budget_rows(limited, names), "budgets-table")
         _one(session, limited, names)
+    if public := [budget for budget in budgets if budget["public"]]:
+        st.markdown(f"**{plain(text('budgets.limited_not'))}**")
+        table(public_rows(public, names), "budgets-public")
     adjacency()
 
 
@@ -47,29 +49,39 @@ def datasets_by_population(datasets: Sequence[Mapping[str, Any]]) -> dict[str, s
 
 def budget_rows(budgets: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> pd.DataFrame:
     """One row for each population; every epsilon is the filter's, at the budget's delta."""
-    rows = []
-    for budget in budgets:
-        figures = {
-            f"epsilon {what}": None if budget["public"] else budget[key]
-            for what, key in (
-                ("cap", "epsilon"),
-                ("spent", "spent"),
-                ("spent or promised", "held"),
-                ("left", "remaining"),
-                ("spent, for a user of every partner", "everywhere"),
-            )
-        }
-        rows.append(
+    shown = (
+        ("epsilon cap", "epsilon"),
+        ("epsilon spent", "spent"),
+        ("epsilon spent or promised", "held"),
+        ("epsilon left", "remaining"),
+        ("epsilon spent, for a user of every partner", "everywhere"),
+    )
+    return pd.DataFrame(
+        [
             {
                 "data sets": names.get(budget["population"], ""),
                 "population": budget["population"],
-                **figures,
-                "delta": budget["delta"],
+                **{heading: budget[key] for heading, key in shown},
+                "delta": f"{budget['delta']:g}",
                 "releases": budget["releases"],
-                "limited": text("budgets.public") if budget["public"] else text("budgets.limited"),
             }
-        )
-    return pd.DataFrame(rows)
+            for budget in budgets
+        ]
+    )
+
+
+def public_rows(budgets: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> pd.DataFrame:
+    """One row for each population that is declared public: its releases are only counted."""
+    return pd.DataFrame(
+        [
+            {
+                "data sets": names.get(budget["population"], ""),
+                "population": budget["population"],
+                "releases": budget["releases"],
+            }
+            for budget in budgets
+        ]
+    )
 
 
 def burn_down(
@@ -129,7 +141,11 @@ def spend_rows(
                 "status": status_text(facts["status"]) if facts.get("status") else "",
             },
         }[by]
-        figures = {"epsilon": row["epsilon"], "delta": row["delta"], "releases": row["releases"]}
+        figures = {
+            "epsilon": row["epsilon"],
+            "delta": f"{row['delta']:g}",
+            "releases": row["releases"],
+        }
         if by == "month":
             figures["epsilon up to then"] = row["cumulative"]
         else:
@@ -257,10 +273,11 @@ def _spend(frame: pd.DataFrame, by: str, population: str) -> None:
     light = base.mark_bar(color="#d9a441", opacity=0.6, cornerRadius=2)
     dark = base.mark_bar(color="#b4452f", cornerRadius=2, height={"band": 0.5})
     drawn = alt.layer(
-        light.encode(x=alt.X(f"{total}:Q", title=text(f"budgets.axis_{by}"))),
+        light.encode(x=alt.X(f"{total}:Q", title=heading("epsilon"), axis=alt.Axis(tickCount=8))),
         dark.encode(x="epsilon:Q"),
     )
     chart(drawn, frame, f"by-{by}-{population}", text(f"budgets.by_{by}"))
+    st.caption(text(f"budgets.dark_{by}"))
 
 
 def _figure(value: float | None) -> str:

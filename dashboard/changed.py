@@ -12,6 +12,7 @@ from policies.explanation import changes
 from policies.legible import visible
 from policies.plan import Plan
 
+_WRITTEN = ("name", "purpose", "population_note")
 CODE_HEIGHT = 420
 """Pixels, beyond which code scrolls in its own box."""
 
@@ -26,19 +27,31 @@ def source_diff(before: Plan, after: Plan) -> str:
     return "\n".join(_differing(old, new))
 
 
-def marked(found: list[str]) -> list[str]:
+def marked(before: Plan, after: Plan) -> list[str]:
     """Changes in meaning as lines of a diff: what was, what is, and the rest."""
-    lines = []
-    for line in map(visible, found):
-        what, _, values = line.partition(": ")
-        old, arrow, new = values.partition(" -> ")
-        if arrow:
-            lines += [f"- {what}: {old}", f"+ {what}: {new}"]
-        elif sign := next((s for s in "+-" if f": {s} " in line), None):
-            lines.append(f"{sign} {line.replace(f': {sign} ', ': ', 1)}")
-        else:
-            lines.append(f"! {line}")
-    return lines
+    lines: list[str] = []
+    for line in changes(before, after):
+        lines += _as_words(line, before, after) or _as_values(line)
+    return [visible(line) for line in lines]
+
+
+def _as_words(line: str, before: Plan, after: Plan) -> list[str]:
+    """A change of what the author wrote: her words may look like a change themselves."""
+    for name in _WRITTEN:
+        if line.startswith(f"{name.replace('_', ' ')}: "):
+            what = line.partition(":")[0]
+            return [f"- {what}: {getattr(before, name)}", f"+ {what}: {getattr(after, name)}"]
+    return []
+
+
+def _as_values(line: str) -> list[str]:
+    what, arrow, new = line.partition(" -> ")
+    if arrow:
+        where, _, old = what.rpartition(": ")
+        return [f"- {where}: {old}", f"+ {where}: {new}"]
+    if sign := next((s for s in "+-" if f": {s} " in line), None):
+        return [f"{sign} {line.replace(f': {sign} ', ': ', 1)}"]
+    return [f"! {line}"]
 
 
 def _differing(old: dict[str, list[str]], new: dict[str, list[str]]) -> Iterator[str]:
@@ -54,10 +67,10 @@ def draw_changes(before: Plan | None, after: Plan) -> None:
         empty(text("request.no_previous"), text("request.no_previous_next"))
         return
     st.caption(plain(text("request.since", name=before.name, hash=before.hash[:16])))
-    found = changes(before, after)
+    found = marked(before, after)
     st.markdown(f"**{text('request.meaning')}**")
     if found:
-        st.code("\n".join(marked(found)), language="diff", wrap_lines=True)
+        st.code("\n".join(found), language="diff", wrap_lines=True)
     else:
         st.success(text("request.same_meaning"))
     st.markdown(f"**{text('request.source_changes')}**")

@@ -7,7 +7,8 @@ import pandas as pd
 import streamlit as st
 
 from dashboard.journal import Record, metrics, read_records
-from dashboard.session import Session, asked, everywhere, plain
+from dashboard.plans import my_plans
+from dashboard.session import Session, plain
 from dashboard.showing import adjacency, chart, empty, legend, table
 from dashboard.texts import text
 
@@ -19,7 +20,7 @@ def draw(session: Session) -> None:
     """Draw the page."""
     st.title(text("pages.comparison"))
     st.write(text("comparison.about"))
-    plans, absent = everywhere(session, lambda node: asked(node, "plans"))
+    plans, absent = my_plans(session)
     for name, why in absent.items():
         st.warning(plain(text("datasets.absent", domain=name, why=why)))
     found = read_records(session.runs, plans)

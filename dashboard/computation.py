@@ -8,7 +8,7 @@ import pandas as pd
 import streamlit as st
 
 from dashboard.session import plain
-from dashboard.showing import chart, table
+from dashboard.showing import chart, sentences
 from dashboard.texts import text
 from policies.explanation import pseudo_code
 from policies.graph import Graph
@@ -81,7 +81,7 @@ def draw_computation(plan: Plan) -> None:
     code = pseudo_code(graph)
     inputs = code[: len(graph.inputs) + len(graph.constants)]
     st.code("\n".join(inputs), language=None, wrap_lines=True)
-    table(reasons(graph, code), f"operations-{name}", row_height=56)
+    sentences(reasons(graph, code), f"operations-{name}")
 
 
 def draw_rehearsal(plan: Plan, items: int) -> None:

@@ -1,5 +1,8 @@
 """Who holds whose ledger, and how far: a matrix of domains and peers."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import altair as alt
 import pandas as pd
 
@@ -12,25 +15,36 @@ _OK, _BAD, _UNKNOWN = "#2f7556", "#b4452f", "#59636b"
 
 def matrix(answers: Answers) -> pd.DataFrame:
     """One row for each pair: how far the peer holds the domain's ledger, by the peer's own word."""
-    rows = []
+    rows, heads = [], held(answers)
     for domain, each in sorted(answers.items()):
         entries = each["counts"]["entries"]
-        for peer, other in sorted(answers.items()):
+        for peer in sorted(answers):
             if peer == domain:
                 continue
-            held = {h["node_key"]: h for h in other["cosigned"]["held"]}.get(each["node_key"])
-            size = held["size"] if held else 0
+            head = heads[peer].get(each["node_key"])
+            size = head["size"] if head else 0
             rows.append(
                 {
                     text("ledgers.ledger_of"): domain,
                     text("ledgers.peer"): peer,
                     text("ledgers.upto"): size,
                     text("ledgers.after"): entries - size,
-                    text("ledgers.when"): held["time"][:19].replace("T", " ") if held else "",
+                    text("ledgers.when"): head["time"][:19].replace("T", " ") if head else "",
                     text("ledgers.state"): text(f"ledgers.{_state(size, entries)}"),
                 }
             )
     return pd.DataFrame(rows)
+
+
+def held(answers: Answers) -> dict[str, dict[str, Mapping[str, Any]]]:
+    """By domain, the newest heads that it holds: size and time, by node key."""
+    return {
+        domain: {
+            str(h["node_key"]): {"size": int(h["size"]), "time": str(h["time"])}
+            for h in each["cosigned"]["held"]
+        }
+        for domain, each in answers.items()
+    }
 
 
 def _state(size: int, entries: int) -> str:

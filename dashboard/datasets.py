@@ -21,7 +21,7 @@ def draw(session: Session) -> None:
     """Draw the page."""
     st.title(text("pages.datasets"))
     st.write(text("datasets.about"))
-    cards, absent = everywhere(session, lambda node: asked(node, "describe"))
+    cards, absent = everywhere(session, lambda node: asked(node, "describe"), _pictured)
     for name, why in absent.items():
         st.warning(plain(text("datasets.absent", domain=name, why=why)))
     frame = declared(cards)
@@ -40,6 +40,13 @@ def draw(session: Session) -> None:
     section(text("datasets.notebook"))
     st.write(text("datasets.notebook_about"))
     st.code(snippet(name), language="python")
+
+
+def _pictured(cards: Cards) -> None:
+    """Everything that the page makes of the cards."""
+    declared(cards), agreement(cards)
+    for facts in [f for card in cards.values() for f in card["datasets"]]:
+        schema(facts)
 
 
 def names(cards: Cards) -> list[str]:
@@ -106,7 +113,7 @@ def sizes(frame: pd.DataFrame) -> alt.Chart:
             x=alt.X(f"{users}:Q", title=users),
             y=alt.Y(f"{domain}:N", title=None),
             yOffset=alt.YOffset(f"{dataset}:N"),
-            color=alt.Color(f"{dataset}:N", legend=legend()),
+            color=alt.Color(f"{dataset}:N", legend=legend(narrow=2)),
             tooltip=[dataset, domain, users],
         )
         .properties(height=60 + 50 * frame[domain].nunique())

@@ -17,6 +17,7 @@ from dashboard.plans import Plans, claims, known
 from dashboard.texts import text
 from network.training import Progress
 
+_PHASES = ("advertise", "confirm", "reveal", "share", "unmask")
 _HASH = 16
 """Characters of the plan's hash that name a run's folder."""
 
@@ -136,10 +137,18 @@ def traffic(record: Record) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def _phase(name: str) -> str:
+    return text(f"phases.{name}") if name in _PHASES else name
+
+
 def phases(record: Record) -> pd.DataFrame:
     """One row for each release and phase: seconds."""
     rows = [
-        {text("run.release"): each.index, text("run.phase"): phase, text("run.seconds"): seconds}
+        {
+            text("run.release"): each.index,
+            text("run.phase"): _phase(phase),
+            text("run.seconds"): seconds,
+        }
         for each in record.history
         for phase, seconds in each.seconds.items()
     ]

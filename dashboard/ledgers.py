@@ -14,7 +14,7 @@ import streamlit as st
 
 import coterie as ct
 from coterie.auditor import Overview
-from dashboard.cosigned import cells, matrix
+from dashboard.cosigned import cells, held, matrix
 from dashboard.session import Session, asked, everywhere, go, link, plain, telling
 from dashboard.showing import adjacency, chart, empty, section, table
 from dashboard.spending import SHOWN, Answers, daily, dots, gauges, growth, monthly, spent
@@ -28,7 +28,7 @@ _SELECTABLE: Mapping[str, Any] = {"on_select": "rerun", "selection_mode": "singl
 def draw(session: Session) -> None:
     """Draw the page."""
     st.title(text("pages.ledgers"))
-    answers, absent = everywhere(session, look)
+    answers, absent = everywhere(session, look, _pictured)
     for name, why in absent.items():
         st.warning(plain(text("datasets.absent", domain=name, why=why)))
     if not answers:
@@ -51,6 +51,12 @@ def look(node: NodeClient) -> dict[str, Any]:
         "days": asked(node, "ledger_timeline", by="day"),
         "node_key": node.node_key,
     }
+
+
+def _pictured(answers: Answers) -> None:
+    """Everything that the page makes of the answers."""
+    verdicts(answers, None), figures(answers, None), spent(answers), held(answers)
+    monthly(answers), daily(answers)
 
 
 def _drill(shown: Any, targets: Sequence[Mapping[str, Any]]) -> None:

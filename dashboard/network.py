@@ -10,7 +10,7 @@ import altair as alt
 import pandas as pd
 import streamlit as st
 
-from dashboard.session import Session, asked, telling
+from dashboard.session import UNREADABLE, Session, asked, telling
 from dashboard.showing import legend, table
 from dashboard.texts import text
 from network.client import NodeClient, NodeRefused, NodeUnreachable
@@ -20,8 +20,14 @@ from network.hub import HubError, directory
 REFRESH = timedelta(seconds=5)
 _PATIENCE_S = 4.0
 _SEEN = "network-seen"
-_STATES = {"up": "#2f7556", "down": "#b4452f", "refused": "#8a6212", "unknown": "#59636b"}
-_SIGNS = {"up": "✓", "down": "✗", "refused": "!", "unknown": "?"}
+_STATES = {
+    "up": "#2f7556",
+    "down": "#b4452f",
+    "refused": "#8a6212",
+    "unreadable": "#8c3b52",
+    "unknown": "#59636b",
+}
+_SIGNS = {"up": "✓", "down": "✗", "refused": "!", "unreadable": "#", "unknown": "?"}
 
 
 def draw(session: Session) -> None:
@@ -59,16 +65,19 @@ def look(session: Session) -> dict[str, dict[str, Any]]:
     def ask(node: NodeClient) -> dict[str, Any]:
         try:
             card = asked(node, "describe", timeout_s=_PATIENCE_S)
-            more = _more(session.role, node)
+            version, more = str(card["version"]), _more(session.role, node)
         except NodeUnreachable:
             return {"state": "down"}
         except (NodeRefused, BytesRefused):
             return {"state": "refused"}
-        return {"state": "up", "version": card["version"], "node_key": node.node_key, **more}
+        except UNREADABLE:
+            return {"state": "unreadable"}
+        return {"state": "up", "version": version, "node_key": node.node_key, **more}
 
     with ThreadPoolExecutor(max_workers=8) as pool:
         found = dict(zip(session.nodes, pool.map(ask, session.nodes.values()), strict=True))
-    return {**found, **{name: {"state": "unknown"} for name in session.absent if name not in found}}
+    absent = {n: {"state": "unknown", "why": why} for n, why in session.absent.items()}
+    return {**absent, **found}
 
 
 def _more(role: str, node: NodeClient) -> dict[str, Any]:
@@ -81,7 +90,7 @@ def _more(role: str, node: NodeClient) -> dict[str, Any]:
     return {
         "rounds": counts["kinds"].get("release", 0),
         "plans": sum(counts["plans"].values()),
-        "peers": cosigned["held"],
+        "peers": [{"domain": str(h["domain"]), "time": str(h["time"])} for h in cosigned["held"]],
     }
 
 
@@ -132,6 +141,7 @@ def rows(found: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
                 text("network.rounds"): each.get("rounds"),
                 text("network.plans"): each.get("plans"),
                 text("network.key"): each.get("node_key"),
+                text("network.why"): each.get("why", ""),
             }
             for name, each in found.items()
         ]
@@ -171,7 +181,7 @@ def picture(frame: pd.DataFrame) -> alt.LayerChart:
     )
     base = alt.Chart(points).encode(x=x, y=y, tooltip=list(drawn.columns))
     nodes = base.mark_circle(size=1400, opacity=1).encode(
-        color=alt.Color(f"{state}:N", scale=colours, legend=legend(4))
+        color=alt.Color(f"{state}:N", scale=colours, legend=legend(5, 2))
     )
     marks = base.mark_text(color="white", fontSize=18, fontWeight="bold").encode(
         text=alt.Text("sign:N")

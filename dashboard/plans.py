@@ -1,6 +1,7 @@
 """A scientist's own plans, and where each stands with every owner."""
 
 import dataclasses
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -47,7 +48,7 @@ def draw(session: Session) -> None:
     """Draw the page."""
     st.title(text("pages.plans"))
     st.write(text("plans.about"))
-    plans, absent = everywhere(session, lambda node: asked(node, "plans"))
+    plans, absent = my_plans(session)
     for name, why in absent.items():
         st.warning(plain(text("datasets.absent", domain=name, why=why)))
     frame = standing(plans, absent)
@@ -62,6 +63,19 @@ def draw(session: Session) -> None:
     )
     with telling():
         _one(session, plans, str(chosen))
+
+
+def my_plans(session: Session) -> tuple[Plans, dict[str, str]]:
+    """What every domain says of her plans, and why the others don't."""
+    return everywhere(session, lambda node: asked(node, "plans"), _pictured)
+
+
+def _pictured(plans: Plans) -> None:
+    """Everything that pages make of plans."""
+    standing(plans, ())
+    for plan_hash, plan in known(plans).items():
+        decisions(plans, plan_hash)
+        plan["summary"].get("delta")
 
 
 def claims(plans: Plans, plan_hash: str) -> set[str]:
@@ -136,7 +150,8 @@ def picture(frame: pd.DataFrame, domains: Sequence[str]) -> alt.LayerChart:
     long = drawn.assign(**{title: drawn[name].str.slice(0, 24) + " " + drawn[plan]}).melt(
         [title], [d for d in domains if d in drawn], domain, state
     )
-    long["sign"] = long[state].map({in_words(each): sign for each, sign in _SIGNS.items()})
+    signs_of = {in_words(each): sign for each, sign in _SIGNS.items()}
+    long["sign"] = long[state].map(signs_of)
     base = alt.Chart(long).encode(
         x=alt.X(f"{domain}:N", title=None, axis=alt.Axis(orient="top", labelAngle=0)),
         y=alt.Y(f"{title}:N", title=None, sort=None, axis=alt.Axis(labelLimit=240)),
@@ -144,8 +159,10 @@ def picture(frame: pd.DataFrame, domains: Sequence[str]) -> alt.LayerChart:
     )
     here = [each for each in _COLOURS if in_words(each) in set(long[state])]
     scale = alt.Scale(domain=[in_words(s) for s in here], range=[_COLOURS[s] for s in here])
+    explained = legend(4)
+    explained.labelExpr = f"{json.dumps(signs_of)}[datum.label] + '  ' + datum.label"
     cells = base.mark_rect(cornerRadius=4).encode(
-        color=alt.Color(f"{state}:N", scale=scale, legend=legend(4))
+        color=alt.Color(f"{state}:N", scale=scale, legend=explained)
     )
     words = base.mark_text(color="white", opacity=alt.ExprRef("width < 480 ? 0 : 1")).encode(
         text=f"{state}:N"

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from dashboard.requests import status_text
 from dashboard.rules import why
 from dashboard.session import Session, asked, finish, plain, telling
-from dashboard.showing import adjacency, empty, table
+from dashboard.showing import adjacency, empty, sentences
 from dashboard.signing import ask_signer
 from dashboard.texts import text
 from policies.amendments import changes_between, sign_amendment
@@ -38,9 +38,6 @@ FIGURES: tuple[tuple[str, type], ...] = (
     ("max_approval_days", int),
 )
 """Settings that the form asks for as figures; lists and office hours are edited as text."""
-
-_WRAPPED = 56
-"""Pixels of a table's row whose sentences take two lines."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +68,7 @@ def draw(session: Session) -> None:
         st.warning(plain(rules["problem"] or text("policy.restart", name=session.node.name)))
     st.header(text("policy.now"))
     with telling():
-        table(explained(rules["text"]), f"rules-{name}", row_height=_WRAPPED)
+        sentences(explained(rules["text"]), f"rules-{name}")
     with st.expander(text("policy.file")):
         st.code(rules["text"] or " ", language="toml")
     st.header(text("policy.change"))
@@ -84,7 +81,7 @@ def draw(session: Session) -> None:
     if draft is not None and draft.replaces == rules["digest"]:
         _draft(session, name, rules, draft)
     st.header(text("policy.history"))
-    table(
+    sentences(
         history(rules["history"]),
         f"history-{name}",
         empty_says=text("policy.no_history"),
@@ -103,7 +100,7 @@ def explained(written: str) -> pd.DataFrame:
                 "rule": name,
                 "value": _shown(getattr(policy, name)),
                 "said by": text("policy.by_file" if name in said else "policy.by_default"),
-                "advises only": name in policy.advisory,
+                "advises only": text("policy.advises") if name in policy.advisory else "",
                 "what it does": why(name),
             }
             for name in OwnerPolicy.model_fields
@@ -258,11 +255,10 @@ def _draft(session: Session, name: str, rules: Mapping[str, Any], draft: Draft) 
         return
     st.code(found, language="diff", wrap_lines=True)
     judged = affected(draft.previewed)
-    table(
+    sentences(
         judged,
         f"affected-{name}",
         empty_says=text("policy.none_affected", count=len(draft.previewed)),
-        row_height=_WRAPPED,
     )
     st.caption(text("policy.approved_stay"))
     reason = st.text_area(text("policy.why"), max_chars=2000, key=f"why-rules-{name}")

@@ -9,6 +9,7 @@ import streamlit as st
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 import coterie as ct
+from dashboard.datasets import Cards, declared
 from dashboard.measured import measured
 from dashboard.noise import (
     DELTA,
@@ -21,7 +22,7 @@ from dashboard.noise import (
     snippet,
     trial_plan,
 )
-from dashboard.session import Session, plain, telling
+from dashboard.session import Session, asked, everywhere, plain, telling
 from dashboard.showing import adjacency, amount, chart, empty, epsilon, section, table
 from dashboard.texts import text
 
@@ -36,11 +37,16 @@ def draw(session: Session) -> None:
     """Draw the page."""
     st.title(text("pages.quote"))
     st.write(text("quote.about"))
-    if len(session.nodes) < 2:
+    cards, absent = everywhere(session, lambda node: asked(node, "describe"), _usable)
+    for domain, why in absent.items():
+        st.warning(plain(text("datasets.absent", domain=domain, why=why)))
+    nodes = {name: node for name, node in session.nodes.items() if name in cards}
+    if len(nodes) < 2:
         empty(text("quote.alone"), text("quote.alone_next"))
         return
     with telling():
-        federation = federation_of(session)
+        answering = dataclasses.replace(session, nodes=nodes, absent={})
+        federation = federation_of(answering)
         name = _dataset(federation)
         if name is None:
             empty(text("quote.no_data"), text("quote.no_data_next"))
@@ -49,9 +55,16 @@ def draw(session: Session) -> None:
         choice = _sliders(data, len(federation.nodes))
         _noise(choice)
         _measured(choice)
-        _partners(federation, data, choice)
+        _partners(answering, federation, data, choice)
         section(text("quote.notebook"))
         st.code(snippet(name, choice), language="python")
+
+
+def _usable(cards: Cards) -> None:
+    """Everything that a quote makes of the cards."""
+    declared(cards), private_names(list(cards.values()))
+    for card in cards.values():
+        card["server_uid"], card["node_key"], card["owner_key"]
 
 
 def federation_of(session: Session) -> ct.Federation:
@@ -144,11 +157,20 @@ def _measured(choice: Choice) -> None:
         )
 
 
-def _partners(federation: ct.Federation, data: ct.DataSet, choice: Choice) -> None:
+def _partners(
+    session: Session, federation: ct.Federation, data: ct.DataSet, choice: Choice
+) -> None:
     section(text("quote.partners_title"))
     st.write(text("quote.partners_about"))
     if st.button(text("quote.ask"), type="primary"):
-        answers = federation.quote(trial_plan(data, choice))
+        bound = federation.bind(trial_plan(data, choice)).to_json()
+        answers, failed = everywhere(
+            session, lambda node: asked(node, "quote", plan=bound), verdicts
+        )
+        for name, why in failed.items():
+            st.warning(plain(text("datasets.absent", domain=name, why=why)))
+        if not answers:
+            return
         st.session_state[_ANSWER] = dataclasses.astuple(choice), data.name, answers
     kept = st.session_state.get(_ANSWER)
     if kept is None or kept[:2] != (dataclasses.astuple(choice), data.name):

@@ -13,7 +13,7 @@ from dashboard.deciding import Case, draw_decision
 from dashboard.requests import OPEN, people_of, status_text
 from dashboard.rules import why
 from dashboard.session import Session, asked, link, plain, telling
-from dashboard.showing import adjacency, amount, chart, empty, epsilon, table
+from dashboard.showing import adjacency, amount, chart, empty, epsilon, sentences, table
 from dashboard.texts import text
 from policies.accounting import epsilon_at_every_partner, plan_epsilon
 from policies.explanation import changes
@@ -246,7 +246,7 @@ def _leaves(plan: Plan) -> None:
 
 def _partners(session: Session, case: Case) -> None:
     st.markdown(f"**{text('request.partners')}**")
-    table(
+    sentences(
         partner_rows(case.weighed["partners"]),
         "partners",
         empty_says=text("request.alone"),

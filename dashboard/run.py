@@ -14,7 +14,7 @@ import pandas as pd
 import streamlit as st
 
 from dashboard.journal import Record, metrics, phases, read_record, rounds, traffic
-from dashboard.plans import claims, in_words, known, label
+from dashboard.plans import claims, in_words, known, label, my_plans
 from dashboard.session import Session, asked, everywhere, plain, telling
 from dashboard.showing import adjacency, amount, chart, empty, epsilon, legend, section, table
 from dashboard.texts import text
@@ -26,7 +26,7 @@ _RUNNING = ("approved", "closed")
 def draw(session: Session) -> None:
     """Draw the page."""
     st.title(text("pages.run"))
-    plans, absent = everywhere(session, lambda node: asked(node, "plans"))
+    plans, absent = my_plans(session)
     for name, why in absent.items():
         st.warning(plain(text("datasets.absent", domain=name, why=why)))
     runs = {n: [p for p in found if p["status"] in _RUNNING] for n, found in plans.items()}
@@ -47,7 +47,7 @@ def _live(session: Session, facts: Mapping[str, Any]) -> None:
     with telling():
         plan_hash = str(facts["plan_hash"])
         progress, absent = everywhere(
-            session, lambda node: asked(node, "progress", plan_hash=plan_hash)
+            session, lambda node: asked(node, "progress", plan_hash=plan_hash), domains
         )
         record = read_record(session.runs, facts, progress)
         for name, why in absent.items():
@@ -199,7 +199,7 @@ def bars(found: pd.DataFrame, by: str, size: str) -> alt.Chart:
         .encode(
             x=alt.X(f"{release}:O", title=release, axis=alt.Axis(labelAngle=0, labelOverlap=True)),
             y=alt.Y(f"{amount_}:Q", title=amount_),
-            color=alt.Color(f"{part}:N", legend=legend()),
+            color=alt.Color(f"{part}:N", legend=legend(5, 3)),
             tooltip=[release, part, amount_],
         )
     )

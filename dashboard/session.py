@@ -11,16 +11,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, get_args
 
 import streamlit as st
 import structlog
 
 from coterie.owner import Owner
-from dashboard.options import Options
+from dashboard.options import Options, OptionsError
 from dashboard.texts import text
 from network.client import LoginFailed, NodeClient, NodeRefused, NodeUnreachable, log_in
 from network.envelope import BytesRefused
+from network.federation import FederationError
 from network.hub import HubError
 from policies.approvals import OwnerKeyError
 from policies.owner_policy import OwnerPolicyError
@@ -28,9 +30,11 @@ from policies.owner_policy import OwnerPolicyError
 Role = Literal["owner", "scientist", "auditor"]
 _SESSION, _DONE, _SEEN, _PAGES = "session", "done", "seen", "pages"
 _TOLD = (
-    BytesRefused, HubError, LoginFailed, NodeRefused, NodeUnreachable, OwnerKeyError,
-    OwnerPolicyError,
+    BytesRefused, FederationError, HubError, LoginFailed, NodeRefused, NodeUnreachable,
+    OptionsError, OwnerKeyError, OwnerPolicyError,
 )  # fmt: skip
+UNREADABLE = (AttributeError, IndexError, KeyError, TypeError, ValueError)
+"""What reading an answer of another form than expected raises."""
 _MARKUP = str.maketrans({character: f"\\{character}" for character in "\\`*_[]<>$~:!|#&@/.{}()"})
 # Addresses become links even where every character is escaped; a word joiner prevents it.
 _ADDRESS = re.compile(r":(?=//)|www(?=\.)", re.IGNORECASE)
@@ -74,13 +78,18 @@ class Session:
 
 
 def sign_in(
-    options: Options, email: str, passwords: Mapping[str, str], cards: Any = None
+    options: Options,
+    email: str,
+    passwords: Mapping[str, str],
+    cards: Any = None,
+    doubted: Mapping[str, str] = MappingProxyType({}),
 ) -> Session:
     """Sign in to every domain for which there is a password.
 
     Args:
         passwords: by domain; empty ones are left out.
         cards: the hub's directory by domain; None: `options.url` is the only node.
+        doubted: the domains that the hub lists with keys that aren't theirs, and why.
 
     Raises:
         NodeUnreachable, LoginFailed: no domain let her in; the text is the first one's.
@@ -108,6 +117,7 @@ def sign_in(
         if role == "owner":
             raise LoginFailed(text("signin.owner_at_hub"))
         absent |= {name: text("signin.no_account") for name in cards if name not in found}
+        absent |= doubted
     now = datetime.now(UTC)
     session = Session(
         nodes={name: node for name, (node, its) in sorted(nodes.items()) if its == role},
@@ -177,12 +187,16 @@ def asked(node: NodeClient, method: str, **arguments: Any) -> Any:
 
 
 def everywhere(
-    session: Session, ask: Callable[[NodeClient], Any]
+    session: Session,
+    ask: Callable[[NodeClient], Any],
+    use: Callable[[dict[str, Any]], Any] | None = None,
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """What every node answers, by domain, and why the others don't; all are asked at once.
 
     Args:
         ask: makes the call; it must show nothing, since it runs in a thread.
+        use: what the page makes of the answers. It is tried with each node's alone, so that one
+            whose answer is of another form counts as absent instead of failing the page.
     """
 
     def answer(node: NodeClient) -> tuple[bool, Any]:
@@ -190,12 +204,26 @@ def everywhere(
             return True, ask(node)
         except (NodeRefused, NodeUnreachable, BytesRefused) as error:
             return False, str(error)
+        except UNREADABLE:
+            return False, None  # its sentence is made in the reader's thread
 
     with ThreadPoolExecutor(max_workers=8) as pool:
         found = dict(zip(session.nodes, pool.map(answer, session.nodes.values()), strict=True))
     answers = {name: value for name, (ok, value) in found.items() if ok}
-    failed = {name: why for name, (ok, why) in found.items() if not ok}
+    failed = {n: why or text("shell.unreadable") for n, (ok, why) in found.items() if not ok}
+    for name in [n for n, value in answers.items() if use and not _fits(use, {n: value})]:
+        del answers[name]
+        failed[name] = text("shell.unreadable")
     return answers, {**session.absent, **failed}
+
+
+def _fits(use: Callable[[dict[str, Any]], Any], answer: dict[str, Any]) -> bool:
+    try:
+        use(answer)
+    except UNREADABLE as error:
+        _log.warning("unreadable answer", node=next(iter(answer)), error=type(error).__name__)
+        return False
+    return True
 
 
 # --- Telling ---

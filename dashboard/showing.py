@@ -6,9 +6,12 @@ import altair as alt
 import pandas as pd
 import streamlit as st
 
+from dashboard.session import plain
 from dashboard.texts import heading, text
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
+MOST_SENTENCES = 100
+"""Rows of a table that is drawn in full."""
 PAGE_ROWS = 500
 """Rows drawn of a table; the download has all of them."""
 
@@ -49,6 +52,19 @@ def table(
 def _said(frame: pd.DataFrame) -> pd.DataFrame:
     """The columns in which some row says something; downloads have all."""
     return frame.loc[:, ~(frame.isna() | (frame == "")).all()]
+
+
+def sentences(frame: pd.DataFrame, key: str, *, empty_says: str = "", next_step: str = "") -> None:
+    """A short table whose cells are read in full, with its download; as `table` where it is empty.
+
+    Others' words in it are shown as they are.
+    """
+    if len(frame) > MOST_SENTENCES or frame.empty:
+        table(frame, key, empty_says=empty_says, next_step=next_step)
+        return
+    shown = frame.map(lambda cell: plain(cell) if isinstance(cell, str) else cell)
+    st.table(shown.rename(columns={c: heading(str(c)) for c in frame.columns}), hide_index=True)
+    download(frame, key)
 
 
 def _headings(frame: pd.DataFrame) -> dict[str, Any]:
@@ -97,14 +113,15 @@ def chart(
         return table(frame, key, **options)
 
 
-def legend(columns: int = 3, *, lines: bool = False) -> alt.Legend:
-    """A legend above the chart; on a phone its entries stand below each other.
+def legend(columns: int = 3, narrow: int = 1, *, lines: bool = False) -> alt.Legend:
+    """A legend above the chart.
 
     Args:
+        columns, narrow: entries in a row, and on a phone.
         lines: what is drawn are lines told apart by their dashes too.
     """
-    narrow = alt.ExprRef("width < 480 ? 1 : " + str(columns))
-    found = alt.Legend(orient="top", title=None, columns=narrow, labelLimit=420)
+    fitting = alt.ExprRef(f"width < 480 ? {narrow} : {columns}")
+    found = alt.Legend(orient="top", title=None, columns=fitting, labelLimit=420)
     if lines:
         found.symbolType, found.symbolSize, found.symbolStrokeWidth = "stroke", 500, 2
     return found

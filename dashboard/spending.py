@@ -119,7 +119,7 @@ def dots(days: pd.DataFrame) -> alt.Chart:
             y=alt.Y(f"{kind}:N", title=None),
             yOffset=alt.YOffset(f"{domain}:N"),
             size=alt.Size(f"{count}:Q", legend=None, scale=alt.Scale(range=[40, 260])),
-            color=alt.Color(f"{domain}:N", legend=legend()),
+            color=alt.Color(f"{domain}:N", legend=legend(narrow=3)),
             tooltip=[day, domain, kind, count],
         )
         .properties(height=_HEIGHT)

@@ -115,6 +115,15 @@ class Attempts:
             self.files(context).erase(name)
         self._ledger.void(context.plan_hash, context.step, context.release, context.attempt, reason)
 
+    def spend(self, context: Context) -> None:
+        """Charge an attempt that will share nothing, since how it ended was seen."""
+        for name in ("held", "masked", "receipt"):
+            self.files(context).erase(name)
+        nothing = hashlib.sha256(b"").hexdigest()
+        self._ledger.charge(
+            context.plan_hash, context.step, context.release, context.attempt, nothing
+        )
+
     def void_what_a_crash_left(self) -> None:
         """Void whatever is reserved: its keys died with the process."""
         for plan in self._ledger.plans():

@@ -37,6 +37,11 @@ class EnclosureFailed(RuntimeError):
     """The engine's process ended or refused; the text says so without a private value."""
 
 
+class EngineOverdue(EnclosureFailed):
+    """The engine was ended, since a release took longer than the plan's deadline. That it did says
+    something of the data, so the attempt counts as spent."""
+
+
 class Enclosure:
     """A running engine for one plan on one data set; close it, or use it in a `with` block.
 
@@ -80,8 +85,8 @@ class Enclosure:
         """The clipped integer sum of a step over the selected users, int64 [P], without noise.
 
         Raises:
-            EnclosureFailed: also if it takes longer than the plan's `deadline_s`; the process is
-                then killed.
+            EngineOverdue: it takes longer than the plan's `deadline_s`; the process is killed.
+            EnclosureFailed: it ended otherwise.
         """
         arrays = {f"state/{name}": array for name, array in state.items()}
         overdue = threading.Event()
@@ -97,9 +102,10 @@ class Enclosure:
             _, found = self._ask({"do": "sum", "step": step}, {**arrays, "selected": selected})
         except EnclosureFailed:
             if overdue.is_set():
-                raise EnclosureFailed(
+                raise EngineOverdue(
                     f"the engine was ended, since a release may take {self._deadline_s} s (the "
-                    "plan's deadline_s); nothing of it left the node. Start the next attempt."
+                    "plan's deadline_s); nothing of it left the node, but it is charged. Start the "
+                    "next attempt, or ask for a plan with a longer deadline."
                 ) from None
             raise
         finally:

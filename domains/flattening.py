@@ -5,12 +5,15 @@ small batch. Here they find out once, on fake tensors without numbers. So which 
 in which order, can't hang on anybody's data.
 """
 
+import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
+from torch.fx import Node
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from policies.graph import Graph, GraphFailed
@@ -18,6 +21,10 @@ from policies.graph import Graph, GraphFailed
 _RAISES = torch.ops.aten._linalg_check_errors.default
 """Raises if one user's matrix is singular, and so would tell of her by the time that a release
 takes. Without it her numbers aren't finite, and count as nothing."""
+
+_ALL = torch.ops.aten.all.dim
+_EQUALS = torch.ops.aten.eq.Scalar
+_LARGEST = torch.ops.aten.amax.default
 
 Operators = Callable[..., list[Tensor]]
 Mapped = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
@@ -43,7 +50,9 @@ def mapped(
     def run(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
         inputs = tuple((n, n in users, t.shape, t.dtype) for n, t in values.items())
         try:
-            found = _written_out(_Map(text, inputs, chosen, graph))(*values.values())
+            operators = _written_out(_Map(text, inputs, chosen, graph))
+            with torch.inference_mode():  # spares each operator the preparations to differentiate
+                found = operators(*values.values())
         except Exception as error:
             # An operator's message may quote private values, its type can't.
             raise GraphFailed(f"An operation failed with {type(error).__name__}.") from None
@@ -85,6 +94,28 @@ def _written_out(of: _Map) -> Operators:
     for node in list(written.graph.nodes):
         if node.target is _RAISES:
             written.graph.erase_node(node)
+        elif node.target is _ALL and _asks_for_minus_infinity(node.args[0]):
+            _ask_the_largest(written.graph, node)
+    written.graph.eliminate_dead_code()
     written.recompile()
     operators: Operators = written.forward
     return operators
+
+
+def _asks_for_minus_infinity(node: Any) -> bool:
+    """Whether it is x == -inf, of an x that isn't empty."""
+    if node.target is not _EQUALS or node.args[1] != -math.inf:
+        return False
+    return bool(node.args[0].meta["val"].numel())
+
+
+def _ask_the_largest(graph: fx.Graph, everywhere: Node) -> None:
+    """all(x == -inf) as max(x) == -inf, the same also of NaN, and much quicker.
+
+    Every attention asks so of each row of its scores, and `all` is slow over rows of truth values.
+    """
+    asked, dim, *keepdim = cast(tuple[Node, int, bool], everywhere.args)
+    with graph.inserting_before(everywhere):
+        largest = graph.call_function(_LARGEST, (asked.args[0], [dim], *keepdim))
+        found = graph.call_function(_EQUALS, (largest, -math.inf))
+    everywhere.replace_all_uses_with(found)

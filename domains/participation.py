@@ -36,7 +36,7 @@ from domains.cosigning import (
     peers_of,
 )
 from domains.dataset import PrivateDataset
-from domains.enclosure import EnclosureFailed
+from domains.enclosure import EnclosureFailed, EngineOverdue
 from domains.kept import Memory
 from domains.noised import noised, noised_sum
 from domains.refusals import RoundRefused
@@ -241,6 +241,10 @@ class Participation:
                     if tensor
                     else noised_sum(run, definition, tensors, current.noise)
                 )
+            except EngineOverdue as error:
+                run.close_enclosure()
+                self._spend_attempt(run)
+                raise RoundRefused(f"{self._name}: {error}") from None
             except EnclosureFailed as error:
                 run.close_enclosure()
                 self._drop_attempt(run, "the engine failed before anything was shared")
@@ -330,7 +334,8 @@ class Participation:
         with run.lock:
             confirmation = self._charged(plan_hash, step, release, attempt).confirm(receipts, *more)
             opened = {receipt.domain: receipt.digest.hex() for receipt in receipts}
-            self._ledger.settle(plan_hash, step, release, attempt, sha256_hex(canonical(opened)))
+            inputs = sha256_hex(canonical(opened))
+            self._ledger.settle(plan_hash, step, release, attempt, inputs, opened)
             return confirmation, self._ledger.heads.cosignatures(
                 peers_of(run.plan, self._name).values()
             )
@@ -359,17 +364,22 @@ class Participation:
             keep_cosignatures(self._ledger, run.plan, self._name, confirmed, cosignatures)
             return party.unmask(confirmations, *more)
 
-    def finish(self, plan_hash: str, state: bytes) -> None:
+    def finish(self, plan_hash: str, state: bytes | str) -> None:
         """End the run: every user's memory is computed and stays here; the model is kept.
 
         What the plan held of the budget but never used goes back.
+
+        Args:
+            state: what memory and scores are computed from, as safetensors, or the digest of the
+                one held; looked at only where the plan has a memory.
         """
         run = self._run(plan_hash)
         with run.lock:
             self._drop_attempt(run, "the run ended")
             if run.plan.memory is not None:
-                write_durably(self.model_file(plan_hash), state)
-                run.enclosure().memory(load_state(state))
+                model = run.content_of(state)
+                write_durably(self.model_file(plan_hash), model)
+                run.enclosure().memory(load_state(model))
             run.close_enclosure()
             run.tensors.clear()
             self._ledger.close(plan_hash, "finished")
@@ -434,6 +444,14 @@ class Participation:
         run.attempt.erase()
         run.attempt = None
         self._attempts.void(context, reason)
+
+    def _spend_attempt(self, run: OpenRun) -> None:
+        """Drop an attempt whose end told something all the same: it isn't given back."""
+        assert run.attempt is not None
+        context = run.attempt.context
+        run.attempt.erase()
+        run.attempt = None
+        self._attempts.spend(context)
 
 
 def _unshared(run: OpenRun) -> bool:

@@ -218,8 +218,18 @@ class CoterieRounds(Answering):
 
     @service_method(path="coterie.finish", name="finish", roles=DATA_SCIENTIST_ROLE_LEVEL)
     @answering
-    def finish(self, context: AuthedServiceContext, plan_hash: str, state: np.ndarray) -> str:
-        """End the run; every user's memory is computed and stays on this node."""
+    def finish(
+        self,
+        context: AuthedServiceContext,
+        plan_hash: str,
+        state: np.ndarray,
+        state_digest: str = "",
+    ) -> str:
+        """End the run; every user's memory is computed and stays on this node.
+
+        `state`: what memory and scores are computed from, as safetensors; none where
+        `state_digest` names the one that came by `hold`.
+        """
         self.own_plan(context, plan_hash)
-        self.participation.finish(plan_hash, bytes_of(state))
+        self.participation.finish(plan_hash, state_digest or bytes_of(state))
         return json.dumps({"status": self.desk.ledger.status(plan_hash)})

@@ -11,7 +11,7 @@ from domains.attempts import Attempt
 from domains.dataset import PrivateDataset
 from domains.enclosure import Enclosure
 from domains.refusals import RoundRefused
-from domains.states import State, read_state, state_limit
+from domains.states import State, model_limit, read_state, state_limit
 from domains.tensors import KeptTensors
 from policies.envelopes import read_consent, why_not_approved
 from policies.plan import Plan, Step
@@ -84,7 +84,7 @@ class OpenRun:
 
     def hold(self, digest: str, size: int, begin: int, part: bytes) -> int:
         """See `Participation.hold`."""
-        limit = max(state_limit(step) for step in self.plan.steps)
+        limit = max(model_limit(self.plan), *map(state_limit, self.plan.steps))
         if not 0 < size <= limit:
             raise RoundRefused(f"The state has {size} bytes; at most {limit} pass.")
         if begin == 0:

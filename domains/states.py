@@ -8,7 +8,7 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from domains.refusals import RoundRefused
-from policies.plan import Step
+from policies.plan import Plan, Step
 
 MAX_STATE_BYTES = 2**29
 _STATE_HEADER = 2**20
@@ -30,6 +30,14 @@ class State:
 def state_limit(step: Step) -> int:
     """Most bytes that a state of the step's tensors may take as safetensors."""
     sizes = (spec.count * _itemsize(spec.dtype) for spec in step.state)
+    return min(sum(sizes) + _STATE_HEADER, MAX_STATE_BYTES)
+
+
+def model_limit(plan: Plan) -> int:
+    """Most bytes of a state that a plan's memory and scores are computed from."""
+    graphs = [graph for graph in (plan.memory, plan.scores) if graph is not None]
+    read = {spec.name: spec for graph in graphs for spec in graph.state}
+    sizes = (spec.count * _itemsize(spec.dtype) for spec in read.values())
     return min(sum(sizes) + _STATE_HEADER, MAX_STATE_BYTES)
 
 

@@ -18,7 +18,7 @@ import requests
 from blake3 import blake3
 from nacl.exceptions import BadSignatureError
 from nacl.signing import SigningKey, VerifyKey
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import HTTPError, ReadTimeoutError
 
 from network.tls import keeps_secrets, secured
 
@@ -193,6 +193,8 @@ def _taken(
                 raise AnswerRefused(f"The answer is longer than {most} bytes.")
             digest.update(part)
             take(part)
+    except ReadTimeoutError:
+        raise requests.ReadTimeout("The answer comes too slowly.") from None
     except HTTPError as error:
         raise requests.ConnectionError(type(error).__name__) from None
     return size, digest.digest()

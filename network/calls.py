@@ -15,6 +15,7 @@ import structlog
 from fastapi import HTTPException, Response
 from starlette.concurrency import run_in_threadpool
 from syft.client.api import SignedSyftAPICall, SyftAPICall, SyftAPIData
+from syft.protocol.data_protocol import get_data_protocol
 from syft.serde.serialize import _serialize
 from syft.server.credentials import SyftSigningKey, SyftVerifyKey
 from syft.server.server import Server
@@ -195,8 +196,8 @@ class Calls:
     def methods_of(self, verify_key: str, protocol: str) -> Response:
         """The methods that a member's role may call: the same for all of that role."""
         key, role = self._members.found(verify_key)
-        if not (protocol == "dev" or (protocol.isdecimal() and len(protocol) < 4)):
-            raise HTTPException(422, "The communication protocol is a number or 'dev'.")
+        if protocol not in map(str, get_data_protocol().supported_protocols):
+            raise HTTPException(422, "That communication protocol isn't one of the metadata's.")
         return self._methods(role, protocol, key)
 
     def _methods_of_role(self, role: ServiceRole, protocol: str, key: SyftVerifyKey) -> Response:

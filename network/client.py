@@ -162,7 +162,8 @@ class NodeClient:
 
     def too_late(self, deadline_s: float) -> NodeUnreachable:
         """What to say when the node is given up after a deadline."""
-        return NodeUnreachable(self.name, self.url, f"nothing whole within {deadline_s:g} s")
+        given = f"{round(deadline_s, 1):g} s"
+        return NodeUnreachable(self.name, self.url, f"nothing whole within {given}")
 
     def _post(
         self, path: str, blob: bytes, timeout_s: float, coming: ComingOctets | None = None
@@ -188,6 +189,8 @@ class NodeClient:
                 timeout=(CONNECT_TIMEOUT_S, timeout_s),
                 into=None if coming is None else coming.take,
             )
+        except requests.ReadTimeout:
+            raise self.too_late(timeout_s) from None
         except requests.RequestException as error:
             raise NodeUnreachable(self.name, self.url, _why(error)) from None
         except AnswerRefused as error:

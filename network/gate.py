@@ -88,7 +88,7 @@ def open_app(
         structlog.contextvars.bind_contextvars(request=number)
         try:
             gate.addresses.spend(block_of(address_of(request)))
-            response: Response = await proceed(request)
+            response: Response = await proceed(request) if _is_framed_once(request) else _framed()
         except TooMuch as error:
             response = _too_much(error)
         except BytesRefused as error:
@@ -159,6 +159,17 @@ def open_app(
 
     app.add_middleware(Seal, key=node_key.signing_key)
     return app
+
+
+def _is_framed_once(request: Request) -> bool:
+    """Whether its body ends in one place: where two say where, a proxy may believe the other."""
+    return not {"content-length", "transfer-encoding"} <= set(request.headers)
+
+
+def _framed() -> Response:
+    _log.warning("refused", why="framed twice")
+    closing = {"Connection": "close"}
+    return Response("Say a length or send chunks, not both.", 400, closing, "text/plain")
 
 
 def _too_much(error: TooMuch) -> Response:

@@ -53,6 +53,7 @@ from network.smpc.messages import (
     Unmasking,
 )
 from network.smpc.transcript import verify_transcript, write_transcript
+from network.states import send_in_parts
 from policies.plan import Plan
 
 _BEGUN = "begun.json"
@@ -248,19 +249,12 @@ class _Call:
 
         attempt = {"step": context.step, "release": context.release, "attempt": context.attempt}
         if phase == "share" and not self._holds[name] and self._state.size > PART_BYTES:
-            self._send_state(name, ask)
+            send_in_parts(ask, self._state, self._digest)
+            self._holds[name] = True
         arguments = {**attempt, **self._arguments(phase, name, argument)}
         if phase == "reveal":
             return self._input(name, ask, arguments, attempt)
         return self._read(phase, name, ask(phase, **arguments))
-
-    def _send_state(self, name: str, ask: Callable[..., Any]) -> None:
-        """Send a state that is too long for one message, in parts."""
-        size = self._state.size
-        for begin in range(0, size, PART_BYTES):
-            part = self._state[begin : begin + PART_BYTES]
-            ask("hold", state_digest=self._digest, size=size, begin=begin, part=part)
-        self._holds[name] = True
 
     def _input(
         self,

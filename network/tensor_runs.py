@@ -29,6 +29,7 @@ from network.smpc.messages import MalformedMessage, SharingRefused
 from network.smpc.sharing import TensorKey, keys_transcript, verify_keys
 from network.smpc.tensors import Made, Operation, Secret, planned, shared_name
 from network.smpc.truncation import MAX_BITS
+from network.states import end_run, model_of
 from network.tensors import SMPCTensor
 from network.training import RunInterrupted, charged_attempts, progress_of
 from policies import sensitivity
@@ -213,9 +214,10 @@ class Tensors:
 
     def finish(self) -> None:
         """End the plan: its tensors are gone, and what it held of the budgets goes back."""
-        state = {name: t.detach().contiguous().clone() for name, t in self._plan.state.items()}
-        packed = np.frombuffer(safetensors.torch.save(state), dtype=np.uint8)
-        self.everywhere("finish", state=packed)
+        model = model_of(self.approved, self._plan.state)
+        for node in self.nodes.values():
+            within = float(self.approved.deadline_s)
+            end_run(partial(node.stream, timeout_s=within, plan_hash=self.approved.hash), model)
 
     def drop(self, *tensors: SMPCTensor) -> None:
         """Free the domains' memory of these tensors."""

@@ -25,6 +25,7 @@ from network.client import NodeClient, NodeRefused, NodeUnreachable
 from network.lines import Lines
 from network.program import Plan, State
 from network.rounds import Release, RoundAborted, run_attempt, was_begun
+from network.states import end_run, model_of, saved
 from network.updates import after_release, in_own_units, noise_std
 from policies.accounting import plan_epsilon
 from policies.plan import Plan as ApprovablePlan
@@ -116,7 +117,7 @@ def train(
                 _release(nodes, plan, approved, run, index, step, release)
                 on_progress(run.history[-1])
         if not run.finished:
-            _finish(nodes, plan, run)
+            _finish(nodes, approved, run)
     except RoundAborted as aborted:
         raise RunInterrupted(_interruption(aborted, run, approved)) from None
     except (NodeUnreachable, NodeRefused) as error:
@@ -294,13 +295,11 @@ def _epsilon_so_far(
     return max(spent)
 
 
-def _finish(nodes: Mapping[str, NodeClient], plan: Plan, run: Run) -> None:
-    names = set(plan.state)
-    state = {name: tensor for name, tensor in run.state.items() if name in names}
-    packed = np.frombuffer(_saved(state), dtype=np.uint8)
+def _finish(nodes: Mapping[str, NodeClient], approved: ApprovablePlan, run: Run) -> None:
+    model = model_of(approved, run.state)
     for node in nodes.values():
         if node.read("progress", plan_hash=run.plan_hash)["status"] == "approved":
-            node.call("finish", plan_hash=run.plan_hash, state=packed)
+            end_run(partial(node.stream, plan_hash=run.plan_hash), model)
     run.finished = True
     save_run(run)
 
@@ -308,7 +307,7 @@ def _finish(nodes: Mapping[str, NodeClient], plan: Plan, run: Run) -> None:
 def save_run(run: Run) -> None:
     """Write state and journal durably; a crash leaves the previous ones."""
     name = f"state-{len(run.history):05d}.safetensors"
-    _replace(run.folder / name, _saved(run.state))
+    _replace(run.folder / name, saved(run.state))
     journal = {
         "plan_hash": run.plan_hash,
         "state": name,
@@ -334,11 +333,7 @@ def unflatten_values(values: Tensor, step: Step) -> dict[str, Tensor]:
 
 def _pack(state: State, step: Step) -> bytes:
     wanted = {spec.name: state[spec.name] for spec in step.state}
-    return _saved(wanted)
-
-
-def _saved(state: State) -> bytes:
-    return safetensors.numpy.save({n: t.detach().contiguous().numpy() for n, t in state.items()})
+    return saved(wanted)
 
 
 def _interruption(aborted: RoundAborted, run: Run, approved: ApprovablePlan) -> str:

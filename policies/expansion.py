@@ -14,6 +14,22 @@ DECOMPOSED = (
     _ATEN.huber_loss,
     _ATEN.soft_margin_loss,
     _ATEN._safe_softmax,
+    _ATEN._euclidean_dist,
+    _ATEN._prelu_kernel,
+    _ATEN._fused_rms_norm,
+    _ATEN.addcdiv,
+    _ATEN.addcmul,
+    _ATEN.celu,
+    _ATEN.count_nonzero,
+    _ATEN.glu,
+    _ATEN.hardsigmoid,
+    _ATEN.hardswish,
+    _ATEN.lerp,
+    _ATEN.logaddexp,
+    _ATEN.logit,
+    _ATEN.mish,
+    _ATEN.norm,
+    _ATEN.trace,
     # Gradients inside a contribution: local training steps.
     _ATEN._log_softmax_backward_data,
     _ATEN._softmax_backward_data,
@@ -38,8 +54,12 @@ DECOMPOSED = (
     _ATEN.threshold_backward,
 )
 
+# Those whose expansion is our own (`policies.trace`).
+WRITTEN_OUT = (_ATEN.embedding_dense_backward, _ATEN.xlogy)
+
 RENAMED = {
     "aten.unsafe_split.Tensor": "aten.split.Tensor",
+    "aten.diagonal_copy.default": "aten.diagonal.default",
     "aten.view.default": "aten.reshape.default",
     "aten._unsafe_view.default": "aten.reshape.default",
     "aten._reshape_alias.default": "aten.reshape.default",

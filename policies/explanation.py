@@ -55,14 +55,15 @@ def explain(plan: Plan, budget: Standing | None = None, since: Plan | None = Non
     """
     lines = [
         f"Plan {plan.name}  {plan.hash}",
-        f"Purpose: {visible(plan.purpose)}",
+        *_quoted("Purpose, in the scientist's words:", plan.purpose),
+        *_quoted("Population, in the scientist's words:", plan.population_note),
         f"Scientist: {plan.scientist}",
         f"Data set: {plan.dataset}   Partners: {', '.join(e.name for e in plan.roster)}",
         *trusted(plan),
         "",
         "What leaves, noised and summed over all partners, and nothing else:",
         *[f"  - {line}" for line in _releases(plan)],
-        f"  - up to {plan.spare_attempts} repeats of a release whose attempt failed",
+        f"  - up to {plan.spare_attempts} repeats of a release whose attempt failed, each charged",
         "",
         *_cost(plan, budget),
         "",
@@ -238,11 +239,25 @@ def _hash(parts: list[Any]) -> str:
 def _kept(step: Step) -> str:
     return (
         f"{step.name}: {_listed(step.outputs)} stay shared among the partners, whom the scientist "
-        f"lets compute with them; {step.releases} results are revealed, each with noise of "
+        f"lets compute with them; {step.releases} results may be revealed, each with noise of "
         f"standard deviation {step.noise_multiplier:.4g} times the most that one user can move it, "
         f"which each node proves by itself; she moves these by at most {step.clip_norm:g} "
         f"(clip norm, L2 over all of them); {len(step.graph.nodes)} operations"
     )
+
+
+def _revealed(plan: Plan) -> list[str]:
+    """Which step's releases pay for a result isn't fixed by the plan."""
+    kept = [step for step in plan.steps if step.kept is not None]
+    if not kept:
+        return []
+    results = sum(step.releases for step in kept)
+    least = min(step.noise_multiplier for step in kept)
+    return [
+        f"any result computed of the shared tensors {', '.join(step.name for step in kept)} may be "
+        f"revealed, and paid for by a release of any of these steps, with that step's noise: at "
+        f"most {results} results in all, with noise multipliers of at least {least:.4g}"
+    ]
 
 
 def _releases(plan: Plan) -> list[str]:
@@ -261,7 +276,7 @@ def _releases(plan: Plan) -> list[str]:
             f"(noise multiplier {step.noise_multiplier:.4g}); sampling rate "
             f"{step.sampling_rate:g}; {len(step.graph.nodes)} operations"
         )
-    return lines
+    return [*lines, *_revealed(plan)]
 
 
 def _divided(step: Step) -> str:
@@ -315,9 +330,14 @@ def _computations(plan: Plan) -> list[str]:
 def _sources(plan: Plan) -> list[str]:
     lines = []
     for step in plan.steps:
-        lines.append(f"Source of {step.name}, as its author gives it (only the graph runs):")
-        lines += [visible(step.source), ""]
+        what = f"Source of {step.name}, as its author gives it (only the graph runs):"
+        lines += [*_quoted(what, step.source or "(none)"), ""]
     return lines
+
+
+def _quoted(what: str, text: str) -> list[str]:
+    """The author's words, marked on every line, so that none can pass for a line of this text."""
+    return [what, *(f"  | {line}" for line in visible(text).split("\n"))] if text else []
 
 
 def _shapes(graph: Graph) -> dict[str, str]:

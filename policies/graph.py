@@ -36,7 +36,18 @@ _MAXIMUM_DEPTH = 4
 _LARGEST = 1e300
 _INTERNAL_NAME = re.compile(r"[nc][0-9]+")
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.]{0,127}$")]
+NAMES = (
+    "1 to 128 letters, digits, _ and ., beginning with a letter or _, or with numbered parts "
+    "before a word ('0.weight')"
+)
+_WORD = r"[A-Za-z_][A-Za-z0-9_.]{0,127}"
+# After numbers two letters at least: 1.e5 must stay a number.
+Name = Annotated[
+    str,
+    Field(
+        max_length=128, pattern=rf"^(?:{_WORD}|(?:[0-9]{{1,6}}\.)+[A-Za-z_]{{2}}[A-Za-z0-9_.]*)$"
+    ),
+]
 Size = Annotated[int, Field(ge=1, le=2**31)]
 
 

@@ -27,7 +27,9 @@ _REASONS: tuple[tuple[str, str], ...] = (
         log_sigmoid_forward.default relu.default leaky_relu.default elu.default gelu.default
         silu.default hardtanh.default maximum.default minimum.default clamp.default
         clamp.Tensor clamp_min.default clamp_max.default floor.default ceil.default
-        round.default trunc.default""",
+        round.default trunc.default clamp_min.Tensor clamp_max.Tensor tan.default asin.default
+        acos.default atan.default sinh.default cosh.default asinh.default acosh.default
+        atanh.default atan2.default erfc.default""",
     ),
     (
         "elementwise; an integer divisor must be provably at least one",
@@ -38,7 +40,7 @@ _REASONS: tuple[tuple[str, str], ...] = (
         """eq.Tensor eq.Scalar ne.Tensor ne.Scalar lt.Tensor lt.Scalar le.Tensor le.Scalar
         gt.Tensor gt.Scalar ge.Tensor ge.Scalar logical_and.default logical_or.default
         logical_not.default logical_xor.default bitwise_and.Tensor bitwise_or.Tensor
-        bitwise_not.default where.self where.ScalarOther where.ScalarSelf where.Scalar
+        bitwise_not.default isnan.default where.self where.ScalarOther where.ScalarSelf where.Scalar
         masked_fill.Scalar masked_fill.Tensor fill.Scalar
         fill.Tensor""",
     ),

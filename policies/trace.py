@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 from torch.func import functionalize
 from torch.fx import GraphModule
@@ -18,7 +19,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from policies.expansion import DECOMPOSED
-from policies.graph import USER_TENSORS, Graph, TensorSpec
+from policies.graph import NAMES, USER_TENSORS, Graph, TensorSpec
 from policies.untraceable import Author, Operators, TraceError, author_line, mutates
 from policies.users import Bounds, User, mock_user, user_specs
 from policies.writer import Writer
@@ -39,6 +40,11 @@ def _embedding_gradient(
     if padding >= 0:
         each = torch.where((index != padding).unsqueeze(1), each, 0.0)
     return gradient.new_zeros((rows, width)).index_add(0, index, each)
+
+
+def _x_log_y(x: Tensor, y: Tensor) -> Tensor:
+    """PyTorch's own expansion writes NaN, which graphs don't have, where y has it already."""
+    return torch.where(x == 0, 0.0, x * torch.log(y))
 
 
 def trace(
@@ -91,6 +97,11 @@ def _refuse_tied(state: Mapping[str, Tensor]) -> None:
 def _state_spec(name: str, tensor: Tensor) -> TensorSpec:
     try:
         return TensorSpec.of(name, tensor)
+    except ValidationError:
+        raise TraceError(
+            f"The state tensor {name!r} can't be used: a name has {NAMES}, and no axis is empty. "
+            "Rename it."
+        ) from None
     except ValueError as error:
         raise TraceError(f"The state tensor {name!r} can't be used: {error}") from None
 
@@ -148,6 +159,7 @@ def _lift_constants(captured: GraphModule) -> list[Tensor]:
 def _functional(function: Callable[..., Any], tensors: list[Tensor]) -> GraphModule:
     decompositions = dict(torch._decomp.get_decompositions(DECOMPOSED))
     decompositions[_ATEN.embedding_dense_backward.default] = _embedding_gradient
+    decompositions[_ATEN.xlogy.Tensor] = _x_log_y
     capture = make_fx(
         functionalize(function, remove="mutations"), decomposition_table=decompositions
     )

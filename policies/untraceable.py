@@ -16,7 +16,7 @@ from torch._ops import OpOverload
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from policies.expansion import DECOMPOSED, DROPPED, RENAMED, TRANSPARENT
+from policies.expansion import DECOMPOSED, DROPPED, RENAMED, TRANSPARENT, WRITTEN_OUT
 from policies.graph import DTYPES
 from policies.operations import ALLOWED
 
@@ -33,6 +33,27 @@ _ADVICE = {
     "aten.argsort": "rank by comparing: (scores > score).sum()",
     "aten.topk": "rank by comparing: (scores > score).sum()",
     "aten.argmax": "compare with amax: (scores == scores.amax())",
+    "aten.max.dim": "write x.amax(dim) for the values; compare with it for the positions",
+    "aten.min.dim": "write x.amin(dim) for the values; compare with it for the positions",
+    "aten.aminmax": "write x.amin() and x.amax()",
+    "aten._embedding_bag_forward_only": "write F.embedding(items, table), times the mask, .sum(0)",
+    "aten._embedding_bag": "write F.embedding(items, table), times the mask, .sum(0)",
+    "aten.convolution": "add up shifted products, one for each position of the kernel: "
+    "sum(x[k : k + length] @ weight[k] for k in range(width))",
+    "aten.unfold": "stack slices: torch.stack([x[i : i + size] for i in range(count)])",
+    "aten.avg_pool2d": "reshape to the windows and take .mean(-1)",
+    "aten.max_pool2d_with_indices": "reshape to the windows and take .amax(-1)",
+    "aten._adaptive_avg_pool2d": "reshape to the windows and take .mean(-1)",
+    "aten._trilinear": "write torch.einsum",
+    "aten.cumprod": "write x.log().cumsum(0).exp() of positive numbers",
+    "aten.linalg_lstsq": "solve the normal equations: torch.linalg.solve(x.T @ x, x.T @ y)",
+    "aten._linalg_svd": "its steps depend on the data; use linalg.solve, inv or cholesky",
+    "aten._linalg_eigh": "its steps depend on the data; use linalg.solve, inv or cholesky",
+    "aten.native_group_norm": "use LayerNorm",
+    "aten.nan_to_num": "write torch.where(torch.isfinite(x), x, 0)",
+    "aten.heaviside": "write (x > 0).float()",
+    "aten.hypot": "write (x * x + y * y).sqrt()",
+    "aten.roll": "write torch.cat([x[-k:], x[:-k]])",
     "aten.empty": "it would read memory it didn't write; use zeros",
     "aten.as_strided": "use reshape, permute or slicing",
     "aten.native_batch_norm": "it mixes users; use LayerNorm",
@@ -221,7 +242,7 @@ def _traceable(func: Any) -> bool:
     if mutates(func) and torch.Tag.nondeterministic_seeded not in func.tags:
         return True  # functionalised afterwards
     packet = getattr(func, "overloadpacket", None)
-    expanded = packet in DECOMPOSED or packet == _ATEN.embedding_dense_backward
+    expanded = packet in DECOMPOSED or packet in WRITTEN_OUT
     return known or name in ALLOWED or expanded
 
 

@@ -13,6 +13,7 @@ from policies.operations import ALLOWED
 from policies.untraceable import TraceError, refusal
 
 _IGNORED_KEYWORDS = {"device", "layout", "pin_memory", "memory_format", "non_blocking"}
+_SLICES = {"aten.slice.Tensor": 1, "aten.slice_scatter.default": 2}
 
 
 class Writer:
@@ -71,15 +72,32 @@ class Writer:
         used = {nodes[-1]}
         for node in reversed(nodes):
             if node in used:
-                used.update(node.all_input_nodes)
+                # A copy into a fresh tensor keeps nothing of what was there.
+                used.update([node.args[1]] if _is_copy(node) else node.all_input_nodes)
         return used
 
     def _write(self, node: FxNode) -> None:
         name = str(node.target)
         if name in TRANSPARENT:
             self._written[node] = self._written[node.all_input_nodes[0]]
+        elif _is_copy(node):
+            self._written[node] = self._copied(node)
         else:
             self._written[node] = self._operation(node, name)
+
+    def _copied(self, node: FxNode) -> str:
+        """y[...] = x on a fresh y: x in the shape and dtype of what it replaces."""
+        place, source = (part.meta["val"] for part in node.args[:2])
+        written = self._written[node.args[1]]
+        if source.dtype != place.dtype:
+            written = self._append(
+                "aten._to_copy.default", [reference(written)], {"dtype": place.dtype}
+            )
+        if source.shape != place.shape:
+            written = self._append(
+                "aten.expand.default", [reference(written), list(place.shape)], {}
+            )
+        return written
 
     def _operation(self, node: FxNode, name: str) -> str:
         op = RENAMED.get(name, name)
@@ -88,9 +106,12 @@ class Writer:
         if op not in ALLOWED:
             raise TraceError(f"{refusal(node.target, name)}.")
         args = list(node.args)
-        if op == "aten.slice.Tensor":
-            args = _bounded_slice(node)
+        if op in _SLICES:
+            args = _bounded_slice(node, _SLICES[op])
         keywords = {k: v for k, v in node.kwargs.items() if k not in _IGNORED_KEYWORDS}
+        return self._append(op, args, keywords)
+
+    def _append(self, op: str, args: list[Any], keywords: dict[str, Any]) -> str:
         written = f"n{len(self._nodes)}"
         self._nodes.append(
             Node(
@@ -118,13 +139,21 @@ class Writer:
         return value
 
 
-def _bounded_slice(node: FxNode) -> list[Any]:
-    """`x[1:]` ends at 2^63 - 1; the size of the dimension says the same and JSON can write it."""
+def _is_copy(node: FxNode) -> bool:
+    return str(node.target) == "aten.copy.default"
+
+
+def _bounded_slice(node: FxNode, place: int) -> list[Any]:
+    """`x[1:]` ends at 2^63 - 1; the size of the dimension says the same and JSON can write it.
+
+    Args:
+        place: of the dimension among the arguments; begin, end and step follow.
+    """
     source: Any = node.args[0]
-    dimension: Any = node.args[1] if len(node.args) > 1 else 0
+    dimension: Any = node.args[place] if len(node.args) > place else 0
     size = source.meta["val"].shape[dimension]
-    given: list[Any] = list(node.args[2:])
+    given: list[Any] = list(node.args[place + 1 :])
     defaults: list[Any] = [None, None, 1]
     start, end, step = given + defaults[len(given) :]
     ends = [value if value is None else min(int(value), size) for value in (start, end)]
-    return [source, dimension, *ends, step]
+    return [*node.args[:place], dimension, *ends, step]

@@ -45,6 +45,7 @@ from network.smpc.messages import (
     Unmasking,
     advert_message,
     confirmation_message,
+    dealt_digest,
     receipt_message,
     sealed_message,
     seed_digest,
@@ -171,6 +172,7 @@ class Party:
             raise OutOfTurn(f"{self.me}: nothing was shared in this attempt yet.")
         if value.shape != (self.agreement.length,):
             raise ValueError(f"the agreement is on {self.agreement.length} elements")
+        sealed = list(sealed)
         held = secrets.receive(sealed)
         members = tuple(sorted(held))
         masks = secrets.masks(members)
@@ -178,13 +180,14 @@ class Party:
         secrets.erase()
         elements = ring.into_ring(value, self.agreement.bits)
         digest = apply(elements, masks)
-        message = receipt_message(secrets.transcript, self.me, members, digest)
-        receipt = Receipt(
-            domain=self.me,
-            members=members,
-            digest=digest,
-            signature=self._signing_key.sign(message),
-        )
+        fields: dict[str, Any] = {
+            "domain": self.me,
+            "members": members,
+            "digest": digest,
+            "dealt": dealt_digest(secrets.transcript, sealed),
+        }
+        signature = self._signing_key.sign(receipt_message(secrets.transcript, fields))
+        receipt = Receipt(**fields, signature=signature)
         self._store.write("held", _json({n: [s.hex() for s in pair] for n, pair in held.items()}))
         self._store.write("masked", elements.data)
         # The receipt comes last: where it is, everything is.

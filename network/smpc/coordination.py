@@ -19,6 +19,7 @@ from network.smpc.messages import (
     SealedShares,
     SharingRefused,
     Unmasking,
+    dealt_digest,
     is_signed,
     receipt_message,
     transcript_hash,
@@ -161,9 +162,11 @@ class Coordinator:
             around = tuple(n for n in self.agreement.neighbourhood(name) if n in members)
             if receipt.domain != name or receipt.members != around:
                 raise SharingRefused(name, "signed a masked input for others than the members")
-            message = receipt_message(heard, name, around, receipt.digest)
+            message = receipt_message(heard, dict(receipt))
             if not is_signed(message, receipt.signature, self.agreement.roster[name]):
                 raise SharingRefused(name, "its masked input isn't signed for this attempt")
+            if receipt.dealt != dealt_digest(heard, asked[name]):
+                raise SharingRefused(name, "signed for other shares than those carried to it")
 
         inputs = self._usable("reveal", self._ask("reveal", asked), check)
         receipts = [inputs[name][0] for name in sorted(inputs)]

@@ -8,7 +8,7 @@ be used in another. Ed25519: RFC 8032.
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Annotated, Any, Self
 
@@ -138,11 +138,14 @@ class Receipt(_Message):
     Attributes:
         members: the domain itself and those whose pairwise masks are in it, sorted.
         digest: BLAKE3 of the masked elements' little-endian words.
+        dealt: `dealt_digest` of the shares that were carried to it. So nobody who deals it one
+            thing and shows others another can make it look like the liar.
     """
 
     domain: Name
     members: tuple[Name, ...]
     digest: Digest
+    dealt: Digest
     signature: Signature
 
     @classmethod
@@ -215,10 +218,22 @@ def seed_digest(agreement: Agreement, domain: str, seed: bytes | bytearray) -> b
     return hashlib.sha256(framed(b"coterie-seed-digest-v1", *parts)).digest()
 
 
-def receipt_message(transcript: bytes, domain: str, members: Sequence[str], digest: bytes) -> bytes:
+def dealt_digest(transcript: bytes, sealed: Iterable[SealedShares]) -> bytes:
+    """SHA-256 over all that was dealt to one domain, sorted by dealer."""
+    parts = [sealed_message(transcript, dict(s)) for s in sorted(sealed, key=lambda s: s.sender)]
+    return hashlib.sha256(framed(b"coterie-dealt-v1", transcript, *parts)).digest()
+
+
+def receipt_message(transcript: bytes, receipt: Mapping[str, Any]) -> bytes:
     """What a receipt's signature covers."""
-    names = (name.encode() for name in members)
-    return framed(b"coterie-receipt-v1", transcript, domain.encode(), digest, *names)
+    return framed(
+        b"coterie-receipt-v2",
+        transcript,
+        receipt["domain"].encode(),
+        receipt["digest"],
+        receipt["dealt"],
+        *(name.encode() for name in receipt["members"]),
+    )
 
 
 def members_of(receipts: Iterable[Receipt]) -> tuple[str, ...]:

@@ -30,6 +30,7 @@ from network.smpc.messages import (
     SharingRefused,
     Unmasking,
     confirmation_message,
+    dealt_digest,
     is_signed,
     members_of,
     seed_digest,
@@ -92,7 +93,7 @@ def open_total(
     members = members_of(survivors.values())
     message = confirmation_message(heard, survivors)
     verify_confirmations(agreement, message, survivors, transcript.confirmations)
-    dealt = _dealt(agreement, heard, transcript.sealed)
+    dealt = _dealt(agreement, heard, transcript.sealed, survivors)
     answers = _answers(agreement, message, survivors, members, transcript.unmaskings)
     masks: list[Mask] = []
     for name in survivors:
@@ -217,12 +218,21 @@ def _pieces_of(agreement: Agreement, name: str, elements: Masked | None) -> Iter
 
 
 def _dealt(
-    agreement: Agreement, heard: bytes, sealed: Sequence[SealedShares]
+    agreement: Agreement,
+    heard: bytes,
+    sealed: Sequence[SealedShares],
+    survivors: Mapping[str, Receipt],
 ) -> dict[tuple[str, str], SealedShares]:
     for each in sealed:
         if each.sender not in agreement.roster:
             raise SharingRefused(each.sender, "dealt shares but isn't on the roster")
         verify_sealed(agreement, heard, each)
+    for name, receipt in survivors.items():
+        carried = [s for s in sealed if s.receiver == name and s.sender in receipt.members]
+        if receipt.dealt != dealt_digest(heard, carried):
+            raise SharingRefused(
+                "the coordinator", f"shows other shares than those that it carried to {name}"
+            )
     return {(each.sender, each.receiver): each for each in sealed}
 
 

@@ -126,7 +126,7 @@ def _signed(
 ) -> dict[str, Receipt]:
     known = _unique(agreement, receipts, members, "receipt")
     for name, receipt in known.items():
-        message = receipt_message(transcript, name, receipt.members, receipt.digest)
+        message = receipt_message(transcript, dict(receipt))
         if not is_signed(message, receipt.signature, agreement.roster[name]):
             raise SharingRefused(name, "its masked input isn't signed for this attempt and adverts")
     return known

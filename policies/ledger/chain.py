@@ -1,6 +1,7 @@
 """The chain: one signed entry after the other, each carrying the hash of the one before it."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -66,19 +67,26 @@ class Chain:
         """Add one entry."""
         head = session.get_one(LedgerHead, 1)
         last = session.get(LedgerEntry, head.index)
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        # The clock may be set back; the ledger's order is what counts.
-        time = now if last is None else max(now, read_entry(last).time)
-        text = canonical({"time": time, **body}).decode()
-        digest = entry_hash(head.index + 1, head.hash, kind, text)
-        signature = self.sign(f"coterie-ledger-v1:{digest}")
-        entry = Entry(head.index + 1, head.hash, kind, text, digest, signature)
+        entry = self.link(
+            head.index, head.hash, "" if last is None else read_entry(last).time, kind, body
+        )
         session.add(LedgerEntry(**asdict(entry)))
-        about = body.get("plan") or body.get("population") or ""
-        session.add(LedgerMention(index=entry.index, kind=kind, about=about, time=time))
+        session.add(LedgerMention(**mention(entry.index, kind, body, entry.time)))
         head.index, head.hash = entry.index, entry.hash
         session.flush()
         return entry
+
+    def link(
+        self, index: int, previous: str, time: str, kind: str, body: Mapping[str, Any]
+    ) -> Entry:
+        """The entry that follows entry `index`, whose hash and time are given."""
+        # The clock may be set back; the ledger's order is what counts.
+        time = max(datetime.now(UTC).isoformat(timespec="seconds"), time)
+        text = canonical({"time": time, **body}).decode()
+        digest = entry_hash(index + 1, previous, kind, text)
+        return Entry(
+            index + 1, previous, kind, text, digest, self.sign(f"coterie-ledger-v1:{digest}")
+        )
 
     def sign(self, message: str) -> str:
         """The node's signature, hex. Every kind of message begins with a name of its own."""
@@ -106,6 +114,12 @@ class Chain:
                 f"The ledger's last entry is {last.index}, its head says {head.index}: it was"
                 " changed from outside. Run `coterie ledger verify` before using it"
             )
+
+
+def mention(index: int, kind: str, body: Mapping[str, Any], time: str) -> dict[str, Any]:
+    """What auditors find an entry by, as a row of `LedgerMention`."""
+    about = body.get("plan") or body.get("population") or ""
+    return {"index": index, "kind": kind, "about": about, "time": time}
 
 
 def read_entry(row: LedgerEntry) -> Entry:

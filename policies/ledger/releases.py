@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sqlmodel import Session, select
+from sqlmodel import Session, func, select
 
 from policies.accounting import Event
 from policies.ledger.budgets import Use, counts_of, read_events, uses_of
@@ -15,6 +15,9 @@ from policies.ledger.errors import (
     NotReserved,
 )
 from policies.ledger.tables import LedgerAttempt, LedgerPlan
+
+_MORE_VOIDED = 10
+"""As many attempts as a plan has, and so many more, may be given up after they were computed."""
 
 
 def check_attempt(
@@ -38,10 +41,26 @@ def check_attempt(
         )
     if states.get(latest) == "reserved":
         raise AttemptOpen(f"Attempt {latest} of {name} is open: charge or void it first")
+    _check_voided(session, plan, name)
     used = uses_of(session, plan.population, plan.plan_hash)
     repeat = "charged" in states.values()
     _check_left(plan, used, name, event, repeat)
     return repeat
+
+
+def _check_voided(session: Session, plan: LedgerPlan, name: str) -> None:
+    """An attempt that was given back was computed, and how long that took could be seen."""
+    voided = session.exec(
+        select(func.count()).where(
+            LedgerAttempt.plan_hash == plan.plan_hash, LedgerAttempt.state == "void"
+        )
+    ).one()
+    most = counts_of(read_events(plan.events)).total() + _MORE_VOIDED
+    if voided >= most:
+        raise AttemptsExhausted(
+            f"{name} can't be tried again: {voided} attempts of the plan were given up after they"
+            f" had been computed, at most {most} may be. Submit a new plan for what is left"
+        )
 
 
 def _check_left(

@@ -94,7 +94,7 @@ _POSTGRES_GUARDS = {
 
 
 def check_sqlite(rows: Sequence[tuple[Any, ...]]) -> None:
-    """Raises Bad unless these (name, sql) are a ledger's, whatever the spacing and quotes."""
+    """Raises Bad unless these (name, sql) are a ledger's, in any spacing and quotes."""
     found = {str(name): _plain(str(sql or "")) for name, sql in rows}
     _compare(found, {name: _plain(sql) for name, sql in _OBJECTS.items()})
 

@@ -239,6 +239,22 @@ class Visitor:
     def text(self) -> str:
         return str(self.page.get_by_test_id("stMain").inner_text())
 
+    def headings(self) -> list[str]:
+        """The main part's headings in order, as their tags: H1, H2."""
+        found = self.page.get_by_test_id("stMain").locator("h1, h2, h3, h4, h5, h6")
+        return [str(tag) for tag in found.evaluate_all("all => all.map(e => e.tagName)")]
+
+    def described(self) -> list[bool]:
+        """Of each chart, whether it says to a screen reader what it shows."""
+        said = "all => all.map(e => !!e.querySelector('[aria-label][role^=graphics]'))"
+        found = self.page.get_by_test_id("stVegaLiteChart").evaluate_all(said)
+        return [bool(each) for each in found]
+
+    def sideways(self) -> int:
+        """Pixels that the page is wider than its window."""
+        root = "document.documentElement"
+        return int(self.page.evaluate(f"{root}.scrollWidth - {root}.clientWidth"))
+
     def photograph(self, name: str, width: int = 1280) -> None:
         """The whole page as NAME.png, in the folder of screenshots."""
         self.settle()

@@ -21,7 +21,7 @@ from dashboard.rules import PLATFORM, why
 from dashboard.signing import shell
 from dashboard.texts import catalogue
 from policies.accounting import ADJACENCY, plan_epsilon
-from policies.explanation import changes, pseudo_code
+from policies.explanation import pseudo_code
 from policies.owner_policy import OwnerPolicy, OwnerPolicyError
 from policies.plan import Plan
 from policies.rehearsal import rehearse
@@ -62,7 +62,7 @@ def test_the_queue_shows_what_waits_longest_first(desks: Desks) -> None:
     waiting[1]["submitted"] = (NOW - timedelta(hours=2)).isoformat()
     rows = queue(plans, {ACCOUNT: "ada@university.example"}, NOW)
     assert list(rows["plan"]) == [waiting[0]["plan_hash"], waiting[1]["plan_hash"]]
-    assert list(rows["waits"]) == ["waits 3 days", "waits 2 hours"]
+    assert list(rows["waits"]) == ["waits 3 d", "waits 2 h"]
     assert set(rows["who"]) == {"ada@university.example"}
     by_hash = {p["plan_hash"]: desks.north.plan(p["plan_hash"], None) for p in waiting}
     for row in rows.to_dict("records"):
@@ -89,8 +89,12 @@ def test_the_cost_bar_adds_up_to_the_cap_and_the_confirmation_repeats_it(desks: 
 
 def test_changes_are_marked_as_what_was_and_what_is(desks: Desks) -> None:
     before, after = desks.plan("first", 0.5), desks.plan("second", 0.7)
-    lines = marked(changes(before, after))
+    lines = marked(before, after)
     assert lines[:2] == ["- purpose: first", "+ purpose: second"]
+    assert lines[2].startswith("- step count: noise multiplier: ")
+    assert lines[3].startswith("+ step count: noise multiplier: ")
+    posing = after.model_copy(update={"purpose": "second -> third"})
+    assert marked(posing, after)[:2] == ["- purpose: second -> third", "+ purpose: second"]
     assert {line[0] for line in lines} <= {"+", "-"}
     assert source_diff(before, after) == ""
     (step,) = after.steps
@@ -178,13 +182,13 @@ def test_a_burn_down_ends_today_and_its_forecast_goes_on_at_the_rate_of_30_days(
 def test_budgets_and_spends_keep_their_delta(desks: Desks) -> None:
     (row,) = budget_rows(answered(desks.north.budgets()), {"north-interactions": "interactions"})\
         .to_dict("records")  # fmt: skip
-    assert (row["data sets"], row["epsilon cap"], row["delta"]) == ("interactions", 30.0, 1e-5)
+    assert (row["data sets"], row["epsilon cap"], row["delta"]) == ("interactions", 30.0, "1e-05")
     spends = [
         {"key": ACCOUNT, "epsilon": 1.0, "delta": 1e-5, "releases": 3, "held": 2.0,
          "everywhere": 3.0, "facts": None, "population": "p"}
     ]  # fmt: skip
     (row,) = spend_rows(spends, "scientist", {ACCOUNT: "ada"}).to_dict("records")
-    assert (row["scientist"], row["delta"]) == ("ada", 1e-5)
+    assert (row["scientist"], row["delta"]) == ("ada", "1e-05")
 
 
 def test_every_rule_and_every_check_is_explained() -> None:
@@ -198,7 +202,7 @@ def test_every_rule_of_a_file_is_shown_with_its_value_and_what_it_does() -> None
     rows = explained('epsilon = 8.0\nadvisory = ["max_releases"]\n').set_index("rule")
     assert set(rows.index) == set(OwnerPolicy.model_fields)
     assert list(rows.loc["epsilon", ["value", "said by"]]) == ["8", "your file"]
-    assert list(rows.loc["max_releases", ["said by", "advises only"]]) == ["default", True]
+    assert list(rows.loc["max_releases", ["said by", "advises only"]]) == ["default", "yes"]
     assert rows.loc["max_epsilon_per_plan", "value"] == "no limit"
 
 

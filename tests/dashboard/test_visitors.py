@@ -1,13 +1,16 @@
-"""A scientist's and an auditor's pages at real nodes, in this process and in Chromium.
+"""A scientist's and an auditor's pages in Chromium, at real nodes.
 
 Screenshots of every page, light and dark, go to the folder named by COTERIE_SCREENSHOTS.
 """
 
 import json
+import sqlite3
+import sys
 import threading
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,26 +23,18 @@ import coterie as ct
 from coterie.home import Home
 from coterie.hub import start_hub, stop_hub
 from coterie.pages import Place, hub_dashboard_command
-from coterie.partners import card_of, invite
+from coterie.partners import card_of
 from coterie.processes import free_ports, start, stop
 from dashboard.app import PAGES
-from dashboard.datasets import mock_of
-from dashboard.ledgers import look as look_at_ledger
-from dashboard.network import look
-from dashboard.quote import federation_of
-from dashboard.session import Role, Session, everywhere
 from dashboard.texts import catalogue
-from network.client import NodeRefused
 from network.federation import read_accounts
 from network.hub import admit_member, announce, new_card
-from policies.accounting import ADJACENCY
 from policies.verify import verify_proof
 from tests.dashboard.browser import Line, Visitor, chromium, screenshots
+from tests.dashboard.signed_in import PAGE
 from tests.network_of_three import NAMES, Network, counting_plan
 
 pytestmark = [pytest.mark.nodes, pytest.mark.timeout(600)]
-
-WATCHER = "watch@dashboard.example"
 
 
 @dataclass
@@ -47,26 +42,9 @@ class Served:
     """The hub's dashboard on the network of three, and south's line, which can be cut."""
 
     address: str
+    hub: str
     south: Line
     auditors: Path
-
-
-@pytest.fixture(scope="module")
-def auditors(network: Network, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One auditor's accounts at every domain."""
-    file = tmp_path_factory.mktemp("watcher") / "accounts.json"
-    for name in NAMES:
-        invite(network.home, name, WATCHER, "auditor", file)
-    return file
-
-
-@pytest.fixture(scope="module")
-def ran(network: Network) -> str:
-    """A plan whose run lies on this machine."""
-    plan = counting_plan(network.federation.data("interactions"), "shown on pages", 0.3, releases=2)
-    plan_hash = network.submit_and_approve(plan)
-    network.federation.train(plan, network.home.runs / plan_hash[:16])
-    return plan_hash
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +69,7 @@ def served(
     command = hub_dashboard_command(network.home, hub, None, place)
     health = f"{place.address}/_stcore/health"
     start("dashboard", command, *files, "127.0.0.1", place.port, health)
-    yield Served(place.address, south, auditors)
+    yield Served(place.address, hub, south, auditors)
     south.cut()
     stop("dashboard", files[0])
     stop_hub(Home(folder))
@@ -108,147 +86,15 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return screenshots(tmp_path_factory.mktemp("screenshots"))
 
 
-def session(network: Network, role: Role, auditors: Path, runs: Path | None = None) -> Session:
-    nodes = network.federation.nodes
-    if role == "auditor":
-        nodes = ct.Auditor.connect(auditors).nodes
-    now = datetime.now(UTC)
-    return Session(
-        nodes, {}, role, WATCHER, now, now + timedelta(hours=1), runs=runs or network.home.runs
-    )
-
-
-def drawn(name: str, who: Session) -> AppTest:
-    """A page of this session, run in this process."""
-
-    def script(page: str) -> None:
-        from importlib import import_module
-
-        import streamlit as st
-
-        import_module(f"dashboard.{page}").draw(st.session_state["session"])
-
-    page = AppTest.from_function(script, kwargs={"page": name}, default_timeout=60)
-    page.session_state["session"] = who
-    return page.run()
-
-
-def said(page: AppTest) -> str:
-    elements = [*page.markdown, *page.caption, *page.info, *page.warning, *page.error]
-    return "\n".join(str(each.value) for each in elements)
-
-
-# --- In this process ---
-
-
-def test_every_page_draws_without_an_error_and_with_its_adjacency(
-    network: Network, auditors: Path, ran: str
-) -> None:
-    roles: tuple[Role, ...] = ("scientist", "auditor")
-    for role in roles:
-        who = session(network, role, auditors)
-        for name in PAGES[role]:
-            page = drawn(name, who)
-            assert not page.exception, name
-            assert not page.error, (name, [each.value for each in page.error])
-            assert page.title[0].value == catalogue("en")[f"pages.{name}"]
-            if name in ("datasets", "quote", "plans", "run", "comparison", "ledgers"):
-                assert ADJACENCY in said(page), name
-
-
-def test_partners_answer_to_a_choice_and_a_new_choice_asks_anew(
-    network: Network, auditors: Path
-) -> None:
-    page = drawn("quote", session(network, "scientist", auditors))
-    assert "weren't asked" in said(page)
-    page.button[0].click().run()
-    assert not page.error
-    (answers,) = [t.value for t in page.dataframe if "answer" in t.value]
-    assert list(answers["domain"]) == list(NAMES)
-    assert set(answers["answer"]) <= {"within its rules", "leaves it to the owner", "refuses"}
-    page.select_slider(key="epsilon").set_value(2.0).run()
-    assert "weren't asked" in said(page)
-
-
-def test_a_withdrawal_needs_a_reason_and_a_tick(network: Network, auditors: Path) -> None:
-    plan = counting_plan(network.federation.data("interactions"), "to be withdrawn", 0.1)
-    network.federation.submit(plan)
-    plan_hash = network.federation.bind(plan).hash
-    page = drawn("plans", session(network, "scientist", auditors))
-    page.selectbox(key="plan").select(plan_hash).run()
-    page.button[-1].click().run()
-    assert "Give a reason" in said(page)
-    page.text_input[0].set_value("a mistake")
-    page.checkbox[0].check()
-    page.button[-1].click().run()
-    standing = network.federation.status(plan_hash)
-    assert {each["status"] for each in standing.values()} == {"closed"}
-
-
-def test_another_scientist_on_the_same_machine_is_shown_no_run_of_hers(
-    network: Network, auditors: Path, ran: str, tmp_path: Path
-) -> None:
-    file = tmp_path / "bob.json"
-    invite(network.home, "north", "bob@dashboard.example", "scientist", file)
-    bob = ct.connect(read_accounts(file), tmp_path / "bob.pem")
-    now = datetime.now(UTC)
-    his = Session(
-        bob.nodes, {}, "scientist", "bob", now, now + timedelta(hours=1), runs=network.home.runs
-    )
-    for name in ("plans", "run", "comparison"):
-        page = drawn(name, his)
-        assert not page.exception
-        assert ran[:12] not in said(page)
-        assert not page.dataframe
-
-
-def test_a_verification_gives_verdicts_alerts_and_a_report(
-    network: Network, auditors: Path, ran: str
-) -> None:
-    who = session(network, "auditor", auditors)
-    page = drawn("ledgers", who)
-    assert set(page.dataframe[0].value["your verdict"]) == {"Not verified in this session."}
-    page.button[0].click().run()
-    assert not page.error
-    assert set(page.dataframe[0].value["your verdict"]) == {"complete"}
-    report = drawn("report", who)
-    assert "Not verified" in said(report)
-    report.button[0].click().run()
-    assert not report.exception
-    assert [code.value.splitlines()[0].partition(":")[0] for code in report.code] == [
-        f"Ledger of '{name}'" for name in NAMES
-    ]
-
-
-def test_the_apps_own_functions_get_nothing_for_another_role(
-    network: Network, auditors: Path
-) -> None:
-    scientist = session(network, "scientist", auditors)
-    auditor = session(network, "auditor", auditors)
-    answers, refused = everywhere(scientist, look_at_ledger)
-    assert (answers, set(refused)) == ({}, set(NAMES))
-    with pytest.raises(NodeRefused):
-        mock_of(auditor.nodes["north"], "interactions")
-    plan = counting_plan(network.federation.data("interactions"), "an auditor's", 0.1)
-    with pytest.raises(NodeRefused):
-        federation_of(auditor).quote(plan)
-    for name in ("requests", "request", "budgets", "policy"):
-        assert name not in PAGES["scientist"]
-        assert name not in PAGES["auditor"]
-    assert {each["rounds"] for each in look(scientist).values()} == {None}
-
-
-# --- In Chromium ---
-
-
 def signed_in(browser: Any, served: Served, file: Path, pictures: Path, **context: Any) -> Visitor:
     visitor = Visitor.open(browser, served.address, pictures, **context)
-    accounts = read_accounts(file)
-    visitor.page.get_by_label("Email").fill(accounts["north"].email)
+    accounts, said = read_accounts(file), catalogue(context.get("locale", "en")[:2])
+    visitor.page.get_by_label(said["signin.email"]).fill(accounts["north"].email)
     for name, account in accounts.items():
-        visitor.page.get_by_label(f"Password at {name}").fill(account.password)
-    visitor.page.get_by_role("button", name="Sign in").click()
-    visitor.page.get_by_role("button", name="Sign out").wait_for()
+        label = said["signin.password_of"].format(name=name)
+        visitor.page.get_by_label(label).fill(account.password)
+    visitor.page.get_by_role("button", name=said["signin.button"]).click()
+    visitor.page.get_by_role("button", name=said["shell.sign_out"]).wait_for()
     visitor.settle()
     return visitor
 
@@ -331,6 +177,7 @@ def test_an_auditors_way_from_sign_in_to_an_entrys_proof_and_the_report(
     page.get_by_role("button", name="Verify all ledgers now").click()
     page.get_by_text("Last verified (UTC): 20").wait_for()
     page.get_by_test_id("stDataFrame").first.click(position={"x": 18, "y": 52})
+    page.get_by_test_id("stMain").get_by_role("link", name="releases").click()
     page.get_by_role("heading", name="Entries", exact=True).wait_for()
     visitor.settle()
     page.get_by_test_id("stDataFrame").first.click(position={"x": 18, "y": 52})
@@ -340,10 +187,11 @@ def test_an_auditors_way_from_sign_in_to_an_entrys_proof_and_the_report(
     download.value.save_as(tmp_path / "proof.json")
     assert verify_proof(tmp_path / "proof.json").ok
     visitor.go("Report")
-    for button, suffix in (("Report as HTML", "html"), ("Report as JSON", "json")):
+    for form in ("pdf", "html", "json"):
         with page.expect_download() as download:
-            page.get_by_role("button", name=button).click()
-        download.value.save_as(tmp_path / f"report.{suffix}")
+            page.get_by_role("button", name=f"Report as {form.upper()}").click()
+        download.value.save_as(tmp_path / f"report.{form}")
+    assert (tmp_path / "report.pdf").read_bytes().startswith(b"%PDF-")
     assert "<h1>Audit of 3 ledgers</h1>" in (tmp_path / "report.html").read_text()
     found = json.loads((tmp_path / "report.json").read_text())
     assert all(domain["verdict"]["complete"] for domain in found["domains"])
@@ -366,20 +214,86 @@ def test_an_address_of_another_role_shows_nothing_of_it(
         other.page.context.close()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_page_is_photographed(
-    browser: Any, served: Served, network: Network, ran: str, pictures: Path, scheme: str
-) -> None:
+@pytest.mark.parametrize(("scheme", "locale"), [("light", "en-GB"), ("dark", "zh-CN")])
+def test_every_page_is_photographed_wide_and_on_a_phone(
+    browser: Any, served: Served, network: Network, ran: str, pictures: Path, scheme: str,
+    locale: str,
+) -> None:  # fmt: skip
     for role, file in (("scientist", network.home.accounts), ("auditor", served.auditors)):
-        visitor = signed_in(browser, served, file, pictures, color_scheme=scheme)
+        visitor = signed_in(browser, served, file, pictures, color_scheme=scheme, locale=locale)
         for name in PAGES[role]:  # type: ignore[index]
-            visitor.go(catalogue("en")[f"pages.{name}"])
+            visitor.go(catalogue(locale[:2])[f"pages.{name}"])
             visitor.page.wait_for_function(
                 "() => !document.querySelector('[data-testid=stSkeleton], [data-stale=true]')"
             )
-            visitor.photograph(f"{role}-{name}-{scheme}")
+            visitor.photograph(f"{role}-{name}-{scheme}", 1400)
             assert (pictures / f"{role}-{name}-{scheme}.png").stat().st_size > 10_000
+            levels = [int(tag[1]) for tag in visitor.headings()]
+            assert levels[0] == 1, (name, levels)
+            assert all(deeper - level <= 1 for level, deeper in pairwise(levels)), (name, levels)
+            assert all(visitor.described()), name
+            visitor.photograph(f"{role}-{name}-{scheme}-phone", 390)
+            assert visitor.sideways() <= 0, name
         visitor.page.context.close()
+
+
+def test_a_tampered_ledger_is_shown_with_its_first_bad_entry(
+    browser: Any, served: Served, network: Network, ran: str, pictures: Path
+) -> None:
+    file = network.home.domain("east").ledger_file
+    with tampered(file) as index:
+        visitor = signed_in(browser, served, served.auditors, pictures)
+        visitor.go("Ledgers")
+        visitor.page.get_by_role("button", name="Verify all ledgers now").click()
+        look = visitor.page.get_by_role("button", name=f"Look at entry {index}")
+        look.wait_for()
+        assert "BAD" in visitor.text()
+        visitor.photograph("ledgers-tampered")
+        look.click()
+        visitor.page.get_by_role("heading", name=f"Entry {index} of east").wait_for()
+        visitor.settle()
+        visitor.photograph("entry-tampered")
+        assert visitor.page.get_by_test_id("stException").count() == 0
+        visitor.page.context.close()
+
+
+@contextmanager
+def tampered(file: Path) -> Iterator[int]:
+    """A ledger in which an approval is another's; gives its number, and undoes it."""
+    query = "SELECT \"index\", body FROM ledgerentry WHERE kind = 'approval' LIMIT 1"
+    change = 'UPDATE ledgerentry SET body = ? WHERE "index" = ?'
+    with closing(sqlite3.connect(file, timeout=30)) as database:
+        index, body = database.execute(query).fetchone()
+        with database:
+            database.execute(change, (body.replace("owner@", "0wner@"), index))
+        try:
+            yield index
+        finally:
+            with database:
+                database.execute(change, (body, index))
+
+
+def test_a_hub_that_names_another_key_is_shown_and_gets_no_password(
+    served: Served, network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = {name: network.federation.nodes[name].node_key for name in NAMES} | {"south": "0" * 64}
+    file = tmp_path / "keys.json"
+    file.write_text(json.dumps(keys))
+    command = hub_dashboard_command(network.home, served.hub, None, Place(), file)
+    monkeypatch.setattr(sys, "argv", [str(PAGE), *command[command.index("--") + 1 :]])
+    page = AppTest.from_file(str(PAGE), default_timeout=60).run()
+    assert "another node key" in page.error[0].value
+    labels = [each.label for each in page.text_input]
+    assert labels == ["Email", "Password at east", "Password at north"]
+    accounts = read_accounts(served.auditors)
+    for field, value in zip(
+        page.text_input, (accounts["east"].email, *(accounts[n].password for n in NAMES[:2])),
+        strict=True,
+    ):  # fmt: skip
+        field.set_value(value)
+    page.button[0].click().run()
+    assert set(page.session_state["session"].nodes) == {"east", "north"}
+    assert "another node key" in page.session_state["session"].absent["south"]
 
 
 def test_a_node_that_goes_down_is_shown_as_down_and_the_pages_go_on(

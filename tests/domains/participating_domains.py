@@ -37,6 +37,7 @@ class Domains:
 
     Attributes:
         values: by domain, what its engine gives, int64 [P].
+        models: by domain, from what its engine computed users' memories.
     """
 
     folder: Path
@@ -44,6 +45,7 @@ class Domains:
     keys: Mapping[str, Ed25519PrivateKey]
     approvals: Mapping[str, str]
     values: dict[str, NDArray[np.int64]]
+    models: dict[str, Any] = field(default_factory=dict)
     ledgers: dict[str, Ledger] = field(default_factory=dict)
     parts: dict[str, Participation] = field(default_factory=dict)
 
@@ -60,7 +62,10 @@ class Domains:
 
     def open(self, name: str) -> None:
         engine = SimpleNamespace(
-            alive=True, private_sum=lambda *_: self.values[name].copy(), close=lambda: None
+            alive=True,
+            private_sum=lambda *_: self.values[name].copy(),
+            memory=lambda state: self.models.update({name: state}),
+            close=lambda: None,
         )
         dataset: Any = SimpleNamespace(users=10, public=False, enclosure=lambda _: engine)
         self.parts[name].open(self.plan, self.approvals, dataset)
@@ -127,8 +132,14 @@ class Carried:
         return part.unmask(*self.where, argument, kept)
 
 
-def domains_in(folder: Path, size: int = 8, releases: int = 4) -> Domains:
-    """Three domains that all opened the run of a plan with one step, `s`, of `size` numbers."""
+def domains_in(
+    folder: Path, size: int = 8, releases: int = 4, remembered: int | None = None
+) -> Domains:
+    """Three domains that all opened the run of a plan with one step, `s`, of `size` numbers.
+
+    Args:
+        remembered: how many numbers there are in the state that users' memories come from.
+    """
 
     def count(state, user):  # type: ignore[no-untyped-def]
         return {"counts": torch.zeros(size).scatter_add(0, user.items, user.mask)}
@@ -146,7 +157,10 @@ def domains_in(folder: Path, size: int = 8, releases: int = 4) -> Domains:
     ]
     data = DataSet("clicks", min(size, 9), 4, 100, "0" * 64, False)
     step = Sum("s", count, 4.0, releases=releases)
-    plan = Plan("p", "test", data, [step], epsilon=4.0).bind(roster, "f" * 64)
+    state = {} if remembered is None else {"w": torch.zeros(remembered)}
+    memory = None if remembered is None else (lambda state, user: state["w"][:2])
+    written = Plan("p", "test", data, [step], state, epsilon=4.0, memory=memory)
+    plan = written.bind(roster, "f" * 64)
     approvals = {n: sign_approval(owners[n], plan.hash, n) for n in NAMES}
     random = np.random.default_rng(1)
     values = {n: random.integers(-1000, 1000, size) for n in NAMES}

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from domains.enclosure import Enclosure, EnclosureFailed
+from domains.enclosure import Enclosure, EnclosureFailed, EngineOverdue
 from policies.users import Bounds
 from tests.domains.test_engine import ITEMS, WIDTH, bound, people, plan, remembering, total
 
@@ -60,7 +60,7 @@ def test_an_engine_that_takes_longer_than_the_plans_deadline_is_killed(tmp_path:
     hasty = bound(plan()).model_copy(update={"deadline_s": 1})
     with Enclosure(tmp_path, hasty.to_json(), Bounds(ITEMS, WIDTH)) as enclosure:
         os.kill(enclosure._process.pid, signal.SIGSTOP)
-        with pytest.raises(EnclosureFailed, match="a release may take 1 s"):
+        with pytest.raises(EngineOverdue, match=r"a release may take 1 s .* it is charged"):
             enclosure.private_sum("s", {}, np.ones(3, dtype=bool))
         assert not enclosure.alive
 

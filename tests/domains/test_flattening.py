@@ -1,5 +1,7 @@
 """A graph is mapped over users once, without numbers; what runs then is the same for everybody."""
 
+import math
+
 import pytest
 import torch
 
@@ -43,6 +45,26 @@ def test_each_gets_the_gradient_of_her_loss_alone(seed: int) -> None:
         graph.run({**leaves, **her_own})["loss"].backward()
         for name, leaf in leaves.items():
             assert torch.allclose(found[name][place], leaf.grad, rtol=1e-5, atol=1e-6)
+
+
+def attention(state: dict[str, torch.Tensor], user: User) -> dict[str, torch.Tensor]:
+    hidden = torch.where(user.mask > 0, 0.0, -math.inf).expand(5, 5)
+    scores = state["table"][user.items] @ state["table"][user.items].T + hidden
+    nobody = (scores == -math.inf).all(dim=1)
+    return {"weights": torch.softmax(scores, 1), "nobody": nobody.float()}
+
+
+def test_rows_of_scores_that_are_all_hidden_are_found_beside_others_and_nan() -> None:
+    graph, batch, weights = trace(attention, state(0), BOUNDS), users(0), state(0)
+    batch["mask"][0] = 0
+    weights["table"][3] = math.nan
+    batch["items"][:2] = torch.tensor([[0, 1, 2, 4, 5], [0, 1, 2, 3, 3]])
+    found = mapped(graph, graph.user)({**weights, **batch})
+    for place in range(6):
+        hers = graph.run({**weights, **{name: tensor[place] for name, tensor in batch.items()}})
+        assert torch.equal(found["nobody"][place], hers["nobody"])
+        assert torch.allclose(found["weights"][place], hers["weights"], equal_nan=True)
+    assert found["nobody"].sum() == 5
 
 
 def test_another_state_and_other_users_need_no_other_operators() -> None:

@@ -1,13 +1,21 @@
-"""The public state that a round is asked for with: exactly the step's tensors, and only values."""
+"""What a domain takes in a round: the step's tensors, only values; what becomes of an attempt."""
+
+from pathlib import Path
 
 import numpy as np
 import pytest
 import safetensors.numpy
 import torch
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from domains.attempts import Attempts
 from domains.refusals import RoundRefused
 from domains.states import read_state
 from network.program import DataSet, Plan, Sum
+from network.smpc.attempt import Context
+from policies.accounting import Event
+from policies.approvals import owner_key_hex, sign_approval
+from policies.ledger import AttemptsExhausted, Ledger
 from policies.plan import RosterEntry, Step
 
 
@@ -47,3 +55,24 @@ def test_another_state_is_refused(step: Step) -> None:
     for given in ({}, {"on": np.ones(5, dtype=bool)}, {"on": np.ones(6, dtype=np.float32)}):
         with pytest.raises(RoundRefused, match="takes the state"):
             read_state(step, safetensors.numpy.save(given))
+
+
+def test_an_attempt_whose_end_was_seen_is_spent_and_shares_nothing(tmp_path: Path) -> None:
+    ledger = Ledger(f"sqlite:///{tmp_path / 'ledger.db'}", "north", Ed25519PrivateKey.generate())
+    ledger.open_budget("people", 8.0, 1e-5)
+    plan_hash, owner = "a" * 64, Ed25519PrivateKey.generate()
+    ledger.submit(plan_hash, "p", "she", "people", [Event(4.0, 1.0, 2)], {}, spare_attempts=1)
+    signature = sign_approval(owner, plan_hash, "north")
+    ledger.approve(plan_hash, "owner", owner_key_hex(owner), signature, "b" * 64)
+    attempts, context = Attempts(ledger, tmp_path), Context(plan_hash, "s", 0, 0)
+    ledger.reserve(plan_hash, "s", 0, 0, Event(4.0, 1.0, 1))
+    attempts.files(context).write("held", b"secret")
+    attempts.spend(context)
+    assert attempts.state_of(context) == "charged"
+    assert attempts.files(context).read("held") is None
+    attempts.void(context, "never given back")
+    assert attempts.state_of(context) == "charged"
+    ledger.reserve(plan_hash, "s", 0, 1, Event(4.0, 1.0, 1))
+    attempts.spend(Context(plan_hash, "s", 0, 1))
+    with pytest.raises(AttemptsExhausted, match="spare attempts"):
+        ledger.reserve(plan_hash, "s", 0, 2, Event(4.0, 1.0, 1))

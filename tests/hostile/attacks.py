@@ -172,16 +172,31 @@ def list_of_nothing(count: int) -> bytes:
     return blob_of("list", bytes(frame.to_bytes()))
 
 
-def raw(target: Target, text: bytes, read: int = 4096) -> bytes:
-    """What comes back for bytes on the socket that no HTTP client would send."""
+LAST = b"GET /nothing HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+"""A request after which a node hangs up."""
+
+
+def line_to(target: Target) -> socket.socket:
     parts = urlsplit(target.node.url)
-    with socket.create_connection((str(parts.hostname), parts.port or 80), timeout=10) as line:
-        found = b""
+    return socket.create_connection((str(parts.hostname), parts.port or 80), timeout=2)
+
+
+def raw(target: Target, text: bytes, last: bytes = LAST) -> bytes:
+    """What comes back for bytes on the socket that no HTTP client would send.
+
+    Whoever half-closes gets no answer, so that a last request is what ends the connection; where
+    it is taken for a part of the one before, that is seen by the silence.
+    """
+    found = b""
+    with line_to(target) as line, suppress(ConnectionResetError):
         # A node that has heard enough hangs up, maybe before the last byte was sent.
         with suppress(OSError):
-            line.sendall(text)
-            line.shutdown(socket.SHUT_WR)
-        with suppress(ConnectionResetError):
-            while part := line.recv(read):
+            line.sendall(text + last)
+        try:
+            while part := line.recv(2**16):
                 found += part
-        return found
+        except TimeoutError:
+            line.shutdown(socket.SHUT_WR)
+            while part := line.recv(2**16):
+                found += part
+    return found

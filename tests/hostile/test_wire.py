@@ -103,7 +103,7 @@ def smuggled(target: Target) -> str:
         b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
         b"GET /api/v2/metadata HTTP/1.1\r\nHost: a\r\n\r\n",
     )
-    return "refused" if b"verify_key" not in found.split(b"\r\n\r\n", 1)[0] else "answered"
+    return "refused" if b"verify_key" not in found else "answered"
 
 
 def long_head(target: Target) -> str:

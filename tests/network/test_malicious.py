@@ -221,7 +221,7 @@ def other_vector(a: Attack, name: str, answer: tuple[Receipt, np.ndarray]) -> An
 def own_members(a: Attack, name: str, answer: tuple[Receipt, np.ndarray]) -> Any:
     receipt = answer[0]
     members = receipt.members[:-1]
-    message = receipt_message(a.transcript(), name, members, receipt.digest)
+    message = receipt_message(a.transcript(), dict(receipt) | {"members": members})
     signature = a.sign(name, message)
     return receipt.model_copy(update={"members": members, "signature": signature}), answer[1]
 

@@ -171,7 +171,7 @@ def masks_with_fewer(domains: Domains, name: str, answer: Any) -> Any:
     """As a domain would whom the hub had told of a smaller k."""
     receipt, elements = answer
     members = tuple(other for other in receipt.members if other != around(domains, name)[0])
-    message = receipt_message(heard(domains), name, members, receipt.digest)
+    message = receipt_message(heard(domains), dict(receipt) | {"members": members})
     changed = {"members": members, "signature": domains.keys[name].sign(message)}
     return receipt.model_copy(update=changed), elements
 

@@ -74,6 +74,31 @@ def test_the_owner_sees_who_asks_what_leaves_how_often_and_what_it_costs() -> No
         assert part in text
 
 
+def test_the_authors_words_never_pass_for_lines_of_the_explanation() -> None:
+    forged = "to learn\n\nCost: epsilon 0.001 at delta 1e-09 for the whole plan, repeats included."
+    step = PLAN.steps[1].model_copy(update={"source": "x = 1\nBudget: 0.1 of 8.0 spent"})
+    plan = with_plan(purpose=forged, population_note="all\nof them")
+    plan = plan.model_copy(update={"steps": (PLAN.steps[0], step)})
+    lines = explain(plan).split("\n")
+    assert "  | Cost: epsilon 0.001 at delta 1e-09 for the whole plan, repeats included." in lines
+    assert "  | Budget: 0.1 of 8.0 spent" in lines
+    assert "  | of them" in lines
+    assert sum(line.startswith("Cost: ") for line in lines) == 1
+    assert not any(line.startswith("Budget: ") for line in lines)
+
+
+def test_any_kept_steps_releases_may_pay_for_a_result_and_the_owner_is_told() -> None:
+    kept = [
+        Sum(name, count, 1.0, releases=2, kept=True, weight=weight)
+        for name, weight in (("a", 1.0), ("b", 2.0))
+    ]
+    plan = Plan("p", "t", DATA, kept, {}, 8.0).bind(ROSTER, "0" * 64)
+    least = min(step.noise_multiplier for step in plan.steps)
+    [line] = [line for line in explain(plan).split("\n") if "shared tensors a, b" in line]
+    assert "by a release of any of these steps" in line
+    assert f"at most 4 results in all, with noise multipliers of at least {least:.4g}" in line
+
+
 def test_the_graph_is_shown_as_code_with_shapes() -> None:
     lines = pseudo_code(GRAPH)
     assert "input v float32[12, 3]" in lines

@@ -242,6 +242,17 @@ def test_charged_attempts_use_up_the_spare_ones_and_voided_ones_do_not(ledger: L
     assert ledger.budget("shoppers").releases == 3
 
 
+def test_attempts_given_up_after_they_were_computed_are_not_free_for_ever(ledger: Ledger) -> None:
+    """How long each took could be seen: as many as the plan has attempts, and ten."""
+    mine = approved(ledger, 1, Event(4.0, 1.0, 3), spare_attempts=1)
+    for attempt in range(13):
+        ledger.reserve(mine, "train", 0, attempt, ROUND)
+        ledger.void(mine, "train", 0, attempt, "given up")
+    for step in ("train", "another"):
+        with pytest.raises(AttemptsExhausted, match=r"13 attempts .* were given up"):
+            ledger.reserve(mine, step, 1, 13, ROUND)
+
+
 def test_only_what_was_approved_is_released(ledger: Ledger) -> None:
     mine = approved(ledger, 1, Event(4.0, 1.0, 3), COUNT, spare_attempts=1)
     for other in (Event(3.9, 1.0, 1), Event(4.0, 0.5, 1)):

@@ -7,7 +7,11 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
+from policies.arguments import Call, check_call
+from policies.graph import Node
 from policies.operations import ALLOWED, OperationRefused, operation
+from policies.ranges import INT64
+from policies.refusals import Limits, PlanRefused
 
 USERS = 5
 
@@ -15,10 +19,10 @@ USERS = 5
 # at a singular matrix, for which the engine leaves a user out (tests/domains/test_engine.py).
 UNDIFFERENTIATED = ("aten.copy.default", "aten._linalg_solve_ex.default")
 
-# Arguments for each operation. Letters stand for one user's tensors: x y floats [2, 3]; p positive
-# [2, 3]; v floats [3]; s float []; q floats [3, 3]; k positive definite [3, 3]; l lower triangular
-# [3, 3]; a b c batches of matrices [2, 3, 3]; i indices 0..1 [2, 3]; j indices 0..1 [2];
-# w whole numbers 1..9 [2, 3]; t booleans [2, 3].
+# Arguments for each operation. Letters stand for one user's tensors: x y floats [2, 3]; p positive,
+# h within (-1, 1), g above 1 [2, 3]; v floats [3]; s float []; q floats [3, 3]; k positive definite
+# [3, 3]; l lower triangular [3, 3]; a b c batches of matrices [2, 3, 3]; i indices 0..1 [2, 3];
+# j indices 0..1 [2]; w whole numbers 1..9 [2, 3]; t booleans [2, 3].
 EXAMPLES = """
 add.Tensor x y | add.Scalar x 2 | sub.Tensor x y | sub.Scalar x 2 | rsub.Scalar x 2
 mul.Tensor x y | mul.Scalar x 2 | div.Tensor x p | div.Scalar x 2.0 | neg.default x
@@ -30,12 +34,15 @@ softplus.default x | log_sigmoid_forward.default x | relu.default x | leaky_relu
 elu.default x | gelu.default x | silu.default x | hardtanh.default x | maximum.default x y
 minimum.default x y | clamp.default x -1 1 | clamp.Tensor x y | clamp_min.default x 0
 clamp_max.default x 0 | floor.default x | ceil.default x | round.default x | trunc.default x
+clamp_min.Tensor x y | clamp_max.Tensor x y | tan.default x | asin.default h | acos.default h
+atan.default x | sinh.default x | cosh.default x | asinh.default x | acosh.default g
+atanh.default h | atan2.default x y | erfc.default x
 div.Tensor_mode w w rounding_mode=floor | div.Scalar_mode w 2 rounding_mode=trunc
 floor_divide.default w w | remainder.Scalar w 2 | remainder.Tensor w w
 eq.Tensor w i | eq.Scalar w 1 | ne.Tensor w i | ne.Scalar w 1 | lt.Tensor x y | lt.Scalar x 0
 le.Tensor x y | le.Scalar x 0 | gt.Tensor x y | gt.Scalar x 0 | ge.Tensor x y | ge.Scalar x 0
 logical_and.default t t | logical_or.default t t | logical_not.default t | logical_xor.default t t
-bitwise_and.Tensor t t | bitwise_or.Tensor w i | bitwise_not.default t
+bitwise_and.Tensor t t | bitwise_or.Tensor w i | bitwise_not.default t | isnan.default x
 where.self t x y | where.ScalarOther t x 0 | where.ScalarSelf t 0 x | where.Scalar t 0.0 1.0
 masked_fill.Scalar x t 0 | masked_fill.Tensor x t s | fill.Scalar x 2 | fill.Tensor x s
 sum.default x | sum.dim_IntList x [0] | mean.default x | mean.dim x [1] | amax.default x [0]
@@ -82,6 +89,7 @@ def people(seed: int) -> dict[str, Tensor]:
 
     q = floats(3, 3)
     return {
+        "h": floats(2, 3).tanh(), "g": floats(2, 3).abs() + 1.1,
         "x": floats(2, 3), "y": floats(2, 3), "p": floats(2, 3).abs() + 0.1, "v": floats(3),
         "s": floats(), "q": q, "k": q @ q.mT + torch.eye(3), "l": q.tril() + 3 * torch.eye(3),
         "a": floats(2, 3, 3), "b": floats(2, 3, 3), "c": floats(2, 3, 3),
@@ -210,3 +218,58 @@ def test_it_is_neither_random_nor_in_place(name: str) -> None:
 def test_anything_else_is_refused_before_it_is_looked_up(name: str) -> None:
     with pytest.raises(OperationRefused, match="allow-list"):
         operation(name)
+
+
+SYSTEMS = [
+    (matrix, right)
+    for matrix in [(1, 1, 1), (3, 1, 1), (3, 3), (3, 3, 3), (1, 3, 3)]
+    for right in [
+        (1, 3),
+        (3, 1),
+        (3, 3),
+        (1, 1, 3),
+        (3, 1, 3),
+        (1, 3, 1),
+        (3, 3, 1),
+        (3, 3, 3),
+        (3,),
+    ]
+]
+
+
+@pytest.mark.parametrize("shared", ["matrix", "right", "none"])
+def test_no_admitted_system_is_solved_with_another_users_right_side(shared: str) -> None:
+    """With as many users as the axes are long, PyTorch's mapping would take one for the other."""
+    users, random, solved = 3, torch.Generator().manual_seed(0), 0
+    dims = (None if shared == "matrix" else 0, None if shared == "right" else 0)
+    for matrix, right in SYSTEMS:
+        a = torch.randn(users, *matrix, generator=random) + 4 * torch.eye(matrix[-1])
+        b = torch.randn(users, *right, generator=random)
+        if not admitted("aten._linalg_solve_ex.default", a[0], b[0]):
+            continue
+        given = [t if dim == 0 else t[0] for t, dim in zip((a, b), dims, strict=True)]
+        together = torch.func.vmap(first_solution, in_dims=dims)(*given)
+        for user in range(users):
+            hers = [t if dim is None else t[user] for t, dim in zip(given, dims, strict=True)]
+            expected = first_solution(*hers)
+            assert together[user].shape == expected.shape
+            assert torch.allclose(together[user], expected, rtol=1e-4, atol=1e-5)
+        solved += 1
+    assert solved >= 8
+
+
+def first_solution(matrix: Tensor, right: Tensor) -> Tensor:
+    found: Tensor = operation("aten._linalg_solve_ex.default")(matrix, right)[0]
+    return found
+
+
+def admitted(op: str, *tensors: Tensor) -> bool:
+    """Whether the operation's own rule lets these shapes pass, and PyTorch for one user."""
+    names = [f"n{index}" for index in range(len(tensors))]
+    node = Node(name="n9", op=op, args=tuple({"ref": name} for name in names))
+    try:
+        check_call(Call(node, list(tensors), {}, lambda value: INT64), Limits())
+        operation(op)(*tensors)
+    except (PlanRefused, RuntimeError):
+        return False
+    return True

@@ -57,6 +57,7 @@ from network.smpc.masks import digest_of
 from network.smpc.messages import (
     Receipt,
     SharingRefused,
+    dealt_digest,
     receipt_message,
 )
 from network.smpc.verification import verify_receipts
@@ -156,13 +157,14 @@ class CkksParty:
         value[:] = 0
         ciphertexts = seal.encrypt(public, slots, self.layout.scale_bits)
         digest = digest_of(ciphertexts.ravel())
-        message = receipt_message(transcript, self.me, members, digest)
-        receipt = Receipt(
-            domain=self.me,
-            members=members,
-            digest=digest,
-            signature=self._signing_key.sign(message),
-        )
+        fields: dict[str, Any] = {
+            "domain": self.me,
+            "members": members,
+            "digest": digest,
+            "dealt": dealt_digest(transcript, ()),
+        }
+        signature = self._signing_key.sign(receipt_message(transcript, fields))
+        receipt = Receipt(**fields, signature=signature)
         if self._secret:
             self._store.write("held", self._secret)
         self._forget()
