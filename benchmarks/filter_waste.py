@@ -1,7 +1,7 @@
 """What the Renyi filter wastes against Renyi composition, when random plans have filled a budget.
 
-A mixture is one to four mechanisms in random proportions: noise multipliers from 0.5 to 30, two of
-five without sampling, the others at rates from 0.001 to 0.9. It is released until it is refused;
+A mixture is one to five mechanisms in random proportions: noise multipliers from 0.3 to 50, three
+of ten without sampling, the others at rates from 0.001 to 0.95. It is released until it is refused;
 waste is the cap over what full composition (its best order) shows for all that fitted, less 1.
 To reach: at most 15 %, and never less than full composition.
 """
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from policies.accounting import RenyiFilter
 from policies.renyi import divergences, from_renyi
 
-CAPS, DELTAS = (0.5, 1.0, 2.0, 4.0, 8.0, 12.0, 20.0), (1e-5, 1e-6, 1e-8)
+CAPS, DELTAS = (0.5, 1.0, 2.0, 4.0, 8.0, 12.0, 20.0), (1e-5, 1e-6, 1e-7, 1e-8, 1e-9)
 EVERY = tuple(
     float(a) for a in (*np.linspace(1.05, 12, 220), *np.arange(12.2, 64, 0.4), *range(64, 257, 2))
 )
@@ -84,9 +84,11 @@ def _all(mechanism: Mechanism) -> NDArray[np.float64]:
 
 def _mix(dice: random.Random) -> list[tuple[Mechanism, float]]:
     def one() -> Mechanism:
-        noise = round(math.exp(dice.uniform(math.log(0.5), math.log(30))), 2)
-        rate = 1.0 if dice.random() < 0.4 else math.exp(dice.uniform(math.log(1e-3), math.log(0.9)))
+        noise = round(math.exp(dice.uniform(math.log(0.3), math.log(50))), 2)
+        rate = (
+            1.0 if dice.random() < 0.3 else math.exp(dice.uniform(math.log(1e-3), math.log(0.95)))
+        )
         return noise, round(rate, 4)
 
-    count = dice.randint(1, 4)
+    count = dice.randint(1, 5)
     return [(one(), dice.uniform(0.05, 1) / count) for _ in range(count)]

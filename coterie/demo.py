@@ -46,7 +46,8 @@ from network.training import NotApproved, Run, RunInterrupted
 from policies.accounting import ADJACENCY, epsilon_at_every_partner
 from policies.plan import Plan as ApprovablePlan
 from policies.verify import verify
-from recommenders.datasets import Benchmark, hold_out_last, movielens_100k, read_benchmark
+from recommenders.datasets import Benchmark, hold_out_last, read_benchmark
+from recommenders.movielens import movielens_100k
 from recommenders.splits import split_by_taste
 
 PARTNERS = ("north", "east", "south")

@@ -6,7 +6,7 @@ from pathlib import Path
 from coterie.home import Home
 from coterie.partners import url_of
 
-_LIGHT = {"primaryColor": "#1f6f6b", "backgroundColor": "#ffffff", "textColor": "#1d2530",
+_LIGHT = {"primaryColor": "#1f6f6b", "backgroundColor": "#ffffff", "textColor": "#0b1118",
           "secondaryBackgroundColor": "#f2f5f6"}  # fmt: skip
 _DARK = {"primaryColor": "#5fb8b0", "backgroundColor": "#12181d", "textColor": "#e6ebee",
          "secondaryBackgroundColor": "#1c252c"}  # fmt: skip

@@ -14,7 +14,9 @@ from policies.accounting import ADJACENCY, Event, epsilon_at_every_partner, plan
 from policies.ledger import Ledger, PlanRecord
 from policies.verify import Verdict
 
-_DECISIONS = ("budget", "refusal", "consent", "approval", "denial", "closure")
+_DECISIONS = (
+    "budget", "refusal", "consent", "approval", "denial", "closure", "rules", "owner",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

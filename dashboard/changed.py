@@ -8,7 +8,7 @@ import streamlit as st
 from dashboard.session import plain
 from dashboard.showing import empty
 from dashboard.texts import text
-from policies.explanation import changes
+from policies.changes import changes
 from policies.legible import visible
 from policies.plan import Plan
 

@@ -10,10 +10,10 @@ import streamlit as st
 from dashboard.session import plain
 from dashboard.showing import chart, sentences
 from dashboard.texts import text
-from policies.explanation import pseudo_code
 from policies.graph import Graph
 from policies.operations import ALLOWED
 from policies.plan import Plan
+from policies.pseudo_code import pseudo_code
 from policies.rehearsal import Rehearsed, rehearse
 
 MOST_DRAWN = 250

@@ -16,7 +16,7 @@ from dashboard.session import Session, asked, link, plain, telling
 from dashboard.showing import adjacency, amount, chart, empty, epsilon, sentences, table
 from dashboard.texts import text
 from policies.accounting import epsilon_at_every_partner, plan_epsilon
-from policies.explanation import changes
+from policies.changes import changes
 from policies.legible import visible
 from policies.plan import Plan, Step
 

@@ -9,7 +9,7 @@ import streamlit as st
 
 from dashboard.costs import epsilon_alone
 from dashboard.session import Session, asked, finish, link, plain, telling
-from dashboard.showing import adjacency, amount, empty, table
+from dashboard.showing import adjacency, amount, empty, section, table
 from dashboard.texts import text
 from network.client import NodeRefused
 from policies.legible import visible
@@ -145,7 +145,7 @@ def shorten(words: str, most: int) -> str:
 
 
 def _deny_many(session: Session, waiting: pd.DataFrame) -> None:
-    st.subheader(text("requests.many"))
+    section(text("requests.many"))
     st.write(text("requests.many_how"))
     chosen = table(waiting, "waiting", on_select="rerun", selection_mode="multi-row")
     picked = waiting.iloc[list(chosen.selection.rows)] if chosen is not None else waiting.head(0)

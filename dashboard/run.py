@@ -199,7 +199,7 @@ def bars(found: pd.DataFrame, by: str, size: str) -> alt.Chart:
         .encode(
             x=alt.X(f"{release}:O", title=release, axis=alt.Axis(labelAngle=0, labelOverlap=True)),
             y=alt.Y(f"{amount_}:Q", title=amount_),
-            color=alt.Color(f"{part}:N", legend=legend(5, 3)),
+            color=alt.Color(f"{part}:N", legend=legend(5, 2)),
             tooltip=[release, part, amount_],
         )
     )
@@ -213,7 +213,7 @@ def _model(session: Session, facts: Mapping[str, Any], claimed: set[str]) -> Non
     st.write(text("run.model_about" if record.finished else "run.model_unfinished"))
     st.download_button(
         text("run.download"),
-        record.model.read_bytes,
+        lambda: _newest(session, facts, claimed),
         f"{facts['name']}-{record.plan_hash[:12]}.safetensors",
         "application/octet-stream",
         icon=":material/download:",
@@ -221,6 +221,12 @@ def _model(session: Session, facts: Mapping[str, Any], claimed: set[str]) -> Non
     )
     section(text("run.notebook"))
     st.code(snippet(record.folder), language="python")
+
+
+def _newest(session: Session, facts: Mapping[str, Any], claimed: set[str]) -> bytes:
+    """The model as of the click: the run may have replaced the file since the page was drawn."""
+    record = read_record(session.runs, facts, claimed)
+    return b"" if record is None else record.model.read_bytes()
 
 
 def snippet(folder: Path) -> str:

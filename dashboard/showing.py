@@ -49,11 +49,6 @@ def table(
     return shown
 
 
-def _said(frame: pd.DataFrame) -> pd.DataFrame:
-    """The columns in which some row says something; downloads have all."""
-    return frame.loc[:, ~(frame.isna() | (frame == "")).all()]
-
-
 def sentences(frame: pd.DataFrame, key: str, *, empty_says: str = "", next_step: str = "") -> None:
     """A short table whose cells are read in full, with its download; as `table` where it is empty.
 
@@ -62,9 +57,14 @@ def sentences(frame: pd.DataFrame, key: str, *, empty_says: str = "", next_step:
     if len(frame) > MOST_SENTENCES or frame.empty:
         table(frame, key, empty_says=empty_says, next_step=next_step)
         return
-    shown = frame.map(lambda cell: plain(cell) if isinstance(cell, str) else cell)
+    shown = _said(frame).map(lambda cell: plain(cell) if isinstance(cell, str) else cell)
     st.table(shown.rename(columns={c: heading(str(c)) for c in frame.columns}), hide_index=True)
     download(frame, key)
+
+
+def _said(frame: pd.DataFrame) -> pd.DataFrame:
+    """The columns in which some row says something; downloads have all."""
+    return frame.loc[:, ~(frame.isna() | (frame == "")).all()]
 
 
 def _headings(frame: pd.DataFrame) -> dict[str, Any]:

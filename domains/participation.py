@@ -15,7 +15,6 @@ is `network.smpc.aggregation`, or `network.smpc.ckks` where the plan says so.
 """
 
 import hashlib
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -37,8 +36,8 @@ from domains.cosigning import (
 )
 from domains.dataset import PrivateDataset
 from domains.enclosure import EnclosureFailed, EngineOverdue
-from domains.kept import Memory
 from domains.noised import noised, noised_sum
+from domains.open_runs import OpenRuns
 from domains.refusals import RoundRefused
 from domains.runs import OpenRun
 from domains.states import load_state, read_state
@@ -75,56 +74,17 @@ class Participation:
         spu: Path | None = None,
     ) -> None:
         self._name = name
-        self._why_not_roster = why_not_roster
         self._signing_key = signing_key
         self._ledger = ledger
         self._folder = folder
         self._attempts = Attempts(ledger, folder)
-        self._runs: dict[str, OpenRun] = {}
-        self._memory = Memory()
-        self._spu = spu
-        self._lock = threading.Lock()
+        self._open_runs = OpenRuns(name, signing_key, ledger, why_not_roster, spu)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._attempts.void_what_a_crash_left()
 
     def open(self, plan: Plan, approvals: Mapping[str, str], dataset: PrivateDataset) -> None:
-        """Begin or take up again the run of a plan that every owner on its roster approved.
-
-        Args:
-            plan: the plan as submitted here.
-            approvals: every roster member's signed approval, or the signed envelope that covers
-                the plan, by name.
-            dataset: the data set the plan names.
-
-        Raises:
-            RoundRefused: not approved here, or a partner's signature is missing or wrong.
-        """
-        status = self._ledger.status(plan.hash)
-        if status != "approved":
-            raise RoundRefused(f"{self._name}: this plan is {status} here, so it can't run.")
-        run = OpenRun(plan, approvals, dataset)
-        run.tensors = KeptTensors(
-            self._name, plan, self._signing_key, run.sum_of, self._memory, self._spu
-        )
-        missing = run.missing() or self._why_not_roster(plan)
-        if missing is not None:
-            raise RoundRefused(f"{self._name}: {missing}.")
-        with self._lock:
-            # Approvals may have been given anew since it was opened first.
-            self._runs.setdefault(plan.hash, run).approvals = run.approvals
-            for other in self._runs.values():
-                self._free_if_ended(other)
-
-    def _free_if_ended(self, run: OpenRun) -> None:
-        """Free the memory of a run that can't go on; one that is at work is left to the next."""
-        approved = self._ledger.status(run.plan.hash) == "approved"
-        if (approved and run.missing() is None) or not run.lock.acquire(blocking=False):
-            return
-        try:
-            run.tensors.clear()
-            run.close_enclosure()
-        finally:
-            run.lock.release()
+        """See `OpenRuns.open`."""
+        self._open_runs.open(plan, approvals, dataset)
 
     @contextmanager
     def tensors(self, plan_hash: str) -> Iterator[KeptTensors]:
@@ -133,7 +93,7 @@ class Participation:
         Raises:
             RoundRefused: the run isn't open or approved (any longer), or the engine failed.
         """
-        run = self._run(plan_hash)
+        run = self._open_runs.of(plan_hash)
         with run.lock:
             try:
                 yield run.tensors
@@ -153,7 +113,7 @@ class Participation:
         An earlier attempt that never revealed is voided: its masked input can't be sent any more.
         One that revealed but was never unmasked stays charged, and can't be unmasked any more.
         """
-        run = self._run(plan_hash)
+        run = self._open_runs.of(plan_hash)
         with run.lock:
             why = run.why_not(step, release, tensor)
             if why is not None:
@@ -187,13 +147,13 @@ class Participation:
         Raises:
             RoundRefused: too large, out of order, or the whole doesn't have the digest.
         """
-        run = self._run(plan_hash)
+        run = self._open_runs.of(plan_hash)
         with run.lock:
             return run.hold(digest, size, begin, part)
 
     def held_state(self, plan_hash: str) -> str:
         """The digest of the state that is held of a run, so that it needn't be sent again."""
-        held = self._run(plan_hash).state
+        held = self._open_runs.of(plan_hash).state
         return held.digest if held is not None and held.complete else ""
 
     def share(
@@ -220,7 +180,7 @@ class Participation:
         Returns:
             The sealed shares, and what the ledger shows the peers (`Heads.note`).
         """
-        run = self._run(plan_hash)
+        run = self._open_runs.of(plan_hash)
         with run.lock:
             current = self._current(run, Context(plan_hash, step, release, attempt))
             if current.value is not None:
@@ -270,7 +230,7 @@ class Participation:
             HeadRefused: a member's ledger was rolled back or rewritten, or hasn't set this release
                 aside.
         """
-        run = self._run(plan_hash)
+        run = self._open_runs.of(plan_hash)
         context = Context(plan_hash, step, release, attempt)
         with run.lock:
             if self._attempts.state_of(context) == "charged":
@@ -301,7 +261,7 @@ class Participation:
         Raises:
             RoundRefused: nothing was.
         """
-        run = self._run(plan_hash)
+        run = self._open_runs.of(plan_hash)
         context = Context(plan_hash, step, release, attempt)
         with run.lock:
             if self._attempts.state_of(context) != "charged":
@@ -330,7 +290,7 @@ class Participation:
         Args:
             more: under CKKS, the digest of the sum of the ciphertexts.
         """
-        run = self._run(plan_hash)
+        run = self._open_runs.of(plan_hash)
         with run.lock:
             confirmation = self._charged(plan_hash, step, release, attempt).confirm(receipts, *more)
             opened = {receipt.domain: receipt.digest.hex() for receipt in receipts}
@@ -357,7 +317,7 @@ class Participation:
                 before every other domain that confirmed has co-signed.
             more: under CKKS, the sum of the ciphertexts at the key holder, None at the others.
         """
-        run = self._run(plan_hash)
+        run = self._open_runs.of(plan_hash)
         with run.lock:
             party = self._charged(plan_hash, step, release, attempt)
             confirmed = {each.domain for each in confirmations}
@@ -373,7 +333,7 @@ class Participation:
             state: what memory and scores are computed from, as safetensors, or the digest of the
                 one held; looked at only where the plan has a memory.
         """
-        run = self._run(plan_hash)
+        run = self._open_runs.of(plan_hash)
         with run.lock:
             self._drop_attempt(run, "the run ended")
             if run.plan.memory is not None:
@@ -383,37 +343,16 @@ class Participation:
             run.close_enclosure()
             run.tensors.clear()
             self._ledger.close(plan_hash, "finished")
-        with self._lock:
-            del self._runs[plan_hash]
+        self._open_runs.remove(plan_hash)
 
     def model_file(self, plan_hash: str) -> Path:
         return self._folder / f"{plan_hash}.model.safetensors"
 
     def close(self) -> None:
         """Stop all engines; what was reserved and not revealed is voided."""
-        for run in self._runs.values():
+        for run in self._open_runs:
             self._drop_attempt(run, "the node stopped")
             run.close_enclosure()
-
-    def _run(self, plan_hash: str) -> OpenRun:
-        run = self._runs.get(plan_hash)
-        if run is None:
-            raise RoundRefused(
-                f"{self._name}: no run of this plan is open here. Take it up again: "
-                "coterie run resume"
-            )
-        status = self._ledger.status(plan_hash)
-        if status != "approved":
-            raise RoundRefused(f"{self._name}: this plan is {status} here: {self._why(plan_hash)}")
-        missing = run.missing() or self._why_not_roster(run.plan)
-        if missing is not None:
-            raise RoundRefused(f"{self._name}: {missing}.")
-        return run
-
-    def _why(self, plan_hash: str) -> str:
-        """The reason of the last decision on a plan."""
-        found = [p.reason for p in self._ledger.plans() if p.plan_hash == plan_hash]
-        return found[0] if found else "never submitted"
 
     def _current(self, run: OpenRun, context: Context) -> Attempt:
         if run.attempt is None or replace(run.attempt.context, tensor="") != context:
@@ -431,7 +370,7 @@ class Participation:
         return WIRES[plan.aggregation].party(self._name, agreement, self._signing_key, files)
 
     def _charged(self, plan_hash: str, step: str, release: int, attempt: int) -> Any:
-        run = self._run(plan_hash)
+        run = self._open_runs.of(plan_hash)
         context = Context(plan_hash, step, release, attempt)
         if self._attempts.state_of(context) != "charged":
             raise RoundRefused(f"{self._name}: nothing was revealed in this attempt yet.")

@@ -34,8 +34,8 @@ PATHS = {
         )
     )
     | {
-        "user.get_current_user", "user.get_by_verify_key", "metadata.get_metadata", "metadata",
-        "dataset.get_all", "dataset.search", "dataset.get_by_id", "action.get_mock",
+        "user.get_current_user", "metadata.get_metadata", "metadata",
+        "dataset.get_all", "dataset.search", "action.get_mock",
         "request.get_all", "request.get_by_uid", "notifications.get_all_unread",
     },
 }  # fmt: skip
@@ -48,7 +48,8 @@ _OWNER_PATHS = (
     )}
     | {
         "user.create", "user.get_all", "user.update", "user.delete", "user.search", "user.view",
-        "user.get_index", "request.apply", "request.undo", "request.get_all_pending",
+        "user.get_index", "user.get_by_verify_key", "dataset.get_by_id",
+        "request.apply", "request.undo", "request.get_all_pending",
         "request.get_all_approved", "request.get_all_rejected", "request.get_all_info",
         "settings.get", "notifications.get_all", "notifications.mark_as_read",
     }

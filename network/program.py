@@ -23,7 +23,7 @@ from network.clip_norms import (
     unit_name,
 )
 from network.smpc.ring import smallest_width
-from policies.accounting import Part, calibrate
+from policies.division import Part, calibrate
 from policies.graph import Graph, TensorSpec
 from policies.modules import aliases, of_state, source_of, state_of, trainable
 from policies.plan import Dealer, Kept, RosterEntry, Step

@@ -7,7 +7,6 @@ that anyone can recompute the total (`verify_rounds`).
 """
 
 import json
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ import numpy as np
 from blake3 import blake3
 from numpy.typing import NDArray
 
+from network.begun import BEGUN, read_begun, write_begun
 from network.client import NodeClient, NodeRefused, NodeUnreachable
 from network.heads import Heads
 from network.lines import Lines
@@ -56,7 +56,6 @@ from network.smpc.transcript import verify_transcript, write_transcript
 from network.states import send_in_parts
 from policies.plan import Plan
 
-_BEGUN = "begun.json"
 _TENSOR = "tensor"
 """In it, the name of the tensor that an attempt revealed."""
 _GRACE_S = 0.5
@@ -131,7 +130,7 @@ def run_attempt(
 
 def was_begun(folder: Path, step: str, release: int, attempt: int) -> bool:
     """Whether the messages are kept without which an attempt can't be taken up again."""
-    return (attempt_folder(folder, step, release, attempt) / _BEGUN).exists()
+    return (attempt_folder(folder, step, release, attempt) / BEGUN).exists()
 
 
 def was_opened(folder: Path, step: str, release: int, attempt: int) -> bool:
@@ -160,13 +159,31 @@ def verify_rounds(plan: Plan, folder: Path) -> list[tuple[str, int, int]]:
     """
     checked = []
     for kept in sorted((folder / "rounds").glob("*/messages.json")):
-        step, release, attempt = kept.parent.name.rsplit("-", 2)
-        tensor = _tensor_of(kept.parent)
-        agreement = agreement_of(plan, step, int(release), int(attempt), tensor)
+        agreement = _agreement_of_folder(plan, kept.parent)
         verify = verify_transcript if plan.aggregation == "smpc" else verify_ckks_transcript
         verify(agreement, kept.parent)
-        checked.append((step, int(release), int(attempt)))
+        where = agreement.context
+        checked.append((where.step, where.release, where.attempt))
     return checked
+
+
+def _agreement_of_folder(plan: Plan, kept: Path) -> Agreement:
+    """The attempt that a folder of the plan's rounds is named after.
+
+    Raises:
+        SharingRefused: it is named after none; whoever keeps the rounds is to blame.
+    """
+    try:
+        step, release, attempt = kept.name.rsplit("-", 2)
+        agreement = agreement_of(plan, step, int(release), int(attempt), _tensor_of(kept))
+    except (KeyError, ValueError):
+        raise SharingRefused(
+            "the coordinator", f"keeps a round under a name that is none of the plan's: {kept.name}"
+        ) from None
+    where = agreement.context
+    if kept.name != f"{where.step}-{where.release}-{where.attempt}":
+        raise SharingRefused("the coordinator", f"keeps a round twice: {kept.name}")
+    return agreement
 
 
 class _Call:
@@ -207,10 +224,10 @@ class _Call:
     def open_total(self) -> tuple[NDArray[np.int64], tuple[str, ...]]:
         """Carry the attempt through and keep it: (total, survivors), or SumAborted."""
         coordinator = Coordinator(self.agreement, self.exchange, self.left_out)
-        found = _read_begun(self._kept, self.heads)
+        found = read_begun(self._kept, self.heads)
         begun = coordinator.begin() if found is None else Begun.from_dict(found)
         if found is None:
-            _write_begun(self._kept, begun.to_dict(), self.heads)
+            write_begun(self._kept, begun.to_dict(), self.heads)
         if self.agreement.context.tensor:
             (self._kept / _TENSOR).write_text(self.agreement.context.tensor)
         opened = coordinator.finish(begun)
@@ -332,10 +349,10 @@ class _CkksCall(_Call):
 
     def open_total(self) -> tuple[NDArray[np.int64], tuple[str, ...]]:
         coordinator = CkksCoordinator(self.agreement, self.exchange, self.left_out)
-        found = _read_begun(self._kept, self.heads)
+        found = read_begun(self._kept, self.heads)
         begun = coordinator.begin() if found is None else CkksBegun.from_dict(found)
         if found is None:
-            _write_begun(self._kept, begun.to_dict(), self.heads)
+            write_begun(self._kept, begun.to_dict(), self.heads)
         opened = coordinator.finish(begun)
         write_ckks_transcript(self._kept, self.agreement, opened.transcript, opened.total)
         return opened.total, opened.survivors
@@ -371,22 +388,3 @@ def _part(said: Any, key: str, kind: type) -> Any:
     if not isinstance(said, dict) or not isinstance(said.get(key), kind):
         raise MalformedMessage(f"the answer has no {key!r}")
     return said[key]
-
-
-def _read_begun(kept: Path, heads: Heads) -> dict[str, Any] | None:
-    file = kept / _BEGUN
-    if not file.exists():
-        return None
-    found: dict[str, Any] = json.loads(file.read_text())
-    heads.notes.update(found.pop("notes"))
-    return found
-
-
-def _write_begun(kept: Path, begun: dict[str, Any], heads: Heads) -> None:
-    kept.mkdir(parents=True, exist_ok=True)
-    temporary = kept / (_BEGUN + ".new")
-    with temporary.open("w") as file:
-        json.dump({**begun, "notes": heads.notes}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, kept / _BEGUN)

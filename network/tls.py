@@ -11,6 +11,7 @@ import os
 import ssl
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from http.cookiejar import DefaultCookiePolicy
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -177,12 +178,16 @@ def is_trusted(url: str) -> bool:
     return _origin(url) in _known
 
 
+_NO_COOKIES = DefaultCookiePolicy(allowed_domains=())
+
+
 def secured(session: requests.Session, url: str) -> requests.Session:
     """The session, with what is trusted at this address, for requests that aren't redirected and
     answers that come in time.
     """
     # Told not to follow a redirect, requests reads all of its body all the same, and unpacks it.
     session.get_redirect_target = _nowhere  # type: ignore[assignment]
+    session.cookies.set_policy(_NO_COOKIES)
     origin = _origin(url)
     context, mounted = _known.get(origin), session.adapters.get(origin)
     if not isinstance(mounted, Punctual) or mounted.context is not context:

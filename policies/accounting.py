@@ -6,7 +6,7 @@ chosen after looking at earlier results, which is how people work.
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Self
@@ -87,26 +87,6 @@ class Event:
             raise ValueError(f"count is {self.count}; expected at least 1")
 
 
-@dataclass(frozen=True)
-class Part:
-    """A step whose noise `calibrate` is to choose.
-
-    Attributes:
-        weight: its share of the whole budget, relative to the other parts' weights.
-        sampling_rate: probability with which each user takes part, in (0, 1].
-        count: number of releases.
-    """
-
-    weight: float
-    sampling_rate: float
-    count: int
-
-    def __post_init__(self) -> None:
-        if not 0 < self.weight < math.inf:
-            raise ValueError(f"weight is {self.weight}; expected a positive number")
-        Event(1.0, self.sampling_rate, self.count)
-
-
 def merge(events: Iterable[Event]) -> tuple[Event, ...]:
     """The same releases with equal mechanisms counted together, in a fixed order."""
     counts: dict[tuple[float, float], int] = {}
@@ -114,6 +94,21 @@ def merge(events: Iterable[Event]) -> tuple[Event, ...]:
         key = (event.noise_multiplier, event.sampling_rate)
         counts[key] = counts.get(key, 0) + event.count
     return tuple(Event(z, q, count) for (z, q), count in sorted(counts.items()))
+
+
+def spares(events: Iterable[Event], attempts: int) -> tuple[Event, ...]:
+    """Releases that cost no less than any `attempts` repeats of these, whichever are repeated.
+
+    So many of each mechanism than which no other one is surely dearer, by no more noise at no lower
+    rate. Between two with more noise at a higher rate it hangs on all others which is dearer.
+    """
+    mechanisms = {(event.noise_multiplier, event.sampling_rate) for event in events}
+    dearest = [
+        (noise, rate)
+        for noise, rate in mechanisms
+        if not any(z <= noise and q >= rate for z, q in mechanisms - {(noise, rate)})
+    ]
+    return tuple(Event(z, q, attempts) for z, q in sorted(dearest)) if attempts else ()
 
 
 def plan_epsilon(events: Iterable[Event], delta: float) -> float:
@@ -137,7 +132,7 @@ def epsilon_at_every_partner(events: Iterable[Event], delta: float, partners: in
     clip norms. Sampled independently at each domain, the number that take part is Binomial(k, q):
     a mixture of Gaussians (Choquette-Choo et al. 2024), which for q = 1 is noise multiplier z/k.
     """
-    _check_delta(delta)
+    check_delta(delta)
     if partners < 1:
         raise ValueError(f"partners is {partners}; expected at least 1")
     return _smallest_bound(merge(events), delta, partners)
@@ -248,7 +243,7 @@ class RenyiFilter:
     shares: tuple[float, ...] = (1 / len(ORDERS),) * len(ORDERS)
 
     def __post_init__(self) -> None:
-        _check_delta(self.delta)
+        check_delta(self.delta)
         if len(self.orders) != len(self.shares) or not 0 < len(self.orders) <= MOST_ORDERS:
             raise ValueError(f"a filter has 1 to {MOST_ORDERS} orders, each with a share of delta")
         if min(self.orders) <= 1 or min(self.shares) <= 0 or math.fsum(self.shares) > 1 + 1e-9:
@@ -301,67 +296,6 @@ class RenyiFilter:
         return self.epsilon_of(total)
 
 
-def calibrate(
-    parts: Sequence[Part], epsilon: float, delta: float, spare_attempts: int = 0
-) -> tuple[float, ...]:
-    """Noise multipliers, one per part, that spend `epsilon` and no more.
-
-    Without sampling, part i gets weight_i / sum(weights) of the total mu^2 = sum count/z^2 (Dong,
-    Roth and Su 2022). With sampling it gets that share of q^2 count (e^(1/z^2) - 1), the same
-    quantity by the central limit theorem (Bu et al. 2020). The total mu is then found by search, so
-    `plan_epsilon` of the result is at most `epsilon` and within 0.1 % of it. `spare_attempts`
-    more releases of the costliest part (smallest noise per sampling rate) are paid for as well.
-
-    Raises:
-        ValueError: no parts, or epsilon, delta or a part out of range.
-    """
-    if not parts or not 0 < epsilon < math.inf or spare_attempts < 0:
-        raise ValueError("calibrate needs parts, a positive epsilon and spare_attempts >= 0")
-    _check_delta(delta)
-    total = sum(part.weight for part in parts)
-
-    def multipliers(mu: float) -> tuple[float, ...]:
-        return tuple(_multiplier(part, part.weight / total * mu**2) for part in parts)
-
-    def cost(mu: float) -> float:
-        return plan_epsilon(_events(parts, multipliers(mu), spare_attempts), delta)
-
-    return multipliers(_largest_within(cost, epsilon, _gaussian_mu(epsilon, delta)))
-
-
-def _events(
-    parts: Sequence[Part], multipliers: Sequence[float], spare_attempts: int
-) -> list[Event]:
-    events = [
-        Event(z, part.sampling_rate, part.count) for part, z in zip(parts, multipliers, strict=True)
-    ]
-    if spare_attempts:
-        costliest = min(events, key=lambda event: event.noise_multiplier / event.sampling_rate)
-        events.append(Event(costliest.noise_multiplier, costliest.sampling_rate, spare_attempts))
-    return events
-
-
-def _multiplier(part: Part, mu_squared: float) -> float:
-    q, count = part.sampling_rate, part.count
-    if q == 1:
-        return math.sqrt(count / mu_squared)
-    return 1 / math.sqrt(math.log1p(mu_squared / (q**2 * count)))
-
-
-def _largest_within(cost: Callable[[float], float], target: float, guess: float) -> float:
-    """An x whose cost is in [99.9 %, 100 %] of `target`; cost grows with x from 0."""
-    low, high, x, step = 0.0, math.inf, guess, 0
-    while not 0.999 * target <= (found := cost(x)) <= target:
-        low, high = (x, high) if found < target else (low, x)
-        step += 1
-        # Epsilon is nearly a power of mu, so a Newton step in the exponents, aimed a little low,
-        # mostly lands; every third step bisects, so that the search always ends.
-        x *= (0.9996 * target / found) ** 0.9 if found else 2.0
-        if not low < x < high or step % 3 == 0:
-            x = (low + high) / 2 if high < math.inf else 2 * low
-    return x
-
-
 def _gaussian_epsilon(mu: float, delta: float) -> float:
     """Epsilon of the Gaussian with sensitivity / sigma = mu: Balle and Wang 2018, Thm 8.
 
@@ -382,7 +316,7 @@ def _gaussian_epsilon(mu: float, delta: float) -> float:
     return mu * (mu / 2 - low)
 
 
-def _gaussian_mu(epsilon: float, delta: float) -> float:
+def gaussian_mu(epsilon: float, delta: float) -> float:
     """mu of the Gaussian that is (epsilon, delta)-DP, by bisection."""
     low, high = 0.0, 1.0
     while _gaussian_epsilon(high, delta) < epsilon:
@@ -404,6 +338,6 @@ def _sampled_event(
     return MixtureOfGaussiansDpEvent(z, numbers.astype(float), chances)
 
 
-def _check_delta(delta: float) -> None:
+def check_delta(delta: float) -> None:
     if not 0 < delta < 1:
         raise ValueError(f"delta is {delta}; expected a probability between 0 and 1, such as 1e-5")

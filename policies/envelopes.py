@@ -17,7 +17,13 @@ from typing import Annotated, Any, Literal
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import Field, ValidationError
 
-from policies.accounting import ADJACENCY, RenyiFilter, plan_epsilon
+from policies.accounting import (
+    ADJACENCY,
+    Event,
+    RenyiFilter,
+    epsilon_at_every_partner,
+    plan_epsilon,
+)
 from policies.approvals import (
     Approval,
     Hex64,
@@ -53,6 +59,7 @@ class Envelope(Statement):
         noise_multiplier: of every release at least.
         collusion: t at least.
         explanation: SHA-256 of the explanation of the plan it was made from, as it was shown.
+        partners: how many there are; None in envelopes signed before this was said.
     """
 
     kind: Literal["envelope"] = "envelope"
@@ -69,6 +76,7 @@ class Envelope(Statement):
     noise_multiplier: Annotated[float, Field(gt=0)]
     collusion: Annotated[int, Field(ge=1)]
     explanation: Hex64
+    partners: Annotated[int, Field(ge=1)] | None = None
 
     @classmethod
     def around(
@@ -124,6 +132,7 @@ class Envelope(Statement):
                 plans=plans,
                 collusion=plan.collusion,
                 explanation=explanation,
+                partners=len(plan.roster),
                 **{**own, **limits},
             )
         except ValidationError as error:
@@ -133,7 +142,10 @@ class Envelope(Statement):
     @property
     def hash(self) -> str:
         """SHA-256 of the envelope, hex: what tells it from others."""
-        return hashlib.sha256(canonical(self.model_dump(mode="json"))).hexdigest()
+        said = self.model_dump(mode="json")
+        if self.partners is None:  # signed before envelopes said it
+            del said["partners"]
+        return hashlib.sha256(canonical(said)).hexdigest()
 
     def misses(self, plan: Plan, now: datetime | None = None) -> list[str]:
         """Why the plan is not within it, a sentence each; empty if it is."""
@@ -192,9 +204,20 @@ class Envelope(Statement):
                 f"most {self.total_epsilon:.3f} ({ADJACENCY});",
                 f"  each at most {self.releases} releases, noise multiplier at least "
                 f"{self.noise_multiplier:g}.",
+                *self._everywhere(),
                 "No such plan will be shown to you before it runs.",
             ]
         )
+
+    def _everywhere(self) -> list[str]:
+        if self.partners is None:
+            return []
+        most = [Event(self.noise_multiplier, 1.0, self.releases)]
+        bound = epsilon_at_every_partner(most, self.delta, self.partners)
+        return [
+            f"  A person who is a user at all {self.partners} partners: each plan at most epsilon"
+            f" {bound:.3f}."
+        ]
 
 
 def sign_envelope(key: Ed25519PrivateKey, envelope: Envelope) -> str:

@@ -5,7 +5,7 @@ what it computes doesn't change them.
 """
 
 from policies.canonical import canonical, sha256_hex
-from policies.explanation import meaning
+from policies.changes import meaning
 from policies.graph import Graph
 from policies.plan import Plan, Step
 

@@ -82,8 +82,9 @@ def limits_of(
 ) -> list[Limit]:
     """Every limit that a new plan of this scientist on this data set meets; none if it is public.
 
-    `accountant` is the filter of the population's budget; each narrower limit has one of its own,
-    chosen for its cap.
+    `accountant` is the filter of the population's budget, whose orders are fixed: the guarantee.
+    Each narrower limit is a rule beside it, with a filter chosen for its cap; where the owner
+    changes that cap, its orders change too, and the guarantee doesn't.
 
     A plan counts towards the period if it is open or was decided or ended within it, with all it
     used: that is at least what was released within the period.

@@ -19,7 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from policies.accounting import Event
+from policies.accounting import Event, spares
 from policies.canonical import canonical, sha256_hex
 from policies.clipping import Adaptive, Clipping, Flat, PerLayer, fits
 from policies.graph import Graph, TensorSpec
@@ -295,10 +295,7 @@ class Plan(_Value):
     def events(self) -> tuple[Event, ...]:
         """Everything the plan may cost: all releases, and the spare attempts at the dearest."""
         releases = tuple(step.event(step.releases) for step in self.steps)
-        if not self.spare_attempts:
-            return releases
-        dearest = min(self.steps, key=lambda step: step.noise_multiplier / step.sampling_rate)
-        return (*releases, dearest.event(self.spare_attempts))
+        return (*releases, *spares(releases, self.spare_attempts))
 
     def schedule(self) -> tuple[tuple[str, int], ...]:
         """(step name, index of the release) in the order of execution; kept steps have no place."""

@@ -187,10 +187,11 @@ def status(name: Name, json_: JsonOption = False, home: HomeOption = None) -> No
     )
     print_table(
         "Budgets (epsilon; add/remove one user with all her interactions, per domain)",
-        ["population", "cap", "delta", "spent", "promised", "remaining"],
+        ["population", "cap", "delta", "spent", "promised", "remaining", "spent, at every partner"],
         [
             [b["population"], "public" if b["public"] else b["epsilon"], b["delta"],
-             _figure(b["spent"]), _figure(b["held"]), _figure(b["remaining"])]
+             _figure(b["spent"]), _figure(b["held"]), _figure(b["remaining"]),
+             _figure(b["everywhere"])]
             for b in found.get("budgets", [])
         ],
     )  # fmt: skip

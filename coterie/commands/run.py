@@ -111,14 +111,17 @@ def verify(run: RunFolder, json_: JsonOption = False) -> None:
     plan, journal = run / "plan.json", run / "journal.json"
     if not plan.exists() or not (run / "rounds").exists():
         raise typer.BadParameter(f"{run} holds no run that released anything.")
-    approved = Plan.from_json(plan.read_text())
     try:
+        approved = Plan.from_json(plan.read_text())
         checked = verify_rounds(approved, run)
+        # What was revealed of tensors is in no journal.
+        written = json.loads(journal.read_text())["history"] if journal.exists() else []
+        history = [Release(**line) for line in written]
     except SharingRefused as error:
         raise fail(f"Not verified. {error}", ExitCode.NOT_VERIFIED) from None
-    # What was revealed of tensors is in no journal.
-    written = json.loads(journal.read_text())["history"] if journal.exists() else []
-    history = [Release(**line) for line in written]
+    except (KeyError, OSError, TypeError, ValueError, RecursionError) as error:
+        why = f"Not verified. The run's plan or journal is unreadable ({type(error).__name__})."
+        raise fail(why, ExitCode.NOT_VERIFIED) from None
     missing = [r for r in history if (r.step, r.release, r.attempt) not in checked]
     if missing:
         where = f"{missing[0].step} {missing[0].release}"

@@ -13,6 +13,7 @@ import sqlalchemy
 from sqlalchemy.sql.elements import ColumnElement
 from sqlmodel import Session, col, func, select
 
+from policies.accounting import spares
 from policies.ledger.budgets import filter_of, read_events
 from policies.ledger.chain import Entry
 from policies.ledger.cosigned import newest_held, newest_signed
@@ -249,7 +250,8 @@ def _run(row: LedgerPlan, states: dict[str, int], times: dict[str, tuple[str, st
     return Run(
         **{name: getattr(row, name) for name in known},
         plan=row.plan_hash,
-        releases=sum(event.count for event in events) - row.spare_attempts,
+        releases=sum(event.count for event in events)
+        - sum(event.count for event in spares(events, row.spare_attempts)),
         reserved=states["reserved"],
         charged=states["charged"],
         opened=states["opened"],

@@ -93,7 +93,6 @@ def test_health_tells_watchers_that_it_lives_and_nothing_private(network: Networ
     names = {line.split("{")[0].split(" ")[0] for line in text.splitlines() if line[0] != "#"}
     assert names == {
         "coterie_requests_total",
-        "coterie_requests_created",
         "coterie_uptime_minutes",
         "coterie_info",
     }

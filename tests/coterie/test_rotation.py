@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from coterie.cli import app
 from coterie.home import Home
 from coterie.partners import create_domain, pin_peer
+from coterie.report import report
 from coterie.rotation import follow, pin_successor, replace_owner_key
 from domains.folder import FolderError, public_hex
 from policies.accounting import Event
@@ -76,6 +77,9 @@ def test_node_ledger_verifier_and_partners_follow_the_owners_new_key(
     assert (pinned.node_key, pinned.owner_key) == (public_hex(east.node_key()), after)
     assert verdict(home, after) == verdict(home, None) == ""
     assert f"expected {before}" in verdict(home, before)
+    ledger = ledger_of(home, "east")
+    page = report(ledger, ledger.export(), verify(east.ledger_file))
+    assert f"key {before[:16]} is replaced by {after[:16]}" in page
 
 
 def test_what_was_cut_off_halfway_is_finished(home: Home, tmp_path: Path) -> None:

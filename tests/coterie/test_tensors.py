@@ -234,10 +234,14 @@ def test_comparisons_need_spu_at_every_domain(network: Network, tmp_path: Path) 
 
 
 def test_the_example_runs_as_written(
-    network: Network, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    network: Network,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Twice, as it says: the first time it waits for the owners."""
-    example = Path(__file__).parents[2] / "examples" / "tensors.py"
+    monkeypatch.chdir(tmp_path)
+    example = Path(__file__).resolve().parents[2] / "examples" / "tensors.py"
     accounts, key = network.home.accounts, network.home.scientist_key
     monkeypatch.setattr("sys.argv", [str(example), str(accounts), str(key), "interactions"])
     with pytest.raises(SystemExit, match="when all owners have approved"):

@@ -26,48 +26,17 @@ PATIENCE_MS = 120_000
 _FOCUSED = """() => {
     const at = document.activeElement
     const labels = [...(at.labels ?? [])].map(label => label.innerText)
-    const said = [at.ariaLabel, ...labels, at.innerText, at.getAttribute("placeholder")]
+    // The page's main part takes the focus too, and would say everything.
+    const own = at.matches("button, a, [role=radio], [role=tab]") ? at.innerText : ""
+    const said = [at.ariaLabel, ...labels, own, at.getAttribute("placeholder")]
     return [said.filter(Boolean).join(" "), at.getAttribute("role") ?? at.tagName.toLowerCase()]
 }"""
-UNNAMED = """() => [...document.querySelectorAll("input, textarea, button, a, select")]
+UNNAMED = """() => [...document.querySelectorAll("input, textarea, select, a")]
     .filter(each => each.checkVisibility() && !each.closest("[aria-hidden=true]"))
     .filter(each => !(each.ariaLabel || each.labels?.length || each.innerText?.trim()
         || each.title || each.getAttribute("aria-labelledby")))
     .map(each => each.outerHTML.slice(0, 200))"""
-"""Controls that a screen reader can't name."""
-FAINT = """() => {
-    const channels = words => words.match(/[\\d.]+/g).map(Number)
-    const over = (top, below) => top.slice(0, 3).map((c, i) => {
-        const part = top[3] ?? 1
-        return c * part + below[i] * (1 - part)
-    })
-    const light = rgb => rgb.map(c => c / 255)
-        .map(c => c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
-        .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0)
-    const behind = element => {
-        const stack = []
-        for (let at = element; at; at = at.parentElement)
-            stack.push(channels(getComputedStyle(at).backgroundColor))
-        return stack.reverse().reduce((below, top) => over(top, below), [255, 255, 255])
-    }
-    const found = []
-    for (const element of document.querySelectorAll("[data-testid=stApp] *")) {
-        const own = [...element.childNodes].some(n => n.nodeType === 3 && n.data.trim())
-        const style = getComputedStyle(element)
-        if (!own || !element.checkVisibility({opacityProperty: true}) || element.closest("svg"))
-            continue
-        if (element.closest("[disabled], [aria-hidden=true], [data-testid=stIconMaterial]"))
-            continue
-        const below = behind(element), ink = over(channels(style.color), below)
-        const [high, low] = [light(ink), light(below)].sort((a, b) => b - a)
-        const ratio = (high + 0.05) / (low + 0.05)
-        const size = parseFloat(style.fontSize)
-        if (ratio < (size >= 24 || (size >= 18.6 && style.fontWeight >= 700) ? 3 : 4.5))
-            found.push(`${ratio.toFixed(2)} ${element.innerText.slice(0, 60)}`)
-    }
-    return [...new Set(found)]
-}"""
-"""Words that stand out less than WCAG 2.2 AA asks (1.4.3: 4.5 to 1; large ones 3 to 1)."""
+"""Fields and links that a screen reader can't name."""
 SCREENSHOTS = "COTERIE_SCREENSHOTS"
 """Environment variable: the folder that screenshots are kept in."""
 
@@ -246,7 +215,10 @@ class Visitor:
 
     def described(self) -> list[bool]:
         """Of each chart, whether it says to a screen reader what it shows."""
-        said = "all => all.map(e => !!e.querySelector('[aria-label][role^=graphics]'))"
+        said = (
+            "all => all.map(e => [e, ...e.querySelectorAll('*')].some("
+            "each => each.matches('[role^=graphics][aria-label]')))"
+        )
         found = self.page.get_by_test_id("stVegaLiteChart").evaluate_all(said)
         return [bool(each) for each in found]
 

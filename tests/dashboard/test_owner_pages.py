@@ -21,9 +21,9 @@ from dashboard.rules import PLATFORM, why
 from dashboard.signing import shell
 from dashboard.texts import catalogue
 from policies.accounting import ADJACENCY, plan_epsilon
-from policies.explanation import pseudo_code
 from policies.owner_policy import OwnerPolicy, OwnerPolicyError
 from policies.plan import Plan
+from policies.pseudo_code import pseudo_code
 from policies.rehearsal import rehearse
 from tests.desks import ACCOUNT, Desks
 from tests.network_of_three import ITEMS

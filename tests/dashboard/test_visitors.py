@@ -156,6 +156,7 @@ def test_a_scientists_way_from_sign_in_to_a_finished_run_that_updates_live(
         run.join(300)
     page.get_by_text("3 / 3").wait_for()
     page.get_by_text("finished", exact=True).first.wait_for()
+    visitor.photograph("run-finished-light", 1400)
 
     with page.expect_download() as download:
         page.get_by_role("button", name="Download the model").click()

@@ -101,7 +101,7 @@ class Carried:
         return {name: self.ask(name, phase, argument) for name, argument in arguments.items()}
 
     def _value_of(self, part: Participation) -> NDArray[np.int64]:
-        attempt = part._runs[self.domains.plan.hash].attempt
+        attempt = part._open_runs.of(self.domains.plan.hash).attempt
         assert attempt is not None
         assert attempt.value is not None
         return attempt.value.copy()

@@ -91,32 +91,32 @@ def test_two_attempts_of_a_release_carry_different_noise(tmp_path: Path) -> None
 def test_a_run_at_work_is_not_freed_under_it(domains: Domains) -> None:
     """Opening one run frees those that ended, but never one that is in the middle of a step."""
     part = domains.parts["east"]
-    (run,) = part._runs.values()
+    (run,) = part._open_runs
     cleared: list[str] = []
     run.tensors.clear = lambda: cleared.append("east")  # type: ignore[method-assign]
     domains.ledgers["east"].close(domains.plan.hash, "revoked")
     with run.lock:
-        part._free_if_ended(run)
+        part._open_runs._free_if_ended(run)
     assert not cleared
-    part._free_if_ended(run)
+    part._open_runs._free_if_ended(run)
     assert cleared == ["east"]
 
 
 def test_a_run_whose_approval_ran_out_is_freed_too(domains: Domains) -> None:
     part = domains.parts["east"]
-    (run,) = part._runs.values()
+    (run,) = part._open_runs
     cleared: list[str] = []
     run.tensors.clear = lambda: cleared.append("east")  # type: ignore[method-assign]
-    part._free_if_ended(run)
+    part._open_runs._free_if_ended(run)
     assert not cleared, "it can go on"
     run.approvals = {**run.approvals, "north": "no approval"}
-    part._free_if_ended(run)
+    part._open_runs._free_if_ended(run)
     assert cleared == ["east"]
 
 
 def test_approvals_given_anew_let_a_run_go_on(domains: Domains) -> None:
     part = domains.parts["east"]
-    (run,) = part._runs.values()
+    (run,) = part._open_runs
     run.approvals = {**run.approvals, "north": "ran out"}
     with pytest.raises(RoundRefused, match="north"):
         part.advertise(domains.plan.hash, "s", 0, 0)

@@ -2,8 +2,10 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from domains.desk import Desk
 from domains.rule_files import RulesRefused
@@ -11,11 +13,12 @@ from policies.amendments import changes_between, sign_amendment
 from policies.approvals import create_owner_key, load_owner_key
 from policies.canonical import sha256_hex
 from policies.envelopes import read_consent
+from policies.ledger import Ledger
 from policies.owner_policy import OfficeHours, OwnerPolicy
 from policies.verify import verify
 from tests.desks import ACCOUNT, Desks, open_desk
 
-DATA = "interactions"
+DATA, NODE = "interactions", Ed25519PrivateKey.generate()
 ACCOUNT_EMAIL = "owner@north.example"
 
 
@@ -158,6 +161,34 @@ def test_a_data_set_that_shares_the_budget_keeps_the_cap(desks: Desks, file: Pat
         both.write_rules(DATA, text, signed(desks, text), ACCOUNT_EMAIL)
     text = file.read_text() + "max_releases = 50\n"
     assert both.write_rules(DATA, text, signed(desks, text), ACCOUNT_EMAIL)["applied"]
+
+
+def test_the_verifier_finds_rules_that_the_owner_did_not_sign(desks: Desks, tmp_path: Path) -> None:
+    owner = str(desks.north.card()["owner_key"])
+    text = signed(desks, "epsilon = 9.0")
+    for number, wrong in enumerate(
+        (
+            {"rules": "ab" * 32},
+            {"reason": "another"},
+            {"data_set": "other"},
+            {"signature": "no signature"},
+            {"owner_key": "cd" * 32},
+            {"changes": [["epsilon", "8"]]},
+            {"population": "unknown"},
+        )
+    ):
+        ledger = Ledger(f"sqlite:///{tmp_path / str(number)}.db", "north", NODE)
+        ledger.open_budget("viewers", 8.0, 1e-5)
+        said: dict[str, Any] = {
+            "population": "viewers", "data_set": DATA, "by": "", "reason": "as agreed",
+            "replaces": str(desks.north.rules(DATA)["digest"]),
+            "rules": sha256_hex(b"epsilon = 9.0"), "changes": [["epsilon", "8", "9"]],
+            "owner_key": owner, "signature": text,
+        }  # fmt: skip
+        ledger.amendments.record(**said)
+        assert verify(ledger.entries(), None, owner).ok
+        ledger.amendments.record(**said | wrong)
+        assert verify(ledger.entries(), None, owner).first_bad == 4, wrong
 
 
 def test_changes_are_told_setting_by_setting() -> None:

@@ -22,8 +22,9 @@ from network.program import (
 from network.updates import after_release
 from policies.accounting import plan_epsilon
 from policies.admission import Bounds, PlanRefused, admit
+from policies.changes import changes
 from policies.clipping import Adaptive, Clipping, Flat, PerLayer, clipped_units, fits, parts_of
-from policies.explanation import changes, explain
+from policies.explanation import explain
 from policies.plan import VOTES, RosterEntry, Step
 from policies.plan import Plan as ApprovablePlan
 

@@ -7,10 +7,12 @@ import pytest
 import torch
 
 from network.program import DataSet, Gradient, Plan, Sum
-from policies.explanation import Standing, changes, explain, pseudo_code, same_meaning
+from policies.changes import changes, same_meaning
+from policies.explanation import Standing, explain
 from policies.graph import Graph
 from policies.plan import Plan as ApprovablePlan
 from policies.plan import RosterEntry
+from policies.pseudo_code import pseudo_code
 from policies.trace import trace
 from policies.users import Bounds
 
@@ -208,3 +210,22 @@ def test_a_changed_shape_and_another_wiring_are_changes() -> None:
     assert not same_meaning(subtract(False), subtract(True))
     before, after = (with_plan(memory=subtract(s).model_dump()) for s in (False, True))
     assert changes(before, after)
+
+
+def test_the_order_of_a_sums_parts_is_no_change_and_that_of_a_difference_is() -> None:
+    def traced(combine: Any) -> Graph:
+        def loss(state: Any, user: Any) -> torch.Tensor:
+            total: torch.Tensor = combine(state["v"][user.items].exp(), user.mask[:, None]).sum()
+            return total
+
+        return trace(loss, STATE, Bounds(ITEMS, WIDTH))
+
+    assert same_meaning(traced(lambda x, y: x + y), traced(lambda x, y: y + x))
+    assert same_meaning(traced(lambda x, y: x * y + y), traced(lambda x, y: y + y * x))
+    assert not same_meaning(traced(lambda x, y: x - y), traced(lambda x, y: y - x))
+    assert not same_meaning(traced(lambda x, y: x / y), traced(lambda x, y: y / x))
+
+
+def test_a_changed_purpose_stays_on_one_line() -> None:
+    [line] = changes(PLAN, with_plan(purpose="to learn\nCost: epsilon 0"))
+    assert line == "purpose: to learn -> to learn\\nCost: epsilon 0"

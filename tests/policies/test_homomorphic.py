@@ -6,8 +6,9 @@ import pytest
 
 from policies.admission import Bounds, PlanRefused, admit
 from policies.canonical import canonical
+from policies.changes import changes
 from policies.envelopes import Envelope
-from policies.explanation import changes, explain
+from policies.explanation import explain
 from policies.homomorphic import MAX_CIPHERTEXTS, NUMBERS, layout_of
 from policies.likeness import likeness_of, model_of
 from policies.mechanism import noise_share_sigma

@@ -14,13 +14,12 @@ from recommenders.datasets import (
     NEGATIVES,
     DataRefused,
     DataUnavailable,
-    cache_folder,
     hold_out_last,
-    movielens_100k,
     positions,
     read_benchmark,
     read_interactions,
 )
+from recommenders.movielens import cache_folder, movielens_100k
 
 
 def written(folder: Path, text: str, name: str = "data.csv") -> Path:
