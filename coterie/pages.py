@@ -7,7 +7,9 @@ from coterie.home import Home
 from coterie.partners import url_of
 
 _LIGHT = {"primaryColor": "#1f6f6b", "backgroundColor": "#ffffff", "textColor": "#0b1118",
-          "secondaryBackgroundColor": "#f2f5f6"}  # fmt: skip
+          "secondaryBackgroundColor": "#f2f5f6", "redTextColor": "#a01722",
+          "orangeTextColor": "#8a4300", "yellowTextColor": "#6b5000", "greenTextColor": "#12602f",
+          "blueTextColor": "#0b53a0"}  # fmt: skip
 _DARK = {"primaryColor": "#5fb8b0", "backgroundColor": "#12181d", "textColor": "#e6ebee",
          "secondaryBackgroundColor": "#1c252c"}  # fmt: skip
 _HEADINGS = '["2.25rem", "1.6rem"]'

@@ -37,6 +37,39 @@ UNNAMED = """() => [...document.querySelectorAll("input, textarea, select, a")]
         || each.title || each.getAttribute("aria-labelledby")))
     .map(each => each.outerHTML.slice(0, 200))"""
 """Fields and links that a screen reader can't name."""
+FAINT = """() => {
+    const channels = words => words.match(/[\\d.]+/g).map(Number)
+    const over = (top, below) => top.slice(0, 3).map((c, i) => {
+        const part = top[3] ?? 1
+        return c * part + below[i] * (1 - part)
+    })
+    const light = rgb => rgb.map(c => c / 255)
+        .map(c => c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
+        .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0)
+    const behind = element => {
+        const stack = []
+        for (let at = element; at; at = at.parentElement)
+            stack.push(channels(getComputedStyle(at).backgroundColor))
+        return stack.reverse().reduce((below, top) => over(top, below), [255, 255, 255])
+    }
+    const found = []
+    for (const element of document.querySelectorAll("[data-testid=stApp] *")) {
+        const own = [...element.childNodes].some(n => n.nodeType === 3 && n.data.trim())
+        const style = getComputedStyle(element)
+        if (!own || !element.checkVisibility({opacityProperty: true}) || element.closest("svg"))
+            continue
+        if (element.closest("[disabled], [aria-hidden=true], [data-testid=stIconMaterial]"))
+            continue
+        const below = behind(element), ink = over(channels(style.color), below)
+        const [high, low] = [light(ink), light(below)].sort((a, b) => b - a)
+        const ratio = (high + 0.05) / (low + 0.05)
+        const size = parseFloat(style.fontSize)
+        if (ratio < (size >= 24 || (size >= 18.6 && style.fontWeight >= 700) ? 3 : 4.5))
+            found.push(`${ratio.toFixed(2)} ${element.innerText.slice(0, 60)}`)
+    }
+    return [...new Set(found)]
+}"""
+"""Words that stand out less than WCAG 2.2 AA asks (1.4.3: 4.5 to 1; large ones 3 to 1)."""
 SCREENSHOTS = "COTERIE_SCREENSHOTS"
 """Environment variable: the folder that screenshots are kept in."""
 
@@ -185,7 +218,7 @@ class Visitor:
         self.go("Requests")
         self.page.get_by_label("Look at a decided plan").click()
         self.page.get_by_role("option", name=re.compile(plan_hash[:8])).click()
-        self.page.get_by_test_id("stMain").get_by_role("link", name="Open", exact=True).click()
+        self.page.get_by_test_id("stMain").get_by_role("link", name=re.compile(r"\bOpen$")).click()
         self.page.get_by_text(plan_hash).first.wait_for()
         self.settle()
 

@@ -18,6 +18,7 @@ from policies.approvals import sign_submission
 from policies.plan import Plan
 from policies.verify import verify
 from tests.dashboard.browser import (
+    FAINT,
     UNNAMED,
     Line,
     Visitor,
@@ -259,7 +260,9 @@ def test_every_page_in_light_dark_chinese_and_on_a_phone(
             visitor.go(title)
             visitor.photograph(f"{title.lower()}-{colours}")
             assert visitor.page.get_by_test_id("stException").count() == 0
+            assert visitor.page.evaluate(FAINT) == [], (title, colours)
         visitor.open_request(waiting)
+        assert visitor.page.evaluate(FAINT) == [], colours
         visitor.photograph(f"request-{colours}")
     dark.photograph("request-phone-dark", width=390)
     dark.page.get_by_label("Language").click()
