@@ -314,12 +314,13 @@ def test_delta_is_a_probability(delta: float) -> None:
         RenyiFilter(delta)
 
 
-@pytest.mark.parametrize(("cap", "delta"), [(0.5, 1e-5), (20.0, 1e-5)])
+@pytest.mark.parametrize(("cap", "delta"), [(0.5, 1e-5), (20.0, 1e-5), (1.0, 1e-7), (0.5, 1e-8)])
 def test_a_full_budget_wastes_at_most_15_percent_against_renyi_composition(
     cap: float, delta: float
 ) -> None:
     # Mechanisms without sampling, and some whose divergence explodes just above their best order.
     mechanisms = [(2.0, 1.0), (1.4, 0.0026), (1.3, 0.001), (0.8, 0.02), (0.5, 0.01), (6.0, 0.3)]
+    mechanisms += [(1.63, 0.002), (1.1, 0.0019), (1.81, 0.0064)]
     mixes = [[(each, 1.0)] for each in mechanisms]
     mixes += [[(mechanisms[0], 0.3), (each, 0.7)] for each in mechanisms[1:]]
     found = [each for mix in mixes if (each := waste(mix, cap, delta)) is not None]
