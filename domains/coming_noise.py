@@ -35,9 +35,10 @@ class ComingNoise:
             RoundRefused: it was added or erased before.
         """
         drawn, self._drawn = self._drawn, None
-        if drawn is None or self._given_up.is_set():
+        noise = None if drawn is None else drawn.result()
+        # Given up while it was waited for, it may be noise only in part.
+        if noise is None or self._given_up.is_set():
             raise RoundRefused("This attempt's noise is gone. Start the next attempt.")
-        noise = drawn.result()
         total[: noise.size] += noise
         noise[:] = 0
         return noise.size

@@ -1,6 +1,8 @@
 """A domain's rounds, as its own state machine goes through them, with its own ledger."""
 
+import threading
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,9 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from blake3 import blake3
+from numpy.typing import NDArray
 
+from domains import coming_noise
 from domains.coming_noise import ComingNoise
 from domains.participation import Participation
 from domains.refusals import RoundRefused
@@ -74,6 +78,28 @@ def test_an_attempt_s_noise_is_added_once_and_to_no_other_attempt(
     with pytest.raises(RoundRefused, match="noise is gone"):
         given_up.add_to(again)
     assert not again.any()
+
+
+def test_noise_given_up_while_it_is_drawn_is_never_added_in_part(
+    domains: Domains, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, going_on = threading.Event(), threading.Event()
+
+    def slow(part: NDArray[np.int64], *_: object) -> NDArray[np.int64]:
+        begun.set()
+        assert going_on.wait(60)
+        return part + 1
+
+    monkeypatch.setattr(coming_noise, "add_noise_share", slow)
+    noise, total = ComingNoise(domains.plan, domains.plan.steps[0]), np.zeros(8, np.int64)
+    with ThreadPoolExecutor(1) as pool:
+        adding = pool.submit(noise.add_to, total)
+        assert begun.wait(60)
+        noise.erase()
+        going_on.set()
+        with pytest.raises(RoundRefused, match="noise is gone"):
+            adding.result()
+    assert not total.any()
 
 
 def test_two_attempts_of_a_release_carry_different_noise(tmp_path: Path) -> None:
