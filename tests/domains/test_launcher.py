@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -26,12 +25,15 @@ def ended(engine: EngineProcess) -> bool:
     return engine.answers.read() == b""
 
 
-def opened_by(engine: EngineProcess) -> set[str]:
-    found = set()
-    for file in Path(f"/proc/{engine.pid}/fd").iterdir():
-        with suppress(FileNotFoundError):
-            found.add(os.readlink(file))
-    return found
+def opened_by(engine: EngineProcess, log: int) -> list[str]:
+    """What it holds open once it waits for its plan.
+
+    Its standard output goes to the log from then on; before, its files are still being moved.
+    """
+    folder = Path(f"/proc/{engine.pid}/fd")
+    while (folder / "1").readlink() != Path(f"/proc/self/fd/{log}").readlink():
+        assert engine.alive
+    return [os.readlink(file) for file in folder.iterdir()]
 
 
 def test_each_engine_is_a_process_of_its_own(tmp_path: Path, log: int) -> None:
@@ -46,13 +48,9 @@ def test_each_engine_is_a_process_of_its_own(tmp_path: Path, log: int) -> None:
 
 def test_an_engine_holds_its_own_pipes_and_no_line_to_others(tmp_path: Path, log: int) -> None:
     first, second = launch(tmp_path, log), launch(tmp_path, log)
-    pipes = []
-    for engine in (first, second):
-        kinds = opened_by(engine)
-        while [kind for kind in kinds if kind.startswith("socket:")]:
-            assert engine.alive, "it gives up the launcher's line before it does anything"
-            kinds = opened_by(engine)
-        pipes.append({kind for kind in kinds if kind.startswith("pipe:")})
+    held = [opened_by(engine, log) for engine in (first, second)]
+    assert not [each for of in held for each in of if each.startswith("socket:")]
+    pipes = [{each for each in of if each.startswith("pipe:")} for of in held]
     assert [len(each) for each in pipes] == [2, 2]
     assert not pipes[0] & pipes[1]
     first.questions.close()
