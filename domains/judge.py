@@ -10,7 +10,7 @@ from policies.admission import PlanRefused, admit
 from policies.ledger import Commitment, Ledger
 from policies.likeness import model_of, operations_of
 from policies.limits import Limit, limits_of
-from policies.nearest import nearest_plans
+from policies.nearest import Offer, nearest_plans
 from policies.owner_policy import PlanFacts, Refusal
 from policies.plan import Plan
 
@@ -69,7 +69,7 @@ class Judge:
         refused = [each for each in broken if dataset.policy.decides(each)]
         found = []
         if refused and offers:
-            found = nearest_plans(plan, lambda other: self._fits(other, dataset, limits))
+            found = self.nearest(plan, dataset, limits)
         return (
             [asdict(_refused(each, plan, [o.text for o in found])) for each in refused],
             [asdict(each) for each in broken if not dataset.policy.decides(each)],
@@ -84,6 +84,21 @@ class Judge:
             self._admitted[key] = None
             while len(self._admitted) > _MOST_ADMITTED:
                 self._admitted.pop(next(iter(self._admitted)), None)
+
+    def nearest(self, plan: Plan, dataset: PrivateDataset, limits: Sequence[Limit]) -> list[Offer]:
+        """The nearest plans that every rule would let through: submitted now, they are taken."""
+        return nearest_plans(
+            plan,
+            lambda other: self._fits(other, dataset, limits),
+            lambda other: self._admits(other, dataset),
+        )
+
+    def _admits(self, plan: Plan, dataset: PrivateDataset) -> bool:
+        try:
+            self._admit(plan, dataset)
+        except PlanRefused:
+            return False
+        return True
 
     def limits(
         self,
