@@ -34,10 +34,9 @@ from network.secrets import is_given
 from network.tls import (
     CERTIFICATE,
     KEY,
-    TlsError,
     create_certificate,
     pin_of,
-    trust,
+    trust_files,
     trust_own_server,
 )
 from policies.approvals import create_owner_key, owner_key_hex
@@ -265,7 +264,7 @@ def start_domain(
     settings = folder.settings()
     trust_own(folder)
     if hub is not None:
-        _trust_hub(folder, hub, hub_certificate)
+        trust_hub(folder, hub, hub_certificate)
     if foreground:
         from domains.node import serve
 
@@ -290,16 +289,16 @@ def start_domain(
     return url_of(settings)
 
 
-def _trust_hub(folder: DomainFolder, hub: str, certificate: Path | None) -> None:
-    """The hub's certificate, and ours to show where it asks its callers for theirs."""
+def trust_hub(folder: DomainFolder, hub: str, certificate: Path | None) -> None:
+    """Take the hub's certificate, and show ours where it asks its callers for theirs.
+
+    Raises:
+        TlsError: a file can't be read or used.
+    """
     own = (folder.path / CERTIFICATE, folder.path / KEY)
     has_own = all(each.exists() for each in own)
-    try:
-        pem = None if certificate is None else certificate.read_text()
-    except OSError as error:
-        raise TlsError(f"{certificate} can't be read: {error.strerror}") from None
-    if pem is not None or has_own:
-        trust(hub, pem, *(own if has_own else ()))
+    if certificate is not None or has_own:
+        trust_files(hub, certificate, *(own if has_own else ()))
 
 
 def card_of(folder: DomainFolder) -> Card:
