@@ -144,6 +144,25 @@ def test_the_owner_s_own_key_is_no_second_person(home: Home, tmp_path: Path) -> 
         load_datasets(folder)
 
 
+@pytest.mark.parametrize(
+    ("limit", "most", "why"), [("MOST_PLANS_A_DAY", 2, "a day"), ("MOST_PLAN_BYTES", 1, "keeps")]
+)
+def test_one_account_fills_neither_the_disk_nor_the_owners_day(
+    limit: str, most: int, why: str, office: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = office(max_releases=2)
+    first, second = here.plan("one"), here.plan("two", 3.9)
+    here.submit(first)
+    here.submit(second)
+    monkeypatch.setattr("domains.desk." + limit, most)
+    with pytest.raises(DeskRefused, match=why):
+        here.submit(here.plan("three"))
+    assert here.submit(first)["new"] is False, "what is known is told all the same"
+    another = here.plan("three")
+    signature = sign_submission(AUTHOR, another.hash, "e" * 64)
+    assert here.desk.submit(another, "e" * 64, signature)["new"], "another account has its own"
+
+
 def test_nothing_is_approved_while_the_office_is_closed(office: Open) -> None:
     today = datetime.now(UTC).weekday()
     closed = OfficeHours(days=(DAYS[(today + 3) % 7],))
