@@ -1,36 +1,32 @@
 """The engine's enclosure: a process of its own for every run, with nothing but one data set.
 
 The parent (the node) keeps keys, ledger and noise. The child maps the arrays, locks itself down
-(`domains.confinement`) and only then reads the plan. It answers framed messages: an 8-byte length,
-a JSON header with the arrays' names, dtypes and shapes, and their raw bytes. Nothing is pickled.
+(`domains.confinement`) and only then reads the plan. It answers framed messages (`domains.frames`).
 It writes no file: users' memory goes to the parent, which keeps it.
 """
 
 import ctypes
 import hashlib
-import json
 import os
-import struct
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from domains.confinement import Protection, confine
 from domains.deadline import Deadline, DeadlinePassed
+from domains.frames import read_frame, write_frame
 from domains.interactions import Interactions, private_file
 from domains.launcher import LauncherFailed, launch
 from policies.plan import Plan
 from policies.users import Bounds
 
-MAX_FRAME = 2**31
 _MAX_LOG = 2**20
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
-_ALLOWED_DTYPES = ("float32", "float64", "int64", "bool", "uint8")
 
 
 class EnclosureFailed(RuntimeError):
@@ -180,54 +176,6 @@ class Enclosure:
         return answer, found
 
 
-def write_frame(pipe: IO[bytes], header: Mapping[str, Any], arrays: Mapping[str, NDArray]) -> None:
-    """Write one message: length, JSON header, then the arrays' bytes in order."""
-    contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    described = [
-        {"name": n, "dtype": str(a.dtype), "shape": list(arrays[n].shape)}
-        for n, a in contiguous.items()
-    ]
-    text = json.dumps({"header": dict(header), "arrays": described}).encode()
-    pipe.write(struct.pack("<Q", len(text)) + text)
-    for array in contiguous.values():
-        pipe.write(array.reshape(-1).view(np.uint8).data)
-    pipe.flush()
-
-
-def read_frame(pipe: IO[bytes]) -> tuple[dict[str, Any], dict[str, NDArray]]:
-    """Read what `write_frame` wrote.
-
-    Raises:
-        EOFError: the other side ended. ValueError: not such a frame.
-    """
-    (length,) = struct.unpack("<Q", _exactly(pipe, 8))
-    if length > MAX_FRAME:
-        raise ValueError("the frame is too long")
-    message = json.loads(_exactly(pipe, length))
-    arrays = {}
-    for described in message["arrays"]:
-        if described["dtype"] not in _ALLOWED_DTYPES:
-            raise ValueError("the frame has an array of another dtype than allowed")
-        dtype, shape = np.dtype(described["dtype"]), tuple(described["shape"])
-        size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-        if not 0 <= size <= MAX_FRAME:
-            raise ValueError("the frame has an array that is too large")
-        arrays[described["name"]] = np.frombuffer(_exactly(pipe, size), dtype).reshape(shape)
-    return message["header"], arrays
-
-
-def _exactly(pipe: IO[bytes], size: int) -> bytearray:
-    # Read in place: what is as long as a model would be in memory twice otherwise.
-    content = bytearray(size)
-    left = memoryview(content)
-    while left:
-        read = pipe.readinto(left)  # type: ignore[attr-defined]
-        if not read:
-            raise EOFError("the other side ended")
-        left = left[read:]
-    return content
-
-
 def keep_freed_memory() -> None:
     """Let the C library reuse large blocks instead of returning each to the system at once.
 
@@ -351,11 +299,12 @@ def load() -> None:
     import torch
 
     import domains.engine  # noqa: F401
-    import policies.graph  # noqa: F401
+    from domains.examination import prepare
 
     torch.set_num_threads(1)
     keep_freed_memory()
     _load_lazy_parts()
+    prepare()
 
 
 def serve(store: Path) -> None:
