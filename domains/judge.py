@@ -1,6 +1,6 @@
 """What the owner's rules say of a plan: refused, left to her, and what would fit."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
 
 from domains.dataset import PrivateDataset
@@ -13,6 +13,7 @@ from policies.limits import Limit, limits_of
 from policies.nearest import nearest_plans
 from policies.owner_policy import PlanFacts, Refusal
 from policies.plan import Plan
+from policies.protection import check_dealer
 
 Said = list[dict[str, str]]
 _MOST_ADMITTED = 4096
@@ -23,6 +24,7 @@ class Judge:
 
     Args:
         peers: the partners pinned at the moment.
+        hubs: the node keys of the hubs that list this domain.
     """
 
     def __init__(
@@ -31,12 +33,14 @@ class Judge:
         node_key: str,
         ledger: Ledger,
         peers: Callable[[], Mapping[str, Peer]],
+        hubs: Callable[[], Collection[str]],
     ) -> None:
         self._name = settings.name
         self._settings = settings
         self._node_key = node_key
         self._ledger = ledger
         self._peers = peers
+        self._hubs = hubs
         self._admitted: dict[tuple[str, str, bool], None] = {}
 
     def judge(
@@ -55,6 +59,7 @@ class Judge:
         """
         try:
             self._check_roster(plan)
+            check_dealer(plan, [*self._hubs(), account])
             self._admit(plan, dataset)
         except PlanRefused as error:
             return [{"rule": error.rule, "message": str(error)}], [], []
@@ -127,9 +132,13 @@ class Judge:
         return not any(dataset.policy.decides(each) for each in broken)
 
     def why_not_roster(self, plan: Plan) -> str | None:
-        """Why a plan's partners aren't, or no longer, those that the owner pinned."""
+        """Why a plan's partners aren't, or no longer, those that the owner pinned.
+
+        Or why its dealer can't deal: a hub that listed this domain since is none.
+        """
         try:
             self._check_roster(plan)
+            check_dealer(plan, self._hubs())
         except PlanRefused as error:
             return str(error)
         return None
