@@ -1,6 +1,6 @@
 """What the owner's rules say of a plan: refused, left to her, and what would fit."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
 
 from domains.dataset import PrivateDataset
@@ -13,6 +13,7 @@ from policies.limits import Limit, limits_of
 from policies.nearest import Offer, nearest_plans
 from policies.owner_policy import PlanFacts, Refusal
 from policies.plan import Plan
+from policies.protection import check_dealer
 from policies.refusals import PlanRefused
 
 Said = list[dict[str, str]]
@@ -24,6 +25,7 @@ class Judge:
 
     Args:
         peers: the partners pinned at the moment.
+        hubs: the node keys of the hubs that list this domain.
     """
 
     def __init__(
@@ -32,12 +34,14 @@ class Judge:
         node_key: str,
         ledger: Ledger,
         peers: Callable[[], Mapping[str, Peer]],
+        hubs: Callable[[], Collection[str]],
     ) -> None:
         self._name = settings.name
         self._settings = settings
         self._node_key = node_key
         self._ledger = ledger
         self._peers = peers
+        self._hubs = hubs
         self._admitted: dict[tuple[str, str, bool], tuple[str, str] | None] = {}
 
     def judge(
@@ -54,8 +58,12 @@ class Judge:
         Args:
             past: what the population's plans hold, if it was read already.
         """
-        roster = self.why_not_roster(plan)
-        refused = ("roster", roster) if roster else self.why_not_admitted(plan, dataset)
+        try:
+            self._check_roster(plan)
+            check_dealer(plan, [*self._hubs(), account])
+        except PlanRefused as error:
+            return [{"rule": error.rule, "message": str(error)}], [], []
+        refused = self.why_not_admitted(plan, dataset)
         if refused is not None:
             return [{"rule": refused[0], "message": refused[1]}], [], []
         if plan.catalogue != dataset.declaration.catalogue_hash:
@@ -147,9 +155,13 @@ class Judge:
         return not any(dataset.policy.decides(each) for each in broken)
 
     def why_not_roster(self, plan: Plan) -> str | None:
-        """Why a plan's partners aren't, or no longer, those that the owner pinned."""
+        """Why a plan's partners aren't, or no longer, those that the owner pinned.
+
+        Or why its dealer can't deal: a hub that listed this domain since is none.
+        """
         try:
             self._check_roster(plan)
+            check_dealer(plan, self._hubs())
         except PlanRefused as error:
             return str(error)
         return None
