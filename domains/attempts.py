@@ -170,7 +170,7 @@ def _overwrite(descriptor: int) -> None:
         left -= os.write(descriptor, bytes(min(left, _MAPPED_BYTES)))
 
 
-def write_durably(path: Path, content: bytes | memoryview) -> None:
+def write_durably(path: Path, content: bytes | memoryview | mmap.mmap) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     _fill(descriptor, content)
     _sync(descriptor)
