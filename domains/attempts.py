@@ -177,7 +177,7 @@ def write_durably(path: Path, content: bytes | memoryview | mmap.mmap) -> None:
     _sync(os.open(path.parent, os.O_RDONLY))
 
 
-def _fill(descriptor: int, content: bytes | memoryview) -> None:
+def _fill(descriptor: int, content: bytes | memoryview | mmap.mmap) -> None:
     with os.fdopen(descriptor, "wb", closefd=False) as file:
         file.write(content)
 
