@@ -197,7 +197,7 @@ class Desk(Answers, Preapproval, Rules):
             return self.ledger.status(plan.hash)
 
     def _require_open(self, plan_hash: str) -> None:
-        record = next((r for r in self.ledger.plans() if r.plan_hash == plan_hash), None)
+        record = self.ledger.plan(plan_hash)
         if record is None or record.status not in ("pending", "awaiting signature"):
             status = "unknown" if record is None else record.status
             who = f", decided by {record.decided_by}" if record and record.decided_by else ""
@@ -209,7 +209,8 @@ class Desk(Answers, Preapproval, Rules):
     def _check_still_right(self, plan: Plan) -> None:
         """The rules once more, since others may have been approved since it was submitted."""
         dataset = self.dataset(plan.dataset)
-        record = next(r for r in self.ledger.plans() if r.plan_hash == plan.hash)
+        record = self.ledger.plan(plan.hash)
+        assert record is not None
         refusals, _, _ = self._judge.judge(plan, dataset, record.scientist)
         closed = dataset.policy.closed()
         for refusal in [*refusals, *([asdict(closed)] if closed else [])]:

@@ -92,8 +92,8 @@ class OpenRuns:
 
     def _why(self, plan_hash: str) -> str:
         """The reason of the last decision on a plan."""
-        found = [p.reason for p in self._ledger.plans() if p.plan_hash == plan_hash]
-        return found[0] if found else "never submitted"
+        found = self._ledger.plan(plan_hash)
+        return "never submitted" if found is None else found.reason
 
     def remove(self, plan_hash: str) -> None:
         """Forget a run that has ended."""
