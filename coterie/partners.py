@@ -8,11 +8,11 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import sqlalchemy
 import tomli_w
 
+from coterie.addresses import certificate_of, renew_certificate, trust_hub, trust_own, url_of
 from coterie.home import Home
 from coterie.owner import ROLES, Owner, log_in_owner
 from coterie.processes import hold, running, start, stop
@@ -32,12 +32,7 @@ from network.gate import API
 from network.hub import Card, announce, new_card
 from network.secrets import is_given
 from network.tls import (
-    CERTIFICATE,
-    KEY,
-    create_certificate,
     pin_of,
-    trust_files,
-    trust_own_server,
 )
 from policies.approvals import create_owner_key, owner_key_hex
 
@@ -138,44 +133,6 @@ def _check_proxies(proxies: Sequence[str]) -> None:
                 f"'{each[:60]}' is no address or network of a proxy. Expected 10.0.0.5 or "
                 "10.0.0.0/24."
             ) from None
-
-
-def renew_certificate(home: Home, name: str) -> None:
-    """A new TLS key, certificate and signing request for the domain; the node must restart."""
-    folder = home.domain(name)
-    settings = folder.settings()
-    public = urlsplit(settings.public_url or "").hostname
-    hosts = [*([public] if public else []), name, settings.host, "localhost", "127.0.0.1"]
-    pem = create_certificate(folder.path, f"coterie {name}", hosts)
-    shared = home.certificate(name)
-    shared.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    shared.write_text(pem)
-
-
-def _certificate_of(folder: DomainFolder) -> dict[str, str]:
-    """What people elsewhere are given to trust the address by, if they need anything.
-
-    Behind a proxy that is what the owner put into `proxy.pem`, if anything.
-    """
-    settings = folder.settings()
-    if settings.proxies:
-        proxy = folder.path / "proxy.pem"
-        return {"certificate": proxy.read_text()} if proxy.exists() else {}
-    pin = pin_of(folder.path) if settings.tls else None
-    return {} if pin is None else {"certificate": pin}
-
-
-def url_of(settings: DomainSettings) -> str:
-    """Where this machine reaches the node."""
-    host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host
-    return f"{'https' if settings.tls else 'http'}://{host}:{settings.port}"
-
-
-def trust_own(folder: DomainFolder) -> None:
-    """Let this process take the certificate in the domain's folder as the node's."""
-    settings = folder.settings()
-    if settings.tls:
-        trust_own_server(url_of(settings), folder.path)
 
 
 def add_data(
@@ -289,18 +246,6 @@ def start_domain(
     return url_of(settings)
 
 
-def trust_hub(folder: DomainFolder, hub: str, certificate: Path | None) -> None:
-    """Take the hub's certificate, and show ours where it asks its callers for theirs.
-
-    Raises:
-        TlsError: a file can't be read or used.
-    """
-    own = (folder.path / CERTIFICATE, folder.path / KEY)
-    has_own = all(each.exists() for each in own)
-    if certificate is not None or has_own:
-        trust_files(hub, certificate, *(own if has_own else ()))
-
-
 def card_of(folder: DomainFolder) -> Card:
     """The domain's directory card, signed with its node key."""
     settings = folder.settings()
@@ -368,7 +313,7 @@ def invite(
         "email": email,
         "password": password,
         "node_key": owner.node.node_key,
-        **_certificate_of(folder),
+        **certificate_of(folder),
     }
     out.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     write_private(out, json.dumps(accounts, indent=2))
