@@ -9,7 +9,7 @@ from typing import Any
 from domains.dataset import PrivateDataset
 from domains.participation import Participation
 from domains.shelf import DeskRefused, Shelf
-from domains.states import read_model
+from domains.states import load_state
 from domains.told import keep_told, told_by, told_json
 from policies.accounting import ADJACENCY, epsilon_at_every_partner, plan_epsilon
 from policies.ledger import Budget, EntryFilter
@@ -156,8 +156,8 @@ class Answers(Shelf):
                 continue
             dataset = self.dataset(plan.dataset)
             ids = dataset.declaration.item_ids
-            with dataset.enclosure(plan.to_json()) as engine:
-                best = engine.recommend(read_model(model), user, count)
+            with model.open("rb") as state, dataset.enclosure(plan.to_json()) as engine:
+                best = engine.recommend(load_state(state), user, count)
             return [[ids[item], round(score, 4)] for item, score in best]
         raise DeskRefused(f"{self.name} has no released model yet. Run a plan first.")
 

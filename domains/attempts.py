@@ -140,7 +140,7 @@ def _overwrite(path: Path) -> None:
             left -= file.write(bytes(min(left, _MAPPED_BYTES)))
 
 
-def write_durably(path: Path, content: bytes | memoryview) -> None:
+def write_durably(path: Path, content: bytes | memoryview | mmap.mmap) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(content)

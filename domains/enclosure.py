@@ -8,29 +8,26 @@ It writes no file: users' memory goes to the parent, which keeps it.
 
 import ctypes
 import hashlib
-import json
 import os
-import struct
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from domains.confinement import Protection, confine
 from domains.deadline import Deadline, DeadlinePassed
+from domains.frames import Arrays, read_frame, write_frame
 from domains.interactions import Interactions, private_file
 from domains.launcher import LauncherFailed, launch
 from policies.plan import Plan
 from policies.users import Bounds
 
-MAX_FRAME = 2**31
 _MAX_LOG = 2**20
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
-_ALLOWED_DTYPES = ("float32", "float64", "int64", "bool", "uint8")
 
 
 class EnclosureFailed(RuntimeError):
@@ -81,7 +78,7 @@ class Enclosure:
         return self._process.alive
 
     def private_sum(
-        self, step: str, state: Mapping[str, NDArray], selected: NDArray[np.bool_]
+        self, step: str, state: Arrays, selected: NDArray[np.bool_]
     ) -> NDArray[np.int64]:
         """The clipped integer sum of a step over the selected users, int64 [P], without noise.
 
@@ -102,7 +99,7 @@ class Enclosure:
             self._keep(found["memories"])
         return found["total"]
 
-    def memory(self, state: Mapping[str, NDArray]) -> None:
+    def memory(self, state: Arrays) -> None:
         """Compute every user's memory and keep it in the node's store.
 
         Raises:
@@ -123,9 +120,7 @@ class Enclosure:
             np.save(file, memories, allow_pickle=False)
         os.replace(staged, self._memory_file)
 
-    def recommend(
-        self, state: Mapping[str, NDArray], user: str, count: int
-    ) -> list[tuple[int, float]]:
+    def recommend(self, state: Arrays, user: str, count: int) -> list[tuple[int, float]]:
         """Catalogue positions and scores of the best items this user hasn't seen.
 
         Raises:
@@ -156,7 +151,7 @@ class Enclosure:
         seconds: float,
         overdue: str,
         header: Mapping[str, Any],
-        arrays: Mapping[str, NDArray],
+        arrays: Arrays,
     ) -> dict[str, NDArray]:
         try:
             with Deadline(seconds, self._process.kill):
@@ -165,7 +160,7 @@ class Enclosure:
             raise EngineOverdue(f"the engine was ended, since {overdue}") from None
 
     def _ask(
-        self, header: Mapping[str, Any], arrays: Mapping[str, NDArray]
+        self, header: Mapping[str, Any], arrays: Arrays
     ) -> tuple[dict[str, Any], dict[str, NDArray]]:
         try:
             write_frame(self._process.questions, header, arrays)
@@ -178,54 +173,6 @@ class Enclosure:
         if "error" in answer:
             raise EnclosureFailed(str(answer["error"]))
         return answer, found
-
-
-def write_frame(pipe: IO[bytes], header: Mapping[str, Any], arrays: Mapping[str, NDArray]) -> None:
-    """Write one message: length, JSON header, then the arrays' bytes in order."""
-    contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    described = [
-        {"name": n, "dtype": str(a.dtype), "shape": list(arrays[n].shape)}
-        for n, a in contiguous.items()
-    ]
-    text = json.dumps({"header": dict(header), "arrays": described}).encode()
-    pipe.write(struct.pack("<Q", len(text)) + text)
-    for array in contiguous.values():
-        pipe.write(array.reshape(-1).view(np.uint8).data)
-    pipe.flush()
-
-
-def read_frame(pipe: IO[bytes]) -> tuple[dict[str, Any], dict[str, NDArray]]:
-    """Read what `write_frame` wrote.
-
-    Raises:
-        EOFError: the other side ended. ValueError: not such a frame.
-    """
-    (length,) = struct.unpack("<Q", _exactly(pipe, 8))
-    if length > MAX_FRAME:
-        raise ValueError("the frame is too long")
-    message = json.loads(_exactly(pipe, length))
-    arrays = {}
-    for described in message["arrays"]:
-        if described["dtype"] not in _ALLOWED_DTYPES:
-            raise ValueError("the frame has an array of another dtype than allowed")
-        dtype, shape = np.dtype(described["dtype"]), tuple(described["shape"])
-        size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-        if not 0 <= size <= MAX_FRAME:
-            raise ValueError("the frame has an array that is too large")
-        arrays[described["name"]] = np.frombuffer(_exactly(pipe, size), dtype).reshape(shape)
-    return message["header"], arrays
-
-
-def _exactly(pipe: IO[bytes], size: int) -> bytearray:
-    # Read in place: what is as long as a model would be in memory twice otherwise.
-    content = bytearray(size)
-    left = memoryview(content)
-    while left:
-        read = pipe.readinto(left)  # type: ignore[attr-defined]
-        if not read:
-            raise EOFError("the other side ended")
-        left = left[read:]
-    return content
 
 
 def keep_freed_memory() -> None:

@@ -19,7 +19,7 @@ class OpenRuns:
     """A node's open runs; iterating gives them.
 
     Args:
-        name, signing_key, ledger, why_not_roster, spu: as for `Participation`.
+        name, signing_key, ledger, folder, why_not_roster, spu: as for `Participation`.
     """
 
     def __init__(
@@ -27,11 +27,13 @@ class OpenRuns:
         name: str,
         signing_key: Ed25519PrivateKey,
         ledger: Ledger,
+        folder: Path,
         why_not_roster: Callable[[Plan], str | None],
         spu: Path | None,
     ) -> None:
         self._name, self._signing_key = name, signing_key
         self._ledger, self._why_not_roster = ledger, why_not_roster
+        self._folder = folder
         self._runs: dict[str, OpenRun] = {}
         self._memory, self._spu = Memory(), spu
         self._lock = threading.Lock()
@@ -55,7 +57,7 @@ class OpenRuns:
         status = self._ledger.status(plan.hash)
         if status != "approved":
             raise RoundRefused(f"{self._name}: this plan is {status} here, so it can't run.")
-        run = OpenRun(plan, approvals, dataset)
+        run = OpenRun(plan, approvals, dataset, self._folder)
         run.tensors = KeptTensors(
             self._name, plan, self._signing_key, run.sum_of, self._memory, self._spu
         )

@@ -18,6 +18,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,7 @@ class Participation:
         self._ledger = ledger
         self._folder = folder
         self._attempts = Attempts(ledger, folder)
-        self._open_runs = OpenRuns(name, signing_key, ledger, why_not_roster, spu)
+        self._open_runs = OpenRuns(name, signing_key, ledger, folder, why_not_roster, spu)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._attempts.void_what_a_crash_left()
 
@@ -191,7 +192,7 @@ class Participation:
             if tensor:
                 value, clip_norm = run.tensors.revealable(tensor, definition)
             else:
-                tensors = read_state(definition, run.content_of(state))
+                tensors = read_state(definition, run.state_of(state).file)
             entry = self._ledger.reserve(
                 plan_hash, step, release, attempt, event_of(definition), run.until()
             )
@@ -337,9 +338,11 @@ class Participation:
         with run.lock:
             self._drop_attempt(run, "the run ended")
             if run.plan.memory is not None:
-                model = run.content_of(state)
-                write_durably(self.model_file(plan_hash), model)
-                run.enclosure().memory(load_state(model))
+                model = run.state_of(state).file
+                tensors = load_state(model)
+                with mmap(model.fileno(), 0, access=ACCESS_READ) as content:
+                    write_durably(self.model_file(plan_hash), content)
+                run.enclosure().memory(tensors)
             run.close_enclosure()
             run.tensors.clear()
             self._ledger.close(plan_hash, "finished")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from domains import launcher
-from domains.enclosure import read_frame, write_frame
+from domains.frames import read_frame, write_frame
 from domains.launcher import EngineProcess, launch
 
 

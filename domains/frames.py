@@ -1,0 +1,112 @@
+"""What passes between a node and its engine's process: a JSON header and the bytes of arrays.
+
+A state as long as a model is never in memory as a whole on its way: `Stored` arrays lie in a file
+and are copied from there, piece by piece.
+"""
+
+import json
+import math
+import os
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+MAX_FRAME = 2**31
+_ALLOWED_DTYPES = ("float32", "float64", "int64", "bool", "uint8")
+_AT_A_TIME = 2**18
+"""Bytes."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An array that stays in its file.
+
+    Attributes:
+        begin: of its bytes, little-endian, in the file.
+    """
+
+    file: IO[bytes]
+    begin: int
+    dtype: np.dtype
+    shape: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """How many bytes it has."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    def pieces(self) -> Iterator[memoryview]:
+        """Its bytes in order; each piece overwrites the one before.
+
+        Raises:
+            ValueError: the file became shorter.
+        """
+        buffer = memoryview(bytearray(min(self.nbytes, _AT_A_TIME)))
+        for begin in range(0, self.nbytes, _AT_A_TIME):
+            piece = buffer[: self.nbytes - begin]
+            if os.preadv(self.file.fileno(), [piece], self.begin + begin) != len(piece):
+                raise ValueError("a stored array's file ends before the array")
+            yield piece
+
+
+Arrays = Mapping[str, NDArray | Stored]
+"""By name, in memory or in a file."""
+
+
+def write_frame(pipe: IO[bytes], header: Mapping[str, Any], arrays: Arrays) -> None:
+    """Write one message: length, JSON header, then the arrays' bytes in order.
+
+    Raises:
+        ValueError: see `Stored.pieces`.
+    """
+    described = [
+        {"name": name, "dtype": str(array.dtype), "shape": list(array.shape)}
+        for name, array in arrays.items()
+    ]
+    text = json.dumps({"header": dict(header), "arrays": described}).encode()
+    pipe.write(struct.pack("<Q", len(text)) + text)
+    for array in arrays.values():
+        if isinstance(array, Stored):
+            for piece in array.pieces():
+                pipe.write(piece)
+        else:
+            pipe.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    pipe.flush()
+
+
+def read_frame(pipe: IO[bytes]) -> tuple[dict[str, Any], dict[str, NDArray]]:
+    """Read what `write_frame` wrote.
+
+    Raises:
+        EOFError: the other side ended. ValueError: not such a frame.
+    """
+    (length,) = struct.unpack("<Q", _exactly(pipe, 8))
+    if length > MAX_FRAME:
+        raise ValueError("the frame is too long")
+    message = json.loads(_exactly(pipe, length))
+    arrays = {}
+    for described in message["arrays"]:
+        if described["dtype"] not in _ALLOWED_DTYPES:
+            raise ValueError("the frame has an array of another dtype than allowed")
+        dtype, shape = np.dtype(described["dtype"]), tuple(described["shape"])
+        size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        if not 0 <= size <= MAX_FRAME:
+            raise ValueError("the frame has an array that is too large")
+        arrays[described["name"]] = np.frombuffer(_exactly(pipe, size), dtype).reshape(shape)
+    return message["header"], arrays
+
+
+def _exactly(pipe: IO[bytes], size: int) -> bytearray:
+    # Read in place: what is as long as a model would be in memory twice otherwise.
+    content = bytearray(size)
+    left = memoryview(content)
+    while left:
+        read = pipe.readinto(left)  # type: ignore[attr-defined]
+        if not read:
+            raise EOFError("the other side ended")
+        left = left[read:]
+    return content
