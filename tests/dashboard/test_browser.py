@@ -273,6 +273,7 @@ def test_every_page_in_light_dark_chinese_and_on_a_phone(
     dark = Visitor.open(browser, dashboard[0], pictures, color_scheme="dark")
     dark.page.get_by_label("Email").wait_for()
     dark.photograph("sign-in-dark")
+    assert dark.page.evaluate(FAINT) == []
     dark.sign_in(*owner_login(network.home, "north"))
     for visitor, colours in ((owner, "light"), (dark, "dark")):
         for title in ("Requests", "Budgets", "Rules", "Account"):
