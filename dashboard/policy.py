@@ -25,6 +25,8 @@ from dashboard.times import instant
 from policies.amendments import changes_between, loosened, sign_amendment
 from policies.owner_policy import OwnerPolicy, OwnerPolicyError
 
+_PREVIEW_S = 300.0
+"""Most that judging every open plan may take."""
 FIGURES: tuple[tuple[str, type], ...] = (
     ("epsilon", float),
     ("delta", float),
@@ -254,9 +256,12 @@ def _written(session: Session, name: str, rules: Mapping[str, Any]) -> None:
 
 def _preview(session: Session, name: str, rules: Mapping[str, Any], changed: str) -> None:
     """Let the node check the text and say what it would mean; it stays until it is written."""
+    st.session_state.pop(f"draft-{name}", None)
     OwnerPolicy.parse(changed)
     with st.spinner(text("policy.previewing")):
-        found = asked(session.node, "preview_rules", dataset=name, policy=changed)
+        found = asked(
+            session.node, "preview_rules", timeout_s=_PREVIEW_S, dataset=name, policy=changed
+        )
     st.session_state[f"draft-{name}"] = Draft(rules["digest"], changed, found)
 
 
