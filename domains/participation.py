@@ -79,7 +79,9 @@ class Participation:
         self._ledger = ledger
         self._folder = folder
         self._attempts = Attempts(ledger, folder)
-        self._open_runs = OpenRuns(name, signing_key, ledger, folder, why_not_roster, spu)
+        self._open_runs = OpenRuns(
+            name, signing_key, self._attempts, ledger, folder, why_not_roster, spu
+        )
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._attempts.void_what_a_crash_left()
 
