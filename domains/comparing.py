@@ -10,11 +10,13 @@ import datetime
 import hashlib
 import json
 import secrets
+import socket
 import subprocess
 import tempfile
 import threading
 import tomllib
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -142,6 +144,7 @@ class Comparing:
             "rank": [each.domain for each in offers].index(self.me),
             "addresses": [each.address for each in offers],
             "certificates": [each.certificate if each.domain != self.me else "" for each in offers],
+            "ports": free_ports(len(offers)),
             "seconds": _LINK_SECONDS,
         }
         others = [each.certificate for each in offers if each.domain != self.me]
@@ -191,3 +194,12 @@ def _certificate(key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .sign(key, hashes.SHA256())
     )
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of this machine that nobody listens on at the moment."""
+    with ExitStack() as stack:
+        listeners = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for listener in listeners:
+            listener.bind(("127.0.0.1", 0))
+        return [listener.getsockname()[1] for listener in listeners]
