@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from coterie.addresses import url_of
 from coterie.home import Home
-from coterie.partners import url_of
 
 _LIGHT = {"primaryColor": "#1f6f6b", "backgroundColor": "#ffffff", "textColor": "#0b1118",
           "secondaryBackgroundColor": "#f2f5f6", "redTextColor": "#a01722",

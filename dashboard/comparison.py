@@ -9,8 +9,8 @@ import streamlit as st
 from dashboard.journal import Record, metrics, read_records
 from dashboard.plans import my_plans
 from dashboard.session import Session, plain
-from dashboard.showing import adjacency, chart, empty, legend, table
-from dashboard.texts import text
+from dashboard.showing import adjacency, amount, chart, empty, legend, table
+from dashboard.texts import heading, text
 
 _FIRST = 4
 """Runs that are compared before anybody chose."""
@@ -65,6 +65,8 @@ def outcomes(records: Sequence[Record]) -> pd.DataFrame:
                 text("run.epsilon"): text("run.no_noise") if last.epsilon is None
                 else f"{last.epsilon:.3f}",
                 text("run.delta_column"): "" if last.epsilon is None else f"{record.delta:g}",
+                heading("epsilon for a user of every partner"): amount(record.everywhere)
+                if last.epsilon is not None else "",
                 text("run.seconds"): round(sum(sum(e.seconds.values()) for e in record.history), 1),
                 text("run.megabytes"): round(moved / 1e6, 2),
                 **newest,

@@ -87,7 +87,8 @@ def _figures(
         figure = text("run.no_noise") if last.epsilon is None else f"{last.epsilon:.3f}"
         spent.metric(text("run.epsilon"), figure, help=epsilon(last.epsilon, record.delta))
         if last.epsilon is not None:
-            spent.caption(text("run.delta", delta=f"{record.delta:g}"))
+            bound = amount(record.everywhere)
+            spent.caption(text("run.delta", delta=f"{record.delta:g}", everywhere=bound))
         total_bytes = sum(
             sum(each.sent.values()) + sum(each.received.values()) for each in record.history
         )

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from coterie.addresses import trust_own, url_of
 from coterie.backup import back_up
 from coterie.backup import restore as put_back
 from coterie.commands.output import (
@@ -26,8 +27,6 @@ from coterie.partners import (
     domain_status,
     start_domain,
     stop_domain,
-    trust_own,
-    url_of,
     with_password,
 )
 

@@ -18,6 +18,7 @@ from syft.serde.serialize import _serialize
 from typer.testing import CliRunner
 
 import coterie as ct
+from coterie.addresses import url_of
 from coterie.backup import RestoreRefused, back_up, restore
 from coterie.cli import app
 from coterie.home import Home
@@ -28,7 +29,6 @@ from coterie.partners import (
     pin_peer,
     start_domain,
     stop_domain,
-    url_of,
 )
 from coterie.processes import running
 from domains.folder import DomainFolder, FolderError, Peer, public_hex
