@@ -12,6 +12,7 @@ import json
 import secrets
 import socket
 import subprocess
+import sys
 import tempfile
 import threading
 import tomllib
@@ -29,6 +30,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from domains.confinement import clean_environment
 from network.smpc.attempt import Agreement, framed
 from network.smpc.comparisons import (
     Offer,
@@ -47,7 +49,7 @@ INSTALL = (
     "python3.11 -m venv /opt/spu; /opt/spu/bin/pip install spu==0.9.5; then write python and "
     "address into spu.toml (docs/tensors.md)"
 )
-_PARTY = Path(__file__).parent / "spu_party.py"
+_WALLS, _PARTY = "domains.spu_walls", Path(__file__).parent / "spu_party.py"
 _LINK_SECONDS, _SECONDS = 60, 240
 _AT_WORK = threading.Semaphore(1)
 """A node has one address for comparisons, and memory for one process of SPU."""
@@ -158,11 +160,11 @@ class Comparing:
             (folder / "peers.pem").write_text("".join(others))
             try:
                 subprocess.run(
-                    [self._place.python, "-I", str(_PARTY), name],
+                    [sys.executable, "-m", _WALLS, self._place.python, str(_PARTY), name],
                     input=np.ascontiguousarray(share, "<u8").tobytes(),
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
-                    env={"PATH": "/usr/bin:/bin", "HOME": name, "JAX_PLATFORMS": "cpu"},
+                    env=clean_environment(),
                     cwd=name,
                     timeout=_SECONDS,
                     check=True,

@@ -198,3 +198,36 @@ def test_no_program_moves_or_grows_further_than_proven(data: st.DataObject) -> N
             continue
         made.check()
         known.append(made)
+
+
+def worst(name: str = "x") -> Worlds:
+    """All numbers are moved alike, by who is added to others like her."""
+    each = 4 * 10**4
+    hers = np.full(4, 100, np.int64)
+    proven = Proven((4,), Fraction(1), USERS**2 * each, each, (name,))
+    return Worlds(proven, (USERS - 1) * hers, USERS * hers, USERS * hers.astype(object))
+
+
+def test_the_bounds_are_reached() -> None:
+    """Were one of them smaller, who knows the right direction could move a tensor further."""
+    x = worst()
+    ones = np.ones((3, 4), np.int64)
+    matrix = Operation(do="left", of=("a" * 64,), shape=(3, 4), matrix=digest_of_matrix(ones))
+    proven, local = planned(matrix, [x.proven], ones)
+    tall = Worlds(proven, *through(local, [x], (3,)), ones.astype(object) @ x.exact)
+    alone = Proven((1,), Fraction(1), USERS**2 * 10**4, 10**4, ("x",))
+    one = Worlds(alone, *(each[:1] for each in x.integers), x.exact[:1])
+    squared = Worlds(sensitivity.multiplied(alone, alone, False),
+                     *(each**2 for each in one.integers), one.exact**2)  # fmt: skip
+    for made, least in (
+        (x, 1),
+        (applied([x, x], 2 * x.exact, do="add"), 1),
+        (applied([x, worst("y")], np.tile(x.exact, 2), do="concatenate", axis=0), 1),
+        (applied([x], x.exact.sum(), do="sum", axis=None), 1),
+        (applied([one], one.exact, do="slice", bounds=((0, 1, 1),)), 1),
+        (tall, 1),
+        (squared, (1 - 1 / (2 * USERS)) ** 2),
+    ):
+        made.check()
+        moved2 = sum(int(i) ** 2 for i in np.ravel(made.integers[1] - made.integers[0]))
+        assert moved2 >= least * made.proven.sensitivity2 * (1 - 1e-12)
