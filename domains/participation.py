@@ -138,7 +138,9 @@ class Participation:
             )
             return run.attempt.party.advertise(), run.attempt.held
 
-    def hold(self, plan_hash: str, digest: str, size: int, begin: int, part: bytes) -> int:
+    def hold(
+        self, plan_hash: str, digest: str, size: int, begin: int, part: bytes | memoryview
+    ) -> int:
         """Take one part of a state; the parts come in order, the first one replaces another state.
 
         Args:
