@@ -49,6 +49,7 @@ from network.smpc.messages import (
 )
 from network.smpc.transcript import write_transcript
 from network.states import send_in_parts
+from network.streams import MAX_OCTETS_BYTES
 
 TENSOR = "tensor"
 """A file in an attempt's folder: the name of the tensor that it revealed."""
@@ -137,6 +138,7 @@ class Attempt:
             return node.stream(
                 method,
                 timeout_s=max(until - time.monotonic(), 0.001),
+                most=MAX_OCTETS_BYTES,
                 plan_hash=context.plan_hash,
                 **arguments,
             )

@@ -68,8 +68,11 @@ def open_app(
     read_store_strictly()
     limits = limits or Limits()
     gate = Calls(server, paths_of, memory, node_key, limits, why_ended)
-    bodies, health = Bodies(limits), Health()
-    app = FastAPI(title=server.name, docs_url=None, redoc_url=None, openapi_url=None)
+    bodies, streams, health = Bodies(limits), Bodies(limits), Health()
+    # A redirect to a path with a slash would go to whatever host the request names.
+    app = FastAPI(
+        title=server.name, docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False
+    )
     app.state.body_of = bodies.of
 
     @app.exception_handler(TooMuch)
@@ -115,7 +118,7 @@ def open_app(
             return await run_in_threadpool(gate.answer, bytes(blob))
 
     app.router.routes.append(
-        Route(f"{STREAMS}/{{method}}", Streams(gate, bodies), methods=["POST"])
+        Route(f"{STREAMS}/{{method}}", Streams(gate, streams), methods=["POST"])
     )
     app.add_middleware(Guard, addresses=gate.addresses, health=health)
     app.add_middleware(Seal, key=node_key.signing_key)

@@ -40,6 +40,8 @@ _MAGIC = b"CTS\x01"
 _TAG = b"coterie-stream-v1\x00"
 _PREFIX = struct.Struct("<4s32s64sI")
 MAX_STREAM_BYTES = _PREFIX.size + MAX_HEAD_BYTES + PART_BYTES
+MAX_OCTETS_BYTES = 1 + PART_BYTES
+"""The longest answer to a step of a sum."""
 _FIELDS = {"server", "path", "arguments", "id", "issued", "octets", "digest", "carried_as"}
 _TEXT, _OCTETS, _REFUSAL = b"T", b"O", b"R"
 
