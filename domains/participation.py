@@ -293,8 +293,7 @@ class Participation:
         """
         run = self._open_runs.of(plan_hash)
         with run.lock:
-            party = self._charged(run, Context(plan_hash, step, release, attempt))
-            confirmation = party.confirm(receipts, *more)
+            confirmation = self._charged(plan_hash, step, release, attempt).confirm(receipts, *more)
             opened = {receipt.domain: receipt.digest.hex() for receipt in receipts}
             inputs = sha256_hex(canonical(opened))
             self._ledger.settle(plan_hash, step, release, attempt, inputs, opened)
@@ -321,7 +320,7 @@ class Participation:
         """
         run = self._open_runs.of(plan_hash)
         with run.lock:
-            party = self._charged(run, Context(plan_hash, step, release, attempt))
+            party = self._charged(plan_hash, step, release, attempt)
             confirmed = {each.domain for each in confirmations}
             keep_cosignatures(self._ledger, run.plan, self._name, confirmed, cosignatures)
             return party.unmask(confirmations, *more)
@@ -373,7 +372,9 @@ class Participation:
         files = self._attempts.files(context)
         return WIRES[plan.aggregation].party(self._name, agreement, self._signing_key, files)
 
-    def _charged(self, run: OpenRun, context: Context) -> Any:
+    def _charged(self, plan_hash: str, step: str, release: int, attempt: int) -> Any:
+        run = self._open_runs.of(plan_hash)
+        context = Context(plan_hash, step, release, attempt)
         if self._attempts.state_of(context) != "charged":
             raise RoundRefused(f"{self._name}: nothing was revealed in this attempt yet.")
         return self._party(run.plan, context)

@@ -61,7 +61,6 @@ class Shelf:
         self._envelopes = plans / "envelopes"
         # One decision after the other, so that what a rule saw still holds when it is recorded.
         self._deciding = threading.RLock()
-        self._scientists: dict[str, str] = {}
         self._verifying = threading.Lock()
         self._verdict: tuple[tuple[int, str], dict[str, Any]] | None = None
         self._began = time.monotonic()
@@ -129,16 +128,11 @@ class Shelf:
         file = self._plans / f"{plan_hash}.json"
         if len(plan_hash) != 64 or not plan_hash.isalnum() or not file.exists():
             return None
-        if scientist is not None and scientist != self._scientist_of(plan_hash):
+        if scientist is not None and scientist not in {
+            r.scientist for r in self.ledger.plans() if r.plan_hash == plan_hash
+        }:
             return None
         return _parsed(file.read_text())
-
-    def _scientist_of(self, plan_hash: str) -> str:
-        """Who submitted a plan, which never changes; empty: nobody."""
-        if plan_hash not in self._scientists:
-            known = {r.plan_hash: r.scientist for r in self.ledger.plans() if r.scientist}
-            self._scientists.update(known)
-        return self._scientists.get(plan_hash, "")
 
     def plans(self, scientist: str | None) -> list[dict[str, Any]]:
         """All plans, or one scientist's, newest first."""
