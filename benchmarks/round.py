@@ -163,10 +163,10 @@ def attempts_watched(folder: Path) -> Iterator[dict[str, list[float]]]:
     """Peak memory while attempts are carried through: the coordinator's, and the largest node's."""
     found: dict[str, list[float]] = {"coordinator": [], "node": []}
 
-    def watched(*arguments: Any) -> Any:
+    def watched(*arguments: Any, **more: Any) -> Any:
         pids = [running(Home(folder).domain(name).pid_file) for name in NAMES]
         peaks = [PeakMemory(pid) for pid in (None, *pids)]
-        opened = run_attempt(*arguments)
+        opened = run_attempt(*arguments, **more)
         ours, *nodes = (peak.stop() for peak in peaks)
         found["coordinator"].append(ours)
         found["node"].append(max(nodes))

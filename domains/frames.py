@@ -98,17 +98,22 @@ def read_frame(pipe: IO[bytes]) -> tuple[dict[str, Any], dict[str, NDArray]]:
         size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
         if not 0 <= size <= MAX_FRAME:
             raise ValueError("the frame has an array that is too large")
-        arrays[described["name"]] = np.frombuffer(_exactly(pipe, size), dtype).reshape(shape)
+        array = np.empty(shape, dtype)
+        _fill(pipe, array.reshape(-1).view(np.uint8).data)
+        arrays[described["name"]] = array
     return message["header"], arrays
 
 
 def _exactly(pipe: IO[bytes], size: int) -> bytearray:
-    # Read in place: what is as long as a model would be in memory twice otherwise.
     content = bytearray(size)
-    left = memoryview(content)
+    _fill(pipe, memoryview(content))
+    return content
+
+
+def _fill(pipe: IO[bytes], left: memoryview) -> None:
+    # Read in place: what is as long as a model would be in memory twice otherwise.
     while left:
         read = pipe.readinto(left)  # type: ignore[attr-defined]
         if not read:
             raise EOFError("the other side ended")
         left = left[read:]
-    return content

@@ -151,15 +151,13 @@ def ask(
     nonce = secrets.token_hex(32)
     kind = "application/json" if json_body else "application/octet-stream"
     headers = {NONCE: nonce, "Accept-Encoding": "identity", "Content-Type": kind}
-    response = secured(session, url).request(
-        method,
-        url,
-        data=body or None,
-        headers=headers,
+    line = secured(session, url)
+    request = requests.Request(method, url, headers, data=body or None, auth=no_password)
+    response = line.send(
+        line.prepare_request(request),
         timeout=timeout,
-        stream=True,
         allow_redirects=False,
-        auth=no_password,
+        **_surroundings(line, url),
     )
     parts: list[bytes] = []
     take = into if into is not None and response.status_code == 200 else parts.append
@@ -169,6 +167,15 @@ def ask(
     text = _sealed_text(nonce, method, target, blake3(body).digest(), answered)
     seal = response.headers.get(SEAL, "")
     return Answer(response.status_code, b"".join(parts), size, text, seal)
+
+
+def _surroundings(session: requests.Session, url: str) -> Mapping[str, Any]:
+    """What the environment says of proxies and certificates: looked up once for each address."""
+    known: dict[str, Mapping[str, Any]] = session.__dict__.setdefault("_coterie_surroundings", {})
+    origin = _origin(url)
+    if origin not in known:
+        known[origin] = session.merge_environment_settings(url, {}, True, None, None)
+    return known[origin]
 
 
 def no_password(request: requests.PreparedRequest) -> requests.PreparedRequest:
@@ -185,6 +192,9 @@ def _taken(
     """
     if "transfer-encoding" in response.headers:
         raise AnswerRefused("The answer comes in chunks; a node answers in one piece.")
+    declared = response.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared[:20]) > most:
+        raise AnswerRefused(f"The answer is longer than {most} bytes.")
     digest, size = blake3(), 0
     try:
         while part := response.raw.read1(_PART_BYTES, decode_content=False):

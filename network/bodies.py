@@ -1,7 +1,6 @@
 """Bodies of requests: bounded in size and time, and in the memory that all of them take."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -26,7 +25,7 @@ class Bodies:
         request: Request,
         limit: int,
         look: Callable[[bytearray], Awaitable[bool]] | None = None,
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncIterator[bytearray]:
         """The body, up to a size and within a time that grows with what has come.
 
         Args:
@@ -35,27 +34,29 @@ class Bodies:
         declared = request.headers.get("content-length", "")
         if declared.isdecimal() and int(declared[:20]) > limit:
             raise HTTPException(413, f"At most {limit} bytes.")
-        body, held, began = bytearray(), 0, time.monotonic()
+        body, held, clock = bytearray(), 0, asyncio.timeout(None)
+        began = asyncio.get_running_loop().time()
         address = block_of(request.client.host if request.client else "")
-        stream = request.stream().__aiter__()
         try:
-            while True:
-                allowed = self._limits.body_seconds + len(body) / self._limits.body_bytes_per_s
-                left = began + allowed - time.monotonic()
-                try:
-                    part = await asyncio.wait_for(anext(stream), max(left, 0.0))
-                except StopAsyncIteration:
-                    break
-                except TimeoutError:
-                    raise HTTPException(408, "The request comes too slowly.") from None
-                more = max(0, len(body) + len(part) - _FREE_BYTES) - held
-                self._room.take(more, address)
-                held += more
-                body += part
-                if len(body) > limit:
-                    raise HTTPException(413, f"At most {limit} bytes.")
-                if look is not None and await look(body):
-                    look = None
-            yield bytes(body)
+            try:
+                async with clock:
+                    clock.reschedule(began + self._allowed(body))
+                    async for part in request.stream():
+                        clock.reschedule(None)
+                        more = max(0, len(body) + len(part) - _FREE_BYTES) - held
+                        self._room.take(more, address)
+                        held += more
+                        body += part
+                        if len(body) > limit:
+                            raise HTTPException(413, f"At most {limit} bytes.")
+                        if look is not None and await look(body):
+                            look = None
+                        clock.reschedule(began + self._allowed(body))
+            except TimeoutError:
+                raise HTTPException(408, "The request comes too slowly.") from None
+            yield body
         finally:
             self._room.give_back(held, address)
+
+    def _allowed(self, body: bytearray) -> float:
+        return self._limits.body_seconds + len(body) / self._limits.body_bytes_per_s

@@ -4,7 +4,7 @@ A call comes as Syft signs it, or as a signed octet stream (`network.streams`); 
 paths, limits and memory stand before both.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 from uuid import UUID
 
 import structlog
-from fastapi import HTTPException, Response
+from fastapi import HTTPException, Request, Response
 from starlette.concurrency import run_in_threadpool
 from syft.client.api import SignedSyftAPICall, SyftAPICall, SyftAPIData
 from syft.protocol.data_protocol import get_data_protocol
@@ -26,6 +26,7 @@ from syft.service.user.user_roles import ServiceRole
 from syft.types.errors import SyftException
 from syft.types.uid import UID
 
+from network.bodies import Bodies
 from network.envelope import BytesRefused, Envelope, open_envelope
 from network.limits import AtOnce, Limits, Rate
 from network.members import Members
@@ -34,7 +35,13 @@ from network.reader import read
 from network.reader_names import OWNER, PLAIN
 from network.refusals import refusal_of
 from network.replay import ISSUED, CallMemory, CallRefused
-from network.streams import StreamCall, read_head, write_answer, write_refusal
+from network.streams import (
+    MAX_STREAM_BYTES,
+    StreamCall,
+    answer_parts,
+    read_head,
+    refusal_parts,
+)
 
 _CHANGING_MEMBERS = frozenset({"user.create", "user.update", "user.delete"})
 _LISTED_AND_REFUSED = frozenset({"action.get"})
@@ -42,6 +49,7 @@ _LISTED_AND_REFUSED = frozenset({"action.get"})
 
 _log = structlog.get_logger("coterie.gate")
 
+_Parts = tuple[bytes, bytes | memoryview]
 Paths = Callable[[ServiceRole], frozenset[str]]
 
 
@@ -146,7 +154,7 @@ class Calls:
         remembered = self._calls.take(call.key, call.id, call.issued)
         return _Admitted(key, role, message, remembered, over)
 
-    def answer_stream(self, admitted: "_Admitted", carried: Mapping[str, Any]) -> bytes:
+    def answer_stream(self, admitted: "_Admitted", carried: Mapping[str, Any]) -> _Parts:
         """Carry out an admitted stream with the octets that came after its head.
 
         Syft's own dispatch would look the account up twice more, which took three quarters of a
@@ -159,12 +167,12 @@ class Calls:
         try:
             path = services.private_path_for(admitted.message.path)
             method = self._server.get_service_method(path)
-            return write_answer(method(context, **admitted.message.kwargs, **carried))
+            return answer_parts(method(context, **admitted.message.kwargs, **carried))
         except SyftException as error:
-            return write_refusal(SyftError.from_public_exception(error).message)
+            return refusal_parts(SyftError.from_public_exception(error).message)
         except (TypeError, LookupError, AttributeError) as error:
             _log.info("refused", why=type(error).__name__, path=admitted.message.path)
-            return write_refusal(f"{admitted.message.path} takes other arguments.")
+            return refusal_parts(f"{admitted.message.path} takes other arguments.")
 
     def _check_allowed(self, message: SyftAPICall, role: ServiceRole) -> None:
         why = self._why_not(message, role)
@@ -224,6 +232,28 @@ class _Admitted:
     over: Callable[[], None]
 
 
+class Streams:
+    """ASGI endpoint of the signed octet streams; the path ends with the method's name."""
+
+    def __init__(self, gate: Calls, bodies: Bodies) -> None:
+        self._gate, self._bodies = gate, bodies
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
+        coming = ComingStream(self._gate, scope["path_params"]["method"])
+        request = Request(scope, receive)
+        try:
+            async with self._bodies.of(request, MAX_STREAM_BYTES, coming.look) as blob:
+                parts = await run_in_threadpool(coming.answer, blob)
+        finally:
+            coming.end()
+        size = str(sum(map(len, parts))).encode()
+        headers = [(b"content-type", b"application/octet-stream"), (b"content-length", size)]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        for part in parts:
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+        await send({"type": "http.response.body"})
+
+
 class ComingStream:
     """One signed octet stream, from its head to its answer."""
 
@@ -234,32 +264,44 @@ class ComingStream:
         self._refusal = ""
 
     async def look(self, begun: bytearray) -> bool:
-        """Admit the call as soon as its head has come; before that nothing else is taken."""
-        self._call = read_head(begun)
+        """Admit a call before the first of its octets is taken; nothing is taken beyond them.
+
+        A call without octets is admitted when it is answered.
+        """
         if self._call is None:
-            return False
-        if self._call.path != f"coterie.{self._method}":
-            raise BytesRefused("The stream names another method than its address.")
+            self._call = read_head(begun)
+            if self._call is None:
+                return False
+            if self._call.path != f"coterie.{self._method}":
+                raise BytesRefused("The stream names another method than its address.")
+            if self._call.octets:
+                await run_in_threadpool(self._admit, self._call)
+                if self._admitted is None:
+                    raise HTTPException(403, self._refusal)
+        if len(begun) > self._call.begin + self._call.octets:
+            raise BytesRefused("The octets aren't those that were signed.")
+        return False
+
+    def _admit(self, call: StreamCall) -> None:
         try:
-            self._admitted = await run_in_threadpool(self._gate.admit, self._call)
+            self._admitted = self._gate.admit(call)
         except CallRefused as why:
             self._refusal = str(why)
-            if self._call.octets:
-                raise HTTPException(403, self._refusal) from None
-        return True
 
     def end(self) -> None:
         if self._admitted is not None:
             self._admitted.over()
 
-    def answer(self, blob: bytes) -> Response:
+    def answer(self, blob: bytearray) -> _Parts:
         if self._call is None:
             raise BytesRefused("The stream ends within its head.")
+        if not self._call.octets:
+            self._admit(self._call)
         if self._admitted is None:
-            return _octets(write_refusal(self._refusal))
+            return refusal_parts(self._refusal)
         try:
             carried = self._call.carried_in(blob)
-            return _octets(self._gate.answer_stream(self._admitted, carried))
+            return self._gate.answer_stream(self._admitted, carried)
         finally:
             self._admitted.remembered()
 
@@ -273,10 +315,6 @@ class _VerifiedCall(SignedSyftAPICall):
     @property
     def is_valid(self) -> bool:
         return True
-
-
-def _octets(content: bytes) -> Response:
-    return Response(content, media_type="application/octet-stream")
 
 
 def _uid(text: str) -> UID:

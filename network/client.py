@@ -19,7 +19,7 @@ from syft.service.response import SyftError, SyftSuccess
 from syft.service.user.user import UserPrivateKey
 from syft.types.uid import UID
 
-from network.answers import Answer, AnswerRefused, ask, node_key_in, pin_node
+from network.answers import MAX_ANSWER_BYTES, Answer, AnswerRefused, ask, node_key_in, pin_node
 from network.envelope import BytesRefused, open_envelope
 from network.reaching import why_unreached
 from network.reader import read
@@ -134,6 +134,7 @@ class NodeClient:
         method: str,
         timeout_s: float = CALL_TIMEOUT_S,
         into: BinaryIO | None = None,
+        most: int = MAX_ANSWER_BYTES,
         **arguments: Any,
     ) -> Any:
         """Call `coterie.METHOD` as a signed octet stream; see `network.streams`.
@@ -141,6 +142,7 @@ class NodeClient:
         Args:
             into: a file to write the answer's octets to as they come. Unless this returns, they
                 are not the node's.
+            most: bytes of the longest answer that is taken.
             arguments: text, integers, and one uint8 array at most.
 
         Returns:
@@ -154,7 +156,7 @@ class NodeClient:
         blob = write_call(key, server, f"coterie.{method}", arguments)
         coming = None if into is None else ComingOctets(into)
         try:
-            answer = self._post(f"{STREAMS}/{method}", blob, timeout_s, coming)
+            answer = self._post(f"{STREAMS}/{method}", blob, timeout_s, coming, most)
             return read_answer(answer) if coming is None else coming.octets()
         except Refused as error:
             raise NodeRefused(self.name, str(error)) from None
@@ -167,10 +169,15 @@ class NodeClient:
         return NodeUnreachable(self.name, self.url, f"nothing whole within {given}")
 
     def _post(
-        self, path: str, blob: bytes, timeout_s: float, coming: ComingOctets | None = None
+        self,
+        path: str,
+        blob: bytes,
+        timeout_s: float,
+        coming: ComingOctets | None = None,
+        most: int = MAX_ANSWER_BYTES,
     ) -> bytes:
         for _ in range(_TRIES_WHEN_BUSY):
-            answer = self._ask(path, blob, timeout_s, coming)
+            answer = self._ask(path, blob, timeout_s, coming, most)
             if answer.status != 429:
                 break
             time.sleep(1.0)
@@ -180,7 +187,9 @@ class NodeClient:
             raise NodeRefused(self.name, f"{self.name}: the answer is not signed by its known key.")
         return answer.content
 
-    def _ask(self, path: str, blob: bytes, timeout_s: float, coming: ComingOctets | None) -> Answer:
+    def _ask(
+        self, path: str, blob: bytes, timeout_s: float, coming: ComingOctets | None, most: int
+    ) -> Answer:
         try:
             answer = ask(
                 self._session(),
@@ -189,6 +198,7 @@ class NodeClient:
                 blob,
                 timeout=(CONNECT_TIMEOUT_S, timeout_s),
                 into=None if coming is None else coming.take,
+                most=most,
             )
         except requests.ReadTimeout:
             raise self.too_late(timeout_s) from None

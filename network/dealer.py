@@ -184,7 +184,7 @@ def build_app(dealer: Dealer, rate: Rate | None = None) -> FastAPI:
             rate.spend(block_of(request.client.host if request.client else ""))
             async with bodies.of(request, MAX_REQUEST_BYTES) as body:
                 # Not in a thread: one at a time, since the largest take a second and 100 MB.
-                return Response(dealer.answer(body), media_type="application/octet-stream")
+                return Response(dealer.answer(bytes(body)), media_type="application/octet-stream")
         except TooMuch as refused:
             wait = {"Retry-After": str(refused.wait_s)}
             raise HTTPException(429, str(refused), wait) from None

@@ -6,45 +6,35 @@ authenticated on its raw bytes first, then read by a strict reader, then allowed
 path it names, once. Nodes and the hub both serve through this module.
 """
 
-import asyncio
-import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import structlog
-from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi import FastAPI, Request, Response
 from starlette.concurrency import run_in_threadpool
+from starlette.routing import Route
 from syft.server.credentials import SyftSigningKey
 from syft.server.server import Server
 from syft.service.metadata.server_metadata import ServerMetadataJSON
 
 from network.answers import Seal
 from network.bodies import Bodies
-from network.calls import Calls, ComingStream, Paths
+from network.calls import Calls, Paths, Streams
 from network.client import API
 from network.connections import serve_app
 from network.envelope import MAX_MESSAGE_BYTES, BytesRefused
 from network.guard import install_strict_reader
 from network.health import CONTENT_TYPE, Health
-from network.limits import Limits, TooMuch, block_of
+from network.limits import Limits, TooMuch
 from network.logs import log_as_json
 from network.members import address_of, json_object, require_private_channel
+from network.middleware import Guard, refused, too_much
 from network.reader_names import STORED
-from network.streams import MAX_STREAM_BYTES, STREAMS
+from network.streams import STREAMS
 
 __all__ = ["API", "log_as_json", "open_app", "read_store_strictly", "serve_app"]
 
 _MAX_LOGIN_BYTES = 4096
-_HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-store",
-}
-
-_log = structlog.get_logger("coterie.gate")
 
 
 def read_store_strictly() -> None:
@@ -85,37 +75,13 @@ def open_app(
     )
     app.state.body_of = bodies.of
 
-    @app.middleware("http")
-    async def guard(request: Request, proceed: Callable) -> Response:
-        number = secrets.token_hex(8)
-        structlog.contextvars.bind_contextvars(request=number)
-        try:
-            gate.addresses.spend(block_of(address_of(request)))
-            response: Response = await proceed(request) if _is_framed_once(request) else _framed()
-        except TooMuch as error:
-            response = _too_much(error)
-        except BytesRefused as error:
-            _log.warning("refused", why=str(error))
-            response = Response(str(error), status_code=400, media_type="text/plain")
-        except (HTTPException, asyncio.CancelledError):
-            raise
-        except Exception as error:
-            _log.error("failed", error=type(error).__name__)
-            response = Response("The node failed; its owner finds the request in its log.", 500)
-        finally:
-            structlog.contextvars.unbind_contextvars("request")
-        response.headers.update({**_HEADERS, "X-Request-Id": number})
-        health.count(response.status_code)
-        return response
-
     @app.exception_handler(TooMuch)
     async def wait(_: Request, error: TooMuch) -> Response:
-        return _too_much(error)
+        return too_much(error)
 
     @app.exception_handler(BytesRefused)
     async def refuse(_: Request, error: BytesRefused) -> Response:
-        _log.warning("refused", why=str(error))
-        return Response(str(error), status_code=400, media_type="text/plain")
+        return refused(error)
 
     @app.get(f"{API}/")
     @app.get("/healthz")
@@ -149,34 +115,11 @@ def open_app(
     @app.post(f"{API}/api_call")
     async def call(request: Request) -> Response:
         async with bodies.of(request, MAX_MESSAGE_BYTES) as blob:
-            return await run_in_threadpool(gate.answer, blob)
+            return await run_in_threadpool(gate.answer, bytes(blob))
 
-    @app.post(f"{STREAMS}/{{method}}")
-    async def stream(method: str, request: Request) -> Response:
-        coming = ComingStream(gate, method)
-        try:
-            async with streams.of(request, MAX_STREAM_BYTES, coming.look) as blob:
-                return await run_in_threadpool(coming.answer, blob)
-        finally:
-            coming.end()
-
+    app.router.routes.append(
+        Route(f"{STREAMS}/{{method}}", Streams(gate, streams), methods=["POST"])
+    )
+    app.add_middleware(Guard, addresses=gate.addresses, health=health)
     app.add_middleware(Seal, key=node_key.signing_key)
     return app
-
-
-def _is_framed_once(request: Request) -> bool:
-    """Whether its body ends in one place: where two say where, a proxy may believe the other."""
-    return not {"content-length", "transfer-encoding"} <= set(request.headers)
-
-
-def _framed() -> Response:
-    _log.warning("refused", why="framed twice")
-    closing = {"Connection": "close"}
-    return Response("Say a length or send chunks, not both.", 400, closing, "text/plain")
-
-
-def _too_much(error: TooMuch) -> Response:
-    _log.info("limited", why=str(error))
-    return Response(
-        str(error), 429, headers={"Retry-After": str(error.wait_s)}, media_type="text/plain"
-    )

@@ -134,7 +134,7 @@ def address_of(request: Request) -> str:
     return request.client.host if request.client else ""
 
 
-def json_object(blob: bytes) -> dict[str, Any]:
+def json_object(blob: bytes | bytearray) -> dict[str, Any]:
     try:
         body = json.loads(blob)
     except (ValueError, RecursionError):

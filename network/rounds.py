@@ -6,60 +6,30 @@ else. It may drop or garble messages; then no total opens. What it carried is ke
 that anyone can recompute the total (`verify_rounds`).
 """
 
-import json
-import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from blake3 import blake3
 from numpy.typing import NDArray
 
-from network.begun import BEGUN, read_begun, write_begun
-from network.client import NodeClient, NodeRefused, NodeUnreachable
-from network.heads import Heads
+from network.attempts import TENSOR, Attempt, CkksAttempt
+from network.begun import BEGUN
+from network.client import NodeClient
 from network.lines import Lines
 from network.smpc.agreement import agreement_of
 from network.smpc.attempt import Agreement
-from network.smpc.ckks.coordination import CkksBegun, CkksCoordinator
-from network.smpc.ckks.messages import (
-    Joining,
-    KeyAdvert,
-    TaggedConfirmation,
-    ciphertexts_bytes,
-    residues_bytes,
-    unpack_opening,
-)
 from network.smpc.ckks.transcript import (
-    ciphertexts_file,
-    take_ciphertexts,
     verify_ckks_transcript,
-    write_ckks_transcript,
 )
-from network.smpc.coordination import Begun, Coordinator, SumAborted
-from network.smpc.inputs import arriving, forget_inputs, masked_bytes, masked_file, take_masked
+from network.smpc.coordination import SumAborted
+from network.smpc.inputs import forget_inputs
 from network.smpc.messages import (
-    PART_BYTES,
-    RECEIPT_BYTES,
-    Advert,
-    Confirmation,
-    MalformedMessage,
-    Receipt,
-    SealedShares,
     SharingRefused,
-    Unmasking,
 )
-from network.smpc.transcript import verify_transcript, write_transcript
-from network.states import send_in_parts
+from network.smpc.transcript import verify_transcript
 from policies.plan import Plan
-
-_TENSOR = "tensor"
-"""In it, the name of the tensor that an attempt revealed."""
-_GRACE_S = 0.5
-"""After the plan's deadline, for what was answered just in time."""
 
 
 class RoundAborted(Exception):
@@ -102,6 +72,9 @@ def run_attempt(
     state: bytes,
     folder: Path,
     tensor: str = "",
+    lines: Lines | None = None,
+    if_refused: Callable[[], object] = lambda: None,
+    keep: Callable[[Callable[[], object]], object] = lambda write: write(),
 ) -> Release:
     """Run one attempt of one release, or go on with one whose masked inputs were charged.
 
@@ -109,15 +82,18 @@ def run_attempt(
         folder: of the run; the attempt is kept in `attempt_folder`. What was begun there is taken
             up again: every domain gives the answers it gave.
         tensor: what a kept step's release reveals, as in `Context`.
+        lines: to the domains, to be kept open afterwards; without, for this attempt alone.
+        if_refused: called when a domain refuses to begin; what it raises ends the attempt.
+        keep: given what writes the attempt's transcript; by default it is written at once.
 
     Raises:
         RoundAborted: too few domains are left. Take the next attempt number.
     """
     kept = attempt_folder(folder, step, release, attempt)
     agreement = agreement_of(plan, step, release, attempt, tensor)
-    kind = _Call if plan.aggregation == "smpc" else _CkksCall
-    with Lines() as lines:
-        call = kind(nodes, lines, agreement, state, plan.deadline_s, kept)
+    kind = Attempt if plan.aggregation == "smpc" else CkksAttempt
+    with nullcontext(lines) if lines is not None else Lines() as open_lines:
+        call = kind(nodes, open_lines, agreement, state, plan.deadline_s, kept, if_refused, keep)
         try:
             total, survivors = call.open_total()
         except SumAborted as aborted:
@@ -186,205 +162,6 @@ def _agreement_of_folder(plan: Plan, kept: Path) -> Agreement:
     return agreement
 
 
-class _Call:
-    """Asks all domains at once and keeps who was silent, and why.
-
-    Args:
-        kept: the attempt's folder.
-    """
-
-    advert: type[Advert] | type[KeyAdvert] = Advert
-    shared: type[SealedShares] | type[Joining] = SealedShares
-    confirmation: type[Confirmation] | type[TaggedConfirmation] = Confirmation
-    input_file = staticmethod(masked_file)
-    input_bytes = staticmethod(masked_bytes)
-    take_input: Callable[[Agreement, Path], tuple[Receipt, Any]] = staticmethod(take_masked)
-
-    def __init__(
-        self,
-        nodes: Mapping[str, NodeClient],
-        lines: Lines,
-        agreement: Agreement,
-        state: bytes,
-        deadline_s: float,
-        kept: Path,
-    ) -> None:
-        self.agreement = agreement
-        self.left_out: dict[str, str] = {}
-        self.lost: set[str] = set()
-        self.seconds: dict[str, float] = {}
-        self.heads = Heads()
-        self._nodes, self._lines = nodes, lines
-        self._state = np.frombuffer(state, dtype=np.uint8)
-        self._digest = blake3(state).hexdigest()
-        self._deadline_s = deadline_s
-        self._kept = kept
-        self._holds: dict[str, bool] = {}
-
-    def open_total(self) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-        """Carry the attempt through and keep it: (total, survivors), or SumAborted."""
-        coordinator = Coordinator(self.agreement, self.exchange, self.left_out)
-        found = read_begun(self._kept, self.heads)
-        begun = coordinator.begin() if found is None else Begun.from_dict(found)
-        if found is None:
-            write_begun(self._kept, begun.to_dict(), self.heads)
-        if self.agreement.context.tensor:
-            (self._kept / _TENSOR).write_text(self.agreement.context.tensor)
-        opened = coordinator.finish(begun)
-        write_transcript(self._kept, self.agreement, opened.transcript, opened.total)
-        return opened.total, opened.survivors
-
-    def exchange(self, phase: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        began = time.monotonic()
-        questions = {n: partial(self._ask, phase, n, a) for n, a in arguments.items()}
-        calls = self._lines.ask(questions, self._deadline_s + _GRACE_S)
-        self.seconds[phase] = round(time.monotonic() - began, 2)
-        answers: dict[str, Any] = {}
-        for name, call in calls.items():
-            try:
-                if call is None:
-                    raise self._nodes[name].too_late(self._deadline_s)
-                answers[name] = call.result()
-            except NodeUnreachable as error:
-                self.lost.add(name)
-                self.left_out[name] = str(error)
-            except (NodeRefused, MalformedMessage, SharingRefused) as error:
-                self.left_out[name] = str(error)
-        return answers
-
-    def _ask(self, phase: str, name: str, argument: Any) -> Any:
-        node, context = self._nodes[name], self.agreement.context
-        until = time.monotonic() + self._deadline_s
-
-        def ask(method: str, **arguments: Any) -> Any:
-            return node.stream(
-                method,
-                timeout_s=max(until - time.monotonic(), 0.001),
-                plan_hash=context.plan_hash,
-                **arguments,
-            )
-
-        attempt = {"step": context.step, "release": context.release, "attempt": context.attempt}
-        if phase == "share" and not self._holds[name] and self._state.size > PART_BYTES:
-            send_in_parts(ask, self._state, self._digest)
-            self._holds[name] = True
-        arguments = {**attempt, **self._arguments(phase, name, argument)}
-        if phase == "reveal":
-            return self._input(name, ask, arguments, attempt)
-        return self._read(phase, name, ask(phase, **arguments))
-
-    def _input(
-        self,
-        name: str,
-        ask: Callable[..., int],
-        arguments: Mapping[str, Any],
-        attempt: Mapping[str, Any],
-    ) -> Any:
-        """A domain's input and its receipt, written to the attempt's folder part by part.
-
-        Raises:
-            MalformedMessage: there is more than was agreed on, or something else.
-            SharingRefused: it isn't what its domain signed.
-        """
-        kept = self.input_file(self._kept, self.agreement, name)
-        most = self.input_bytes(self.agreement) + RECEIPT_BYTES
-        with arriving(kept).open("wb") as file:
-            held = part = ask("reveal", into=file, **arguments)
-            while part == PART_BYTES and held <= most:
-                part = ask("masked", into=file, **attempt, begin=held)
-                held += part
-        if held > most:
-            raise MalformedMessage(f"{name}: an input has at most {most} bytes")
-        return self.take_input(self.agreement, kept)
-
-    def _arguments(self, phase: str, name: str, argument: Any) -> dict[str, Any]:
-        if phase == "advertise":
-            tensor = self.agreement.context.tensor
-            return {"tensor": tensor} if tensor else {}
-        said = json.dumps([message.to_dict() for message in argument])
-        if phase == "share":
-            held = json.dumps(self.heads.held_of(name))
-            if self._holds[name]:
-                return {"adverts": said, "held": held, "state_digest": self._digest,
-                        "state": self._state[:0]}  # fmt: skip
-            return {"adverts": said, "held": held, "state": self._state}
-        if phase == "reveal":
-            return {"seeds": said, "notes": json.dumps(self.heads.notes_for(name))}
-        if phase == "confirm":
-            return {"receipts": said}
-        signed = self.heads.cosignatures_for(name, self.agreement.roster[name])
-        return {"confirmations": said, "cosignatures": json.dumps(signed)}
-
-    def _read(self, phase: str, name: str, answer: Any) -> Any:
-        try:
-            said = json.loads(answer)
-        except (TypeError, ValueError, RecursionError):
-            raise MalformedMessage(f"the answer to {phase} isn't JSON") from None
-        if phase == "unmask":
-            return Unmasking.from_dict(said)
-        if phase == "advertise":
-            self.heads.held[name] = _part(said, "held", dict)
-            self._holds[name] = said.get("state") == self._digest
-            return self.advert.from_dict(said.get("advert"))
-        if phase == "confirm":
-            self.heads.cosignatures[name] = _part(said, "cosignatures", list)
-            return self.confirmation.from_dict(said.get("confirmation"))
-        sealed, note = _part(said, "sealed", list), _part(said, "note", dict)
-        if len(sealed) > len(self.agreement.roster):
-            raise MalformedMessage("expected a list of sealed shares")
-        _part(note, "extends", dict)
-        self.heads.notes[name] = note
-        return [self.shared.from_dict(each) for each in sealed]
-
-
-class _CkksCall(_Call):
-    """The same, with the messages of `network.smpc.ckks`."""
-
-    advert = KeyAdvert
-    shared = Joining
-    confirmation = TaggedConfirmation
-    input_file = staticmethod(ciphertexts_file)
-    input_bytes = staticmethod(ciphertexts_bytes)
-    take_input = staticmethod(take_ciphertexts)
-
-    def open_total(self) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-        coordinator = CkksCoordinator(self.agreement, self.exchange, self.left_out)
-        found = read_begun(self._kept, self.heads)
-        begun = coordinator.begin() if found is None else CkksBegun.from_dict(found)
-        if found is None:
-            write_begun(self._kept, begun.to_dict(), self.heads)
-        opened = coordinator.finish(begun)
-        write_ckks_transcript(self._kept, self.agreement, opened.transcript, opened.total)
-        return opened.total, opened.survivors
-
-    def _arguments(self, phase: str, name: str, argument: Any) -> dict[str, Any]:
-        if phase not in ("confirm", "unmask"):
-            return super()._arguments(phase, name, argument)
-        messages, total = argument
-        arguments = super()._arguments(phase, name, messages)
-        if phase == "confirm":
-            return {**arguments, "total": total.hex()}
-        if total is None:
-            return arguments
-        return {**arguments, "total": np.frombuffer(residues_bytes(total), dtype=np.uint8)}
-
-    def _read(self, phase: str, name: str, answer: Any) -> Any:
-        if phase == "unmask":
-            return None if isinstance(answer, str) else unpack_opening(self.agreement, answer)
-        return super()._read(phase, name, answer)
-
-
 def _tensor_of(kept: Path) -> str:
-    file = kept / _TENSOR
+    file = kept / TENSOR
     return file.read_text() if file.exists() else ""
-
-
-def _part(said: Any, key: str, kind: type) -> Any:
-    """One part of a domain's answer.
-
-    Raises:
-        MalformedMessage: it isn't there, or of another kind.
-    """
-    if not isinstance(said, dict) or not isinstance(said.get(key), kind):
-        raise MalformedMessage(f"the answer has no {key!r}")
-    return said[key]

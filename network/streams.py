@@ -40,6 +40,8 @@ _MAGIC = b"CTS\x01"
 _TAG = b"coterie-stream-v1\x00"
 _PREFIX = struct.Struct("<4s32s64sI")
 MAX_STREAM_BYTES = _PREFIX.size + MAX_HEAD_BYTES + PART_BYTES
+MAX_OCTETS_BYTES = 1 + PART_BYTES
+"""The longest answer to a step of a sum."""
 _FIELDS = {"server", "path", "arguments", "id", "issued", "octets", "digest", "carried_as"}
 _TEXT, _OCTETS, _REFUSAL = b"T", b"O", b"R"
 
@@ -74,7 +76,7 @@ class StreamCall:
     carried_as: str
     begin: int
 
-    def carried_in(self, message: bytes) -> dict[str, NDArray[np.uint8]]:
+    def carried_in(self, message: bytes | bytearray) -> dict[str, NDArray[np.uint8]]:
         """The octets of the whole message by their argument's name: uint8 [n], not a copy.
 
         Raises:
@@ -191,16 +193,30 @@ def write_answer(value: object) -> bytes:
     Raises:
         TypeError: it is neither.
     """
+    return b"".join(answer_parts(value))
+
+
+def answer_parts(value: object) -> tuple[bytes, bytes | memoryview]:
+    """`write_answer` in two parts, of which octets are no copy.
+
+    Raises:
+        TypeError: see `write_answer`.
+    """
     if isinstance(value, str):
-        return _TEXT + value.encode()
+        return _TEXT, value.encode()
     if isinstance(value, np.ndarray) and value.dtype == np.uint8 and value.ndim == 1:
-        return b"".join((_OCTETS, np.ascontiguousarray(value).data))
+        return _OCTETS, np.ascontiguousarray(value).data
     raise TypeError("a stream answers text or octets")
 
 
 def write_refusal(reason: str) -> bytes:
     """The reason for a no."""
-    return _REFUSAL + reason.encode()
+    return b"".join(refusal_parts(reason))
+
+
+def refusal_parts(reason: str) -> tuple[bytes, bytes]:
+    """`write_refusal` in two parts."""
+    return _REFUSAL, reason.encode()
 
 
 def read_answer(content: bytes) -> Any:

@@ -21,6 +21,7 @@ from torch import Tensor
 from network.client import NodeClient, NodeRefused, NodeUnreachable
 from network.computing import carry
 from network.dealer import ask_dealer
+from network.journal import RunInterrupted
 from network.program import Plan
 from network.rounds import RoundAborted, run_attempt, tensor_of, was_begun, was_opened
 from network.smpc.agreement import sharing_of
@@ -31,7 +32,7 @@ from network.smpc.tensors import Made, Operation, Secret, planned, shared_name
 from network.smpc.truncation import MAX_BITS
 from network.states import end_run, model_of
 from network.tensors import SMPCTensor
-from network.training import RunInterrupted, charged_attempts, progress_of
+from network.training import charged_attempts, progress_of
 from policies import sensitivity
 from policies.plan import Plan as ApprovablePlan
 from policies.plan import Step

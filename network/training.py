@@ -1,28 +1,26 @@
-"""Running an approved plan release by release, with a journal from which it can be resumed.
+"""Running an approved plan release by release; `network.journal` keeps what it takes to go on.
 
-The journal lies with the data scientist and holds nothing private: the plan, noised totals turned
-into state, and what every release cost. A release that all domains revealed before the scientist's
-process died is fetched again under its old attempt number; it is never computed or charged twice.
+A release that all domains revealed before the scientist's process died is fetched again under its
+old attempt number; it is never computed or charged twice.
 """
 
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors.numpy
-import safetensors.torch
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from network.client import NodeClient, NodeRefused, NodeUnreachable
+from network.journal import Progress, Run, RunInterrupted, load_run, save_run
 from network.lines import Lines
 from network.program import Plan, State
 from network.rounds import Release, RoundAborted, run_attempt, was_begun
@@ -31,6 +29,19 @@ from network.updates import after_release, in_own_units, noise_std
 from policies.accounting import epsilon_at_every_partner, plan_epsilon
 from policies.plan import Plan as ApprovablePlan
 from policies.plan import Step
+
+__all__ = [
+    "NotApproved",
+    "Progress",
+    "Run",
+    "RunInterrupted",
+    "epsilon_everywhere",
+    "load_run",
+    "open_run",
+    "train",
+    "unflatten",
+    "unflatten_values",
+]
 
 
 class NotApproved(Exception):
@@ -49,57 +60,8 @@ class NotApproved(Exception):
         super().__init__("The plan can't run. " + "; ".join(self.denials.values()) + ".")
 
 
-class RunInterrupted(Exception):
-    """The run stopped in the middle; the text says which domain, where, and how to go on."""
-
-
 _AHEAD = 2**32
 """No attempt's number: one more than was charged."""
-
-
-@dataclass(frozen=True)
-class Progress:
-    """One release, done.
-
-    Attributes:
-        index, total: position in the plan's schedule, from 1.
-        epsilon: of everything released so far in this run, None without noise.
-        seconds: per phase.
-        sent, received: bytes between the scientist and each domain in this release.
-    """
-
-    index: int
-    total: int
-    step: str
-    release: int
-    attempt: int
-    epsilon: float | None
-    metrics: Mapping[str, float]
-    seconds: Mapping[str, float]
-    sent: Mapping[str, int]
-    received: Mapping[str, int]
-
-
-@dataclass
-class Run:
-    """A run and what it released.
-
-    Attributes:
-        state: the public state after the last release.
-        history: every release so far.
-        finished: the plan is done and every domain has computed its users' memories.
-    """
-
-    plan_hash: str
-    folder: Path
-    state: dict[str, Tensor]
-    history: list[Progress] = field(default_factory=list)
-    finished: bool = False
-
-    @property
-    def epsilon(self) -> float | None:
-        """Epsilon of everything released in this run; None without noise."""
-        return self.history[-1].epsilon if self.history else 0.0
 
 
 def train(
@@ -113,10 +75,12 @@ def train(
     open_run(nodes, approved)
     run = load_run(folder, approved, plan)
     try:
-        for index, (step, release) in enumerate(approved.schedule(), start=1):
-            if index > len(run.history):
-                _release(nodes, plan, approved, run, index, step, release)
-                on_progress(run.history[-1])
+        with Lines() as lines:
+            releases = _Releases(nodes, plan, approved, run, lines)
+            for index, (step, release) in enumerate(approved.schedule(), start=1):
+                if index > len(run.history):
+                    releases.make(index, step, release)
+                    on_progress(run.history[-1])
         if not run.finished:
             _finish(nodes, approved, run)
     except RoundAborted as aborted:
@@ -124,30 +88,6 @@ def train(
     except (NodeUnreachable, NodeRefused) as error:
         raise RunInterrupted(f"{error}\nGo on with: coterie run resume {folder}") from None
     return run
-
-
-def load_run(folder: Path, approved: ApprovablePlan, plan: Plan) -> Run:
-    """The run journalled in `folder`, or a new one.
-
-    Raises:
-        RunInterrupted: the folder belongs to another plan.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    written = folder / "plan.json"
-    if not written.exists():
-        _replace(written, approved.to_json().encode())
-    elif ApprovablePlan.from_json(written.read_text()).hash != approved.hash:
-        raise RunInterrupted(
-            f"{folder} holds the run of another plan than this one. If the script changed, submit "
-            "it as a new plan."
-        )
-    journal = folder / "journal.json"
-    if not journal.exists():
-        return Run(approved.hash, folder, dict(plan.state))
-    kept = json.loads(journal.read_text())
-    state = safetensors.torch.load((folder / kept["state"]).read_bytes())
-    history = [Progress(**line) for line in kept["history"]]
-    return Run(approved.hash, folder, state, history, kept["finished"])
 
 
 def open_run(nodes: Mapping[str, NodeClient], approved: ApprovablePlan) -> None:
@@ -161,71 +101,96 @@ def open_run(nodes: Mapping[str, NodeClient], approved: ApprovablePlan) -> None:
             node.call("open", plan_hash=approved.hash, approvals=approvals)
 
 
-def _release(
-    nodes: Mapping[str, NodeClient],
-    plan: Plan,
-    approved: ApprovablePlan,
-    run: Run,
-    index: int,
-    step_name: str,
-    release: int,
-) -> None:
-    definition, author = approved.step(step_name), plan.step(step_name)
-    before = {name: asdict(node.traffic) for name, node in nodes.items()}
-    payload = _pack(run.state, definition)
-    progress = progress_of(nodes, approved)
-    with ThreadPoolExecutor(1) as pool:
-        # Losses take longer to compose than most steps of a round; the domains work meanwhile. The
-        # accountant keeps what it computed, so that it is there when the attempt is known.
-        pool.submit(_epsilon_so_far, approved, progress, (step_name, release, _AHEAD))
-        attempt, opened = _open_release(nodes, approved, run, step_name, release, payload, progress)
-    totals = unflatten(opened.total, definition)
-    noise = noise_std(approved, definition)
-    own = in_own_units(author, run.state, totals)
-    metrics = dict(author.metrics(own)) if author.metrics is not None else {}
-    run.state = after_release(plan, definition, run.state, totals, noise)
-    run.history.append(
-        Progress(
-            index=index,
-            total=len(approved.schedule()),
-            step=step_name,
-            release=release,
-            attempt=attempt,
-            epsilon=_epsilon_so_far(approved, progress, (step_name, release, attempt)),
-            metrics=metrics,
-            seconds=opened.seconds,
-            sent={n: c.traffic.sent - before[n]["sent"] for n, c in nodes.items()},
-            received={n: c.traffic.received - before[n]["received"] for n, c in nodes.items()},
+class _Releases:
+    """Makes a run's releases, one after the other, on lines that stay open."""
+
+    def __init__(
+        self,
+        nodes: Mapping[str, NodeClient],
+        plan: Plan,
+        approved: ApprovablePlan,
+        run: Run,
+        lines: Lines,
+    ) -> None:
+        self._nodes, self._lines = nodes, lines
+        self._plan, self._approved, self._run = plan, approved, run
+        self._charged: dict[str, dict[str, Any]] | None = None
+
+    def make(self, index: int, step: str, release: int) -> None:
+        """Make one release and journal it.
+
+        Raises:
+            RoundAborted, RunInterrupted: see `Federation.train`.
+        """
+        definition, author, run = self._approved.step(step), self._plan.step(step), self._run
+        before = {name: asdict(node.traffic) for name, node in self._nodes.items()}
+        payload = _pack(run.state, definition)
+        if self._charged is None:
+            self._charged = progress_of(self._nodes, self._approved, self._lines)
+        with ThreadPoolExecutor(1) as pool:
+            # Losses take longer to compose than most steps of a round; the domains work meanwhile.
+            # The accountant keeps what it computed, so that it is there when the attempt is known.
+            ahead = (step, release, _AHEAD)
+            pool.submit(_epsilon_so_far, self._approved, self._charged, ahead)
+            written: list[Future[object]] = []
+            attempt, opened = self._open(
+                step, release, payload, lambda write: written.append(pool.submit(write))
+            )
+            totals = unflatten(opened.total, definition)
+            noise = noise_std(self._approved, definition)
+            own = in_own_units(author, run.state, totals)
+            metrics = dict(author.metrics(own)) if author.metrics is not None else {}
+            run.state = after_release(self._plan, definition, run.state, totals, noise)
+            epsilon = _epsilon_so_far(self._approved, self._charged, (step, release, attempt))
+            for each in written:
+                each.result()
+        run.history.append(
+            Progress(
+                index=index,
+                total=len(self._approved.schedule()),
+                step=step,
+                release=release,
+                attempt=attempt,
+                epsilon=epsilon,
+                metrics=metrics,
+                seconds=opened.seconds,
+                sent={n: c.traffic.sent - before[n]["sent"] for n, c in self._nodes.items()},
+                received={
+                    n: c.traffic.received - before[n]["received"] for n, c in self._nodes.items()
+                },
+            )
         )
-    )
-    save_run(run)
+        save_run(run)
+        # So the next release needs no question: who didn't survive has charged no more than this.
+        for found in self._charged.values():
+            found["attempts"].append([step, release, attempt, "charged"])
 
+    def _open(
+        self, step: str, release: int, payload: bytes, keep: Callable[[Callable[[], object]], None]
+    ) -> tuple[int, Release]:
+        """The total, from an attempt that enough domains charged if it can still be opened."""
+        assert self._charged is not None
+        attempts = charged_attempts(self._charged, step).get(release, {})
+        last = max(attempts, default=-1)
+        charged = attempts.get(last, []).count("charged")
 
-def _open_release(
-    nodes: Mapping[str, NodeClient],
-    approved: ApprovablePlan,
-    run: Run,
-    step: str,
-    release: int,
-    payload: bytes,
-    found: Mapping[str, Mapping[str, Any]],
-) -> tuple[int, Release]:
-    """The total, from an attempt that enough domains charged already if it can still be opened.
+        def require_open() -> None:
+            charged_attempts(progress_of(self._nodes, self._approved), step)
 
-    Args:
-        found: what every domain has charged, from `progress_of`.
-    """
-    attempts = charged_attempts(found, step).get(release, {})
-    last = max(attempts, default=-1)
-    charged = attempts.get(last, []).count("charged")
-    if charged >= approved.threshold and was_begun(run.folder, step, release, last):
-        try:
-            return last, run_attempt(nodes, approved, step, release, last, payload, run.folder)
-        except RoundAborted as aborted:
-            if aborted.lost:
-                raise
-    number = last + 1
-    return number, run_attempt(nodes, approved, step, release, number, payload, run.folder)
+        def attempt(number: int) -> Release:
+            return run_attempt(
+                self._nodes, self._approved, step, release, number, payload, self._run.folder,
+                lines=self._lines, if_refused=require_open, keep=keep,
+            )  # fmt: skip
+
+        begun = was_begun(self._run.folder, step, release, last)
+        if charged >= self._approved.threshold and begun:
+            try:
+                return last, attempt(last)
+            except RoundAborted as aborted:
+                if aborted.lost:
+                    raise
+        return last + 1, attempt(last + 1)
 
 
 def charged_attempts(
@@ -251,17 +216,17 @@ def charged_attempts(
 
 
 def progress_of(
-    nodes: Mapping[str, NodeClient], approved: ApprovablePlan
-) -> dict[str, Mapping[str, Any]]:
+    nodes: Mapping[str, NodeClient], approved: ApprovablePlan, lines: Lines | None = None
+) -> dict[str, dict[str, Any]]:
     """What the domains have charged; up to N - tau of them may be down."""
-    found: dict[str, Mapping[str, Any]] = {}
+    found: dict[str, dict[str, Any]] = {}
     down: list[NodeUnreachable] = []
     ask = {
         name: partial(node.stream, "progress", approved.deadline_s, plan_hash=approved.hash)
         for name, node in nodes.items()
     }
-    with Lines() as lines:
-        calls = lines.ask(ask, approved.deadline_s)
+    with nullcontext(lines) if lines is not None else Lines() as line:
+        calls = line.ask(ask, approved.deadline_s)
     for name, call in calls.items():
         try:
             if call is None:
@@ -319,22 +284,6 @@ def _finish(nodes: Mapping[str, NodeClient], approved: ApprovablePlan, run: Run)
     save_run(run)
 
 
-def save_run(run: Run) -> None:
-    """Write state and journal durably; a crash leaves the previous ones."""
-    name = f"state-{len(run.history):05d}.safetensors"
-    _replace(run.folder / name, saved(run.state))
-    journal = {
-        "plan_hash": run.plan_hash,
-        "state": name,
-        "finished": run.finished,
-        "history": [asdict(progress) for progress in run.history],
-    }
-    _replace(run.folder / "journal.json", json.dumps(journal, indent=1).encode())
-    for old in run.folder.glob("state-*.safetensors"):
-        if old.name != name:
-            old.unlink()
-
-
 def unflatten(total: NDArray[np.int64], step: Step) -> dict[str, Tensor]:
     """A released total as float32 tensors in the step's own units and shapes."""
     return unflatten_values(torch.from_numpy(total.astype(np.float64) / step.scale), step)
@@ -360,12 +309,3 @@ def _interruption(aborted: RoundAborted, run: Run, approved: ApprovablePlan) -> 
         "The attempt ended without a total; nothing of it can be opened. What was released "
         f"before is kept.\n{restart}Go on with: coterie run resume {run.folder}"
     )
-
-
-def _replace(path: Path, content: bytes) -> None:
-    temporary = path.with_name(path.name + ".new")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)

@@ -5,6 +5,7 @@ is left out from there on; with fewer than tau left, the attempt ends without a 
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +25,7 @@ from network.smpc.messages import (
     receipt_message,
     transcript_hash,
 )
-from network.smpc.transcript import Masked, Transcript, open_total
+from network.smpc.transcript import Masked, Transcript, add_inputs, open_total
 from network.smpc.verification import verify_advert, verify_adverts, verify_sealed
 
 Exchange = Callable[[str, Mapping[str, Any]], Mapping[str, Any]]
@@ -170,14 +171,17 @@ class Coordinator:
 
         inputs = self._usable("reveal", self._ask("reveal", asked), check)
         receipts = [inputs[name][0] for name in sorted(inputs)]
-        confirmed = self._ask("confirm", dict.fromkeys(inputs, receipts))
-        confirmations: list[Confirmation] = [confirmed[name] for name in sorted(confirmed)]
-        unmasked = self._ask("unmask", dict.fromkeys(confirmed, confirmations))
+        masked = {name: answer[1] for name, answer in inputs.items()}
+        with ThreadPoolExecutor(1) as pool:
+            # The inputs are added while their domains confirm them.
+            added = pool.submit(add_inputs, self.agreement, receipts, masked)
+            confirmed = self._ask("confirm", dict.fromkeys(inputs, receipts))
+            confirmations: list[Confirmation] = [confirmed[name] for name in sorted(confirmed)]
+            unmasked = self._ask("unmask", dict.fromkeys(confirmed, confirmations))
         unmaskings: list[Unmasking] = [unmasked[name] for name in sorted(unmasked)]
         transcript = Transcript(begun.adverts, begun.sealed, receipts, confirmations, unmaskings)
-        masked = {name: answer[1] for name, answer in inputs.items()}
         try:
-            total = open_total(self.agreement, transcript, masked)
+            total = open_total(self.agreement, transcript, masked, added.result)
         except SharingRefused as error:
             raise SumAborted(error.culprit, "unmask", str(error)) from None
         return Opened(total, tuple(sorted(inputs)), dict(self.left_out), transcript, masked)

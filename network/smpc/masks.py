@@ -47,10 +47,14 @@ def mask_key(secret: bytes | bytearray, info: bytes) -> bytes:
 
 
 class Masking:
-    """Several masks at work on one vector, piece by piece from its beginning."""
+    """Several masks at work on one vector, piece by piece.
 
-    def __init__(self, masks: Sequence[Mask]) -> None:
-        self._streams = [(_stream(mask.key), mask.subtract) for mask in masks]
+    Args:
+        begin: where in the vector, in bytes; whole blocks of the cipher.
+    """
+
+    def __init__(self, masks: Sequence[Mask], begin: int = 0) -> None:
+        self._streams = [(_stream(mask.key, begin), mask.subtract) for mask in masks]
         self._buffer = bytearray(CHUNK_BYTES + _BLOCK - 1)
 
     def apply(self, part: Elements) -> None:
@@ -96,5 +100,8 @@ def digest_of(elements: Elements | FramedFile) -> bytes:
     return digest.digest()
 
 
-def _stream(key: bytes):  # type: ignore[no-untyped-def]
-    return Cipher(algorithms.AES(key), modes.CTR(bytes(_BLOCK))).encryptor()
+def _stream(key: bytes, begin: int = 0):  # type: ignore[no-untyped-def]
+    if begin % _BLOCK:
+        raise ValueError("a keystream is begun at a whole block")
+    counter = (begin // _BLOCK).to_bytes(_BLOCK, "big")
+    return Cipher(algorithms.AES(key), modes.CTR(counter)).encryptor()

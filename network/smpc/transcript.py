@@ -7,7 +7,8 @@ tell already: masked inputs, seeds of survivors' self-masks, mask keys of those 
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,8 +72,41 @@ class Transcript:
     unmaskings: Sequence[Unmasking]
 
 
+def add_inputs(
+    agreement: Agreement, receipts: Sequence[Receipt], masked: Mapping[str, Masked]
+) -> NDArray[np.int64]:
+    """The survivors' masked elements added, each checked against its receipt.
+
+    Args:
+        masked: by domain, [P] each; read once.
+
+    Returns:
+        int64 [P], for `open_total` alone: it holds the sum's ring elements at its end.
+
+    Raises:
+        SharingRefused: a domain's elements are missing, or aren't those that it signed.
+    """
+    sources = [_pieces_of(agreement, each.domain, masked.get(each.domain)) for each in receipts]
+    digests = [blake3() for _ in receipts]
+    total = np.empty(agreement.length, dtype=np.int64)
+    added = _elements_in(total, agreement.bits)
+    for begin in range(0, agreement.length, _PIECE):
+        here = added[begin : begin + _PIECE]
+        for number, (source, digest) in enumerate(zip(sources, digests, strict=True)):
+            part = next(source)
+            digest.update(part.view(np.uint8).data)
+            np.add(here, part, out=here) if number else np.copyto(here, part)
+    for receipt, digest in zip(receipts, digests, strict=True):
+        if digest.digest() != receipt.digest:
+            raise SharingRefused(receipt.domain, "its masked input isn't the one it signed")
+    return total
+
+
 def open_total(
-    agreement: Agreement, transcript: Transcript, masked: Mapping[str, Masked]
+    agreement: Agreement,
+    transcript: Transcript,
+    masked: Mapping[str, Masked],
+    added: Callable[[], NDArray[np.int64]] | None = None,
 ) -> NDArray[np.int64]:
     """Check every message and open the sum of the survivors' vectors.
 
@@ -80,6 +114,8 @@ def open_total(
 
     Args:
         masked: the survivors' masked elements, [P] each; read once.
+        added: gives what `add_inputs` made of them and of the transcript's receipts, if it was
+            made already.
 
     Returns:
         int64 [P].
@@ -109,7 +145,10 @@ def open_total(
             raise _dealer_lied(name)
         around = [n for n in agreement.neighbourhood(name) if n in survivors]
         masks += _between(heard, name, key, {n: adverts[n].mask_key for n in around})
-    return _sum_of(agreement, survivors, masked, masks)
+    found = list(survivors.values())
+    total = add_inputs(agreement, found, masked) if added is None else added()
+    _unmask(total, agreement.bits, masks)
+    return total
 
 
 def verify_transcript(agreement: Agreement, folder: Path) -> NDArray[np.int64]:
@@ -180,29 +219,30 @@ def _same(published: ring.FramedFile, total: NDArray[np.int64]) -> bool:
     return all(np.array_equal(*pair) for pair in zip(kept, found, strict=True))
 
 
-def _sum_of(
-    agreement: Agreement,
-    survivors: Mapping[str, Receipt],
-    masked: Mapping[str, Masked],
-    masks: Sequence[Mask],
-) -> NDArray[np.int64]:
-    """The survivors' elements added and unmasked, each checked against its receipt: int64 [P]."""
-    sources = [_pieces_of(agreement, name, masked.get(name)) for name in survivors]
-    digests = [blake3() for _ in survivors]
-    total, masking = np.empty(agreement.length, dtype=np.int64), Masking(masks)
-    for begin in range(0, agreement.length, _PIECE):
-        end = min(begin + _PIECE, agreement.length)
-        added = np.zeros(end - begin, dtype=ring.word(agreement.bits))
-        for source, digest in zip(sources, digests, strict=True):
-            part = next(source)
-            digest.update(part.view(np.uint8).data)
-            added += part
-        masking.apply(added)
-        total[begin:end] = ring.from_ring(added)
-    for (name, receipt), digest in zip(survivors.items(), digests, strict=True):
-        if digest.digest() != receipt.digest:
-            raise SharingRefused(name, "its masked input isn't the one it signed")
-    return total
+def _elements_in(total: NDArray[np.int64], bits: int) -> ring.Elements:
+    """As many ring elements as the total has numbers, in its memory, up to its end."""
+    words = total.view(ring.word(bits))
+    return words[words.size - total.size :]
+
+
+def _unmask(total: NDArray[np.int64], bits: int, masks: Sequence[Mask]) -> None:
+    """Take all masks from what `add_inputs` added, in place, and decode it."""
+    elements = _elements_in(total, bits)
+    half = elements.size // 2 // _PIECE * _PIECE
+
+    def take_off(begin: int, end: int) -> None:
+        masking = Masking(masks, begin * elements.itemsize)
+        for part in ring.pieces(elements[begin:end], _PIECE):
+            masking.apply(part)
+
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(take_off, 0, half)
+        take_off(half, elements.size)
+        first.result()
+    if bits != 64:
+        # In order, so that no number is written over elements that are yet to be read.
+        for begin in range(0, total.size, _PIECE):
+            total[begin : begin + _PIECE] = ring.from_ring(elements[begin : begin + _PIECE])
 
 
 def _pieces_of(agreement: Agreement, name: str, elements: Masked | None) -> Iterator[ring.Elements]:

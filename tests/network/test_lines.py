@@ -13,6 +13,7 @@ from syft.types.uid import UID
 from network.client import NodeClient
 from network.lines import Lines
 from network.rounds import RoundAborted, run_attempt
+from network.streams import MAX_OCTETS_BYTES
 from tests.policies.test_plan import changed
 
 
@@ -65,6 +66,46 @@ def dribbler() -> Iterator[Dribbler]:
     found = Dribbler()
     yield found
     found.close()
+
+
+class Boaster:
+    """A node that announces an answer of so many bytes, sends none of them and stays there."""
+
+    def __init__(self, size: int) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._lines: list[socket.socket] = []
+        self._head = f"HTTP/1.1 200 OK\r\nContent-Length: {size}\r\n\r\n".encode()
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                line, _ = self._listener.accept()
+                self._lines.append(line)
+                line.sendall(self._head)
+
+    def close(self) -> None:
+        self._listener.close()
+        for line in self._lines:
+            line.close()
+
+
+def test_an_answer_above_16_mib_is_refused_by_its_announced_length(tmp_path: Path) -> None:
+    """None of its bytes comes, so whoever took memory for it or waited would miss the deadline."""
+    boaster, plan = Boaster(MAX_OCTETS_BYTES + 1), changed(deadline_s=300)
+    nodes = {
+        entry.name: NodeClient(
+            entry.name, boaster.url, SyftSigningKey.generate(), UID(), entry.node_key
+        )
+        for entry in plan.roster
+    }
+    with (
+        contextlib.closing(boaster),
+        pytest.raises(RoundAborted, match=f"longer than {1 + 16 * 2**20} bytes") as aborted,
+    ):
+        run_attempt(nodes, plan, plan.steps[0].name, 0, 0, b"", tmp_path)
+    assert (aborted.value.phase, aborted.value.lost) == ("advertise", False)
 
 
 def test_a_node_that_dribbles_is_given_up_and_named(dribbler: Dribbler, tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
 """Signed octet streams: who calls is known before an octet is taken; what was signed is read."""
 
 import json
+import socket
 import struct
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
@@ -150,6 +152,24 @@ def test_no_octet_is_taken_for_a_call_that_isnt_allowed(network: Network) -> Non
     begun = message[: -OCTETS.size + 1]
     answer = requests.post(f"{node.url}{STREAMS}/recommend", data=begun, timeout=30)
     assert answer.status_code == 403
+
+
+@pytest.mark.nodes
+def test_nothing_is_taken_beyond_what_a_head_announced(network: Network) -> None:
+    """More than 16 MiB isn't announced; and whoever announces less may not send more."""
+    node = network.federation.nodes["east"]
+    message = write_call(
+        node._key.signing_key, str(node.server_uid), "coterie.progress", {"plan_hash": "0" * 64}
+    )
+    answer = requests.post(f"{node.url}{STREAMS}/progress", data=message + b"x", timeout=30)
+    assert (answer.status_code, answer.text) == (
+        400, "The octets aren't those that were signed."
+    )  # fmt: skip
+    head = f"POST {STREAMS}/progress HTTP/1.1\r\nHost: a\r\nContent-Length: "
+    address = urlsplit(node.url)
+    with socket.create_connection((str(address.hostname), address.port or 80), 30) as line:
+        line.sendall(f"{head}{streams.MAX_STREAM_BYTES + 1}\r\n\r\n".encode())
+        assert line.recv(100).startswith(b"HTTP/1.1 413")
 
 
 @pytest.mark.nodes
