@@ -6,7 +6,7 @@ guest's) reads ledgers, plans and decisions; it reaches no data, no mock and no 
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,7 +17,7 @@ from network.client import LoginFailed, NodeClient, NodeRefused, NodeUnreachable
 from network.federation import Account, read_accounts
 from network.hub import Card, directory
 from policies.accounting import ADJACENCY
-from policies.alerts import Alert, alerts, unsigned_heads
+from policies.alerts import Alert, alerts, partners, unsigned_heads
 from policies.ledger import Entry
 from policies.verify import Verdict, heads_problem, verify
 
@@ -161,12 +161,14 @@ class Auditor:
             if progress is not None:
                 progress(name)
             audited.append(self._audit(name, cards[name], heads))
+            for partner in self._partners(name) - self.nodes.keys() - absent.keys():
+                absent[partner] = "a partner in plans here, and this auditor has no account at it"
         audited.sort(key=lambda each: each.name)
         cosigned = tuple(_matrix(audited, heads))
         return Overview(
             domains=tuple(audited),
             cosignatures=cosigned,
-            alerts=(*odd, *self._alerts(audited, cosigned)),
+            alerts=(*odd, *self._alerts(audited, cosigned, heads.keys())),
             absent=absent,
         )
 
@@ -233,15 +235,25 @@ class Auditor:
             kinds=counts["kinds"],
         )
 
+    def _partners(self, name: str) -> set[str]:
+        try:
+            return partners(self._entries[name])
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return set()  # as in `_alerts`
+
     def _alerts(
-        self, audited: Iterable[DomainAudit], cosigned: Iterable[Cosigned]
+        self,
+        audited: Iterable[DomainAudit],
+        cosigned: Iterable[Cosigned],
+        asked: Collection[str],
     ) -> Iterable[DomainAlert]:
         now, pairs = datetime.now(UTC), list(cosigned)
         for each in audited:
             entries = self._entries[each.name]
             try:
                 signed = {p.peer: p.size for p in pairs if p.domain == each.name}
-                found = [*alerts(entries, now), *unsigned_heads(entries, each.name, signed)]
+                unsigned = unsigned_heads(entries, each.name, signed, asked)
+                found = [*alerts(entries, now), *unsigned]
             except (ValueError, KeyError, TypeError, AttributeError):
                 continue  # an entry that can't be read; the verdict names it
             yield from (DomainAlert(each.name, alert) for alert in found)
@@ -261,8 +273,10 @@ def _sign_in(account: Account, card: Card | None) -> NodeClient | str:
 def _verdict(
     entries: list[Entry], node_key: str, owner_key: str, heads: Mapping[str, Mapping[str, Any]]
 ) -> Verdict:
+    # Each peer's key is the one that its node proved at the sign-in, and the account names.
     others = [each for each in heads.values() if each["witness_key"] != node_key]
-    return verify(entries, node_key, owner_key, others or None)
+    keys = [str(each["witness_key"]) for each in heads.values()]
+    return verify(entries, node_key, owner_key, others or None, keys if others else None)
 
 
 def _matrix(

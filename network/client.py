@@ -36,6 +36,8 @@ LOGIN_TIMEOUT_S = 60.0
 _TRIES_WHEN_BUSY = 5
 _KEPT_IDLE_S = 2.0
 """A node closes a connection that was idle for 5 s; a call must not meet that."""
+_UNNAMED = "A node"
+"""One that hasn't said its name yet."""
 _MAX_LOGIN_BYTES = 2**16
 """Of a node's metadata, or of its answer to a login."""
 
@@ -44,8 +46,9 @@ class NodeUnreachable(Exception):
     """A node did not answer: it is down, or the address is wrong."""
 
     def __init__(self, name: str, url: str, why: str) -> None:
+        at = "NAME" if name == _UNNAMED else name
         super().__init__(
-            f"{name} at {url} does not answer ({why}). Is it up? coterie domain status {name}"
+            f"{name} at {url} does not answer ({why}). Is it up? coterie domain status {at}"
         )
         self.name = name
         self.why = why
@@ -282,10 +285,10 @@ def log_in(
 
 def _metadata_of(url: str, pinned_key: str | None) -> Mapping[str, Any]:
     """The node's name, id and key, signed by that key; the password isn't sent before."""
-    answer = _asked("A node", "GET", f"{url}{API}/metadata")
+    answer = _asked(_UNNAMED, "GET", f"{url}{API}/metadata")
     node_key = node_key_in(answer.content)
     if answer.status != 200 or not node_key:
-        raise NodeUnreachable("A node", url, f"status {answer.status}")
+        raise NodeUnreachable(_UNNAMED, url, f"status {answer.status}")
     if pinned_key is not None and node_key != pinned_key:
         raise LoginFailed(f"{url} is not the node you know: its node key is another one.")
     if not answer.is_from(node_key):

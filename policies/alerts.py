@@ -7,7 +7,7 @@ approved and charged, and the budget covers all of them together.
 import json
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Protocol
@@ -92,8 +92,16 @@ def alerts(entries: Iterable[Written], now: datetime) -> list[Alert]:
     return [*found, *_raised(read), *_moved(read)]
 
 
+def partners(entries: Iterable[Written]) -> set[str]:
+    """Every domain on the roster of any plan that was submitted."""
+    return {name for plan in _read(entries).plans.values() for name in plan.roster}
+
+
 def unsigned_heads(
-    entries: Iterable[Written], domain: str, signed: Mapping[str, int]
+    entries: Iterable[Written],
+    domain: str,
+    signed: Mapping[str, int],
+    asked: Collection[str] | None = None,
 ) -> list[Alert]:
     """*head not co-signed*: totals were opened with a peer that signed no head over them.
 
@@ -103,6 +111,8 @@ def unsigned_heads(
     Args:
         domain: whose ledger it is.
         signed: by peer, how many entries are under the newest head of this ledger that it signed.
+        asked: the peers that were asked for the heads they hold; of others nothing is known. None:
+            all of them.
     """
     read = _read(entries)
     rosters = {plan.plan: plan for plan in read.plans.values()}
@@ -112,7 +122,8 @@ def unsigned_heads(
         if plan is None or reserved is None:
             continue
         for peer in plan.roster:
-            if peer != domain and signed.get(peer, 0) < reserved[0]:
+            known = peer != domain and (asked is None or peer in asked)
+            if known and signed.get(peer, 0) < reserved[0]:
                 missing[peer, plan.population].append(reserved[0])
     return [
         Alert(

@@ -8,6 +8,8 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+import rfc8785
+
 from policies.verify.evidence import (
     CLOCK_SKEW,
     UNREADABLE,
@@ -17,6 +19,8 @@ from policies.verify.evidence import (
     cosignature_words,
     head_words,
     is_signed,
+    no_constant,
+    unique_keys,
     utc,
     whole,
 )
@@ -66,8 +70,10 @@ def _check_table(state: Replay, table: str, rows: Iterable[Row]) -> None:
         _check_peer_heads(state, rows)
         return
     if table == "ledgerplan":
-        rows = [(*r[:5], plain(json.loads(r[5])), r[6], plain(json.loads(r[7])), *r[8:])
-                for r in rows]  # fmt: skip
+        try:
+            rows = [(*r[:5], plain(_once(r[5])), r[6], plain(_once(r[7])), *r[8:]) for r in rows]
+        except ValueError as error:
+            raise Bad(f"table {table} has a row that no node wrote: {error}", None) from None
     if table == "ledgeruse":
         rows = [row for row in rows if row[-1] or row[:-1] not in _uses(state, void=True)]
     found, expected = Counter(rows), Counter(_index_rows(state, table))
@@ -236,6 +242,15 @@ def _plan_tuple(name: str, plan: PlanState) -> Row:
 def _try_tuple(key: Attempt, one: Attempted) -> Row:
     paid = (one.population, one.state, *one.mechanism, int(one.repeat))
     return (*key, *paid, one.share, one.inputs, one.reserved)
+
+
+def _once(text: str) -> Any:
+    """JSON as a row keeps it: no key twice, of which readers might take either, and no room for
+    more than it says. Raises ValueError."""
+    value = json.loads(text, object_pairs_hook=unique_keys, parse_constant=no_constant)
+    if text not in (json.dumps(value), rfc8785.dumps(value).decode()):
+        raise ValueError("spaces or numbers are written in another way")
+    return value
 
 
 def plain(value: Any) -> str:

@@ -114,7 +114,11 @@ def _plain(sql: str) -> str:
 
 def _compare(found: dict[str, Any], expected: dict[str, Any]) -> None:
     if "ledgerentry" not in found:
-        raise Bad("not a ledger: it has no entries", None)
+        raise Bad(
+            "not a ledger: it has no entries. A running node's file is whole only together with "
+            "its '-wal' beside it: take an export (`coterie ledger export`)",
+            None,
+        )
     for name in sorted(found.keys() | expected.keys()):
         if found.get(name) != expected.get(name):
             how = "doesn't belong there"

@@ -131,13 +131,16 @@ def test_an_auditor_reaches_no_data_no_mock_and_nothing_that_writes(accounts: Pa
 
 
 def test_a_domain_that_is_down_or_unknown_is_said_to_be_absent(
-    hub: str, accounts: Path, tmp_path: Path
+    hub: str, accounts: Path, ran: str
 ) -> None:
     known = read_accounts(accounts)
     some = {"east": known["east"], "north": known["north"]}
     assert ct.Auditor.connect(some, hub).absent == {
         "south": "its owner gave this auditor no account"
     }
+    seen = ct.Auditor.connect(some).overview()
+    assert "no account at it" in seen.absent["south"]
+    assert not [each for each in seen.alerts if each.alert.kind == "head not co-signed"]
     gone = {**some, "west": ct.Account(f"http://127.0.0.1:{free_ports(1)[0]}", "a@b.example", "x")}
     assert "does not answer" in ct.Auditor.connect(gone).absent["west"]
     other = {"east": ct.Account(**{**asdict(known["east"]), "node_key": "ab" * 32})}

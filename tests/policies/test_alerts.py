@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from policies.alerts import Alert, alerts
+from policies.alerts import Alert, alerts, partners, unsigned_heads
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 EVENT = {"noise_multiplier": 10.0, "sampling_rate": 1.0, "count": 1}
@@ -106,3 +106,19 @@ def test_a_data_set_that_is_charged_to_two_budgets_is_told() -> None:
     [alert] = book.found()
     assert (alert.kind, alert.population) == ("data set in two populations", "others")
     assert alert.entries == (2, 3)
+
+
+def test_a_peer_that_was_not_asked_for_its_heads_is_not_said_to_hold_none() -> None:
+    book = Book()
+    book.plan("a", 2, "m1", "q1")
+    body = json.loads(book.lines[-1].body)
+    body["summary"]["roster"] = ["north", "south"]
+    book.lines[-1] = Line(2, "submission", json.dumps(body))
+    book.release("a", 1)
+    where = {"plan": "a" * 64, "step": "count", "release": 0, "attempt": 0}
+    book.add("release", 1, inputs="0" * 64, **where)
+    assert partners(book.lines) == {"north", "south"}
+    (told,) = unsigned_heads(book.lines, "north", {})
+    assert (told.kind, "south" in told.message) == ("head not co-signed", True)
+    assert unsigned_heads(book.lines, "north", {}, asked=["west"]) == []
+    assert unsigned_heads(book.lines, "north", {"south": 3}) == []

@@ -228,6 +228,11 @@ KINDS = [
          "'s ledger says that it opened this domain's share", "bundle", True),
     Kind("sign the end anew over another share", other_share,
          "'s ledger says that it opened this domain's share", "bundle", True),
+    Kind("say a field of a plan's row twice", changed(
+        "UPDATE ledgerplan SET events = replace(events, '{', '{\"count\": 9, ')"),
+        "a row that no node wrote: a key stands twice"),
+    Kind("put spaces into a plan's row", changed(
+        "UPDATE ledgerplan SET summary = summary || ' '"), "a row that no node wrote: spaces"),
     # The peers' heads, on their way to the auditor
     Kind("put a member more into a peer's file", in_souths_file(lambda d: d.update(note="seen")),
          "lacks or adds ['note']", needs_heads=True),
