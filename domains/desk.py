@@ -121,7 +121,8 @@ class Desk(Answers, Preapproval, Rules):
             if signature is None:
                 self.ledger.consent(plan_hash, decided_by)
                 return self.ledger.status(plan_hash)
-            keys = (self._settings.owner_key, *policy.second_approvers)
+            owner = self._settings.owner_key
+            keys = (owner, *(key for key in policy.second_approvers if key != owner))
             found = self._read_approval(plan, keys, signature, explanation)
             if reason and reason != found.reason:
                 raise DeskRefused("The reason given is not the one that was signed.")
@@ -131,7 +132,7 @@ class Desk(Answers, Preapproval, Rules):
             if owners is None or (policy.second_approvers and seconds is None):
                 self.ledger.consent(plan_hash, decided_by)
             else:
-                consent = read_consent(self._settings.owner_key, self.name, owners)
+                consent = read_consent(owner, self.name, owners)
                 assert isinstance(consent, Approval)
                 self.ledger.approve(
                     plan_hash, decided_by, keys[0], owners, consent.explanation, consent.reason

@@ -124,9 +124,14 @@ class Dealer:
 
     Args:
         domains: node keys, hex, of those it deals to; all of a roster must be among them.
+
+    Raises:
+        DealerError: its key is one of theirs.
     """
 
     def __init__(self, key: Ed25519PrivateKey, domains: Collection[str]) -> None:
+        if owner_key_hex(key) in domains:
+            raise DealerError("This key is a domain's node key. A dealer takes part in nothing.")
         self.key = key
         self._domains = frozenset(domains)
         self._dealt: OrderedDict[str, None] = OrderedDict()

@@ -28,7 +28,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from fastapi import FastAPI, HTTPException, Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from network.answers import Answer, AnswerRefused, ask
+from network.answers import Answer, AnswerRefused, ask, node_key_in
+from network.client import API
 from network.logs import log_as_json
 from network.reaching import why_unreached
 from network.secrets import is_given, read_secret
@@ -144,6 +145,19 @@ def announce(hub_url: str, card: Card) -> None:
         raise HubError(f"The hub at {hub_url} does not answer ({why_unreached(error)}).") from None
     if answer.status != 200:
         raise HubError(f"The hub at {hub_url} refused the card: {answer.excerpt}")
+
+
+def key_of(hub_url: str) -> str:
+    """The hub's node key, hex; raises HubError if it doesn't answer under the key it names."""
+    try:
+        with requests.Session() as session:
+            answer = ask(session, "GET", f"{hub_url.rstrip('/')}{API}/metadata", timeout=(5, 5))
+    except (AnswerRefused, requests.RequestException) as error:
+        raise HubError(f"The hub at {hub_url} does not answer ({type(error).__name__}).") from None
+    key = node_key_in(answer.content)
+    if not answer.is_from(key):
+        raise HubError(f"The hub at {hub_url} doesn't sign its answers with a key that it names.")
+    return key
 
 
 def directory(hub_url: str) -> dict[str, Card]:
