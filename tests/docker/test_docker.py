@@ -384,6 +384,13 @@ def test_the_database_is_reached_by_its_own_node_only() -> None:
     assert "ports" not in SERVICES["north-database"]
 
 
+def test_the_database_makes_its_folder_itself_as_it_runs_as_another_user_than_its_image() -> None:
+    service = SERVICES["north-database"]
+    folder = Path(service["environment"]["PGDATA"])
+    (volume,) = [v.split(":")[1] for v in service["volumes"] if v.startswith("north-rows:")]
+    assert folder.parent == Path(volume)
+
+
 def test_volumes_lie_on_folders_that_the_image_makes_for_its_user() -> None:
     made = next(run.text for run in words(DOCKERFILE, "RUN") if "install -d" in run.text)
     assert "-m 0700 -o 10001 -g 10001" in made

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from network import tls
+from network.alive import is_alive
 from network.answers import ask
 from network.reaching import why_unreached
 
@@ -136,6 +137,18 @@ def test_who_is_listed_is_taken_and_so_is_the_owner(
     tls.trust_own_server(served, node)
     with requests.Session() as session:
         assert ask(session, "GET", f"{served}/healthz").status == 200
+
+
+def test_a_containers_health_check_is_taken_where_callers_show_certificates(
+    served: str, node: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = int(served.rpartition(":")[2])
+    monkeypatch.setenv("COTERIE_HOME", str(node / "nothing"))
+    assert not is_alive(port), "it has none to show"
+    (node.parent / "domains").mkdir()
+    (node.parent / "domains" / "north").symlink_to(node)
+    monkeypatch.setenv("COTERIE_HOME", str(node.parent))
+    assert is_alive(port)
 
 
 @pytest.mark.parametrize("who", ["nobody", "unlisted", "same authority", "with its chain"])
