@@ -236,7 +236,7 @@ def _lines(frame: pd.DataFrame) -> alt.LayerChart:
             color=alt.Color(
                 "what:N",
                 scale=alt.Scale(domain=list(marks), range=["#3f7fbf", "#d9a441"]),
-                legend=legend(),
+                legend=legend(2, 2),
             ),
             tooltip=[
                 alt.Tooltip("day:T", title=heading("day")),

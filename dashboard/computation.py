@@ -42,13 +42,14 @@ def dot_of(graph: Graph) -> str:
         fill = "#f3d9a4" if spec.name in user else "#bcd7ee"
         lines.append(_box(spec.name, f"{spec.name}\n{spec.dtype}{list(spec.shape)}", fill))
     lines += [
-        _box(c.spec.name, f"constant\n{list(c.spec.shape)}", "#dddddd") for c in graph.constants
+        _box(c.spec.name, f"{text('request.graph_constant')}\n{list(c.spec.shape)}", "#dddddd")
+        for c in graph.constants
     ]
     for node in graph.nodes:
         lines.append(_box(node.name, node.op.removeprefix("aten."), "#ffffff"))
         lines += [f"{_quoted(ref)} -> {_quoted(node.name)};" for ref in node.references()]
     for name, ref in graph.outputs:
-        lines.append(_box(f"output {name}", f"{name}\nleaves, clipped and noised", "#bfe3d3"))
+        lines.append(_box(f"output {name}", f"{name}\n{text('request.graph_leaves')}", "#bfe3d3"))
         lines.append(f"{_quoted(ref)} -> {_quoted(f'output {name}')};")
     return "\n".join([*lines, "}"])
 
@@ -61,7 +62,7 @@ def reasons(graph: Graph, code: list[str]) -> pd.DataFrame:
         {
             "computes": lines,
             "operation": [node.op for node in graph.nodes],
-            "why it is safe": [ALLOWED[node.op] for node in graph.nodes],
+            "why it is safe": [text(f"operations.{ALLOWED[node.op]}") for node in graph.nodes],
         }
     )
 

@@ -45,7 +45,7 @@ def _live(session: Session) -> None:
         now = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}"
         seen.update({name: now for name, each in found.items() if each["state"] == "up"})
         found = with_known(found, _listed(session), seen)
-        up, down, unknown, newest = st.columns(4)
+        up, down, unknown, newest = st.columns([1, 1, 1, 2])
         states = [each["state"] for each in found.values()]
         up.metric(text("network.up"), f"{states.count('up')} / {len(states)}")
         down.metric(text("network.down"), states.count("down"))

@@ -61,9 +61,14 @@ def sentences(frame: pd.DataFrame, key: str, *, empty_says: str = "", next_step:
     if len(frame) > MOST_SENTENCES or frame.empty:
         table(frame, key, empty_says=empty_says, next_step=next_step)
         return
-    shown = _said(frame).map(lambda cell: plain(shortened(cell)) if isinstance(cell, str) else cell)
+    shown = _said(frame).map(lambda cell: _lines(cell) if isinstance(cell, str) else cell)
     st.table(shown.rename(columns={c: heading(str(c)) for c in frame.columns}), hide_index=True)
     download(frame, key)
+
+
+def _lines(words: str) -> str:
+    """Others' words as they are, line by line."""
+    return plain(shortened(words)).replace("\n", "  \n")
 
 
 def _said(frame: pd.DataFrame) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import secrets
+import socket
 import sys
 from datetime import timedelta
 from pathlib import Path
@@ -10,12 +11,13 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
+import dashboard.session
 from coterie.owner import ROLES
 from coterie.partners import card_of, invite
 from dashboard.app import PAGES
 from dashboard.options import read_options
-from dashboard.session import sign_in
-from network.client import LoginFailed, NodeRefused, log_in
+from dashboard.session import asked, sign_in
+from network.client import LoginFailed, NodeClient, NodeRefused, NodeUnreachable, log_in
 from tests.dashboard.signed_in import account_login, open_dashboard, owner_login
 from tests.dashboard.visiting import session
 from tests.network_of_three import Network, counting_plan
@@ -105,6 +107,18 @@ def test_an_owners_calls_are_refused_to_other_roles_by_the_node(network: Network
     for method, arguments in calls.items():
         with pytest.raises(NodeRefused):
             node.call(method, **arguments)
+
+
+def test_a_node_that_takes_a_call_and_says_nothing_counts_as_down(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dashboard.session, "PATIENCE_S", 0.1)
+    known = network.federation.nodes["north"]
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        node = NodeClient("north", url, known._key, known.server_uid, known.node_key)
+        with pytest.raises(NodeUnreachable):
+            asked(node, "describe")
 
 
 def test_a_session_ends_when_it_is_idle(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import pytest
 import dashboard
 from dashboard.texts import LANGUAGES, catalogue
 from policies.accounting import ADJACENCY
+from policies.operations import ALLOWED
 
 ROOM = Path(dashboard.__file__).parent
 
@@ -31,6 +32,11 @@ def test_every_sentence_that_a_page_names_is_in_the_catalogue() -> None:
                 key = node.args[0]
                 if isinstance(key, ast.Constant):
                     assert key.value in known, f"{file.name}: {key.value!r}"
+
+
+def test_why_each_operation_is_safe_is_said_in_every_language() -> None:
+    for reason in set(ALLOWED.values()):
+        assert catalogue("en")[f"operations.{reason}"] == reason
 
 
 def test_the_unit_of_every_epsilon_is_the_platforms() -> None:
