@@ -140,7 +140,10 @@ def _check_index(call: Call) -> None:
         return
     position, dim = _INDEXED[call.name]
     if call.name == "embedding" and any(argument(args, i, False) for i in (3, 4)):
-        raise PlanRefused("operation", f"{node.name}: sparse or frequency-scaled embedding.")
+        raise call.refuse(
+            "operation",
+            "leave out sparse=True and scale_grad_by_freq=True: gathered rows stay sparse anyway.",
+        )
     dim = args[1] if dim is None else dim
     if len(args) <= position:
         raise PlanRefused("shape", f"{node.name} = {node.op} has too few arguments.")
