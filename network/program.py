@@ -24,6 +24,7 @@ from network.clip_norms import (
 )
 from network.smpc.ring import smallest_width
 from policies.division import Part, calibrate
+from policies.fidelity import check_same
 from policies.graph import Graph, TensorSpec
 from policies.modules import aliases, of_state, source_of, state_of, trainable
 from policies.plan import Dealer, Kept, RosterEntry, Step
@@ -246,12 +247,25 @@ class Plan:
         found = calibrate(parts, self.epsilon, self.delta, self.spare_attempts)
         return tuple(_rounded_up(noise) for noise in found)
 
-    def _trace(self, function: Callable, bounds: Bounds, memory: int | None) -> Graph:
+    def _trace(
+        self,
+        function: Callable,
+        bounds: Bounds,
+        memory: int | None,
+        trained: Callable[[Graph], Sequence[str]] = lambda graph: (),
+    ) -> Graph:
+        """The function's graph, compared with it.
+
+        Args:
+            trained: of the graph, the names by which its loss is differentiated.
+        """
         state = dict(self.state)
         if memory is not None:
             state["memory"] = torch.zeros(memory)
         called = function if self.model is None else of_state(self.model, function)
-        return trace(called, state, bounds)
+        graph = trace(called, state, bounds)
+        check_same(graph, called, state, bounds, trained(graph))
+        return graph
 
     def _step(
         self, step: Sum | Gradient, noise: float, bounds: Bounds, memory: int | None, domains: int
@@ -261,9 +275,8 @@ class Plan:
         if isinstance(step.clip_norm, AdaptiveClip):
             function = divided_by(function, unit_name(step.name))
         if self.memory is not None and self.memory_size is None:
-            graph = self._trace(_remembering(function, self.memory), bounds, None)
-        else:
-            graph = self._trace(function, bounds, memory)
+            function, memory = _remembering(function, self.memory), None
+        graph = self._trace(function, bounds, memory, lambda graph: self._trained(step, graph))
         outputs = self._outputs(step, graph)
         clip_norm, clipping = clipping_of(
             step.name, step.clip_norm, [spec.name for spec in outputs]
@@ -309,6 +322,9 @@ class Plan:
             TensorSpec.of(name, self.state[name]) for name in self._parameters(step, graph)
         )
 
+    def _trained(self, step: Sum | Gradient, graph: Graph) -> list[str]:
+        return [] if isinstance(step, Sum) else self._parameters(step, graph)
+
     def _parameters(self, step: Gradient, graph: Graph) -> list[str]:
         """The state tensors that a gradient step trains.
 
@@ -317,7 +333,8 @@ class Plan:
         """
         used = {spec.name for spec in graph.state}
         if step.parameters is None:
-            found = [name for name in trainable(self.model or nn.Module()) if name in used]
+            model = nn.Module() if self.model is None else self.model
+            found = [name for name in trainable(model) if name in used]
             if not found:
                 raise TraceError(
                     f"Step {step.name!r} trains nothing: name its parameters, or give the plan a "

@@ -153,8 +153,11 @@ def _check_outputs(step: Step, usage: Usage) -> None:
             raise PlanRefused(
                 "outputs", f"{where}: {unknown[0]!r} isn't a state tensor of this step."
             )
-    if any(spec.dtype != "float32" for spec in step.outputs):
-        raise PlanRefused("outputs", f"{where}: outputs must be float32.")
+    other = [spec.name for spec in step.outputs if spec.dtype != "float32"]
+    if other:
+        raise PlanRefused(
+            "outputs", f"{where}: {other[0]!r} must be float32, as all outputs: model.float()."
+        )
 
 
 def _check_memory(plan: Plan, bounds: Bounds, limits: Limits) -> tuple[int | None, float]:

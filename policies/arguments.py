@@ -95,6 +95,8 @@ def check_call(call: Call, limits: Limits) -> None:
         _check_parts(call, limits)
     if name in _PRODUCTS and len({each.dtype for each in _tensors(call)}) > 1:
         raise call.refuse("dtype", "its factors have different dtypes: convert them to one.")
+    if name in ("select_scatter", "slice_scatter"):
+        _check_part(call)
     if name in _INDEXED:
         _check_index(call)
     if name == "_linalg_solve_ex":
@@ -125,6 +127,18 @@ def _check_parts(call: Call, limits: Limits) -> None:
     raise PlanRefused("size", f"{call.node.name}: makes more than {limits.parts} tensors.")
 
 
+def _check_part(call: Call) -> None:
+    """What is put into a tensor must be as what it replaces: mapped, PyTorch asks for less."""
+    aten = torch.ops.aten
+    take = aten.select.int if call.name == "select_scatter" else aten.slice.Tensor
+    whole, part, *where = call.args
+    replaced = take(whole, *where)
+    if (part.shape, part.dtype) != (replaced.shape, replaced.dtype):
+        raise call.refuse(
+            "shape", f"puts {list(part.shape)} where {list(replaced.shape)} of its dtype must be."
+        )
+
+
 def _check_index(call: Call) -> None:
     """Every index must be provably inside the dimension it indexes."""
     node, args, source = call.node, call.args, call.args[0]
@@ -140,7 +154,10 @@ def _check_index(call: Call) -> None:
         return
     position, dim = _INDEXED[call.name]
     if call.name == "embedding" and any(argument(args, i, False) for i in (3, 4)):
-        raise PlanRefused("operation", f"{node.name}: sparse or frequency-scaled embedding.")
+        raise call.refuse(
+            "operation",
+            "leave out sparse=True and scale_grad_by_freq=True: gathered rows stay sparse anyway.",
+        )
     dim = args[1] if dim is None else dim
     if len(args) <= position:
         raise PlanRefused("shape", f"{node.name} = {node.op} has too few arguments.")

@@ -14,7 +14,7 @@ DECOMPOSED = (
     _ATEN.huber_loss,
     _ATEN.soft_margin_loss,
     _ATEN._safe_softmax,
-    _ATEN._euclidean_dist,
+    _ATEN._weight_norm_interface,
     _ATEN._prelu_kernel,
     _ATEN._fused_rms_norm,
     _ATEN.addcdiv,

@@ -56,7 +56,10 @@ def check_mapped(
         with FakeTensorMode(allow_non_fake_inputs=True):
             state = {spec.name: spec.empty() for spec in graph.state}
             users = {name: specs[name].empty(users=count) for name in graph.user}
-            _mapped(graph, trained, check_shape)(state, users)
+            found = _mapped(graph, trained, check_shape)(state, users)
+        for spec in trained or ():
+            if found[spec.name].shape[1:] != torch.Size(spec.shape):
+                raise GraphFailed(f"the gradient of {spec.name} has another shape than it has")
     except Exception as error:
         raise PlanRefused(
             "mapping", f"{where} can't be mapped over users: {str(error)[:200]}"

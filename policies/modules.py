@@ -55,7 +55,7 @@ def of_state(
 
 def source_of(function: Callable, module: nn.Module | None = None) -> str:
     """The Python source of a function and of the author's own classes in a module, for reading."""
-    classes = dict.fromkeys(type(part) for part in (module.modules() if module else ()))
+    classes = dict.fromkeys(type(part) for part in (() if module is None else module.modules()))
     own = [kind for kind in classes if not kind.__module__.startswith("torch.")]
     return "\n\n".join(_source(part) for part in (function, *own))
 

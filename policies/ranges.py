@@ -108,6 +108,12 @@ def _quotient(known: Integers) -> Range:
 
 def _added_up(known: Integers) -> Range:
     low, high = known.ranges[0]
+    count = known.args[0].numel() // known.result.numel()
+    return min(count * low, low, 0), max(count * high, high, 0)
+
+
+def _running_sum(known: Integers) -> Range:
+    low, high = known.ranges[0]
     count = known.args[0].numel()
     return min(count * low, low, 0), max(count * high, high, 0)
 
@@ -163,7 +169,7 @@ _RANGES: dict[str, Any] = dict.fromkeys(_KEEPS_RANGE.split(), _first) | {
     "remainder": _remainder,
     "floor_divide": _quotient,
     "sum": _added_up,
-    "cumsum": _added_up,
+    "cumsum": _running_sum,
     "arange": _written_out,
     "zeros": _constant(0),
     "zeros_like": _constant(0),

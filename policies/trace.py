@@ -20,7 +20,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from policies.expansion import DECOMPOSED
 from policies.graph import NAMES, USER_TENSORS, Graph, TensorSpec
-from policies.untraceable import Author, Operators, TraceError, author_line, mutates
+from policies.untraceable import Author, Operators, TraceError, author_line, hint, mutates
 from policies.users import Bounds, User, mock_user, user_specs
 from policies.writer import Writer
 
@@ -135,7 +135,8 @@ def _capture(
     except TraceError:
         raise
     except Exception as error:
-        raise TraceError(f"{author_line(error)}: {type(error).__name__}: {error}") from error
+        said = f"{author_line(error)}: {type(error).__name__}: {error}"
+        raise TraceError(said + hint(str(error))) from error
     return captured, names, constants
 
 

@@ -12,9 +12,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C import DisableTorchFunction
 from torch._ops import OpOverload
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+from torch.utils._pytree import tree_map_only
 
 from policies.expansion import DECOMPOSED, DROPPED, RENAMED, TRANSPARENT, WRITTEN_OUT
 from policies.graph import DTYPES
@@ -29,7 +31,8 @@ _ADVICE = {
     "aten.unique": "its result's size depends on the data; count with scatter_add into zeros",
     "aten.bincount": "its result's size depends on the data; use zeros(N).scatter_add(0, items, 1)",
     "aten.index_put": "write zeros(...).scatter_add(0, index, values) or torch.where",
-    "aten.sort": "rank by comparing: (scores > score).sum()",
+    "aten.sort": "rank by comparing: (scores > score).sum(); a sequence needn't be packed: "
+    "multiply by the mask",
     "aten.argsort": "rank by comparing: (scores > score).sum()",
     "aten.topk": "rank by comparing: (scores > score).sum()",
     "aten.argmax": "compare with amax: (scores == scores.amax())",
@@ -51,6 +54,8 @@ _ADVICE = {
     "aten._linalg_eigh": "its steps depend on the data; use linalg.solve, inv or cholesky",
     "aten.native_group_norm": "use LayerNorm",
     "aten.nan_to_num": "write torch.where(torch.isfinite(x), x, 0)",
+    "aten.upsample_linear1d": "multiply by the matrix of weights, as state",
+    "aten.reflection_pad1d": "write torch.cat([x[1:k].flip(0), x])",
     "aten.heaviside": "write (x > 0).float()",
     "aten.hypot": "write (x * x + y * y).sqrt()",
     "aten.roll": "write torch.cat([x[-k:], x[:-k]])",
@@ -58,6 +63,23 @@ _ADVICE = {
     "aten.as_strided": "use reshape, permute or slicing",
     "aten.native_batch_norm": "it mixes users; use LayerNorm",
     "aten._native_batch_norm_legit": "it mixes users; use LayerNorm",
+    "aten.cummax": "compare: (x[:, None] >= x).all() and the like, or x.amax() of each slice",
+    "aten.median": "ranks by comparing: (x[:, None] > x).sum(1)",
+    "aten.bucketize": "count the edges below: (values[:, None] > edges).sum(-1)",
+    "aten.searchsorted": "count the edges below: (values[:, None] > edges).sum(-1)",
+    "aten.__rshift__": "write x // 2**k",
+    "aten.__lshift__": "write x * 2**k",
+    "aten.bitwise_xor": "mix by sums and products: (a * 31 + b) % n",
+    "aten.logcumsumexp": "write torch.logsumexp of masked scores: a triangle of -inf added",
+    "aten._linalg_slogdet": "of a positive matrix: 2 * cholesky(x).diagonal().log().sum()",
+    "aten.linalg_matrix_exp": "train the plain weight: parametrize.remove_parametrizations",
+    "aten.vdot": "train the plain weight: parametrize.remove_parametrizations",
+    "aten._fft_r2c": "multiply by the matrix of cosines and sines, as constants or state",
+    "aten.view_as_complex": "graphs have real numbers: keep real and imaginary parts apart",
+    "aten._ctc_loss": "write the loss with logsumexp over fixed positions",
+    "aten._cdist_forward": "write (x[:, None] - y).square().sum(-1), and .clamp(1e-12).sqrt()",
+    "aten._euclidean_dist": "write (x[:, None] - y).square().sum(-1), and .clamp(1e-12).sqrt()",
+    "aten.embedding_renorm": "divide the rows by their norms: x / x.norm(dim=-1, keepdim=True)",
     "aten.copy_": "make a new tensor instead of writing into an input",
 }
 
@@ -71,6 +93,9 @@ _NEEDS_A_VALUE = {
     "item": f".item() takes a number out of a tensor: {_DATA_DEPENDENT}",
     "tolist": f".tolist() takes numbers out of a tensor: {_DATA_DEPENDENT}",
     "numpy": f".numpy() leaves PyTorch: {_DATA_DEPENDENT}",
+    "__array__": f"numpy takes numbers out of a tensor: {_DATA_DEPENDENT}",
+    "__dlpack__": f"another library takes numbers out of a tensor: {_DATA_DEPENDENT}",
+    "data_ptr": f"a tensor's memory is read past PyTorch: {_DATA_DEPENDENT}",
     "__float__": f"float() takes a number out of a tensor: {_DATA_DEPENDENT}",
     "__int__": f"int() takes a number out of a tensor: {_DATA_DEPENDENT}",
     "__index__": f"a tensor is used as a Python number: {_DATA_DEPENDENT}",
@@ -84,8 +109,22 @@ _UNSUPPORTED = {
     "gru": "a fused GRU doesn't become a graph; loop over the interactions with nn.GRUCell",
     "lstm": "a fused LSTM doesn't become a graph; loop over the interactions with nn.LSTMCell",
     "rnn_tanh": "a fused RNN doesn't become a graph; loop over the interactions with nn.RNNCell",
+    "instance_norm": "InstanceNorm keeps running statistics; use LayerNorm over that axis",
+    "multi_margin_loss": "write (scores - right[:, None] + 1).clamp(min=0).mean(1) - 1 / classes",
+    "gaussian_nll_loss": "it looks at values; write 0.5 * (var.log() + (x - mean) ** 2 / var)",
     "rnn_relu": "a fused RNN doesn't become a graph; loop over the interactions with nn.RNNCell",
 }
+
+_HINTS = (
+    (
+        "setup_context",
+        "Custom autograd functions and reentrant checkpoints don't become graphs: write plain "
+        "operations with .detach(), or checkpoint(..., use_reentrant=False)",
+    ),
+    ("does not require grad", "Differentiate with torch.func.grad(function)(weights)"),
+    ("register a hook", "A graph has no hooks: write what it does, with .detach() where needed"),
+    ("dynamo-optimized", "Pass the module as it was before torch.compile"),
+)
 
 _VIEWS = frozenset(
     [
@@ -117,6 +156,11 @@ _VIEWS = frozenset(
         "alias",
     ]
 )
+
+_PUBLIC = frozenset(["tril_indices", "triu_indices", "linspace", "logspace"])
+"""Made of written numbers alone: constants of the graph."""
+
+_DATA = Tensor.data.__get__
 
 _IN_PLACE = frozenset(
     [
@@ -175,7 +219,12 @@ class Author(TorchFunctionMode):
             )
         if name == "__getitem__" and _is_scalar_index(args[1]):
             return _ATEN.index.Tensor(args[0], _index_list(args[1]))
+        if name in _PUBLIC:
+            return _ATEN.lift_fresh_copy(_made_in_public(func, args, kwargs or {}))
         result = func(*args, **(kwargs or {}))
+        if func == _DATA or not torch.is_grad_enabled():
+            # A graph has no such modes; what they keep from being differentiated is detached.
+            result = tree_map_only(Tensor, lambda tensor: tensor.detach(), result)
         if of_input and name in _VIEWS:
             views = result if isinstance(result, list | tuple) else [result]
             self.inputs += [view for view in views if isinstance(view, Tensor)]
@@ -217,6 +266,12 @@ class Operators(TorchDispatchMode):
                 f"indices: {_ADVICE['aten.index_put']}."
             )
         return func(*args, **(kwargs or {}))
+
+
+def _made_in_public(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    with _disable_current_modes(), DisableTorchFunction():
+        made: Tensor = func(*args, **kwargs)
+        return made
 
 
 def _is_scalar_index(index: Any) -> bool:
@@ -273,6 +328,11 @@ def _calling_line() -> str:
     while frame is not None and not _is_authors(frame.f_code.co_filename):
         frame = frame.f_back
     return "Your function" if frame is None else _line(frame.f_code.co_filename, frame.f_lineno)
+
+
+def hint(message: str) -> str:
+    """What to write instead of what PyTorch refused by itself in these words."""
+    return next((f" {advice}." for words, advice in _HINTS if words in message), "")
 
 
 def author_line(error: BaseException) -> str:

@@ -22,6 +22,7 @@ PROVEN: dict[str, Callable[[Any, Any], Any]] = {
     "half of it": lambda s, u: u.items // 2,
     "a choice": lambda s, u: torch.where(u.items > 3, u.items, 0),
     "a constant": lambda s, u: torch.arange(WIDTH) * (u.items > 3),
+    "a count over one axis": lambda s, u: (u.values[:, None] > torch.ones(ITEMS - 1)).sum(1),
     "counted from the end": lambda s, u: u.items - ITEMS,
     "the smaller of two": lambda s, u: torch.minimum(u.items + 1, torch.tensor(ITEMS - 1)),
 }

@@ -4,6 +4,7 @@ says which line can't be had and what to write."""
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -131,6 +132,28 @@ def translated_in_a_loop(model: Any, user: Any) -> Tensor:
     return torch.logaddexp(here[0], here[1])
 
 
+def a_teacher_without_gradient(model: Any, user: Any) -> Tensor:
+    with torch.no_grad():
+        teacher = model.items(user.items).softmax(-1)
+    return fn.kl_div(model.items(user.items).log_softmax(-1), 2 * teacher, reduction="sum")
+
+
+def frozen_by_data(model: Any, user: Any) -> Tensor:
+    return (model.items.weight.data[user.items] * model.query * model.items(user.items)).sum()
+
+
+def pairs_below_a_diagonal(model: Any, user: Any) -> Tensor:
+    """DLRM's interactions."""
+    x = model.items(user.items)
+    rows, columns = torch.tril_indices(WIDTH, WIDTH, -1)
+    return (torch.linspace(0, 1, len(rows)) * (x @ x.T)[rows, columns]).sum() ** 2
+
+
+def buckets(model: Any, user: Any) -> Tensor:
+    edges = torch.linspace(0.1, 0.9, ITEMS - 1)
+    return model.bias((user.values[:, None] > edges).sum(1)).exp().sum()
+
+
 def attention_by_torch(model: Any, user: Any) -> Tensor:
     x = model.items(user.items).reshape(WIDTH, 2, SIZE // 2).transpose(0, 1)
     y = fn.scaled_dot_product_attention(x, x, x, is_causal=True)
@@ -153,6 +176,10 @@ LOSSES: dict[str, Loss] = {
         distillation,
         written_in_place_on_a_copy,
         translated_in_a_loop,
+        a_teacher_without_gradient,
+        frozen_by_data,
+        pairs_below_a_diagonal,
+        buckets,
         attention_by_torch,
     )
 }
@@ -196,7 +223,36 @@ def test_a_sequence_of_layers_is_a_model_under_its_own_names() -> None:
     check(model, lambda model, user: model(user.values).sum() ** 2)
 
 
+def test_a_parametrised_weight_is_a_plan() -> None:
+    torch.manual_seed(0)
+    model = nn.utils.parametrizations.weight_norm(nn.Linear(WIDTH, 4))
+    check(model, lambda model, user: model(user.values).sum() ** 2)
+
+
+class Rounded(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.round()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        return gradient
+
+
 REFUSED: dict[str, tuple[str, Loss]] = {
+    "numpy": (
+        "numpy takes numbers out",
+        lambda m, u: m.items(u.items).sum() * float(np.asarray(u.values).mean()),
+    ),
+    "distances": (
+        r"\.square\(\)\.sum\(-1\)",
+        lambda m, u: torch.cdist(m.items(u.items), m.items.weight).sum(),
+    ),
+    "a custom gradient": ("detach", lambda m, u: Rounded.apply(m.items(u.items)).sum()),
+    "a gradient inside": (
+        r"torch\.func\.grad",
+        lambda m, u: torch.autograd.grad(m.items(u.items).sum(), m.items.weight)[0].sum(),
+    ),
     "bags": ("F.embedding", lambda m, u: fn.embedding_bag(u.items[None], m.items.weight).sum()),
     "convolutions": (
         "shifted products",
@@ -214,6 +270,18 @@ REFUSED: dict[str, tuple[str, Loss]] = {
 def test_what_cannot_be_had_says_the_line_and_what_to_write(what: str) -> None:
     advice, loss = REFUSED[what]
     with pytest.raises(TraceError, match=rf"test_families_of_models\.py, line \d+.*{advice}"):
+        check(Tables(), loss)
+
+
+def test_what_changes_from_call_to_call_is_refused() -> None:
+    """It would be a constant of the graph, of the one call that was traced."""
+    calls = []
+
+    def loss(model: Any, user: Any) -> Tensor:
+        calls.append(1)
+        return model.items(user.items).sum() * len(calls)
+
+    with pytest.raises(TraceError, match="another output than the graph"):
         check(Tables(), loss)
 
 

@@ -129,6 +129,14 @@ GRAPHS: dict[str, tuple[str, Callable[[], R]]] = {
             (*SUM, ref("n2")),
         ),
     ),
+    "more put into a slice than it holds": (
+        "shape",
+        lambda: graph(
+            [MASK, VALUES_INPUT],
+            ("aten.slice_scatter.default", M, ref("values"), 0, 0, 2),
+            (*SUM, ref("n0")),
+        ),
+    ),
     "an index without indices": (
         "index",
         lambda: graph([MASK], (LOOKED_UP, M, [None]), (*SUM, ref("n0"))),
