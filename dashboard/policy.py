@@ -18,9 +18,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from dashboard.requests import status_text
 from dashboard.rules import why
 from dashboard.session import Session, asked, finish, plain, telling
-from dashboard.showing import adjacency, empty, sentences
+from dashboard.showing import adjacency, download, empty, sentences, shortened
 from dashboard.signing import ask_signer
-from dashboard.texts import text
+from dashboard.texts import heading, text
+from dashboard.times import instant
 from policies.amendments import changes_between, sign_amendment
 from policies.owner_policy import OwnerPolicy, OwnerPolicyError
 
@@ -68,7 +69,7 @@ def draw(session: Session) -> None:
         st.warning(plain(rules["problem"] or text("policy.restart", name=session.node.name)))
     st.header(text("policy.now"))
     with telling():
-        sentences(explained(rules["text"]), f"rules-{name}")
+        _list(explained(rules["text"]), f"rules-{name}")
     with st.expander(text("policy.file")):
         st.code(rules["text"] or " ", language="toml")
     st.header(text("policy.change"))
@@ -108,6 +109,17 @@ def explained(written: str) -> pd.DataFrame:
     )
 
 
+def _list(rules: pd.DataFrame, key: str) -> None:
+    """The rules one below the other: on a phone too, each stands beside its value."""
+    for rule in rules.to_dict("records"):
+        value, what = st.columns([2, 3], gap="medium")
+        value.markdown(f"**{plain(rule['rule'])}** = {plain(shortened(rule['value']))}")
+        by = [rule["said by"], heading("advises only") if rule["advises only"] else ""]
+        what.markdown(rule["what it does"])
+        what.caption(" · ".join(filter(None, by)))
+    download(rules, key)
+
+
 def with_figures(written: str, figures: Mapping[str, float | int | None]) -> str:
     """The policy's text with these figures, and every other letter of it as it was.
 
@@ -140,7 +152,7 @@ def _with_line(written: str, name: str, value: float | int | None) -> str:
     if re.search(line, written):
         return re.sub(line, rf"\g<1>{value!r}\g<3>", written, count=1)
     # Before the first table: what comes after its heading belongs to it.
-    end = heading.start() if (heading := re.search(r"(?m)^[ \t]*\[", written)) else len(written)
+    end = title.start() if (title := re.search(r"(?m)^[ \t]*\[", written)) else len(written)
     above = written[:end]
     gap = "" if not above or above.endswith("\n") else "\n"
     return f"{above}{gap}{name} = {value!r}\n{written[end:]}"
@@ -157,7 +169,7 @@ def history(changes: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(
         [
             {
-                "when": change["time"],
+                "when": instant(change["time"]),
                 "by": change["by"] or text("policy.by_machine"),
                 "what changed": _told(change["changes"]),
                 "reason": change["reason"],
@@ -197,6 +209,8 @@ def _rules(broken: Sequence[Mapping[str, str]]) -> set[str]:
 def _shown(value: Any) -> str:
     if value is None:
         return text("showing.unlimited")
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, tuple):
         return ", ".join(map(str, value)) or "–"
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -102,17 +102,20 @@ class ProbeFailed(RuntimeError):
     """The probe didn't run, so nothing can be said of this machine's protections."""
 
 
-def confine() -> list[Protection]:
+def confine(memory: int = MEMORY_LIMIT, cpu_s: int = CPU_LIMIT_S) -> list[Protection]:
     """Lock this process down for good, and say what was possible.
 
     Call it with one thread, after everything private was opened that will be read.
+
+    Args:
+        memory: bytes of address space. cpu_s: seconds of CPU time, from its start.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     # Opened while this is still a user who may look: Python may lie in somebody's home.
     code = [os.open(folder, os.O_PATH | os.O_CLOEXEC) for folder in code_folders()]
     limits = [
-        _limit("memory", resource.RLIMIT_AS, MEMORY_LIMIT, f"{MEMORY_LIMIT >> 30} GiB"),
-        _limit("CPU time", resource.RLIMIT_CPU, CPU_LIMIT_S, f"{CPU_LIMIT_S // 3600} h"),
+        _limit("memory", resource.RLIMIT_AS, memory, f"{memory >> 30} GiB"),
+        _limit("CPU time", resource.RLIMIT_CPU, cpu_s, f"{cpu_s} s"),
         _limit("file size", resource.RLIMIT_FSIZE, FILE_LIMIT, f"{FILE_LIMIT >> 20} MiB"),
         _limit("core dumps", resource.RLIMIT_CORE, 0, "none"),
     ]

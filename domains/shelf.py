@@ -98,6 +98,10 @@ class Shelf:
         before = self._previous(plan) if since == "previous" else None
         if since not in (None, "previous"):
             before = self._known(str(since))
+        # PyTorch derives the shapes that are shown: only once they were found to be harmless.
+        refused = self._judge.why_not_admitted(plan, dataset)
+        if refused is not None:
+            return f"Plan {plan.hash} isn't admitted here.\n{refused[0]}: {refused[1]}"
         text = explain(plan, self._standing(budget), before)
         _, advice, _ = self._judge.judge(plan, dataset, "", offers=False)
         rules = [f"  {each['rule']}: {each['message']}" for each in advice]

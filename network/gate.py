@@ -78,8 +78,11 @@ def open_app(
     read_store_strictly()
     limits = limits or Limits()
     gate = Calls(server, paths_of, memory, node_key, limits, why_ended)
-    bodies, health = Bodies(limits), Health()
-    app = FastAPI(title=server.name, docs_url=None, redoc_url=None, openapi_url=None)
+    bodies, streams, health = Bodies(limits), Bodies(limits), Health()
+    # A redirect to a path with a slash would go to whatever host the request names.
+    app = FastAPI(
+        title=server.name, docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False
+    )
     app.state.body_of = bodies.of
 
     @app.middleware("http")
@@ -152,7 +155,7 @@ def open_app(
     async def stream(method: str, request: Request) -> Response:
         coming = ComingStream(gate, method)
         try:
-            async with bodies.of(request, MAX_STREAM_BYTES, coming.look) as blob:
+            async with streams.of(request, MAX_STREAM_BYTES, coming.look) as blob:
                 return await run_in_threadpool(coming.answer, blob)
         finally:
             coming.end()

@@ -176,7 +176,7 @@ def test_an_auditors_way_from_sign_in_to_an_entrys_proof_and_the_report(
     assert visitor.menu() == [catalogue("en")[f"pages.{name}"] for name in PAGES["auditor"]]
     visitor.go("Ledgers")
     page.get_by_role("button", name="Verify all ledgers now").click()
-    page.get_by_text("Last verified (UTC): 20").wait_for()
+    page.get_by_text("Last verified: 20").wait_for()
     page.get_by_test_id("stDataFrame").first.click(position={"x": 18, "y": 52})
     page.get_by_test_id("stMain").get_by_role("link", name="releases").click()
     page.get_by_role("heading", name="Entries", exact=True).wait_for()

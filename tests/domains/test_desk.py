@@ -1,5 +1,6 @@
 """The owner's desk in one process: two-person approval, office hours, envelopes, refusals."""
 
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -17,11 +18,12 @@ from coterie.partners import add_data, create_domain
 from domains.dataset import load_datasets
 from domains.desk import Desk, DeskRefused
 from domains.folder import Peer, public_hex
+from domains.judge import Judge
 from policies.approvals import load_owner_key, owner_key_hex, sign_approval, sign_submission
 from policies.canonical import sha256_hex
 from policies.envelopes import Envelope, sign_envelope
 from policies.ledger import Ledger, NotApproved
-from policies.owner_policy import DAYS, OfficeHours, OwnerPolicy
+from policies.owner_policy import DAYS, OfficeHours, OwnerPolicy, OwnerPolicyError
 from policies.plan import Plan, RosterEntry
 from policies.verify import verify
 from tests.network_of_three import counting_plan
@@ -40,6 +42,7 @@ class Office:
     """A desk, its ledger and the keys of its owner and of an author."""
 
     desk: Desk
+    judge: Judge
     ledger: Ledger
     owner: Ed25519PrivateKey
     roster: list[RosterEntry]
@@ -91,8 +94,10 @@ def office(home: Home, tmp_path: Path) -> Iterator[Open]:
             name: replace(each, policy=OwnerPolicy(**{"epsilon": 4.0, **rules}))
             for name, each in load_datasets(folder).items()
         }
-        desk = Desk(settings, key, ledger, datasets, tmp_path / "plans", lambda: PEERS,
-                    lambda: hubs)  # fmt: skip
+        desk = Desk(
+            settings, key, ledger, datasets, tmp_path / "plans", lambda: PEERS, lambda: hubs
+        )
+        judge = Judge(settings, key, ledger, lambda: PEERS, lambda: hubs)
         declared = datasets["interactions"].declaration
         roster = [RosterEntry(name="north", server_uid=settings.server_uid, node_key=key,
                               owner_key=settings.owner_key)]  # fmt: skip
@@ -101,8 +106,8 @@ def office(home: Home, tmp_path: Path) -> Iterator[Open]:
             for i, (name, peer) in enumerate(PEERS.items())
         ]
         data = ct.DataSet("interactions", 30, 16, 100, declared.catalogue_hash, False)
-        return Office(desk, ledger, load_owner_key(home.owner_key("north"), None), roster, data,
-                      hubs)  # fmt: skip
+        owner = load_owner_key(home.owner_key("north"), None)
+        return Office(desk, judge, ledger, owner, roster, data, hubs)
 
     yield with_rules
     for ledger in opened:
@@ -150,9 +155,42 @@ def test_two_persons_must_sign_before_anything_is_reserved(office: Open) -> None
         here.approve(plan, AUTHOR)
     assert here.approve(plan, SECOND) == "approved"
     here.ledger.reserve(plan.hash, "count", 0, 0, one)
+    own = owner_key_hex(here.owner)
+    alone = office(second_approvers=(own,))
+    another = alone.plan("by one who is named as two")
+    alone.submit(another)
+    assert alone.approve(another, here.owner) == "awaiting signature"
     envelope = around(here, plan, plans=3)
     with pytest.raises(DeskRefused, match="two persons"):
         here.desk.preapprove(envelope)
+
+
+def test_the_owner_s_own_key_is_no_second_person(home: Home, tmp_path: Path) -> None:
+    shutil.copytree(home.path, tmp_path / "home")
+    folder = Home(tmp_path / "home").domain("north")
+    own = folder.settings().owner_key
+    (folder.datasets / "interactions" / "policy.toml").write_text(f'second_approvers = ["{own}"]')
+    with pytest.raises(OwnerPolicyError, match="it names the owner's own key"):
+        load_datasets(folder)
+
+
+@pytest.mark.parametrize(
+    ("limit", "most", "why"), [("MOST_PLANS_A_DAY", 2, "a day"), ("MOST_PLAN_BYTES", 1, "keeps")]
+)
+def test_one_account_fills_neither_the_disk_nor_the_owners_day(
+    limit: str, most: int, why: str, office: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = office(max_releases=2)
+    first, second = here.plan("one"), here.plan("two", 3.9)
+    here.submit(first)
+    here.submit(second)
+    monkeypatch.setattr("domains.desk." + limit, most)
+    with pytest.raises(DeskRefused, match=why):
+        here.submit(here.plan("three"))
+    assert here.submit(first)["new"] is False, "what is known is told all the same"
+    another = here.plan("three")
+    signature = sign_submission(AUTHOR, another.hash, "e" * 64)
+    assert here.desk.submit(another, "e" * 64, signature)["new"], "another account has its own"
 
 
 def test_nothing_is_approved_while_the_office_is_closed(office: Open) -> None:
@@ -209,6 +247,35 @@ def test_what_no_longer_fits_is_refused_with_what_would(office: Open) -> None:
         assert line in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("epsilon", "releases", "rules"),
+    [
+        (20.0, 3, {}),
+        (3.0, 12, {"max_releases": 7, "max_epsilon_per_plan": 0.7}),
+        (30.0, 19, {"epsilon": 1.0}),
+        (20.0, 3, {"epsilon": 0.02}),
+        (6.0, 9, {"min_noise_multiplier": 3.0, "max_epsilon_per_scientist": 0.9}),
+        (2.0, 5, {"max_epsilon_per_period": 0.3, "max_releases": 4}),
+    ],
+)
+def test_every_plan_that_is_offered_is_taken_when_it_is_submitted(
+    office: Open, epsilon: float, releases: int, rules: dict[str, Any]
+) -> None:
+    here = office(**rules)
+    asked = counting_plan(here.data, "much", epsilon, releases)
+    plan = asked.bind(here.roster, owner_key_hex(AUTHOR))
+    answer = here.submit(plan)
+    assert answer["status"] == "refused"
+    dataset = here.desk.dataset("interactions")
+    offered = here.judge.nearest(plan, dataset, here.judge.limits(plan, dataset, ACCOUNT))
+    assert [offer.text for offer in offered] == [offer["text"] for offer in answer["offers"]]
+    assert offered
+    for offer in offered:
+        assert here.submit(offer.plan)["refusals"] == []
+        assert offer.text in answer["refusals"][-1]["message"]
+    assert here.approve(offered[0].plan, here.owner) == "approved"
+
+
 def test_a_verdict_is_replayed_when_the_ledger_grew(office: Open) -> None:
     here = office()
     first = here.desk.verdict()
@@ -217,7 +284,16 @@ def test_a_verdict_is_replayed_when_the_ledger_grew(office: Open) -> None:
     assert here.desk.verdict()["entries"] > first["entries"]
 
 
-def around(here: Office, plan: Plan, plans: int) -> str:
+def test_an_envelope_holds_no_longer_than_an_approval_may(office: Open) -> None:
+    here = office(max_approval_days=30)
+    plan = here.plan("seed 0")
+    here.submit(plan)
+    here.desk.preapprove(around(here, plan, plans=3, days=30))
+    with pytest.raises(DeskRefused, match="at most 30 days"):
+        here.desk.preapprove(around(here, plan, plans=3, days=31))
+
+
+def around(here: Office, plan: Plan, plans: int, days: int = 7) -> str:
     shown = sha256_hex(here.desk.explain(plan).encode())
-    envelope = Envelope.around(plan, "north", plans=plans, days=7, explanation=shown)
+    envelope = Envelope.around(plan, "north", plans=plans, days=days, explanation=shown)
     return sign_envelope(here.owner, envelope)
