@@ -39,6 +39,7 @@ class Domains:
     Attributes:
         values: by domain, what its engine gives, int64 [P].
         models: by domain, from what its engine computed users' memories.
+        objections: by domain, why it takes part with these partners no longer.
     """
 
     folder: Path
@@ -49,6 +50,7 @@ class Domains:
     models: dict[str, Any] = field(default_factory=dict)
     ledgers: dict[str, Ledger] = field(default_factory=dict)
     parts: dict[str, Participation] = field(default_factory=dict)
+    objections: dict[str, str] = field(default_factory=dict)
 
     def restart(self, name: str) -> Participation:
         """A domain's process ended, anyhow, and is there again."""
@@ -58,7 +60,9 @@ class Domains:
         place.mkdir(exist_ok=True)
         ledger = Ledger(f"sqlite:///{place / 'ledger.db'}", name, self.keys[name])
         self.ledgers[name] = ledger
-        self.parts[name] = Participation(name, self.keys[name], ledger, place / "attempts")
+        self.parts[name] = Participation(
+            name, self.keys[name], ledger, place / "attempts", lambda _: self.objections.get(name)
+        )
         return self.parts[name]
 
     def open(self, name: str) -> None:

@@ -234,3 +234,15 @@ def test_a_state_is_bounded_before_any_of_it_is_kept(domains: Domains) -> None:
         with pytest.raises(RoundRefused, match="at most"):
             part.hold(domains.plan.hash, "00" * 32, size, 0, b"0")
     assert part.held_state(domains.plan.hash) == ""
+
+
+def test_who_may_not_take_part_any_longer_gets_nothing_more(domains: Domains) -> None:
+    """Asked at every call: also when a dealer's triples come, for a hub that listed us since."""
+    part, plan_hash = domains.parts["east"], domains.plan.hash
+    with part.tensors(plan_hash):
+        pass
+    domains.objections["east"] = "the dealer is a hub"
+    with pytest.raises(RoundRefused, match="the dealer is a hub"), part.tensors(plan_hash):
+        pass
+    with pytest.raises(RoundRefused, match="the dealer is a hub"):
+        part.advertise(plan_hash, domains.plan.steps[0].name, 0, 0)
