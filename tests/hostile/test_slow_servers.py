@@ -14,7 +14,7 @@ from syft.types.uid import UID
 from network.answers import ask
 from network.client import NodeClient, NodeUnreachable, log_in
 
-HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n"
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n"
 ENDLESS: dict[str, tuple[bytes, bytes, float]] = {
     # what comes first, what comes again and again, every so many seconds
     "told to continue for ever": (b"", b"HTTP/1.1 100 Continue\r\n\r\n", 0.0),
