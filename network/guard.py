@@ -1,112 +1,80 @@
-"""What stands around every request of a server: a count, limits, one framing, the same headers.
+"""Syft guarded from the moment it is imported, whether that is before or after this.
 
-Plain ASGI: a bulk answer passes through it as it is, in the task that took the request.
+Importing Syft takes seconds, and most of what people type needs none of it. So nothing here imports
+Syft: its reader and its clients are replaced as soon as its module has run, before whoever imported
+it gets hold of it.
 """
 
-import secrets
-from collections.abc import Awaitable, Callable, MutableMapping
+import sys
+from collections.abc import Callable, Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
 from typing import Any
 
-import structlog
-from starlette.datastructures import MutableHeaders
-from starlette.requests import Request
-from starlette.responses import Response
-
+from network.answers import check_syft_answers
 from network.capnproto import BytesRefused
-from network.health import Health
-from network.limits import Rate, TooMuch, block_of
-from network.members import address_of
-
-_HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-store",
-}
-
-_log = structlog.get_logger("coterie.gate")
-
-_Message = MutableMapping[str, Any]
-_Receive = Callable[[], Awaitable[_Message]]
-_Send = Callable[[_Message], Awaitable[None]]
-_App = Callable[[MutableMapping[str, Any], _Receive, _Send], Awaitable[None]]
+from network.reader_names import ANSWERS, Names
 
 
-class Guard:
-    """ASGI middleware.
+def guard_syft(then: Callable[[], object]) -> None:
+    """Make Syft's clients in this process read strictly and check answers before they do.
 
     Args:
-        addresses: how much an address may ask.
-        health: counts the answers.
+        then: called once that is so: at once if Syft is imported already, else when it is.
     """
 
-    def __init__(self, app: _App, addresses: Rate, health: Health) -> None:
-        self._app, self._addresses, self._health = app, addresses, health
+    def guard() -> None:
+        install_strict_reader()
+        check_syft_answers()
+        then()
 
-    async def __call__(
-        self, scope: MutableMapping[str, Any], receive: _Receive, send: _Send
-    ) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        number, started = secrets.token_hex(8), False
-
-        async def say(message: _Message) -> None:
-            nonlocal started
-            if message["type"] == "http.response.start":
-                started = True
-                MutableHeaders(scope=message).update({**_HEADERS, "X-Request-Id": number})
-                self._health.count(message["status"])
-            await send(message)
-
-        structlog.contextvars.bind_contextvars(request=number)
-        try:
-            await self._answer(scope, receive, say)
-        except Exception as error:
-            _log.error("failed", error=type(error).__name__)
-            if started:
-                raise
-            text = "The node failed; its owner finds the request in its log."
-            await Response(text, 500)(scope, receive, say)
-        finally:
-            structlog.contextvars.unbind_contextvars("request")
-
-    async def _answer(self, scope: MutableMapping[str, Any], receive: _Receive, say: _Send) -> None:
-        request = Request(scope)
-        try:
-            self._addresses.spend(block_of(address_of(request)))
-            if _is_framed_once(request):
-                await self._app(scope, receive, say)
-                return
-            refusal = _framed()
-        except TooMuch as error:
-            refusal = too_much(error)
-        except BytesRefused as error:
-            refusal = refused(error)
-        await refusal(scope, receive, say)
+    if "syft" in sys.modules:
+        guard()
+    else:
+        sys.meta_path.insert(0, _Watch(guard))
 
 
-def too_much(error: TooMuch) -> Response:
-    """The answer where a limit is reached."""
-    _log.info("limited", why=str(error))
-    return Response(
-        str(error), 429, headers={"Retry-After": str(error.wait_s)}, media_type="text/plain"
-    )
+def install_strict_reader(names: Names = ANSWERS) -> None:
+    """Make Syft's own reads in this process strict; the last list given counts."""
+    import syft.serde.recursive as syft_reader
+
+    def read_strictly(blob: bytes) -> Any:
+        from network.reader import read  # it needs Syft's types, which may not all be there yet
+
+        return read(blob, names)
+
+    syft_reader.rs_bytes2object = read_strictly
+    syft_reader.rs_proto2object = _refuse_open_frame
 
 
-def refused(error: BytesRefused) -> Response:
-    """The answer to bytes that can't be read."""
-    _log.warning("refused", why=str(error))
-    return Response(str(error), 400, media_type="text/plain")
+def _refuse_open_frame(_: Any) -> Any:
+    raise BytesRefused("Only whole messages are read.")
 
 
-def _is_framed_once(request: Request) -> bool:
-    """Whether its body ends in one place: where two say where, a proxy may believe the other."""
-    return not {"content-length", "transfer-encoding"} <= set(request.headers)
+class _Watch(MetaPathFinder):
+    """Finds Syft as Python does, and calls `guard` when its module has run."""
 
+    def __init__(self, guard: Callable[[], None]) -> None:
+        self._guard = guard
 
-def _framed() -> Response:
-    _log.warning("refused", why="framed twice")
-    closing = {"Connection": "close"}
-    return Response("Say a length or send chunks, not both.", 400, closing, "text/plain")
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if name != "syft":
+            return None
+        others = [finder for finder in sys.meta_path if finder is not self]
+        found = (finder.find_spec(name, path, target) for finder in others)
+        spec = next((each for each in found if each is not None), None)
+        if spec is not None and spec.loader is not None:
+            self._follow(spec.loader)
+        return spec
+
+    def _follow(self, loader: Any) -> None:
+        run = loader.exec_module
+
+        def run_and_guard(module: ModuleType) -> None:
+            run(module)
+            self._guard()
+
+        loader.exec_module = run_and_guard
