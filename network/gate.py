@@ -22,6 +22,7 @@ from network.bodies import Bodies
 from network.calls import Calls, Paths, Streams
 from network.client import API
 from network.connections import serve_app
+from network.entrance import Entrance, refused, too_much
 from network.envelope import MAX_MESSAGE_BYTES, BytesRefused
 from network.guard import install_strict_reader
 from network.health import CONTENT_TYPE, Health
@@ -120,6 +121,6 @@ def open_app(
     app.router.routes.append(
         Route(f"{STREAMS}/{{method}}", Streams(gate, streams), methods=["POST"])
     )
-    app.add_middleware(Guard, addresses=gate.addresses, health=health)
+    app.add_middleware(Entrance, addresses=gate.addresses, health=health)
     app.add_middleware(Seal, key=node_key.signing_key)
     return app
