@@ -15,8 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from domains.coming_noise import ComingNoise
+from domains.cosigning import event_of
 from network.smpc.attempt import Context
 from policies.ledger import Ledger
+from policies.plan import Plan, Step
 
 _MAPPED_BYTES = 2**24
 """An attempt's file beyond this is mapped, not read, and so never written over."""
@@ -173,6 +175,27 @@ class Attempts:
         self._ledger.charge(
             context.plan_hash, context.step, context.release, context.attempt, nothing
         )
+
+    def spend_release(self, plan: Plan, step: Step, until: str) -> None:
+        """Charge a release of a kept step whose sharing took too long: that was seen, too.
+
+        One that nothing was revealed in, else a repeat.
+
+        Args:
+            until: when the first of the approvals expires.
+
+        Raises:
+            LedgerError: no release and no spare attempt is left.
+        """
+        latest: dict[int, tuple[int, str]] = {}
+        for name, release, attempt, state in self._ledger.attempts(plan.hash):
+            if name == step.name:
+                latest[release] = max(latest.get(release, (-1, "")), (attempt, state))
+        unspent = (r for r in range(step.releases) if latest.get(r, (-1, "void"))[1] == "void")
+        release = next(unspent, 0)
+        attempt = latest.get(release, (-1, ""))[0] + 1
+        self._ledger.reserve(plan.hash, step.name, release, attempt, event_of(step), until)
+        self.spend(Context(plan.hash, step.name, release, attempt))
 
     def void_what_a_crash_left(self) -> None:
         """Void whatever is reserved: its keys died with the process."""

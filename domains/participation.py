@@ -79,7 +79,9 @@ class Participation:
         self._ledger = ledger
         self._folder = folder
         self._attempts = Attempts(ledger, folder)
-        self._open_runs = OpenRuns(name, signing_key, ledger, folder, why_not_roster, spu)
+        self._open_runs = OpenRuns(
+            name, signing_key, self._attempts, ledger, folder, why_not_roster, spu
+        )
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._attempts.void_what_a_crash_left()
 
@@ -136,7 +138,9 @@ class Participation:
             )
             return run.attempt.party.advertise(), run.attempt.held
 
-    def hold(self, plan_hash: str, digest: str, size: int, begin: int, part: bytes) -> int:
+    def hold(
+        self, plan_hash: str, digest: str, size: int, begin: int, part: bytes | memoryview
+    ) -> int:
         """Take one part of a state; the parts come in order, the first one replaces another state.
 
         Args:
