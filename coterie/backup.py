@@ -38,7 +38,7 @@ from policies.verify import verify
 _FORMAT = "coterie-backup-v1"
 _MANIFEST, _TABLES = "backup.json", "tables.json"
 _DATABASES = ("syft/syft.db", "syft/calls.db", "syft/logins.db", "ledger.db")
-_SHARES = (".held", ".masked", ".receipt")
+_SHARES = (".held", ".masked", ".receipt", ".spare")
 _PLAIN_ENTRIES = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.DIRTYPE)
 _LEFT_OUT = ("-wal", "-shm", ".new", ".log", ".pid")
 

@@ -1,5 +1,6 @@
 """One attempt as a domain keeps it: its keys in memory, what it answered on the disk."""
 
+import contextlib
 import hashlib
 import mmap
 import os
@@ -19,8 +20,9 @@ from network.smpc.attempt import Context
 from policies.ledger import Ledger
 from policies.plan import Plan, Step
 
-_MAPPED_BYTES = 2**20
-"""What an attempt's file holds beyond this is mapped, not read."""
+_MAPPED_BYTES = 2**24
+"""An attempt's file beyond this is mapped, not read, and so never written over."""
+_ZEROS = bytes(2**20)
 
 
 @dataclass
@@ -54,7 +56,8 @@ class AttemptFiles:
 
     def __init__(self, folder: Path, context: Context) -> None:
         self._folder = folder
-        self._syncing: list[Future[None]] = []
+        self._spare = folder / f"{context.plan_hash}.spare"
+        self._syncing: list[tuple[Path, Future[None]]] = []
         # The ledger lets an attempt reveal one thing only, so its files need no tensor's name.
         self._digest = hashlib.sha256(replace(context, tensor="").bytes).hexdigest()
 
@@ -74,9 +77,12 @@ class AttemptFiles:
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
     def write(self, name: str, content: bytes | memoryview) -> None:
-        descriptor = os.open(self._path(name), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        path = self._path(name)
+        if name == "masked":
+            _move(self._spare, path)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
         _fill(descriptor, content)
-        self._syncing.append(_DISK.submit(_sync, descriptor))
+        self._syncing.append((path, _DISK.submit(_sync, descriptor)))
 
     def erase(self, name: str) -> None:
         self._wait()
@@ -90,9 +96,18 @@ class AttemptFiles:
         path.unlink()
         _DISK.submit(_sync, descriptor)
 
-    def remove(self, name: str) -> None:
-        """Forget what may be known to others anyway."""
-        self._path(name).unlink(missing_ok=True)
+    def give_up(self) -> None:
+        """Erase the shares held; forget the masked vector, which may be known to others anyway.
+
+        The disk takes the run's next vector several times as fast in the place of this one. A file
+        that may be mapped still, by an answer on its way, is removed instead.
+        """
+        self.erase("held")
+        masked = self._path("masked")
+        if masked.exists() and masked.stat().st_size > _MAPPED_BYTES:
+            masked.unlink()
+        else:
+            _move(masked, self._spare)
 
     def _path(self, name: str) -> Path:
         return self._folder / f"{self._digest}.{name}"
@@ -101,9 +116,15 @@ class AttemptFiles:
         if not self._syncing:
             return
         syncing, self._syncing = self._syncing, []
-        _sync(os.open(self._folder, os.O_RDONLY))
-        for each in syncing:
-            each.result()
+        try:
+            _sync_folder(self._folder)
+            for _, each in syncing:
+                each.result()
+        except OSError:
+            # What isn't surely there must not be taken for an answer when it is asked for again.
+            for path, _ in syncing:
+                path.unlink(missing_ok=True)
+            raise
 
 
 class Attempts:
@@ -135,9 +156,7 @@ class Attempts:
         done = self._given_up[plan_hash]
         for step, release, attempt, state in self._ledger.attempts(plan_hash):
             if state == "charged" and (step, release, attempt) not in done:
-                files = self.files(Context(plan_hash, step, release, attempt))
-                files.erase("held")
-                files.remove("masked")
+                self.files(Context(plan_hash, step, release, attempt)).give_up()
                 done.add((step, release, attempt))
 
     def void(self, context: Context, reason: str) -> None:
@@ -180,6 +199,8 @@ class Attempts:
 
     def void_what_a_crash_left(self) -> None:
         """Void whatever is reserved: its keys died with the process."""
+        for spare in self._folder.glob("*.spare"):
+            spare.unlink()
         for plan in self._ledger.plans():
             for step, release, attempt, state in self._ledger.attempts(plan.plan_hash):
                 if state == "reserved":
@@ -190,22 +211,37 @@ class Attempts:
 def _overwrite(descriptor: int) -> None:
     left = os.fstat(descriptor).st_size
     while left > 0:
-        left -= os.write(descriptor, bytes(min(left, _MAPPED_BYTES)))
+        left -= os.write(descriptor, _ZEROS[:left])
+
+
+def _move(path: Path, place: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.replace(path, place)
 
 
 def write_durably(path: Path, content: bytes | memoryview | mmap.mmap) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     _fill(descriptor, content)
     _sync(descriptor)
-    _sync(os.open(path.parent, os.O_RDONLY))
+    _sync_folder(path.parent)
 
 
 def _fill(descriptor: int, content: bytes | memoryview | mmap.mmap) -> None:
     with os.fdopen(descriptor, "wb", closefd=False) as file:
         file.write(content)
+        file.truncate()
 
 
 def _sync(descriptor: int) -> None:
+    """Content, and length where it changed, to the disk; closes the file."""
+    try:
+        os.fdatasync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sync_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -1,6 +1,8 @@
 """Partners' ledger heads in a round: held, checked, co-signed, and kept under our own."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 from domains.refusals import RoundRefused
@@ -11,6 +13,8 @@ from policies.ledger import Ledger
 from policies.ledger.heads import Cosignature, Note, Shown
 from policies.ledger.heads import Release as Reserved
 from policies.plan import Plan, Step
+
+_KEEPING = ThreadPoolExecutor(4, thread_name_prefix="keeping")
 
 
 def held_of_peers(ledger: Ledger, plan: Plan, me: str) -> dict[str, list[int]]:
@@ -54,18 +58,36 @@ def shown_by_members(
     return shown
 
 
-def keep_cosignatures(
+@contextmanager
+def keeping_cosignatures(
+    ledger: Ledger,
+    plan: Plan,
+    me: str,
+    confirmed: set[str],
+    cosignatures: Mapping[str, Sequence[Cosignature]],
+) -> Iterator[None]:
+    """Keep peers' signatures under this ledger's heads, while what is within waits for the disk.
+
+    Nothing that was made within may be said unless this ends well.
+
+    Raises:
+        RoundRefused: a domain that confirmed has not co-signed.
+        HeadRefused: a signature isn't a peer's, or not under a head of this ledger.
+    """
+    kept = _KEEPING.submit(_keep, ledger, plan, me, confirmed, cosignatures)
+    try:
+        yield
+    finally:
+        kept.result()
+
+
+def _keep(
     ledger: Ledger,
     plan: Plan,
     me: str,
     confirmed: set[str],
     cosignatures: Mapping[str, Sequence[Cosignature]],
 ) -> None:
-    """Keep peers' signatures under this ledger's heads.
-
-    Raises:
-        RoundRefused: a domain that confirmed has not co-signed.
-    """
     peers = peers_of(plan, me)
     for name in peers:
         if name in confirmed and not cosignatures.get(name):

@@ -15,7 +15,6 @@ is `network.smpc.aggregation`, or `network.smpc.ckks` where the plan says so.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from mmap import ACCESS_READ, mmap
@@ -32,7 +31,7 @@ from domains.coming_noise import ComingNoise
 from domains.cosigning import (
     event_of,
     held_of_peers,
-    keep_cosignatures,
+    keeping_cosignatures,
     peers_of,
 )
 from domains.dataset import PrivateDataset
@@ -316,16 +315,10 @@ class Participation:
         """
         run = self._open_runs.of(plan_hash)
         context = Context(plan_hash, step, release, attempt)
-        with run.lock, self._charged(context) as files:
-            confirmed = {each.domain for each in confirmations}
-            # Both wait for the disk, so they do it together; nothing is said unless both are right.
-            kept = _KEEPING.submit(
-                keep_cosignatures, self._ledger, run.plan, self._name, confirmed, cosignatures
-            )
-            try:
-                return self._party(run.plan, context, files).unmask(confirmations, *more)
-            finally:
-                kept.result()
+        confirmed = {each.domain for each in confirmations}
+        kept = keeping_cosignatures(self._ledger, run.plan, self._name, confirmed, cosignatures)
+        with run.lock, self._charged(context) as files, kept:
+            return self._party(run.plan, context, files).unmask(confirmations, *more)
 
     def finish(self, plan_hash: str, state: bytes | str) -> None:
         """End the run: every user's memory is computed and stays here; the model is kept.
@@ -393,9 +386,6 @@ class Participation:
         run.attempt.erase()
         run.attempt = None
         self._attempts.spend(context)
-
-
-_KEEPING = ThreadPoolExecutor(4, thread_name_prefix="keeping")
 
 
 def _unshared(run: OpenRun) -> bool:

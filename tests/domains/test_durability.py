@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from domains import attempts
+from network.smpc.aggregation import OutOfTurn
+from network.smpc.attempt import Context
 from network.smpc.messages import SharingRefused
 from policies.ledger import HeadRefused, Ledger
 from tests.domains.participating_domains import NAMES, Carried, domains_in
@@ -27,13 +29,18 @@ class Lazy:
 
 @pytest.fixture
 def happened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What reached the disk, in order: a file's kind when it was synced, 'charge', 'erase'."""
+    """What reached the disk, in order: the kind of a file, 'folder', 'charge' or 'erase'."""
     found: list[str] = []
     sync, overwrite, charge = attempts._sync, attempts._overwrite, Ledger.charge
+    sync_folder = attempts._sync_folder
 
     def synced(descriptor: int) -> None:
         found.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name.partition(".")[2])
         sync(descriptor)
+
+    def folder_synced(path: Path) -> None:
+        found.append("folder")
+        sync_folder(path)
 
     def erased(descriptor: int) -> None:
         found.append("erase")
@@ -45,6 +52,7 @@ def happened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(attempts, "_DISK", Lazy())
     monkeypatch.setattr(attempts, "_sync", synced)
+    monkeypatch.setattr(attempts, "_sync_folder", folder_synced)
     monkeypatch.setattr(attempts, "_overwrite", erased)
     monkeypatch.setattr(Ledger, "charge", charged)
     return found
@@ -61,14 +69,13 @@ def test_nothing_is_charged_said_or_erased_before_the_answer_is_on_the_disk(
         for name, argument in arguments.items():
             happened.clear()
             answers[name] = carried.ask(name, phase, argument)
-            folder = ""  # the attempts' folder itself
             if phase == "reveal":
-                assert set(happened[:-1]) == {"held", "masked", "receipt", folder}
+                assert set(happened[:-1]) == {"held", "masked", "receipt", "folder"}
                 assert happened[-1] == "charge"
             if phase == "confirm":
-                assert set(happened) == {"confirmed", folder}
+                assert set(happened) == {"confirmed", "folder"}
             if phase == "unmask":
-                assert set(happened[:-1]) == {"unmasking", folder}
+                assert set(happened[:-1]) == {"unmasking", "folder"}
                 assert happened[-1] == "erase"
         return answers
 
@@ -88,9 +95,11 @@ def test_an_answer_that_the_disk_refused_is_never_given(
         if phase != "reveal":
             return carried.exchange(phase, arguments)
         with monkeypatch.context() as patch:
-            patch.setattr(attempts.os, "fsync", full)
+            patch.setattr(attempts.os, "fdatasync", full)
             with pytest.raises(OSError, match="no space"):
                 carried.ask("east", phase, arguments["east"])
+        with pytest.raises(OutOfTurn, match="Start the next attempt"):
+            carried.ask("east", phase, arguments["east"])
         plan = domains.plan.hash
         assert domains.ledgers["east"].attempt(plan, "s", 0, 0) == "reserved"
         raise SharingRefused("east", "its disk is full")
@@ -136,3 +145,51 @@ def test_nothing_is_opened_before_the_peers_co_signed(tmp_path: Path) -> None:
         return carried.exchange(phase, arguments)
 
     assert carried.run(exchange).survivors == NAMES
+
+
+def test_a_run_s_next_vector_takes_the_place_of_the_last_on_the_disk(tmp_path: Path) -> None:
+    domains = domains_in(tmp_path)
+    places = set()
+    for release in range(3):
+        domains.round(release)
+        (masked,) = (tmp_path / "east" / "attempts").glob("*.masked")
+        places.add(masked.stat().st_ino)
+    assert len(places) == 1
+    assert not list(tmp_path.rglob("*.spare"))
+
+
+def files_of(folder: Path, attempt: int) -> attempts.AttemptFiles:
+    return attempts.AttemptFiles(folder, Context("a" * 64, "s", 0, attempt))
+
+
+def test_nothing_of_a_longer_vector_is_left_in_a_shorter_one_s_file(tmp_path: Path) -> None:
+    with files_of(tmp_path, 0) as first:
+        first.write("masked", b"long" * 100)
+    first.give_up()
+    assert first.read("masked") is None
+    with files_of(tmp_path, 1) as second:
+        second.write("masked", b"short")
+    assert second.read("masked") == b"short"
+    assert first.read("masked") is None
+
+
+def test_a_vector_that_an_answer_may_still_carry_is_not_written_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attempts, "_MAPPED_BYTES", 3)
+    with files_of(tmp_path, 0) as first:
+        first.write("masked", b"first")
+    carried = first.read("masked")
+    first.give_up()
+    with files_of(tmp_path, 1) as second:
+        second.write("masked", b"other")
+    assert bytes(carried or b"") == b"first"
+
+
+def test_what_a_killed_process_left_to_be_written_over_is_gone(tmp_path: Path) -> None:
+    domains = domains_in(tmp_path)
+    domains.round()
+    domains.parts["east"].advertise(domains.plan.hash, "s", 1, 0)
+    assert list(tmp_path.rglob("*.spare"))
+    domains.restart("east")
+    assert not list(tmp_path.rglob("*.spare"))
