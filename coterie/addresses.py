@@ -8,10 +8,9 @@ from domains.folder import DomainFolder, DomainSettings
 from network.tls import (
     CERTIFICATE,
     KEY,
-    TlsError,
     create_certificate,
     pin_of,
-    trust,
+    trust_files,
     trust_own_server,
 )
 
@@ -30,15 +29,15 @@ def trust_own(folder: DomainFolder) -> None:
 
 
 def trust_hub(folder: DomainFolder, hub: str, certificate: Path | None) -> None:
-    """The hub's certificate, and ours to show where it asks its callers for theirs."""
+    """Take the hub's certificate, and show ours where it asks its callers for theirs.
+
+    Raises:
+        TlsError: a file can't be read or used.
+    """
     own = (folder.path / CERTIFICATE, folder.path / KEY)
     has_own = all(each.exists() for each in own)
-    try:
-        pem = None if certificate is None else certificate.read_text()
-    except OSError as error:
-        raise TlsError(f"{certificate} can't be read: {error.strerror}") from None
-    if pem is not None or has_own:
-        trust(hub, pem, *(own if has_own else ()))
+    if certificate is not None or has_own:
+        trust_files(hub, certificate, *(own if has_own else ()))
 
 
 def renew_certificate(home: Home, name: str) -> None:

@@ -29,7 +29,7 @@ from domains.folder import (
 )
 from network.client import log_in
 from network.gate import API
-from network.hub import Card, announce, new_card
+from network.hub import Card, announce, key_of, new_card
 from network.secrets import is_given
 from network.tls import (
     pin_of,
@@ -227,7 +227,7 @@ def start_domain(
 
         def announce_itself() -> None:
             if hub is not None:
-                announce(hub, card_of(folder))
+                _announce(folder, hub)
 
         hold(name, folder.pid_file)
         serve(folder.path, announce_itself)
@@ -242,8 +242,16 @@ def start_domain(
         f"{url_of(settings)}{API}/",
     )
     if hub is not None:
-        announce(hub, card_of(folder))
+        _announce(folder, hub)
     return url_of(settings)
+
+
+def _announce(folder: DomainFolder, hub: str) -> None:
+    """Remember the hub's key, since no dealer may have it, and have the hub list the domain."""
+    key, settings = key_of(hub), folder.settings()
+    if key not in settings.hubs:
+        folder.write_settings(settings.model_copy(update={"hubs": (*settings.hubs, key)}))
+    announce(hub, card_of(folder))
 
 
 def card_of(folder: DomainFolder) -> Card:

@@ -14,6 +14,7 @@ from syft.types.errors import SyftException
 from domains.accounts import Accounts, AccountsError
 from domains.desk import Desk, DeskRefused
 from domains.enclosure import EnclosureFailed
+from domains.examination import ExaminationFailed
 from domains.interactions import InteractionsError
 from domains.participation import Participation
 from domains.refusals import RoundRefused
@@ -30,6 +31,7 @@ REFUSALS = (
     AccountsError,
     DeskRefused,
     EnclosureFailed,
+    ExaminationFailed,
     InteractionsError,
     LedgerError,
     MalformedMessage,

@@ -1,8 +1,7 @@
 """The engine's enclosure: a process of its own for every run, with nothing but one data set.
 
 The parent (the node) keeps keys, ledger and noise. The child maps the arrays, locks itself down
-(`domains.confinement`) and only then reads the plan. It answers framed messages: an 8-byte length,
-a JSON header with the arrays' names, dtypes and shapes, and their raw bytes. Nothing is pickled.
+(`domains.confinement`) and only then reads the plan. It answers framed messages (`domains.frames`).
 It writes no file: users' memory goes to the parent, which keeps it.
 """
 
@@ -298,11 +297,12 @@ def load() -> None:
     import torch
 
     import domains.engine  # noqa: F401
-    import policies.graph  # noqa: F401
+    from domains.examination import prepare
 
     torch.set_num_threads(1)
     keep_freed_memory()
     _load_lazy_parts()
+    prepare()
 
 
 def serve(store: Path) -> None:

@@ -1,5 +1,7 @@
-"""What passes between a node and its engine's process: a JSON header and the bytes of arrays.
+"""What a node and its confined processes say to each other: JSON and arrays through a pipe.
 
+A frame is an 8-byte length, a JSON header with the arrays' names, dtypes and shapes, and their raw
+bytes. Nothing is pickled.
 A state as long as a model is never in memory as a whole on its way: `Stored` arrays lie in a file
 and are copied from there, piece by piece.
 """

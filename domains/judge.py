@@ -1,18 +1,20 @@
 """What the owner's rules say of a plan: refused, left to her, and what would fit."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
 
 from domains.dataset import PrivateDataset
+from domains.examination import admit
 from domains.folder import DomainSettings, Peer
 from policies.accounting import epsilon_at_every_partner
-from policies.admission import PlanRefused, admit
 from policies.ledger import Commitment, Ledger
 from policies.likeness import model_of, operations_of
 from policies.limits import Limit, limits_of
 from policies.nearest import Offer, nearest_plans
 from policies.owner_policy import PlanFacts, Refusal
 from policies.plan import Plan
+from policies.protection import check_dealer
+from policies.refusals import PlanRefused
 
 Said = list[dict[str, str]]
 _MOST_ADMITTED = 4096
@@ -23,6 +25,7 @@ class Judge:
 
     Args:
         peers: the partners pinned at the moment.
+        hubs: the node keys of the hubs that list this domain.
     """
 
     def __init__(
@@ -31,13 +34,15 @@ class Judge:
         node_key: str,
         ledger: Ledger,
         peers: Callable[[], Mapping[str, Peer]],
+        hubs: Callable[[], Collection[str]],
     ) -> None:
         self._name = settings.name
         self._settings = settings
         self._node_key = node_key
         self._ledger = ledger
         self._peers = peers
-        self._admitted: dict[tuple[str, str, bool], None] = {}
+        self._hubs = hubs
+        self._admitted: dict[tuple[str, str, bool], tuple[str, str] | None] = {}
 
     def judge(
         self,
@@ -55,9 +60,12 @@ class Judge:
         """
         try:
             self._check_roster(plan)
-            self._admit(plan, dataset)
+            check_dealer(plan, [*self._hubs(), account])
         except PlanRefused as error:
             return [{"rule": error.rule, "message": str(error)}], [], []
+        refused = self.why_not_admitted(plan, dataset)
+        if refused is not None:
+            return [{"rule": refused[0], "message": refused[1]}], [], []
         if plan.catalogue != dataset.declaration.catalogue_hash:
             message = (
                 f"{self._name} has another item catalogue than the plan "
@@ -66,24 +74,33 @@ class Judge:
             return [{"rule": "catalogue", "message": message}], [], []
         limits = self.limits(plan, dataset, account, past)
         broken = self._broken(plan, dataset, limits)
-        refused = [each for each in broken if dataset.policy.decides(each)]
+        decided = [each for each in broken if dataset.policy.decides(each)]
         found = []
-        if refused and offers:
+        if decided and offers:
             found = self.nearest(plan, dataset, limits)
         return (
-            [asdict(_refused(each, plan, [o.text for o in found])) for each in refused],
+            [asdict(_refused(each, plan, [o.text for o in found])) for each in decided],
             [asdict(each) for each in broken if not dataset.policy.decides(each)],
             [{"how": offer.how, "text": offer.text} for offer in found],
         )
 
-    def _admit(self, plan: Plan, dataset: PrivateDataset) -> None:
-        """The platform's own checks, once for each plan: neither it nor its bounds change."""
+    def why_not_admitted(self, plan: Plan, dataset: PrivateDataset) -> tuple[str, str] | None:
+        """The platform's own checks, once for each plan, as neither it nor its bounds change: the
+        rule that refuses it, and why; or None.
+
+        Raises:
+            ExaminationFailed: no process to check it in could be started.
+        """
         key = plan.hash, dataset.name, dataset.public
         if key not in self._admitted:
-            admit(plan, dataset.declaration.bounds, public=dataset.public)
-            self._admitted[key] = None
+            try:
+                admit(plan, dataset.declaration.bounds, public=dataset.public)
+                self._admitted[key] = None
+            except PlanRefused as refused:
+                self._admitted[key] = refused.rule, str(refused)
             while len(self._admitted) > _MOST_ADMITTED:
                 self._admitted.pop(next(iter(self._admitted)), None)
+        return self._admitted.get(key)
 
     def nearest(self, plan: Plan, dataset: PrivateDataset, limits: Sequence[Limit]) -> list[Offer]:
         """The nearest plans that every rule would let through: submitted now, they are taken."""
@@ -94,11 +111,7 @@ class Judge:
         )
 
     def _admits(self, plan: Plan, dataset: PrivateDataset) -> bool:
-        try:
-            self._admit(plan, dataset)
-        except PlanRefused:
-            return False
-        return True
+        return self.why_not_admitted(plan, dataset) is None
 
     def limits(
         self,
@@ -150,9 +163,13 @@ class Judge:
         return not any(dataset.policy.decides(each) for each in broken)
 
     def why_not_roster(self, plan: Plan) -> str | None:
-        """Why a plan's partners aren't, or no longer, those that the owner pinned."""
+        """Why a plan's partners aren't, or no longer, those that the owner pinned.
+
+        Or why its dealer can't deal: a hub that listed this domain since is none.
+        """
         try:
             self._check_roster(plan)
+            check_dealer(plan, self._hubs())
         except PlanRefused as error:
             return str(error)
         return None

@@ -62,8 +62,8 @@ class EngineProcess:
             self.questions.close()
 
 
-def launch(store: Path, log: int) -> EngineProcess:
-    """A new engine on the data set in `store`.
+def launch(store: Path | None, log: int) -> EngineProcess:
+    """A new engine on the data set in `store`; None: a process that examines a plan, without data.
 
     Args:
         log: open file that its standard error goes to.
@@ -74,7 +74,8 @@ def launch(store: Path, log: int) -> EngineProcess:
     questions, ask = os.pipe()
     hear, answers = os.pipe()
     try:
-        started = _ask({"do": "launch", "store": str(store)}, (questions, answers, log))
+        where = None if store is None else str(store)
+        started = _ask({"do": "launch", "store": where}, (questions, answers, log))
     except BaseException:
         os.close(ask)
         os.close(hear)
@@ -155,7 +156,7 @@ class _Children:
     def __init__(self) -> None:
         self._running: set[int] = set()
 
-    def start(self, line: socket.socket, store: str, pipes: list[int]) -> int:
+    def start(self, line: socket.socket, store: str | None, pipes: list[int]) -> int:
         """Fork an engine; only the child never comes back from here."""
         pid = os.fork()
         if pid == 0:
@@ -176,8 +177,8 @@ class _Children:
             self._running.discard(pid)
 
 
-def _become_engine(line: socket.socket, store: str, pipes: list[int]) -> None:
-    from domains.enclosure import serve
+def _become_engine(line: socket.socket, store: str | None, pipes: list[int]) -> None:
+    from domains import enclosure, examination
 
     code = 1
     try:
@@ -185,7 +186,10 @@ def _become_engine(line: socket.socket, store: str, pipes: list[int]) -> None:
         for standard, pipe in enumerate(pipes):
             os.dup2(pipe, standard)
             os.close(pipe)
-        serve(Path(store))
+        if store is None:
+            examination.serve()
+        else:
+            enclosure.serve(Path(store))
         code = 0
     except BaseException as error:
         # Its text may quote private values.

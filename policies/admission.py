@@ -6,16 +6,10 @@ every index, memory and compute per user, outputs, the number of integers and bi
 and that the noise is wide enough to count as Gaussian. A refusal names its rule.
 """
 
-import itertools
-from typing import Any
-
-from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.func import grad, vmap
-
-from policies.graph import DTYPES, Graph, GraphFailed, TensorSpec
-from policies.inspection import Usage, inspect, shapes_of, shown
+from policies.graph import DTYPES, Graph, TensorSpec
+from policies.inspection import Usage, inspect, shown
 from policies.legible import why_misleading
+from policies.mapping import check_mapped
 from policies.plan import Plan, Step
 from policies.protection import (
     check_ciphertexts,
@@ -27,7 +21,7 @@ from policies.protection import (
     check_roster,
 )
 from policies.refusals import Limits, PlanRefused
-from policies.users import Bounds, user_specs
+from policies.users import Bounds
 
 __all__ = ["Limits", "PlanRefused", "Usage", "admit", "inspect"]
 
@@ -136,7 +130,7 @@ def _check_step(
         )
     _check_outputs(step, usage)
     trained = step.outputs if step.kind == "gradient" else None
-    _check_mapped(where, step.graph, bounds, trained, memory, usage)
+    check_mapped(where, step.graph, bounds, trained, memory, usage)
     return usage
 
 
@@ -173,7 +167,7 @@ def _check_memory(plan: Plan, bounds: Bounds, limits: Limits) -> tuple[int | Non
         work = usage.work
         length = _memory_length(usage.outputs, length)
         _check_memories(length, bounds, limits)
-        _check_mapped("The memory graph", plan.memory, bounds, None, length, usage)
+        check_mapped("The memory graph", plan.memory, bounds, None, length, usage)
     if plan.scores is not None:
         usage = _inspected("The scores graph", plan.scores, bounds, limits, length)
         expected = TensorSpec(name="scores", shape=(bounds.items,), dtype="float32")
@@ -219,56 +213,6 @@ def _inspected(
         return inspect(graph, bounds, limits, memory)
     except PlanRefused as refused:
         raise PlanRefused(refused.rule, f"{where}: {refused}") from None
-
-
-def _check_mapped(
-    where: str,
-    graph: Graph,
-    bounds: Bounds,
-    trained: tuple[TensorSpec, ...] | None,
-    memory: int | None,
-    usage: Usage,
-) -> None:
-    """Map the graph (or, with `trained`, its gradient) over a few fake users, as the engine will.
-
-    What fails then would fail for every user, whatever her data; what doesn't, never fails. Every
-    node must have the same shape for each user as for one alone: where PyTorch's rule for mapping
-    an operation takes the users for an axis of the graph's own, it shows in a shape, since no axis
-    is as long as there are users.
-    """
-
-    def check_shape(node: str, result: Any) -> None:
-        if shapes_of(result) != usage.shapes[node]:
-            raise GraphFailed(f"{node} has another shape there than for one user, and may mix them")
-
-    def contribution(state: dict[str, Tensor], user: dict[str, Tensor]) -> dict[str, Tensor]:
-        if trained is None:
-            return graph.run(state | user, check_shape)
-        chosen = {spec.name: state[spec.name] for spec in trained}
-        return grad(lambda part: graph.run(state | part | user, check_shape)["loss"])(chosen)
-
-    if not graph.user:
-        raise PlanRefused("mapping", f"{where} reads nothing of a user.")
-    specs = user_specs(bounds, memory)
-    count = _users_unlike(graph, usage)
-    try:
-        with FakeTensorMode(allow_non_fake_inputs=True):
-            state = {spec.name: spec.empty() for spec in graph.state}
-            users = {name: specs[name].empty(users=count) for name in graph.user}
-            vmap(contribution, in_dims=(None, 0))(state, users)
-    except (GraphFailed, RuntimeError) as error:
-        raise PlanRefused(
-            "mapping", f"{where} can't be mapped over users: {str(error)[:200]}"
-        ) from None
-
-
-def _users_unlike(graph: Graph, usage: Usage) -> int:
-    """A number of users, a few, that no axis of the graph's tensors has."""
-    shapes = [shape for results in usage.shapes.values() for shape in results]
-    taken = {1, *(size for spec in graph.inputs for size in spec.shape)}
-    taken |= {size for constant in graph.constants for size in constant.spec.shape}
-    taken |= {size for shape in shapes for size in shape}
-    return next(count for count in itertools.count(3) if count not in taken)
 
 
 def _bytes(spec: TensorSpec) -> int:

@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 
 from policies.operations import operation
 
@@ -222,7 +222,9 @@ class Graph(_Value):
 
     @cached_property
     def _constants(self) -> dict[str, Tensor]:
-        return {constant.spec.name: constant.tensor() for constant in self.constants}
+        # Kept for later runs, on numbers too: real ones, also where shapes alone are derived.
+        with unset_fake_temporarily():
+            return {constant.spec.name: constant.tensor() for constant in self.constants}
 
     @cached_property
     def _program(self) -> list[tuple[Node, Any, list[str]]]:

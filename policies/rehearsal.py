@@ -53,8 +53,15 @@ def rehearse(plan: Plan, items: int, users: int = 16, seed: int = 0) -> list[Reh
     return [_rehearsed(step, items, users, random) for step in plan.steps]
 
 
+def made_up_state(spec: TensorSpec, random: torch.Generator) -> Tensor:
+    """Small noise; zeros where there are no fractions."""
+    if spec.dtype in ("float32", "float64"):
+        return _STATE_SCALE * torch.randn(spec.shape, generator=random, dtype=DTYPES[spec.dtype])
+    return torch.zeros(spec.shape, dtype=DTYPES[spec.dtype])
+
+
 def _rehearsed(step: Step, items: int, users: int, random: torch.Generator) -> Rehearsed:
-    state = {spec.name: _state(spec, random) for spec in step.graph.state}
+    state = {spec.name: made_up_state(spec, random) for spec in step.graph.state}
     shapes = tuple(f"{s.name} {s.dtype}{list(s.shape)}" for s in step.outputs)
     try:
         norms = tuple(
@@ -82,12 +89,6 @@ def _norm(step: Step, values: dict[str, Tensor]) -> float:
     # As on the node, what isn't finite adds nothing.
     flat = torch.cat([torch.nan_to_num(p.detach().double(), 0.0, 0.0, 0.0).ravel() for p in parts])
     return float(flat.norm())
-
-
-def _state(spec: TensorSpec, random: torch.Generator) -> Tensor:
-    if spec.dtype in ("float32", "float64"):
-        return _STATE_SCALE * torch.randn(spec.shape, generator=random, dtype=DTYPES[spec.dtype])
-    return torch.zeros(spec.shape, dtype=DTYPES[spec.dtype])
 
 
 def _user(graph: Graph, items: int, random: torch.Generator) -> dict[str, Tensor]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 import coterie as ct
@@ -53,6 +54,7 @@ class Office:
     owner: Ed25519PrivateKey
     roster: list[RosterEntry]
     data: ct.DataSet
+    hubs: list[str]
 
     def plan(self, purpose: str, epsilon: float = 0.5) -> Plan:
         plan = counting_plan(self.data, purpose, epsilon, releases=2)
@@ -88,6 +90,7 @@ Open = Callable[..., Office]
 @pytest.fixture
 def office(home: Home, tmp_path: Path) -> Iterator[Open]:
     opened: list[Ledger] = []
+    hubs: list[str] = []
     folder = home.domain("north")
     key, settings = public_hex(folder.node_key()), folder.settings()
 
@@ -98,8 +101,10 @@ def office(home: Home, tmp_path: Path) -> Iterator[Open]:
             name: replace(each, policy=OwnerPolicy(**{"epsilon": 4.0, **rules}))
             for name, each in load_datasets(folder).items()
         }
-        desk = Desk(settings, key, ledger, datasets, tmp_path / "plans", lambda: PEERS)
-        judge = Judge(settings, key, ledger, lambda: PEERS)
+        desk = Desk(
+            settings, key, ledger, datasets, tmp_path / "plans", lambda: PEERS, lambda: hubs
+        )
+        judge = Judge(settings, key, ledger, lambda: PEERS, lambda: hubs)
         declared = datasets["interactions"].declaration
         roster = [RosterEntry(name="north", server_uid=settings.server_uid, node_key=key,
                               owner_key=settings.owner_key)]  # fmt: skip
@@ -108,15 +113,40 @@ def office(home: Home, tmp_path: Path) -> Iterator[Open]:
             for i, (name, peer) in enumerate(PEERS.items())
         ]
         data = ct.DataSet("interactions", 30, 16, 100, declared.catalogue_hash, False)
-        return Office(
-            desk, judge, ledger, load_owner_key(home.owner_key("north"), None), roster, data
-        )
+        owner = load_owner_key(home.owner_key("north"), None)
+        return Office(desk, judge, ledger, owner, roster, data, hubs)
 
     yield with_rules
     for ledger in opened:
         verdict = verify(ledger.entries(), key)
         assert verdict.ok, verdict.text
         ledger.dispose()
+
+
+def test_no_hub_of_ours_and_no_account_deals(office: Open) -> None:
+    dealer, hub = "d1" * 32, "e2" * 32
+    here = office(dealers=(dealer, hub, ACCOUNT))
+
+    def counted(state, user):  # type: ignore[no-untyped-def]
+        return {"counts": torch.zeros(30).scatter_add(0, user.items, user.mask)}
+
+    def dealt_by(key: str) -> Plan:
+        step = ct.Sum("count", counted, 4.0, releases=1, kept=True)
+        plan = ct.Plan("kept", key, here.data, [step], dealer=ct.Dealer(name="notary", key=key),
+                       epsilon=0.5)  # fmt: skip
+        return plan.bind(here.roster, owner_key_hex(AUTHOR))
+
+    here.hubs.append(hub)
+    for key in (hub, ACCOUNT, owner_key_hex(AUTHOR)):
+        answer = here.submit(dealt_by(key))
+        assert answer["status"] == "refused"
+        assert "party of its own" in str(answer)
+    plan = dealt_by(dealer)
+    assert here.submit(plan)["status"] == "pending"
+    assert here.desk.why_not_roster(plan) is None
+    # A node asks this at every call of a run, so also when triples come.
+    here.hubs.append(dealer)
+    assert "party of its own" in str(here.desk.why_not_roster(plan))
 
 
 def test_two_persons_must_sign_before_anything_is_reserved(office: Open) -> None:
@@ -156,6 +186,25 @@ def test_the_owner_s_own_key_is_no_second_person(home: Home, tmp_path: Path) -> 
     (folder.datasets / "interactions" / "policy.toml").write_text(f'second_approvers = ["{own}"]')
     with pytest.raises(OwnerPolicyError, match="it names the owner's own key"):
         load_datasets(folder)
+
+
+@pytest.mark.parametrize(
+    ("limit", "most", "why"), [("MOST_PLANS_A_DAY", 2, "a day"), ("MOST_PLAN_BYTES", 1, "keeps")]
+)
+def test_one_account_fills_neither_the_disk_nor_the_owners_day(
+    limit: str, most: int, why: str, office: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = office(max_releases=2)
+    first, second = here.plan("one"), here.plan("two", 3.9)
+    here.submit(first)
+    here.submit(second)
+    monkeypatch.setattr("domains.desk." + limit, most)
+    with pytest.raises(DeskRefused, match=why):
+        here.submit(here.plan("three"))
+    assert here.submit(first)["new"] is False, "what is known is told all the same"
+    another = here.plan("three")
+    signature = sign_submission(AUTHOR, another.hash, "e" * 64)
+    assert here.desk.submit(another, "e" * 64, signature)["new"], "another account has its own"
 
 
 def test_a_second_account_of_the_same_author_has_no_room_of_its_own(office: Open) -> None:

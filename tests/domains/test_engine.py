@@ -315,7 +315,8 @@ def remembering() -> Plan:
     """Her memory counts her releases and follows her items; it is a factor of what she adds."""
 
     def remember(state, user):  # type: ignore[no-untyped-def]
-        return user.memory + torch.stack([torch.ones(()), (state["v"][user.items, 0]).sum()])
+        news = torch.stack([torch.ones(()), (state["v"][user.items, 0]).sum()])
+        return user.memory + torch.tensor([1.0, 0.5]) * news
 
     def add(state, user):  # type: ignore[no-untyped-def]
         return {"seen": user.memory[0] * user.mask.sum() + 0 * state["v"].sum()}
