@@ -93,7 +93,7 @@ def alerts(entries: Iterable[Written], now: datetime) -> list[Alert]:
 
 
 def partners(entries: Iterable[Written]) -> set[str]:
-    """Every domain on the roster of a plan that set something aside: whoever submits may name any."""
+    """The rosters of plans that set something aside; whoever submits a plan may name anyone."""
     read = _read(entries)
     return {name for plan_hash, *_ in read.reserved for name in read.plans[plan_hash].roster}
 
