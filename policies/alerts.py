@@ -93,8 +93,9 @@ def alerts(entries: Iterable[Written], now: datetime) -> list[Alert]:
 
 
 def partners(entries: Iterable[Written]) -> set[str]:
-    """Every domain on the roster of any plan that was submitted."""
-    return {name for plan in _read(entries).plans.values() for name in plan.roster}
+    """The rosters of plans that set something aside; whoever submits a plan may name anyone."""
+    read = _read(entries)
+    return {name for plan_hash, *_ in read.reserved for name in read.plans[plan_hash].roster}
 
 
 def unsigned_heads(

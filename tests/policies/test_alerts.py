@@ -114,6 +114,7 @@ def test_a_peer_that_was_not_asked_for_its_heads_is_not_said_to_hold_none() -> N
     body = json.loads(book.lines[-1].body)
     body["summary"]["roster"] = ["north", "south"]
     book.lines[-1] = Line(2, "submission", json.dumps(body))
+    assert partners(book.lines) == set(), "whoever submits may name any"
     book.release("a", 1)
     where = {"plan": "a" * 64, "step": "count", "release": 0, "attempt": 0}
     book.add("release", 1, inputs="0" * 64, **where)
