@@ -8,28 +8,46 @@ import pytest
 import sqlalchemy
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlmodel import SQLModel
 
-from policies.ledger import LedgerError
-from policies.ledger.migrations import VERSION_TABLE
+from policies.ledger import Ledger, LedgerError
+from policies.ledger.database import Database
+from policies.ledger.migrations import VERSION_TABLE, migrate
 from policies.ledger.tables import TABLES
 from policies.verify import verify
 from tests.policies import postgres
-from tests.policies.test_ledger import DELTA, approved, node_key_hex, open_ledger, plan, release
+from tests.policies.test_ledger import (
+    DELTA,
+    NODE_KEY,
+    approved,
+    node_key_hex,
+    open_ledger,
+    plan,
+    release,
+)  # fmt: skip
 from tests.policies.test_ledger import ROUND as EVENT
 
 OURS = {table.name for table in TABLES}
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path / 'ledger.sqlite'}"
-        return
+@pytest.fixture(scope="module")
+def server() -> Iterator[str | None]:
+    """A Postgres, or None where there is none."""
     if postgres.programs() is None:
+        yield None
+        return
+    with postgres.running_postgres() as found:
+        yield found
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def url(request: pytest.FixtureRequest, tmp_path: Path, server: str | None) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'ledger.sqlite'}"
+    if server is None:
         pytest.skip(postgres.MISSING)
-    with postgres.running_postgres() as server:
-        yield postgres.new_database(server)
+    return postgres.new_database(server)
 
 
 def test_the_migrations_make_the_tables_that_the_code_declares(url: str) -> None:
@@ -52,13 +70,16 @@ def test_the_migrations_make_the_tables_that_the_code_declares(url: str) -> None
     assert version == "0003"
 
 
-def first_schema(path: Path) -> None:
+def first_schema(url: str) -> None:
     """Turn a ledger into one as the first schema wrote it, without a version."""
-    with sqlite3.connect(path) as connection:
-        for (name,) in connection.execute(
-            "SELECT name FROM sqlite_master WHERE type = 'trigger'"
-        ).fetchall():
-            connection.execute(f"DROP TRIGGER {name}")
+    engine = sqlalchemy.create_engine(url)
+    with engine.begin() as connection:
+        if connection.dialect.name == "sqlite":
+            named = "SELECT name FROM sqlite_master WHERE type = 'trigger'"
+            for (name,) in connection.exec_driver_sql(named).fetchall():
+                connection.exec_driver_sql(f"DROP TRIGGER {name}")
+        else:
+            connection.exec_driver_sql("DROP FUNCTION ledger_only_grows() CASCADE")
         for table in (
             VERSION_TABLE,
             "ledgermention",
@@ -66,31 +87,66 @@ def first_schema(path: Path) -> None:
             "ledgerpeerhead",
             "ledgercosignature",
         ):
-            connection.execute(f"DROP TABLE {table}")
-        connection.execute("ALTER TABLE ledgerattempt DROP COLUMN inputs")
-        connection.execute("ALTER TABLE ledgerattempt DROP COLUMN reserved")
-        connection.execute(
+            connection.exec_driver_sql(f"DROP TABLE {table}")
+        connection.exec_driver_sql("ALTER TABLE ledgerattempt DROP COLUMN inputs")
+        connection.exec_driver_sql("ALTER TABLE ledgerattempt DROP COLUMN reserved")
+        connection.exec_driver_sql(
             "CREATE INDEX ledgerattempt_spend ON ledgerattempt"
             " (population, state, plan_hash, noise_multiplier, sampling_rate, repeat)"
         )
-    connection.close()
+    engine.dispose()
 
 
-def test_a_ledger_of_the_first_schema_is_brought_up_to_date(tmp_path: Path) -> None:
-    path = tmp_path / "ledger.sqlite"
-    ledger = open_ledger(path)
+def ledger_at(url: str) -> Ledger:
+    return Ledger(url, "alpha", Ed25519PrivateKey.from_private_bytes(NODE_KEY))
+
+
+@pytest.fixture
+def old(url: str) -> tuple[float, str]:
+    """What was spent, and the head, of a ledger of the first schema with a plan under way."""
+    ledger = ledger_at(url)
     ledger.open_budget("shoppers", 8.0, DELTA)
-    mine = approved(ledger, 1, *[EVENT] * 3)
-    release(ledger, mine, 0)
+    release(ledger, approved(ledger, 1, *[EVENT] * 3), 0)
     spent, head = ledger.budget("shoppers").spent, ledger.head()
     ledger.dispose()
-    first_schema(path)
-    again = open_ledger(path)
-    assert (again.budget("shoppers").spent, again.head()) == (spent, head)
-    release(again, mine, 1)
+    first_schema(url)
+    return spent, head
+
+
+def goes_on(url: str, old: tuple[float, str]) -> None:
+    again = ledger_at(url)
+    assert (again.budget("shoppers").spent, again.head()) == old
+    release(again, plan(1), 1)
     assert again.attempts(plan(1))[-1] == ("train", 1, 0, "charged")
-    assert verify(path, node_key_hex()).ok
     again.dispose()
+    kept = Path(url.removeprefix("sqlite:///")) if url.startswith("sqlite") else url
+    assert verify(kept, node_key_hex()).ok
+
+
+def test_a_ledger_of_the_first_schema_is_brought_up_to_date(
+    url: str, old: tuple[float, str]
+) -> None:
+    goes_on(url, old)
+
+
+def test_a_migration_that_is_broken_off_leaves_the_ledger_as_it_was(
+    url: str, old: tuple[float, str]
+) -> None:
+    database = Database(url)
+
+    def broken_off() -> None:
+        with database.write_engine.begin() as connection:
+            migrate(connection)
+            assert sqlalchemy.inspect(connection).has_table("ledgermention")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        broken_off()
+    with database.read_engine.connect() as connection:
+        there = set(sqlalchemy.inspect(connection).get_table_names())
+    database.dispose()
+    assert not there & {"ledgermention", "ledgeruse", VERSION_TABLE}
+    goes_on(url, old)
 
 
 def test_a_ledger_of_a_newer_schema_is_not_touched(tmp_path: Path) -> None:
