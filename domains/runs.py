@@ -90,7 +90,7 @@ class OpenRun:
             raise RoundRefused("This node holds no such state; send it.")
         return held
 
-    def hold(self, digest: str, size: int, begin: int, part: bytes) -> int:
+    def hold(self, digest: str, size: int, begin: int, part: bytes | memoryview) -> int:
         """See `Participation.hold`."""
         limit = max(model_limit(self.plan), *map(state_limit, self.plan.steps))
         if not 0 < size <= limit:

@@ -42,7 +42,7 @@ class State:
         """Whether all parts have come."""
         return self.held == self.size
 
-    def take(self, part: bytes) -> None:
+    def take(self, part: bytes | memoryview) -> None:
         """The next part.
 
         Raises:

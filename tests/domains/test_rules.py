@@ -216,6 +216,7 @@ def test_the_verifier_finds_rules_that_the_owner_did_not_sign(desks: Desks, tmp_
             {"owner_key": "cd" * 32},
             {"changes": [["epsilon", "8"]]},
             {"population": "unknown"},
+            {},
         )
     ):
         ledger = Ledger(f"sqlite:///{tmp_path / str(number)}.db", "north", NODE)
@@ -229,7 +230,9 @@ def test_the_verifier_finds_rules_that_the_owner_did_not_sign(desks: Desks, tmp_
         ledger.amendments.record(**said)
         assert verify(ledger.entries(), None, owner).ok
         ledger.amendments.record(**said | wrong)
-        assert verify(ledger.entries(), None, owner).first_bad == 4, wrong
+        verdict = verify(ledger.entries(), None, owner)
+        assert verdict.first_bad == 4, wrong
+        assert ("was used before" in verdict.problem) == (wrong == {}), wrong
 
 
 def test_changes_are_told_setting_by_setting() -> None:
