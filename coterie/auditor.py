@@ -23,7 +23,7 @@ from policies.verify import Verdict, heads_problem, verify
 
 PAGE = 1000
 """Entries fetched by one call."""
-PATIENCE_S = 60.0
+PATIENCE_S = 30.0
 """How long one answer may take: a node that hangs counts as absent."""
 
 

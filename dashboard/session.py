@@ -33,7 +33,7 @@ _TOLD = (
     BytesRefused, FederationError, HubError, LoginFailed, NodeRefused, NodeUnreachable,
     OptionsError, OwnerKeyError, OwnerPolicyError,
 )  # fmt: skip
-PATIENCE_S = 30.0
+PATIENCE_S = 20.0
 """How long a page waits for an answer: a node that hangs must not keep the others' from sight."""
 UNREADABLE = (AttributeError, IndexError, KeyError, TypeError, ValueError)
 """What reading an answer of another form than expected raises."""
