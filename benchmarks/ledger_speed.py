@@ -67,8 +67,7 @@ def grown(folder: Path, lengths: tuple[int, ...]) -> Iterator[Path]:
     ledger = Ledger(f"sqlite:///{path}", "north", NODE)
     ledger.open_budget("shoppers", 1e9, 1e-5)
     for length in lengths:
-        with ledger._database.writing() as session:
-            connection = session.connection()
+        with ledger._database.writing() as connection:
             index, head = ledger.head()
             time = ledger.entries(after=index - 1)[0].time
             rows: Rows = {}
@@ -145,7 +144,7 @@ def _plan(ledger: Ledger, last: Entry, number: int, rows: Rows) -> list[Entry]:
         reason=reason,
         **facts,
     )
-    rows.setdefault(LedgerPlan, []).append(row.model_dump())
+    rows.setdefault(LedgerPlan, []).append(row)
     used = {"population": "shoppers", "plan_hash": plan, "count": PER_PLAN}
     rows.setdefault(LedgerUse, []).append({**used, **mechanism})
     return chain[1:]

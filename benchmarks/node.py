@@ -125,8 +125,9 @@ def main() -> None:
 
 
 def compare() -> None:
+    from coterie.addresses import url_of
     from coterie.home import Home
-    from coterie.partners import create_domain, url_of
+    from coterie.partners import create_domain
     from coterie.processes import free_ports
 
     with tempfile.TemporaryDirectory() as folder:

@@ -14,6 +14,7 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, suppress
 from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -49,23 +50,26 @@ class RestoreRefused(FolderError):
 def back_up(home: Home, name: str, out: Path) -> int:
     """Write everything of a domain's node to one file (0600), also while it runs; gives its size.
 
-    The ledger comes last, so that it knows of everything else in the file.
+    The ledger comes last, so that it knows of everything else in the file. The file has its name
+    only once it is whole: what a kill leaves behind ends in `.part`.
 
     Raises:
         FolderError: no such domain, or the file exists.
     """
     folder = home.domain(name)
     settings = folder.settings()
+    if out.exists():
+        raise _taken(out)
     out.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        descriptor = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        raise RestoreRefused(f"{out} exists. Choose another file.") from None
+    coming = out.with_name(out.name + ".part")
+    coming.unlink(missing_ok=True)
+    descriptor = os.open(coming, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     about = {"format": _FORMAT, "name": name, "node_key": public_hex(folder.node_key())}
     with os.fdopen(descriptor, "wb") as file, tarfile.open(fileobj=file, mode="w") as archive:
         _add(archive, _MANIFEST, json.dumps(about).encode())
         for path in _files(folder.path):
-            archive.add(path, str(path.relative_to(folder.path)), recursive=False)
+            with suppress(FileNotFoundError):  # a running node drops what it needs no more
+                archive.add(path, str(path.relative_to(folder.path)), recursive=False)
         if settings.database == "postgres":
             _add(archive, _TABLES, json.dumps(_tables_of(folder.database_url)).encode())
         for each in _DATABASES:
@@ -73,7 +77,16 @@ def back_up(home: Home, name: str, out: Path) -> int:
                 _add(archive, each, _snapshot(folder.path / each))
         file.flush()
         os.fsync(file.fileno())
+    try:
+        os.link(coming, out)
+    except FileExistsError:
+        raise _taken(out) from None
+    coming.unlink()
     return out.stat().st_size
+
+
+def _taken(out: Path) -> RestoreRefused:
+    return RestoreRefused(f"{out} exists. Choose another file.")
 
 
 def restore(
@@ -140,16 +153,13 @@ def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
 
 
 def _snapshot(path: Path) -> bytes:
-    """A database file as one moment left it, while others write (SQLite's backup API)."""
-    with tempfile.TemporaryDirectory(dir=path.parent) as place:
-        copy = Path(place) / path.name
-        source, target = sqlite3.connect(path), sqlite3.connect(copy)
-        try:
-            source.backup(target)
-        finally:
-            source.close()
-            target.close()
-        return copy.read_bytes()
+    """A database file as one moment left it, while others write (SQLite's backup API).
+
+    It is taken in memory, so that a kill leaves no copy behind.
+    """
+    with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(":memory:")) as copy:
+        source.backup(copy)
+        return copy.serialize()
 
 
 def _unpack(archive: Path, target: Path, name: str) -> None:

@@ -4,17 +4,14 @@ Every part is real: nodes and hub are processes of their own, owners approve wit
 the rounds run under SMPC with enforced noise, and the verifier reads the ledgers afterwards.
 """
 
-import json
 import re
 import shutil
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -26,6 +23,7 @@ from coterie.commands.plan import federation_of, print_answers, print_quotes
 from coterie.commands.run import train_with_bar
 from coterie.home import Home
 from coterie.hub import start_hub, stop_hub
+from coterie.outcome import Outcome, report
 from coterie.pages import Place, dashboard_command
 from coterie.partners import (
     add_data,
@@ -37,15 +35,11 @@ from coterie.partners import (
     start_domain,
     stop_domain,
 )
-from coterie.plots import plot_budget, plot_learning_curve
 from coterie.processes import free_ports, running, start
 from coterie.scripts import Script
 from network.federation import Federation, FederationError
 from network.hub import admit_member
 from network.training import NotApproved, Run, RunInterrupted
-from policies.accounting import ADJACENCY, epsilon_at_every_partner
-from policies.plan import Plan as ApprovablePlan
-from policies.verify import verify
 from recommenders.datasets import Benchmark, hold_out_last, read_benchmark
 from recommenders.movielens import movielens_100k
 from recommenders.splits import split_by_taste
@@ -105,7 +99,8 @@ class Demo:
         public = self._train(federation, PUBLIC, None)
         with self._phase("baselines"):
             rows = self._compare(benchmark, parts, federation, private, public)
-        self._report(federation, rows, private, public)
+        outcome = Outcome(federation, rows, private, public, self.seconds)
+        report(outcome, self.home, self.results, self.json_file)
         if self.serve:
             self._serve_dashboard()
 
@@ -294,83 +289,6 @@ class Demo:
         rows.append(offline.row(f"central ({from_file})", together, None))
         return rows
 
-    def _report(
-        self,
-        federation: Federation,
-        rows: list[baselines.Row],
-        private: Mapping[float, Run],
-        public: Run,
-    ) -> None:
-        self.results.mkdir(parents=True, exist_ok=True)
-        verdicts = {name: self._verify(name) for name in PARTNERS}
-        budgets = {n: c.read("budgets") for n, c in federation.nodes.items()}
-        traffic = traffic_of(next(iter(private.values())))
-        print_table(
-            "Leave-one-out, 99 sampled negatives",
-            ["model", "HR@10", "NDCG@10", "epsilon per domain"],
-            [[r.model, f"{r.hr:.4f}", f"{r.ndcg:.4f}", r.epsilon_text] for r in rows],
-        )
-        plans = {epsilon: plan_of(run) for epsilon, run in private.items()}
-        everywhere = {e: everywhere_epsilon(private[e], plan) for e, plan in plans.items()}
-        delta = next(iter(plans.values())).delta
-        console.print(
-            f"Epsilon at delta {delta:g}. Adjacency and unit: {ADJACENCY}. A person who is a user "
-            f"at all {len(PARTNERS)} partners: epsilon "
-            + ", ".join(f"{value:.3f} (plan at {e:g})" for e, value in everywhere.items()) + ".",
-            highlight=False, soft_wrap=True,
-        )  # fmt: skip
-        print_table(
-            "Per domain",
-            ["domain", "epsilon spent (filter)", "cap", "bytes in/out per training round",
-             "coterie ledger verify"],
-            [
-                [name, *_private_budget(budgets[name]),
-                 f"{traffic[name]['to_domain']:,} / {traffic[name]['from_domain']:,}",
-                 verdicts[name]["short"]]
-                for name in PARTNERS
-            ],
-        )  # fmt: skip
-        console.print(
-            "Consistent is not yet proven complete: only the peers' heads can show that nothing "
-            "was cut off or rewritten.", soft_wrap=True,
-        )  # fmt: skip
-        print_table("Seconds per phase", ["phase", "seconds"], list(self.seconds.items()))
-        curve, budget = self.results / "learning-curve.png", self.results / "budget.png"
-        plot_learning_curve(curve, private, public, rows)
-        plot_budget(budget, private, budgets, delta)
-        console.print(f"Plots: {curve} and {budget}", highlight=False)
-        if self.json_file is not None:
-            figures = {
-                "rows": [r.__dict__ for r in rows],
-                "delta": delta,
-                "adjacency": ADJACENCY,
-                "budgets": budgets,
-                "bytes_per_training_round": traffic,
-                "seconds": self.seconds,
-                "verdicts": verdicts,
-                "private_runs": [
-                    {
-                        "epsilon": epsilon,
-                        "epsilon_at_every_partner": everywhere[epsilon],
-                        "plan": run.plan_hash,
-                        "releases": [r.__dict__ for r in run.history],
-                    }
-                    for epsilon, run in private.items()
-                ],
-                "releases_without_noise": [r.__dict__ for r in public.history],
-            }
-            self.json_file.write_text(json.dumps(figures, indent=1, default=_plain))
-            console.print(f"Figures: {self.json_file}", highlight=False)
-        if not all(verdict["ok"] for verdict in verdicts.values()):
-            raise RuntimeError("a ledger does not verify; see the table above")
-
-    def _verify(self, name: str) -> dict[str, Any]:
-        folder = self.home.domain(name)
-        key = folder.node_key().public_key().public_bytes_raw().hex()
-        verdict = verify(folder.ledger_file, key)
-        short = f"consistent, {verdict.entries} entries" if verdict.ok else verdict.problem
-        return {"ok": verdict.ok, "short": short, "text": verdict.text}
-
     def _serve_dashboard(self) -> None:
         console.rule(Text("left running", "bold"))
         for name in PARTNERS:
@@ -418,36 +336,3 @@ def declared_users(users: int) -> int:
 def summary_of(explanation: str) -> str:
     """The explanation without graphs and sources, which `coterie requests show` prints."""
     return re.split(r"\n(?=What \S+ computes for each user|Source of )", explanation)[0].rstrip()
-
-
-def traffic_of(run: Run) -> dict[str, dict[str, int]]:
-    """Bytes to and from each domain in one training round, the median over the rounds."""
-    rounds = [r for r in run.history if r.step == "train"] or run.history
-    return {
-        name: {
-            "to_domain": int(np.median([r.sent[name] for r in rounds])),
-            "from_domain": int(np.median([r.received[name] for r in rounds])),
-        }
-        for name in rounds[0].sent
-    }
-
-
-def plan_of(run: Run) -> ApprovablePlan:
-    """The plan as the owners approved it, from the run's folder."""
-    return ApprovablePlan.from_json((run.folder / "plan.json").read_text())
-
-
-def everywhere_epsilon(run: Run, plan: ApprovablePlan) -> float:
-    """What the run's releases cost a person who is a user at every partner."""
-    counts = Counter(release.step for release in run.history)
-    events = [plan.step(name).event(count) for name, count in sorted(counts.items())]
-    return epsilon_at_every_partner(events, plan.delta, len(plan.roster))
-
-
-def _private_budget(budgets: list[dict[str, Any]]) -> tuple[str, str]:
-    budget = next(b for b in budgets if not b["public"])
-    return f"{budget['spent']:.3f}", f"{budget['epsilon']:.3f}"
-
-
-def _plain(value: Any) -> Any:
-    return value.item() if hasattr(value, "item") else dict(value)

@@ -1,130 +1,22 @@
-"""What is weak about a node: seen from outside, as a stranger, and on its own machine.
+"""What is weak about a node on its own machine: files, keys, disk, the engine's walls.
 
 Nothing here logs in or reads private data. A check that can't be made is a finding, not silence.
 """
 
+import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
-from urllib.parse import urlsplit
 
-import requests
-
+from coterie.finding import Finding, Verdict, about_days
 from coterie.home import Home
 from domains.confinement import ProbeFailed, probe
 from domains.folder import DomainFolder
-from network.answers import Answer, AnswerRefused, ask, no_password
-from network.gate import API
-from network.tls import CERTIFICATE, TlsError, days_left, is_local, secured
+from network.secrets import SECRETS
+from network.tls import CERTIFICATE, TlsError, days_left, is_local
 
-_STRANGER = "https://stranger.example"
-_TIMEOUT_S = (5, 10)
 _ENOUGH_DISK = 2**30
-_SOON_DAYS = 30
 _NEEDED_WALLS = frozenset({"network", "other files", "writing", "processes", "memory"})
-
-
-class Verdict(StrEnum):
-    GOOD = "good"
-    WEAK = "weak"
-    BAD = "bad"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One check.
-
-    Attributes:
-        check: what was looked at.
-        verdict: good; weak, where it depends on your surroundings; bad, to be mended first.
-        detail: what was found and, unless good, what to do.
-    """
-
-    check: str
-    verdict: Verdict
-    detail: str
-
-
-def examine_from_outside(url: str) -> list[Finding]:
-    """What a stranger can do at a node's address, without an account."""
-    stranger = _Stranger(url)
-    if not stranger.reaches():
-        return [Finding("answers", Verdict.BAD, f"Nothing answers at {url}. Start the node.")]
-    return [
-        _encrypted(url),
-        *(
-            Finding(check, Verdict.GOOD if closed else Verdict.BAD, detail)
-            for check, closed, detail in stranger.attempts()
-        ),
-    ]
-
-
-class _Stranger:
-    """Sends what nobody should be able to send."""
-
-    def __init__(self, url: str) -> None:
-        self._url = url.rstrip("/")
-        self._session = requests.Session()
-
-    def reaches(self) -> bool:
-        answer = self._ask("GET", "/")
-        return answer is not None and answer.status == 200
-
-    def attempts(self) -> Iterator[tuple[str, bool, str]]:
-        """Each: what was tried, whether it is closed, what that means."""
-        unsigned = self._ask("POST", "/api_call", b"\x00" * 64)
-        yield (
-            "unsigned calls",
-            unsigned is not None and unsigned.status == 400,
-            "Bytes are refused unless a member signed them (a stock Syft node reads them first).",
-        )
-        for path in ("register", "reset_password", "forgot_password"):
-            answer = self._ask("POST", f"/{path}", b"{}")
-            yield (
-                path.replace("_", " "),
-                answer is not None and answer.status in (404, 405),
-                "Accounts are made by the owner's invitation only.",
-            )
-        for path in ("/stream/x/y/", "/blob/x", "/docs"):
-            answer = self._ask("GET", path)
-            yield (
-                f"GET {path}",
-                answer is not None and answer.status in (400, 404, 405),
-                "The route is not served.",
-            )
-        yield ("other web pages", not self._lets_pages_in(), "No page of another site may call it.")
-
-    def _lets_pages_in(self) -> bool:
-        try:
-            answer = secured(self._session, self._url).get(
-                f"{self._url}{API}/",
-                headers={"Origin": _STRANGER},
-                timeout=_TIMEOUT_S,
-                stream=True,
-                allow_redirects=False,
-                auth=no_password,
-            )
-        except requests.RequestException:
-            return True
-        return "access-control-allow-origin" in answer.headers
-
-    def _ask(self, method: str, path: str, body: bytes = b"") -> Answer | None:
-        try:
-            return ask(self._session, method, f"{self._url}{API}{path}", body, timeout=_TIMEOUT_S)
-        except (requests.RequestException, AnswerRefused):
-            return None
-
-
-def _encrypted(url: str) -> Finding:
-    parts = urlsplit(url)
-    if parts.scheme == "https":
-        return Finding("encryption", Verdict.GOOD, "TLS.")
-    if is_local(parts.hostname):
-        return Finding("encryption", Verdict.GOOD, "Not encrypted, and not leaving this machine.")
-    told = "Not encrypted: coterie domain init --tls, or put a TLS proxy before the node."
-    return Finding("encryption", Verdict.BAD, told)
 
 
 def examine_on_its_machine(home: Home, name: str) -> list[Finding]:
@@ -140,6 +32,7 @@ def examine_on_its_machine(home: Home, name: str) -> list[Finding]:
     free = shutil.disk_usage(folder.path).free
     return [
         _closed_files(folder),
+        *_closed_secrets(home, name),
         Finding(
             "first password",
             Verdict.WEAK if first else Verdict.GOOD,
@@ -182,10 +75,7 @@ def _certificate(folder: DomainFolder) -> list[Finding]:
         days = days_left(folder.path)
     except TlsError as error:
         return [Finding("certificate", Verdict.BAD, str(error))]
-    if days >= _SOON_DAYS:
-        return [Finding("certificate", Verdict.GOOD, f"Holds for {days} days.")]
-    told = f"Holds for {max(days, 0)} days. Renew it: coterie domain certificate --help"
-    return [Finding("certificate", Verdict.BAD if days < 0 else Verdict.WEAK, told)]
+    return [about_days("certificate", days)]
 
 
 def _closed_files(folder: DomainFolder) -> Finding:
@@ -196,6 +86,29 @@ def _closed_files(folder: DomainFolder) -> Finding:
         told = f"Others on this machine may read {first}: chmod -R go-rwx {folder.path}"
         return Finding("files", Verdict.BAD, told)
     return Finding("files", Verdict.GOOD, "Keys and data are the node's alone.")
+
+
+def _closed_secrets(home: Home, name: str) -> Iterator[Finding]:
+    """The owner's files and the directory of secrets, which aren't in the node's folder."""
+    given = os.environ.get(SECRETS)
+    places = {"owner's files": home.owner_key(name).parent}
+    if given:
+        places["secrets"] = Path(given)
+    for check, place in places.items():
+        if not place.is_dir():
+            continue
+        open_to_others = [
+            path
+            for path in place.rglob("*")
+            if path.is_file() and path.stat().st_mode & 0o004 and place.stat().st_mode & 0o001
+        ]
+        first = ", ".join(map(str, open_to_others[:3]))
+        told = f"Others on this machine may read {first}: chmod -R o-rwx {place}"
+        yield (
+            Finding(check, Verdict.BAD, told)
+            if open_to_others
+            else Finding(check, Verdict.GOOD, f"{place} is closed to others.")
+        )
 
 
 def _is_reachable(path: Path, top: Path) -> bool:

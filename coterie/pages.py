@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from coterie.addresses import url_of
 from coterie.home import Home
-from coterie.partners import url_of
 
 _LIGHT = {"primaryColor": "#1f6f6b", "backgroundColor": "#ffffff", "textColor": "#0b1118",
           "secondaryBackgroundColor": "#f2f5f6", "redTextColor": "#a01722",
@@ -12,6 +12,10 @@ _LIGHT = {"primaryColor": "#1f6f6b", "backgroundColor": "#ffffff", "textColor": 
           "blueTextColor": "#0b53a0"}  # fmt: skip
 _DARK = {"primaryColor": "#5fb8b0", "backgroundColor": "#12181d", "textColor": "#e6ebee",
          "secondaryBackgroundColor": "#1c252c"}  # fmt: skip
+_CHARTS = '["#3f7fbf", "#c07f18", "#2f8f7f", "#b4552f", "#8a6fc0", "#7b868e"]'
+"""Colours of a chart's series: 3 to 1 against light and dark, and no red beside a green."""
+_NOBODY = "https://nobody.invalid"
+"""In place of the sites of Streamlit's makers, which may steer a page that lies in theirs."""
 _HEADINGS = '["2.25rem", "1.6rem"]'
 """Sizes of a page's title and of its sections'."""
 
@@ -100,6 +104,7 @@ def _streamlit(place: Place) -> list[str]:
         "-m", "streamlit", "run", str(page), *place.flags(),
         "--server.headless", "true", "--browser.gatherUsageStats", "false",
         "--server.fileWatcherType", "none", "--client.toolbarMode", "minimal",
-        "--client.showErrorDetails", "none", "--server.maxUploadSize", "1", *colours,
-        "--theme.headingFontSizes", _HEADINGS, "--",
+        "--client.showErrorDetails", "none", "--client.allowedOrigins", _NOBODY,
+        "--server.maxUploadSize", "1", *colours,
+        "--theme.headingFontSizes", _HEADINGS, "--theme.chartCategoricalColors", _CHARTS, "--",
     ]  # fmt: skip

@@ -8,11 +8,11 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import sqlalchemy
 import tomli_w
 
+from coterie.addresses import certificate_of, renew_certificate, trust_hub, trust_own, url_of
 from coterie.home import Home
 from coterie.owner import ROLES, Owner, log_in_owner
 from coterie.processes import hold, running, start, stop
@@ -29,16 +29,10 @@ from domains.folder import (
 )
 from network.client import log_in
 from network.gate import API
-from network.hub import Card, announce, new_card
+from network.hub import Card, announce, key_of, new_card
 from network.secrets import is_given
 from network.tls import (
-    CERTIFICATE,
-    KEY,
-    TlsError,
-    create_certificate,
     pin_of,
-    trust,
-    trust_own_server,
 )
 from policies.approvals import create_owner_key, owner_key_hex
 
@@ -141,44 +135,6 @@ def _check_proxies(proxies: Sequence[str]) -> None:
             ) from None
 
 
-def renew_certificate(home: Home, name: str) -> None:
-    """A new TLS key, certificate and signing request for the domain; the node must restart."""
-    folder = home.domain(name)
-    settings = folder.settings()
-    public = urlsplit(settings.public_url or "").hostname
-    hosts = [*([public] if public else []), name, settings.host, "localhost", "127.0.0.1"]
-    pem = create_certificate(folder.path, f"coterie {name}", hosts)
-    shared = home.certificate(name)
-    shared.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    shared.write_text(pem)
-
-
-def _certificate_of(folder: DomainFolder) -> dict[str, str]:
-    """What people elsewhere are given to trust the address by, if they need anything.
-
-    Behind a proxy that is what the owner put into `proxy.pem`, if anything.
-    """
-    settings = folder.settings()
-    if settings.proxies:
-        proxy = folder.path / "proxy.pem"
-        return {"certificate": proxy.read_text()} if proxy.exists() else {}
-    pin = pin_of(folder.path) if settings.tls else None
-    return {} if pin is None else {"certificate": pin}
-
-
-def url_of(settings: DomainSettings) -> str:
-    """Where this machine reaches the node."""
-    host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host
-    return f"{'https' if settings.tls else 'http'}://{host}:{settings.port}"
-
-
-def trust_own(folder: DomainFolder) -> None:
-    """Let this process take the certificate in the domain's folder as the node's."""
-    settings = folder.settings()
-    if settings.tls:
-        trust_own_server(url_of(settings), folder.path)
-
-
 def add_data(
     folder: DomainFolder,
     *,
@@ -265,13 +221,13 @@ def start_domain(
     settings = folder.settings()
     trust_own(folder)
     if hub is not None:
-        _trust_hub(folder, hub, hub_certificate)
+        trust_hub(folder, hub, hub_certificate)
     if foreground:
         from domains.node import serve
 
         def announce_itself() -> None:
             if hub is not None:
-                announce(hub, card_of(folder))
+                _announce(folder, hub)
 
         hold(name, folder.pid_file)
         serve(folder.path, announce_itself)
@@ -286,20 +242,16 @@ def start_domain(
         f"{url_of(settings)}{API}/",
     )
     if hub is not None:
-        announce(hub, card_of(folder))
+        _announce(folder, hub)
     return url_of(settings)
 
 
-def _trust_hub(folder: DomainFolder, hub: str, certificate: Path | None) -> None:
-    """The hub's certificate, and ours to show where it asks its callers for theirs."""
-    own = (folder.path / CERTIFICATE, folder.path / KEY)
-    has_own = all(each.exists() for each in own)
-    try:
-        pem = None if certificate is None else certificate.read_text()
-    except OSError as error:
-        raise TlsError(f"{certificate} can't be read: {error.strerror}") from None
-    if pem is not None or has_own:
-        trust(hub, pem, *(own if has_own else ()))
+def _announce(folder: DomainFolder, hub: str) -> None:
+    """Remember the hub's key, since no dealer may have it, and have the hub list the domain."""
+    key, settings = key_of(hub), folder.settings()
+    if key not in settings.hubs:
+        folder.write_settings(settings.model_copy(update={"hubs": (*settings.hubs, key)}))
+    announce(hub, card_of(folder))
 
 
 def card_of(folder: DomainFolder) -> Card:
@@ -369,7 +321,7 @@ def invite(
         "email": email,
         "password": password,
         "node_key": owner.node.node_key,
-        **_certificate_of(folder),
+        **certificate_of(folder),
     }
     out.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     write_private(out, json.dumps(accounts, indent=2))

@@ -6,6 +6,7 @@ import streamlit as st
 from dashboard.session import Session, asked, everywhere
 from dashboard.showing import table
 from dashboard.texts import text
+from dashboard.times import moment
 
 
 def draw(session: Session) -> None:
@@ -26,12 +27,8 @@ def _rows(answers: dict[str, dict[str, str | None]], absent: dict[str, str]) -> 
     )
     rows = [
         {domain: n, account: a["email"], role: text(f"roles.{a['role']}"),
-         until: _time(a["until"]) or text("account.lasts")}
+         until: moment(a["until"]) or text("account.lasts")}
         for n, a in answers.items()
     ]  # fmt: skip
     rows += [{domain: n, account: "", role: why, until: ""} for n, why in absent.items()]
     return pd.DataFrame(rows)
-
-
-def _time(when: str | None) -> str:
-    return (when or "")[:16].replace("T", " ")

@@ -25,6 +25,7 @@ from dashboard.session import (
     watch_expiry,
 )
 from dashboard.texts import choose_language, text
+from dashboard.times import moment
 from network.hub import directory
 
 PAGES: Mapping[Role, tuple[str, ...]] = {
@@ -36,6 +37,13 @@ PAGES: Mapping[Role, tuple[str, ...]] = {
 
 HIDDEN = frozenset({"request"})
 """Pages that others lead to; they aren't in the menu."""
+
+_CONTRAST = """<style>
+[data-testid^="stBaseButton-primary"], [data-baseweb="tag"], [data-baseweb="tag"] span {
+    color: light-dark(#ffffff, #0b1118) !important;
+}
+</style>"""
+"""Dark words on the light colour of the dark theme, where Streamlit knows only white ones."""
 
 ICONS = {
     "account": ":material/person:",
@@ -59,6 +67,7 @@ def main(arguments: Sequence[str]) -> None:
     """Draw the page that the browser asks for."""
     options = read_options(arguments)
     st.set_page_config(page_title=options.title, page_icon=":material/hub:", layout="wide")
+    st.html(_CONTRAST)
     with st.sidebar:
         choose_language()
     options.trust_certificates()
@@ -96,7 +105,7 @@ def _who(session: Session) -> None:
     st.text(session.email)
     where = ", ".join(session.nodes)
     st.caption(plain(text(f"shell.{session.role}", where=where)))
-    st.caption(text("shell.expires", time=f"{session.expires:%H:%M}"))
+    st.caption(text("shell.expires", time=moment(session.expires)))
     if session.absent:
         st.warning(plain(text("shell.absent", names=", ".join(session.absent))))
     left, right = st.columns(2)
@@ -135,11 +144,12 @@ def _sign_in_page(options: Options) -> Session | None:
 
 def _sign_in_form(options: Options, cards: Any, doubted: Mapping[str, str]) -> Session | None:
     with st.form("sign-in", width=480):
-        email = st.text_input(text("signin.email"), autocomplete="username")
+        email = st.text_input(text("signin.email"), autocomplete="username", max_chars=254)
         passwords = {
             name: st.text_input(
                 text("signin.password_of", name=name) if cards else text("signin.password"),
                 type="password",
+                max_chars=1000,
                 autocomplete="current-password",
                 key=f"password-{name}",
             )

@@ -11,7 +11,7 @@ import streamlit as st
 from dashboard.costs import COLOURS, bar, bar_rows, part_names
 from dashboard.requests import people_of, status_text
 from dashboard.session import Session, asked, plain
-from dashboard.showing import adjacency, amount, chart, empty, table
+from dashboard.showing import adjacency, amount, chart, empty, legend, table
 from dashboard.texts import heading, text
 
 RATE_DAYS = 30
@@ -231,12 +231,12 @@ def _lines(frame: pd.DataFrame) -> alt.LayerChart:
     }
     layers = [
         mark.transform_filter(alt.datum.what == what).encode(
-            x=alt.X("day:T", title=None),
+            x=alt.X("day:T", title=None, axis=_dates(frame)),
             y=alt.Y("left:Q", title=heading("epsilon left"), scale=alt.Scale(domainMin=0)),
             color=alt.Color(
                 "what:N",
                 scale=alt.Scale(domain=list(marks), range=["#3f7fbf", "#d9a441"]),
-                legend=alt.Legend(title=None, orient="top"),
+                legend=legend(),
             ),
             tooltip=[
                 alt.Tooltip("day:T", title=heading("day")),
@@ -247,6 +247,18 @@ def _lines(frame: pd.DataFrame) -> alt.LayerChart:
         for what, mark in marks.items()
     ]
     return alt.layer(*layers).properties(height=270)
+
+
+def _dates(frame: pd.DataFrame) -> alt.Axis:
+    """Whole days only, at most eight of them."""
+    first, last = frame["day"].min(), frame["day"].max()
+    step = max(1, -(-(last - first).days // 7))
+    days = pd.date_range(first, last, freq=f"{step}D")
+    return alt.Axis(
+        values=[alt.DateTime(year=d.year, month=d.month, date=d.day) for d in days],
+        format="%Y-%m-%d" if step > 60 else "%m-%d",
+        labelOverlap=True,
+    )
 
 
 def _forecast(rate: float, left: float) -> str:
@@ -276,7 +288,7 @@ def _spend(frame: pd.DataFrame, by: str, population: str) -> None:
         light.encode(x=alt.X(f"{total}:Q", title=heading("epsilon"), axis=alt.Axis(tickCount=8))),
         dark.encode(x="epsilon:Q"),
     )
-    chart(drawn, frame, f"by-{by}-{population}", text(f"budgets.by_{by}"))
+    chart(drawn, frame, f"by-{by}-{population}", text(f"budgets.chart_{by}"))
     st.caption(text(f"budgets.dark_{by}"))
 
 

@@ -9,8 +9,8 @@ import streamlit as st
 from dashboard.journal import Record, metrics, read_records
 from dashboard.plans import my_plans
 from dashboard.session import Session, plain
-from dashboard.showing import adjacency, chart, empty, legend, table
-from dashboard.texts import text
+from dashboard.showing import adjacency, amount, chart, counted, empty, legend, table
+from dashboard.texts import heading, text
 
 _FIRST = 4
 """Runs that are compared before anybody chose."""
@@ -65,6 +65,8 @@ def outcomes(records: Sequence[Record]) -> pd.DataFrame:
                 text("run.epsilon"): text("run.no_noise") if last.epsilon is None
                 else f"{last.epsilon:.3f}",
                 text("run.delta_column"): "" if last.epsilon is None else f"{record.delta:g}",
+                heading("epsilon for a user of every partner"): amount(record.everywhere)
+                if last.epsilon is not None else "",
                 text("run.seconds"): round(sum(sum(e.seconds.values()) for e in record.history), 1),
                 text("run.megabytes"): round(moved / 1e6, 2),
                 **newest,
@@ -96,11 +98,12 @@ def _charts(found: pd.DataFrame) -> None:
 def curves(shown: pd.DataFrame, by: str) -> alt.Chart:
     """A metric of each run by release or by epsilon spent."""
     value, run = text("run.value"), text("run.run")
+    axis = counted(shown[by]) if by == text("run.release") else alt.Axis(tickCount=6)
     return (
         alt.Chart(shown)
         .mark_line(point=True)
         .encode(
-            x=alt.X(f"{by}:Q", title=by, axis=alt.Axis(tickCount=6)),
+            x=alt.X(f"{by}:Q", title=by, axis=axis),
             y=alt.Y(f"{value}:Q", title=None, scale=alt.Scale(zero=False)),
             color=alt.Color(f"{run}:N", legend=legend(1)),
             tooltip=[run, by, value],

@@ -9,6 +9,7 @@ import pandas as pd
 from dashboard.showing import legend
 from dashboard.spending import Answers
 from dashboard.texts import text
+from dashboard.times import instant, moment
 
 _OK, _BAD, _UNKNOWN = "#2f7556", "#b4452f", "#59636b"
 
@@ -29,7 +30,7 @@ def matrix(answers: Answers) -> pd.DataFrame:
                     text("ledgers.peer"): peer,
                     text("ledgers.upto"): size,
                     text("ledgers.after"): entries - size,
-                    text("ledgers.when"): head["time"][:19].replace("T", " ") if head else "",
+                    text("ledgers.when"): instant(head["time"]) if head else None,
                     text("ledgers.state"): text(f"ledgers.{_state(size, entries)}"),
                 }
             )
@@ -58,15 +59,18 @@ def cells(frame: pd.DataFrame) -> alt.LayerChart:
     whose, peer, upto, after, state = (
         text(f"ledgers.{k}") for k in ("ledger_of", "peer", "upto", "after", "state")
     )
+    signed = text("ledgers.when")
     scale = alt.Scale(
         domain=[text(f"ledgers.{k}") for k in ("signed", "never", "ahead")],
         range=[_OK, _UNKNOWN, _BAD],
     )
     sizes = zip(frame[upto], frame[after], strict=True)
-    drawn = frame.assign(cell=[f"{held} / {held + more}" for held, more in sizes])
+    cell = [f"{held} / {held + more}" for held, more in sizes]
+    drawn = frame.assign(cell=cell, **{signed: frame[signed].map(moment)})
+    gap = alt.Scale(paddingInner=0.08)
     base = alt.Chart(drawn).encode(
-        x=alt.X(f"{peer}:N", title=peer, axis=alt.Axis(orient="top", labelAngle=0)),
-        y=alt.Y(f"{whose}:N", title=whose),
+        x=alt.X(f"{peer}:N", title=peer, axis=alt.Axis(orient="top", labelAngle=0), scale=gap),
+        y=alt.Y(f"{whose}:N", title=whose, scale=gap),
         tooltip=list(frame.columns),
     )
     squares = base.mark_rect(cornerRadius=4).encode(

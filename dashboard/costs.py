@@ -7,6 +7,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
+from dashboard.showing import legend
 from dashboard.texts import heading, text
 from policies.accounting import Event, plan_epsilon
 
@@ -49,7 +50,7 @@ def bar(rows: pd.DataFrame, height: int = 28) -> alt.Chart:
             color=alt.Color(
                 "part:N",
                 scale=alt.Scale(domain=shown, range=[COLOURS[order[part]] for part in shown]),
-                legend=alt.Legend(title=None, orient="top", columns=2),
+                legend=legend(4, 2),
             ),
             order=alt.Order("order:Q"),
             tooltip=[

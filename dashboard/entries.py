@@ -151,7 +151,11 @@ def _entry(node: NodeClient, index: int) -> None:
     found = asked(node, "ledger_entry", index=index)
     verdict = check(found["proof"], node.node_key)
     section(text("entries.title", index=index, domain=plain(node.name)))
-    (st.success if verdict.ok else st.error)(plain(verdict.text.splitlines()[0]))
+    if verdict.ok:
+        size = found["proof"]["head"]["size"]
+        st.success(plain(text("entries.proven", index=index, domain=node.name, size=size)))
+    else:
+        st.error(plain(verdict.text.splitlines()[0]))
     entry = found["proof"]["entry"]
     st.json(json.loads(entry["body"]))
     table(facts(found), f"entry-{node.name}-{index}")

@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ import pandas as pd
 
 from dashboard.plans import Plans, claims, known
 from dashboard.texts import text
-from network.training import Progress
+from network.training import Progress, epsilon_everywhere
+from policies.plan import Plan
 
 _PHASES = ("advertise", "confirm", "reveal", "share", "unmask")
 _HASH = 16
@@ -27,14 +29,14 @@ class Record:
     """What a run wrote down so far.
 
     Attributes:
-        delta: of every epsilon in the history.
+        approved: the plan, at whose delta every epsilon in the history is.
         history: every release, oldest first.
         model: file of the newest released state.
     """
 
     plan_hash: str
     name: str
-    delta: float
+    approved: Plan
     history: tuple[Progress, ...]
     finished: bool
     folder: Path
@@ -43,6 +45,15 @@ class Record:
     @property
     def label(self) -> str:
         return f"{self.name} {self.plan_hash[:12]}"
+
+    @property
+    def delta(self) -> float:
+        return self.approved.delta
+
+    @property
+    def everywhere(self) -> float | None:
+        """Epsilon so far for a person who is a user at every partner; None without noise."""
+        return epsilon_everywhere(self.approved, self.history)
 
     @property
     def total(self) -> int:
@@ -76,10 +87,15 @@ def read_record(
         if 2 * len(part & set(claimed)) <= len(part):
             return None
         model = folder / Path(kept["state"]).name
-        name, delta = str(plan["name"]), float(plan["summary"].get("delta") or 0.0)
-        return Record(plan_hash, name, delta, history, bool(kept["finished"]), folder, model)
+        name, approved = str(plan["name"]), _plan((folder / "plan.json").read_text())
+        return Record(plan_hash, name, approved, history, bool(kept["finished"]), folder, model)
     except (OSError, ValueError, TypeError, KeyError):
         return None
+
+
+@lru_cache(maxsize=64)  # pages look at it every few seconds
+def _plan(written: str) -> Plan:
+    return Plan.from_json(written)
 
 
 def read_records(runs: Path | None, plans: Plans) -> list[Record]:

@@ -19,7 +19,9 @@ from dashboard.session import Session, asked, everywhere, go, link, plain, telli
 from dashboard.showing import adjacency, chart, empty, section, table
 from dashboard.spending import SHOWN, Answers, daily, dots, gauges, growth, monthly, spent
 from dashboard.texts import text
+from dashboard.times import instant, moment
 from network.client import NodeClient
+from policies.verify import Verdict
 
 _OVERVIEW, _WHEN = "overview", "overview-time"
 _SELECTABLE: Mapping[str, Any] = {"on_select": "rerun", "selection_mode": "single-row"}
@@ -108,9 +110,9 @@ def verified() -> Overview | None:
     return st.session_state.get(_OVERVIEW)
 
 
-def verified_at() -> str:
-    """When that was, UTC; empty: never."""
-    return str(st.session_state.get(_WHEN, ""))
+def verified_at() -> datetime | None:
+    """When that was, UTC; None: never."""
+    return st.session_state.get(_WHEN)
 
 
 def verify(session: Session) -> None:
@@ -121,7 +123,7 @@ def verify(session: Session) -> None:
             lambda name: status.update(label=text("ledgers.verifying_one", domain=name))
         )
     st.session_state[_OVERVIEW] = found
-    st.session_state[_WHEN] = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}"
+    st.session_state[_WHEN] = datetime.now(UTC)
 
 
 def _verdicts(session: Session, answers: Answers) -> None:
@@ -131,7 +133,9 @@ def _verdicts(session: Session, answers: Answers) -> None:
     left, right = st.columns([1, 3], vertical_alignment="center")
     clicked = left.button(text("ledgers.verify"), type="primary", icon=":material/verified:")
     total = sum(each["counts"]["entries"] for each in answers.values())
-    right.caption(text("ledgers.verify_about", entries=f"{total:,}", when=verified_at() or "–"))
+    right.caption(
+        text("ledgers.verify_about", entries=f"{total:,}", when=moment(verified_at()) or "–")
+    )
     if clicked:
         with telling():
             verify(session)
@@ -139,11 +143,22 @@ def _verdicts(session: Session, answers: Answers) -> None:
     found = verified()
     for domain in found.domains if found is not None else ():
         if not domain.verdict.ok:
-            st.error(plain(f"{domain.name}: {domain.verdict.text.splitlines()[0]}"))
+            st.error(plain(f"{domain.name}: {verdict_in_words(domain.verdict)}"))
             if domain.verdict.first_bad is not None:
                 label = text("ledgers.open_bad", index=domain.verdict.first_bad)
                 if st.button(label, key=f"bad-{domain.name}"):
                     go("entries", domain=domain.name, index=str(domain.verdict.first_bad))
+
+
+def verdict_in_words(verdict: Verdict) -> str:
+    """A verdict in the reader's language; what is wrong, as the verifier says it."""
+    if verdict.ok:
+        kind = "complete" if verdict.complete else "consistent"
+        return text(f"report.{kind}", entries=f"{verdict.entries:,}")
+    if verdict.first_bad is None:
+        return text("report.bad_whole", problem=verdict.problem)
+    found = {"index": verdict.first_bad, "entries": f"{verdict.entries:,}"}
+    return text("report.bad", problem=verdict.problem, **found)
 
 
 def verdicts(answers: Answers, found: Overview | None) -> pd.DataFrame:
@@ -159,7 +174,7 @@ def verdicts(answers: Answers, found: Overview | None) -> pd.DataFrame:
                 text("ledgers.verdict"): _verdict(audit, newer),
                 text("ledgers.first_bad"): _first_bad(audit),
                 text("ledgers.entries"): counts["entries"],
-                text("ledgers.newest"): counts["time"][:19].replace("T", " "),
+                text("ledgers.newest"): instant(counts["time"]),
                 text("ledgers.releases"): counts["kinds"].get("release", 0),
                 text("ledgers.plans"): sum(counts["plans"].values()),
                 text("ledgers.head"): counts["head"],

@@ -11,8 +11,9 @@ import pandas as pd
 import streamlit as st
 
 from dashboard.session import UNREADABLE, Session, asked, telling
-from dashboard.showing import legend, table
+from dashboard.showing import inked, legend, table
 from dashboard.texts import text
+from dashboard.times import clock, instant
 from network.client import NodeClient, NodeRefused, NodeUnreachable
 from network.envelope import BytesRefused
 from network.hub import HubError, directory
@@ -44,14 +45,15 @@ def _live(session: Session) -> None:
         now = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}"
         seen.update({name: now for name, each in found.items() if each["state"] == "up"})
         found = with_known(found, _listed(session), seen)
-        up, down, newest = st.columns(3)
+        up, down, unknown, newest = st.columns(4)
         states = [each["state"] for each in found.values()]
         up.metric(text("network.up"), f"{states.count('up')} / {len(states)}")
         down.metric(text("network.down"), states.count("down"))
-        newest.metric(text("network.looked"), now[11:])
+        unknown.metric(text("network.unknown"), states.count("unknown"))
+        newest.metric(text("network.looked"), clock(now))
         frame = rows(found)
         st.markdown(f"**{text('network.map')}**")
-        drawn = picture(frame).properties(
+        drawn = inked(picture(frame)).properties(
             description=text("showing.described", title=text("network.map"))
         )
         st.altair_chart(drawn, width="stretch", key="chart-network")
@@ -136,7 +138,7 @@ def rows(found: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
                 text("network.domain"): name,
                 text("network.state"): text(f"network.{each['state']}"),
                 text("network.version"): each.get("version", ""),
-                text("network.last"): each["last"],
+                text("network.last"): instant(each["last"]),
                 text("network.seen_by"): text(f"network.by_{each['by']}") if each["last"] else "",
                 text("network.rounds"): each.get("rounds"),
                 text("network.plans"): each.get("plans"),

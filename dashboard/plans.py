@@ -12,6 +12,7 @@ import streamlit as st
 from dashboard.session import Session, asked, everywhere, finish, plain, telling
 from dashboard.showing import adjacency, chart, empty, legend, section, table
 from dashboard.texts import text
+from dashboard.times import instant
 
 Plans = Mapping[str, Sequence[Mapping[str, Any]]]
 """By domain, what its node says of each of her plans."""
@@ -109,7 +110,7 @@ def standing(plans: Plans, absent: Iterable[str]) -> pd.DataFrame:
             {
                 text("plans.plan"): plan_hash[:12],
                 text("plans.name"): first["name"],
-                text("plans.submitted"): first["submitted"][:16].replace("T", " "),
+                text("plans.submitted"): instant(first["submitted"]),
                 **{domain: in_words(each) for domain, each in at.items()},
                 text("plans.next"): text(f"plans.{next_step(at.values())}"),
             }
@@ -152,9 +153,10 @@ def picture(frame: pd.DataFrame, domains: Sequence[str]) -> alt.LayerChart:
     )
     signs_of = {in_words(each): sign for each, sign in _SIGNS.items()}
     long["sign"] = long[state].map(signs_of)
+    gap = alt.Scale(paddingInner=0.08)
     base = alt.Chart(long).encode(
-        x=alt.X(f"{domain}:N", title=None, axis=alt.Axis(orient="top", labelAngle=0)),
-        y=alt.Y(f"{title}:N", title=None, sort=None, axis=alt.Axis(labelLimit=240)),
+        x=alt.X(f"{domain}:N", title=None, axis=alt.Axis(orient="top", labelAngle=0), scale=gap),
+        y=alt.Y(f"{title}:N", title=None, sort=None, axis=alt.Axis(labelLimit=240), scale=gap),
         tooltip=[title, domain, state],
     )
     here = [each for each in _COLOURS if in_words(each) in set(long[state])]
@@ -179,7 +181,7 @@ def decisions(plans: Plans, plan_hash: str) -> pd.DataFrame:
         {
             text("plans.domain"): domain,
             text("plans.status"): in_words(each["status"]),
-            text("plans.decided"): each["decided"][:16].replace("T", " "),
+            text("plans.decided"): instant(each["decided"]),
             text("plans.by"): each["decided_by"],
             text("plans.reason"): each["reason"],
         }
@@ -191,7 +193,7 @@ def decisions(plans: Plans, plan_hash: str) -> pd.DataFrame:
 
 
 def _one(session: Session, plans: Plans, plan_hash: str) -> None:
-    st.code(plan_hash, language=None)
+    st.code(plan_hash, language=None, wrap_lines=True)
     said = decisions(plans, plan_hash)
     table(said, "decisions")
     _reasons(said)

@@ -18,12 +18,15 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from dashboard.requests import status_text
 from dashboard.rules import why
 from dashboard.session import Session, asked, finish, plain, telling
-from dashboard.showing import adjacency, empty, sentences
+from dashboard.showing import adjacency, download, empty, sentences, shortened
 from dashboard.signing import ask_signer
-from dashboard.texts import text
-from policies.amendments import changes_between, sign_amendment
+from dashboard.texts import heading, text
+from dashboard.times import instant
+from policies.amendments import changes_between, loosened, sign_amendment
 from policies.owner_policy import OwnerPolicy, OwnerPolicyError
 
+_PREVIEW_S = 300.0
+"""Most that judging every open plan may take."""
 FIGURES: tuple[tuple[str, type], ...] = (
     ("epsilon", float),
     ("delta", float),
@@ -68,7 +71,7 @@ def draw(session: Session) -> None:
         st.warning(plain(rules["problem"] or text("policy.restart", name=session.node.name)))
     st.header(text("policy.now"))
     with telling():
-        sentences(explained(rules["text"]), f"rules-{name}")
+        _list(explained(rules["text"]), f"rules-{name}")
     with st.expander(text("policy.file")):
         st.code(rules["text"] or " ", language="toml")
     st.header(text("policy.change"))
@@ -108,6 +111,17 @@ def explained(written: str) -> pd.DataFrame:
     )
 
 
+def _list(rules: pd.DataFrame, key: str) -> None:
+    """The rules one below the other: on a phone too, each stands beside its value."""
+    for rule in rules.to_dict("records"):
+        by = [rule["said by"], heading("advises only") if rule["advises only"] else ""]
+        said = f"{shortened(rule['value'])} ({', '.join(filter(None, by))})"
+        value, what = st.columns([2, 3])
+        value.markdown(f"**{plain(rule['rule'])}** = {plain(said)}")
+        what.markdown(rule["what it does"])
+    download(rules, key)
+
+
 def with_figures(written: str, figures: Mapping[str, float | int | None]) -> str:
     """The policy's text with these figures, and every other letter of it as it was.
 
@@ -140,7 +154,7 @@ def _with_line(written: str, name: str, value: float | int | None) -> str:
     if re.search(line, written):
         return re.sub(line, rf"\g<1>{value!r}\g<3>", written, count=1)
     # Before the first table: what comes after its heading belongs to it.
-    end = heading.start() if (heading := re.search(r"(?m)^[ \t]*\[", written)) else len(written)
+    end = title.start() if (title := re.search(r"(?m)^[ \t]*\[", written)) else len(written)
     above = written[:end]
     gap = "" if not above or above.endswith("\n") else "\n"
     return f"{above}{gap}{name} = {value!r}\n{written[end:]}"
@@ -157,7 +171,7 @@ def history(changes: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(
         [
             {
-                "when": change["time"],
+                "when": instant(change["time"]),
                 "by": change["by"] or text("policy.by_machine"),
                 "what changed": _told(change["changes"]),
                 "reason": change["reason"],
@@ -197,6 +211,8 @@ def _rules(broken: Sequence[Mapping[str, str]]) -> set[str]:
 def _shown(value: Any) -> str:
     if value is None:
         return text("showing.unlimited")
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, tuple):
         return ", ".join(map(str, value)) or "–"
     return f"{value:g}" if isinstance(value, float) else str(value)
@@ -240,9 +256,12 @@ def _written(session: Session, name: str, rules: Mapping[str, Any]) -> None:
 
 def _preview(session: Session, name: str, rules: Mapping[str, Any], changed: str) -> None:
     """Let the node check the text and say what it would mean; it stays until it is written."""
+    st.session_state.pop(f"draft-{name}", None)
     OwnerPolicy.parse(changed)
     with st.spinner(text("policy.previewing")):
-        found = asked(session.node, "preview_rules", dataset=name, policy=changed)
+        found = asked(
+            session.node, "preview_rules", timeout_s=_PREVIEW_S, dataset=name, policy=changed
+        )
     st.session_state[f"draft-{name}"] = Draft(rules["digest"], changed, found)
 
 
@@ -261,6 +280,10 @@ def _draft(session: Session, name: str, rules: Mapping[str, Any], draft: Draft) 
         empty_says=text("policy.none_affected", count=len(draft.previewed)),
     )
     st.caption(text("policy.approved_stay"))
+    now, then = OwnerPolicy.parse(rules["text"]), OwnerPolicy.parse(draft.text)
+    if now.second_approvers and (looser := loosened(now, then)):
+        st.warning(plain(text("policy.two_persons", names=", ".join(looser))))
+        return
     reason = st.text_area(text("policy.why"), max_chars=2000, key=f"why-rules-{name}")
     if not reason.strip():
         st.caption(text("deciding.reason_first"))
@@ -270,7 +293,7 @@ def _draft(session: Session, name: str, rules: Mapping[str, Any], draft: Draft) 
         icon=":material/download:", on_click="ignore", type="tertiary",
     )  # fmt: skip
     with st.form(f"sign-rules-{name}", clear_on_submit=True):
-        changes = changes_between(OwnerPolicy.parse(rules["text"]), OwnerPolicy.parse(draft.text))
+        changes = changes_between(now, then)
         st.warning(plain(text("policy.confirm", changes=_told(changes), count=len(judged))))
         signer = ask_signer(
             "coterie", "rules", "sign", "policy.toml", "--domain", session.node.name,

@@ -4,14 +4,16 @@ import json
 from dataclasses import asdict
 from typing import Any
 
+import pandas as pd
 import streamlit as st
 
-from coterie.auditor import Overview
+from coterie.auditor import Cosigned, DomainAudit, Overview
 from coterie.report import network_report
-from dashboard.ledgers import verified, verified_at, verify
+from dashboard.ledgers import verdict_in_words, verified, verified_at, verify
 from dashboard.session import Session, plain, telling
-from dashboard.showing import adjacency, empty, section
+from dashboard.showing import adjacency, empty, section, table
 from dashboard.texts import text
+from dashboard.times import moment
 
 
 def draw(session: Session) -> None:
@@ -22,13 +24,13 @@ def draw(session: Session) -> None:
         with telling():
             verify(session)
             st.rerun()
-    found = verified()
-    if found is None:
+    found, at = verified(), verified_at()
+    if found is None or at is None:
         empty(text("ledgers.unverified"), text("report.next"))
         return
-    when = verified_at()
-    st.caption(text("report.when", when=when))
-    name = f"audit-{when[:10]}"
+    st.caption(text("report.when", when=moment(at)))
+    when = f"{at:%Y-%m-%d %H:%M:%S}"
+    name = f"audit-{at:%Y-%m-%d}"
     filed, page, figures = st.columns(3)
     html = network_report(found, session.email, when)
     filed.download_button(
@@ -61,8 +63,42 @@ def draw(session: Session) -> None:
     st.caption(text("report.forms"))
     for domain in found.domains:
         section(plain(domain.name))
-        st.code(domain.verdict.text, language=None, wrap_lines=True)
+        _said(found, domain)
     adjacency()
+
+
+def _said(found: Overview, domain: DomainAudit) -> None:
+    """What was found of one domain; the verifier's own words below."""
+    verdict = domain.verdict
+    show = st.error if not verdict.ok else st.success if verdict.complete else st.warning
+    show(plain(verdict_in_words(verdict)))
+    signed = [c for c in found.cosignatures if c.domain == domain.name]
+    st.caption(plain(" · ".join(_cosigned(each) for each in signed)))
+    table(budgets(domain), f"report-{domain.name}", empty_says=text("ledgers.no_budget"))
+    with st.expander(text("report.words")):
+        st.code(verdict.text, language=None, wrap_lines=True)
+
+
+def _cosigned(each: Cosigned) -> str:
+    said = "cosigned" if each.size else "never"
+    return text(f"report.{said}", peer=each.peer, size=f"{each.size:,}", of=f"{each.of:,}")
+
+
+def budgets(domain: DomainAudit) -> pd.DataFrame:
+    """One row for each private population, as this replay accounts for it."""
+    return pd.DataFrame(
+        [
+            {
+                text("ledgers.population"): budget["population"],
+                text("ledgers.cap"): budget["epsilon"],
+                text("ledgers.spent"): domain.verdict.epsilon.get(budget["population"]),
+                text("ledgers.everywhere"): domain.verdict.everywhere.get(budget["population"]),
+                text("ledgers.delta"): f"{budget['delta']:g}",
+            }
+            for budget in domain.budgets
+            if not budget["public"]
+        ]
+    )
 
 
 def _pdf(html: str) -> bytes:

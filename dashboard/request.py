@@ -15,6 +15,7 @@ from dashboard.rules import why
 from dashboard.session import Session, asked, link, plain, telling
 from dashboard.showing import adjacency, amount, chart, empty, epsilon, sentences, table
 from dashboard.texts import text
+from dashboard.times import instant, moment
 from policies.accounting import epsilon_at_every_partner, plan_epsilon
 from policies.changes import changes
 from policies.legible import visible
@@ -34,7 +35,9 @@ def draw(session: Session) -> None:
     st.title(plain(visible(case.plan.name)))
     status = case.shown["status"]
     st.badge(status_text(status), color=_colour(status))
-    st.caption(plain(text("request.hash", hash=case.plan.hash, time=case.shown["submitted"])))
+    st.caption(
+        plain(text("request.hash", hash=case.plan.hash, time=moment(case.shown["submitted"])))
+    )
     if status not in OPEN:
         _decided(case)
     _summary(session, case)
@@ -111,8 +114,8 @@ def partner_rows(partners: Mapping[str, Mapping[str, str] | None]) -> pd.DataFra
                 "partner": name,
                 "decision": status_text(told["status"]) if told else text("request.not_told"),
                 "by": (told or {}).get("by", ""),
-                "signed": (told or {}).get("signed", ""),
-                "until": (told or {}).get("expires", ""),
+                "signed": instant((told or {}).get("signed")),
+                "until": instant((told or {}).get("expires")),
                 "reason": (told or {}).get("reason", ""),
             }
             for name, told in partners.items()
@@ -138,7 +141,7 @@ def _decided(case: Case) -> None:
                 "request.decided",
                 status=status_text(shown["status"]),
                 by=shown["decided_by"] or text("request.by_rule"),
-                time=shown["decided"] or shown["submitted"],
+                time=moment(shown["decided"] or shown["submitted"]),
                 reason=shown["reason"] or text("request.no_reason"),
             )
         )

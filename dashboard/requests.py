@@ -11,6 +11,7 @@ from dashboard.costs import epsilon_alone
 from dashboard.session import Session, asked, finish, link, plain, telling
 from dashboard.showing import adjacency, amount, empty, section, table
 from dashboard.texts import text
+from dashboard.times import instant
 from network.client import NodeRefused
 from policies.legible import visible
 
@@ -71,10 +72,10 @@ def queue(
                 "who": people.get(plan["scientist"], plan["scientist"][:16]),
                 "data set": plan["summary"]["dataset"],
                 "status": status_text(plan["status"]),
-                "submitted": plan["submitted"],
+                "submitted": instant(plan["submitted"]),
                 "waits": waited(plan["submitted"], now),
                 "epsilon": _epsilon(plan) if number < _PRICED else None,
-                "delta": plan["summary"]["delta"],
+                "delta": f"{plan['summary']['delta']:g}",
                 "releases": sum(event["count"] for event in plan["events"]),
             }
             for number, plan in enumerate(waiting)
@@ -92,7 +93,7 @@ def decided(plans: Sequence[Mapping[str, Any]], people: Mapping[str, str]) -> pd
                 "name": plan["name"],
                 "who": people.get(plan["scientist"], plan["scientist"][:16]),
                 "status": status_text(plan["status"]),
-                "decided": _when(plan),
+                "decided": instant(_when(plan)),
                 "by": plan["decided_by"],
                 "reason": plan["reason"],
             }
@@ -131,9 +132,7 @@ def _links(waiting: pd.DataFrame) -> None:
             cost.text(
                 text("showing.not_private_short")
                 if pd.isna(row["epsilon"])
-                else text(
-                    "requests.cost", epsilon=f"{row['epsilon']:.3f}", delta=f"{row['delta']:g}"
-                )
+                else text("requests.cost", epsilon=f"{row['epsilon']:.3f}", delta=row["delta"])
             )
     if len(waiting) > _LINKS:
         st.caption(text("requests.more", shown=_LINKS, count=len(waiting)))
@@ -195,6 +194,7 @@ def _open_decided(plans: Sequence[Mapping[str, Any]]) -> None:
             f"{h[:8]} · {visible(found[h]['name'])} · {status_text(found[h]['status'])}"
         ),
         index=None,
+        placeholder=text("requests.choose"),
     )
     if chosen is not None:
         link("request", text("requests.open"), plan=chosen)

@@ -33,6 +33,8 @@ _TOLD = (
     BytesRefused, FederationError, HubError, LoginFailed, NodeRefused, NodeUnreachable,
     OptionsError, OwnerKeyError, OwnerPolicyError,
 )  # fmt: skip
+PATIENCE_S = 30.0
+"""How long a page waits for an answer: a node that hangs must not keep the others' from sight."""
 UNREADABLE = (AttributeError, IndexError, KeyError, TypeError, ValueError)
 """What reading an answer of another form than expected raises."""
 _MARKUP = str.maketrans({character: f"\\{character}" for character in "\\`*_[]<>$~:!|#&@/.{}()"})
@@ -92,25 +94,26 @@ def sign_in(
         doubted: the domains that the hub lists with keys that aren't theirs, and why.
 
     Raises:
-        NodeUnreachable, LoginFailed: no domain let her in; the text is the first one's.
+        NodeUnreachable, LoginFailed: no domain let her in; this is the first one's.
     """
     given = {name: password for name, password in passwords.items() if password}
     if not email.strip() or not given:
         raise LoginFailed(text("signin.incomplete"))
 
-    def opened(name: str) -> tuple[NodeClient, Role] | str:
+    def opened(name: str) -> tuple[NodeClient, Role] | Exception:
         try:
             return _opened(options, name, email.strip(), given[name], cards)
         except (LoginFailed, NodeRefused, NodeUnreachable, BytesRefused) as error:
-            return str(error)
+            return error
 
     # Sentences are made in this thread: others don't know the reader's language.
     with ThreadPoolExecutor(max_workers=min(8, len(given))) as pool:
         found = dict(zip(given, pool.map(opened, given), strict=True))
-    nodes = {name: each for name, each in found.items() if not isinstance(each, str)}
-    absent = {name: each for name, each in found.items() if isinstance(each, str)}
+    nodes = {name: each for name, each in found.items() if not isinstance(each, Exception)}
+    refused = {name: each for name, each in found.items() if isinstance(each, Exception)}
     if not nodes:
-        raise LoginFailed(next(iter(absent.values())))
+        raise next(iter(refused.values()))
+    absent = {name: in_words(error) for name, error in refused.items()}
     role = next(iter(nodes.values()))[1]
     absent |= {n: text("signin.other_role", role=r) for n, (_, r) in nodes.items() if r != role}
     if cards is not None:
@@ -182,8 +185,11 @@ def sign_out() -> None:
 
 
 def asked(node: NodeClient, method: str, **arguments: Any) -> Any:
-    """What the node answers to `coterie.METHOD`, read from its JSON."""
-    return node.read(method, **arguments)
+    """What the node answers to `coterie.METHOD`, read from its JSON.
+
+    A node that takes longer than `PATIENCE_S`, or the `timeout_s` given, counts as down.
+    """
+    return node.read(method, **{"timeout_s": PATIENCE_S, **arguments})
 
 
 def everywhere(
@@ -203,14 +209,18 @@ def everywhere(
         try:
             return True, ask(node)
         except (NodeRefused, NodeUnreachable, BytesRefused) as error:
-            return False, str(error)
+            return False, error  # its sentence is made in the reader's thread
         except UNREADABLE:
-            return False, None  # its sentence is made in the reader's thread
+            return False, None
 
     with ThreadPoolExecutor(max_workers=8) as pool:
         found = dict(zip(session.nodes, pool.map(answer, session.nodes.values()), strict=True))
     answers = {name: value for name, (ok, value) in found.items() if ok}
-    failed = {n: why or text("shell.unreadable") for n, (ok, why) in found.items() if not ok}
+    failed = {
+        n: text("shell.unreadable") if why is None else in_words(why)
+        for n, (ok, why) in found.items()
+        if not ok
+    }
     for name in [n for n, value in answers.items() if use and not _fits(use, {n: value})]:
         del answers[name]
         failed[name] = text("shell.unreadable")
@@ -227,6 +237,13 @@ def _fits(use: Callable[[dict[str, Any]], Any], answer: dict[str, Any]) -> bool:
 
 
 # --- Telling ---
+
+
+def in_words(error: Exception) -> str:
+    """An error in the reader's language, with what a node or a file's reader said of it."""
+    kind = next(each.__name__ for each in _TOLD if isinstance(error, each))
+    why, name = getattr(error, "why", str(error)), getattr(error, "name", "")
+    return text(f"errors.{kind}", why=why, name=name)
 
 
 def finish(sentence: str) -> None:
@@ -248,7 +265,7 @@ def telling() -> Iterator[None]:
     try:
         yield
     except _TOLD as error:
-        st.error(plain(str(error)))
+        st.error(plain(in_words(error)))
     except Exception as error:
         _log.error("failed", error=type(error).__name__)
         st.error(text("shell.failed", error=type(error).__name__))

@@ -1,5 +1,6 @@
 """How figures, tables and charts are shown everywhere: with unit, download and a way on."""
 
+import re
 from typing import Any
 
 import altair as alt
@@ -8,10 +9,12 @@ import streamlit as st
 
 from dashboard.session import plain
 from dashboard.texts import heading, text
+from dashboard.times import moment
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 MOST_SENTENCES = 100
 """Rows of a table that is drawn in full."""
+_LONG = re.compile(r"\b[0-9a-f]{32,}\b")
 PAGE_ROWS = 500
 """Rows drawn of a table; the download has all of them."""
 
@@ -39,6 +42,7 @@ def table(
     shown = st.dataframe(
         _said(frame).head(PAGE_ROWS),
         hide_index=True,
+        placeholder="–",
         key=f"table-{key}",
         column_config=_headings(frame),
         **options,
@@ -57,24 +61,40 @@ def sentences(frame: pd.DataFrame, key: str, *, empty_says: str = "", next_step:
     if len(frame) > MOST_SENTENCES or frame.empty:
         table(frame, key, empty_says=empty_says, next_step=next_step)
         return
-    shown = _said(frame).map(lambda cell: plain(cell) if isinstance(cell, str) else cell)
+    shown = _said(frame).map(lambda cell: plain(shortened(cell)) if isinstance(cell, str) else cell)
     st.table(shown.rename(columns={c: heading(str(c)) for c in frame.columns}), hide_index=True)
     download(frame, key)
 
 
 def _said(frame: pd.DataFrame) -> pd.DataFrame:
-    """The columns in which some row says something; downloads have all."""
-    return frame.loc[:, ~(frame.isna() | (frame == "")).all()]
+    """The columns in which some row says something, as people read them; downloads have all."""
+    said = frame.loc[:, ~(frame.isna() | (frame == "")).all()].copy()
+    for name in said.columns:
+        if isinstance(said[name].dtype, pd.DatetimeTZDtype):
+            said[name] = said[name].map(moment)
+        elif name == "plan":
+            said[name] = said[name].map(shortened)
+    return said
+
+
+def shortened(cell: Any) -> Any:
+    """Keys and hashes by their beginning, since nobody reads the rest; downloads have it."""
+    return _LONG.sub(lambda found: f"{found[0][:12]}…", cell) if isinstance(cell, str) else cell
 
 
 def _headings(frame: pd.DataFrame) -> dict[str, Any]:
-    """Each column's heading in the reader's language; downloads keep the English names."""
-    return {
-        str(name): st.column_config.Column(
-            label=heading(str(name)), width="small" if name == "plan" else None
-        )
-        for name in frame.columns
-    }
+    """Each column's heading in the reader's language, the first in sight while others scroll.
+
+    Downloads keep the English names.
+    """
+    found = {}
+    for number, name in enumerate(frame.columns):
+        label, pinned = heading(str(name)), True if number == 0 else None
+        if "epsilon" in str(name) and pd.api.types.is_float_dtype(frame[name]):
+            found[str(name)] = st.column_config.NumberColumn(label, format="%.3f", pinned=pinned)
+        else:
+            found[str(name)] = st.column_config.Column(label, pinned=pinned)
+    return found
 
 
 def download(frame: pd.DataFrame, key: str) -> None:
@@ -107,10 +127,26 @@ def chart(
 ) -> Any:
     """A chart under its title, with the table of its figures behind it; returns as `table`."""
     st.markdown(f"**{title}**")
-    described = drawn.properties(description=text("showing.described", title=title))
+    described = inked(drawn).properties(description=text("showing.described", title=title))
     st.altair_chart(described, width="stretch", key=f"chart-{key}")
     with st.expander(text("showing.behind", title=title), icon=":material/table:"):
         return table(frame, key, **options)
+
+
+def counted(numbers: pd.Series) -> alt.Axis:
+    """An axis of what is counted: marks at whole numbers only, at most nine of them."""
+    first, last = int(numbers.min()), int(numbers.max())
+    step = max(1, -(-(last - first) // 8))
+    return alt.Axis(values=list(range(first, last + 1, step)), format="d", labelOverlap=True)
+
+
+def inked(drawn: Any) -> Any:
+    """A chart whose words stand out as WCAG AA asks; Streamlit's own are fainter in light."""
+    ink = {"light": "#4a525a", "dark": "#d5dbe0"}.get(str(st.context.theme.type))
+    if ink is None:
+        return drawn
+    words = {"labelColor": ink, "titleColor": ink}
+    return drawn.configure_axis(**words).configure_legend(**words)
 
 
 def legend(columns: int = 3, narrow: int = 1, *, lines: bool = False) -> alt.Legend:

@@ -48,7 +48,12 @@ def digest_of(text: str) -> bytes:
     return bytes.fromhex(text)
 
 
-def bytes_of(array: np.ndarray) -> bytes:
+def octets_of(array: np.ndarray) -> memoryview:
+    """An argument's octets as they came, not copied."""
     if not isinstance(array, np.ndarray) or array.dtype != np.uint8 or array.ndim != 1:
         raise RoundRefused("Expected a one-dimensional uint8 array (of safetensors, if a state).")
-    return array.tobytes()
+    return np.ascontiguousarray(array).data
+
+
+def bytes_of(array: np.ndarray) -> bytes:
+    return bytes(octets_of(array))

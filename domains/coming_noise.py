@@ -11,8 +11,8 @@ from policies.mechanism import add_noise_share
 from policies.noise import SecureRandom
 from policies.plan import Plan, Step
 
-_MOST = 2**22
-"""Numbers whose noise is drawn like this: at most 32 MiB. The others' is added as it is drawn."""
+_MOST = 2**21
+"""Numbers whose noise is drawn like this: at most 16 MiB. The others' is added as it is drawn."""
 _AT_A_TIME = 2**17
 
 

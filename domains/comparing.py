@@ -10,11 +10,14 @@ import datetime
 import hashlib
 import json
 import secrets
+import socket
 import subprocess
+import sys
 import tempfile
 import threading
 import tomllib
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,6 +30,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from domains.confinement import clean_environment
 from network.smpc.attempt import Agreement, framed
 from network.smpc.comparisons import (
     Offer,
@@ -45,7 +49,7 @@ INSTALL = (
     "python3.11 -m venv /opt/spu; /opt/spu/bin/pip install spu==0.9.5; then write python and "
     "address into spu.toml (docs/tensors.md)"
 )
-_PARTY = Path(__file__).parent / "spu_party.py"
+_WALLS, _PARTY = "domains.spu_walls", Path(__file__).parent / "spu_party.py"
 _LINK_SECONDS, _SECONDS = 60, 240
 _AT_WORK = threading.Semaphore(1)
 """A node has one address for comparisons, and memory for one process of SPU."""
@@ -142,6 +146,7 @@ class Comparing:
             "rank": [each.domain for each in offers].index(self.me),
             "addresses": [each.address for each in offers],
             "certificates": [each.certificate if each.domain != self.me else "" for each in offers],
+            "ports": free_ports(len(offers)),
             "seconds": _LINK_SECONDS,
         }
         others = [each.certificate for each in offers if each.domain != self.me]
@@ -155,11 +160,11 @@ class Comparing:
             (folder / "peers.pem").write_text("".join(others))
             try:
                 subprocess.run(
-                    [self._place.python, "-I", str(_PARTY), name],
+                    [sys.executable, "-m", _WALLS, self._place.python, str(_PARTY), name],
                     input=np.ascontiguousarray(share, "<u8").tobytes(),
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
-                    env={"PATH": "/usr/bin:/bin", "HOME": name, "JAX_PLATFORMS": "cpu"},
+                    env=clean_environment(),
                     cwd=name,
                     timeout=_SECONDS,
                     check=True,
@@ -191,3 +196,12 @@ def _certificate(key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .sign(key, hashes.SHA256())
     )
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of this machine that nobody listens on at the moment."""
+    with ExitStack() as stack:
+        listeners = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for listener in listeners:
+            listener.bind(("127.0.0.1", 0))
+        return [listener.getsockname()[1] for listener in listeners]

@@ -23,6 +23,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from domains.landlock import LandlockRefused, Open, called, close_all_but, why
+
 MEMORY_LIMIT = 8 * 2**30
 CPU_LIMIT_S = 24 * 3600
 FILE_LIMIT = 2**24
@@ -34,8 +36,6 @@ _FIRST_USER = 1_879_048_192
 _CLONE_NEWNET, _CLONE_NEWUSER, _CLONE_THREAD = 0x40000000, 0x10000000, 0x00010000
 _PR_SET_NO_NEW_PRIVS, _PR_SET_DUMPABLE = 38, 4
 _CAPABILITY_VERSION_3 = 0x20080522
-_LANDLOCK_CREATE, _LANDLOCK_ADD, _LANDLOCK_RESTRICT = 444, 445, 446
-_READ = 0b1100 | 0b1  # execute, read_file, read_dir
 _SECCOMP_SET_FILTER, _SECCOMP_ALL_THREADS = 1, 1
 _ALLOW, _REFUSE, _KILL = 0x7FFF0000, 0x00050000, 0x80000000
 _LOAD, _EQUAL, _ABOVE, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
@@ -122,7 +122,7 @@ def confine(memory: int = MEMORY_LIMIT, cpu_s: int = CPU_LIMIT_S) -> list[Protec
     alone = _network_of_its_own(libc)
     own_user = _user_of_its_own()
     few = _limit("processes", resource.RLIMIT_NPROC, 0, "no new one for this user")
-    no_privileges = _no_privileges(libc)
+    no_privileges = drop_privileges(libc)
     files = _no_files(libc, code)
     for opened in code:
         os.close(opened)
@@ -162,9 +162,9 @@ def _network_of_its_own(libc: ctypes.CDLL) -> Protection:
         (_CLONE_NEWNET, "a network namespace without interfaces"),
         (_CLONE_NEWUSER | _CLONE_NEWNET, "a network namespace, by way of a user namespace"),
     ):
-        if _called(libc, "unshare", flags):
+        if called(libc, "unshare", flags):
             return Protection("network namespace", True, told)
-    return Protection("network namespace", False, f"unshare refused: {_why()}")
+    return Protection("network namespace", False, f"unshare refused: {why()}")
 
 
 def _user_of_its_own() -> Protection:
@@ -191,46 +191,27 @@ def _closed_to_others(folders: Sequence[Path]) -> Path | None:
     return next((way for way in ways if not way.stat().st_mode & 0o001), None)
 
 
-def _no_privileges(libc: ctypes.CDLL) -> Protection:
-    _called(libc, "prctl", _PR_SET_DUMPABLE, 0, 0, 0, 0)
+def drop_privileges(libc: ctypes.CDLL) -> Protection:
+    """No capabilities, and none to be gained, by this process or what it becomes."""
+    called(libc, "prctl", _PR_SET_DUMPABLE, 0, 0, 0, 0)
     header = struct.pack("<Ii", _CAPABILITY_VERSION_3, 0)
     machine = _MACHINES.get(platform.machine())
-    if machine is None or not _called(libc, "syscall", machine[3], header, bytes(24)):
-        return Protection("privileges", False, f"capabilities can't be dropped: {_why()}")
-    if not _called(libc, "prctl", _PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
-        return Protection("privileges", False, f"prctl refused: {_why()}")
+    if machine is None or not called(libc, "syscall", machine[3], header, bytes(24)):
+        return Protection("privileges", False, f"capabilities can't be dropped: {why()}")
+    if not called(libc, "prctl", _PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
+        return Protection("privileges", False, f"prctl refused: {why()}")
     return Protection("privileges", True, "no capabilities, and no way to gain any")
 
 
 def _no_files(libc: ctypes.CDLL, code: Sequence[int]) -> Protection:
     """Landlock: what lies below the open folders `code` can be read, and no other file."""
-    name = "landlock"
-    threads = len(os.listdir("/proc/self/task")) if os.path.isdir("/proc/self/task") else 0
-    if threads != 1:
-        return Protection(name, False, f"landlock binds one thread, and there are {threads}")
-    version = libc.syscall(_LANDLOCK_CREATE, None, 0, 1)
-    if version < 1:
-        return Protection(name, False, f"this kernel has no landlock in use ({_why()})")
-    rights = {1: 13, 2: 14, 3: 15, 4: 15}.get(version, 16)
-    everything = (1 << rights) - 1
-    ports = 0b11 if version >= 4 else 0
-    scopes = 0b11 if version >= 6 else 0
-    asked = struct.pack("<QQQ", everything, ports, scopes)[
-        : 8 * (1 + (version >= 4) + (version >= 6))
-    ]
-    rules = libc.syscall(_LANDLOCK_CREATE, asked, len(asked), 0)
-    if rules < 0:
-        return Protection(name, False, f"landlock refused: {_why()}")
     try:
-        for opened in code:
-            allowed = struct.pack("<Qi", _READ & everything, opened)
-            if not _called(libc, "syscall", _LANDLOCK_ADD, rules, 1, allowed, 0):
-                return Protection(name, False, f"landlock refused a rule: {_why()}")
-        if not _called(libc, "syscall", _LANDLOCK_RESTRICT, rules, 0):
-            return Protection(name, False, f"landlock refused: {_why()}")
-    finally:
-        os.close(rules)
-    return Protection(name, True, f"landlock, version {version}: no file but the program's own")
+        version = close_all_but(libc, Open(read=code))
+    except LandlockRefused as error:
+        return Protection("landlock", False, str(error))
+    return Protection(
+        "landlock", True, f"landlock, version {version}: no file but the program's own"
+    )
 
 
 def code_folders() -> list[Path]:
@@ -253,8 +234,8 @@ def _no_calls(libc: ctypes.CDLL) -> Protection:
     # struct sock_fprog: a 16-bit length and a pointer, aligned as C does.
     asked = struct.pack("@HP", len(program) // 8, ctypes.addressof(code))
     number = _MACHINES[machine][2]
-    if not _called(libc, "syscall", number, _SECCOMP_SET_FILTER, _SECCOMP_ALL_THREADS, asked):
-        return Protection("seccomp", False, f"seccomp refused: {_why()}")
+    if not called(libc, "syscall", number, _SECCOMP_SET_FILTER, _SECCOMP_ALL_THREADS, asked):
+        return Protection("seccomp", False, f"seccomp refused: {why()}")
     return Protection("seccomp", True, "seccomp: no sockets, processes, writing or privileges")
 
 
@@ -297,19 +278,6 @@ def _unless(
         (_RETURN, 0, 0, answer),
         (_RETURN, 0, 0, _ALLOW),
     ]
-
-
-def _called(libc: ctypes.CDLL, name: str, *arguments: int | bytes | None) -> bool:
-    function = getattr(libc, name, None)
-    if function is None:
-        ctypes.set_errno(errno.ENOSYS)
-        return False
-    wide = [ctypes.c_long(a) if isinstance(a, int) else a for a in arguments]
-    return bool(function(*wide) == 0)
-
-
-def _why() -> str:
-    return os.strerror(ctypes.get_errno())
 
 
 def probe(secret: Path) -> list[Protection]:

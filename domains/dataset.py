@@ -7,7 +7,7 @@ from domains.declaration import Declaration
 from domains.enclosure import Enclosure
 from domains.folder import DomainFolder, FolderError
 from domains.interactions import LoadReport, load_interactions
-from policies.owner_policy import OwnerPolicy
+from policies.owner_policy import OwnerPolicy, OwnerPolicyError
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,11 @@ def load_dataset(folder: DomainFolder, place: Path) -> PrivateDataset:
     declaration = Declaration.read(place / "dataset.toml")
     rules = place / "policy.toml"
     policy = OwnerPolicy.read(rules)
+    if folder.settings().owner_key in policy.second_approvers:
+        raise OwnerPolicyError(
+            f"{rules}: setting 'second_approvers': it names the owner's own key, so one person "
+            "would sign for two. Name another person's"
+        )
     interactions, report = load_interactions(place / "data", declaration)
     store = folder.store / declaration.name
     interactions.save(store)

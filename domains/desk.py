@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from domains.answers import Answers
@@ -17,6 +18,9 @@ from policies.likeness import likeness_of, model_of, query_of, roster_of
 from policies.plan import Plan
 
 __all__ = ["Desk", "DeskRefused"]
+
+MOST_PLANS_A_DAY, MOST_PLAN_BYTES = 1000, 2**28
+"""Of one account, refused plans included."""
 
 
 class Desk(Answers, Preapproval, Rules):
@@ -38,6 +42,7 @@ class Desk(Answers, Preapproval, Rules):
             known = self.ledger.status(plan.hash)
             if known != "unknown":
                 return {"status": known, "plan_hash": plan.hash, "refusals": [], "new": False}
+            self._check_room(account)
             refusals, advice, offers = self._judge.judge(plan, dataset, account)
             self._record(plan, account, dataset)
             for refusal in refusals:
@@ -53,6 +58,23 @@ class Desk(Answers, Preapproval, Rules):
             "offers": offers,
             "new": True,
         }
+
+    def _check_room(self, account: str) -> None:
+        """Every plan takes room on the disk for good, and its owner's time, refused ones too."""
+        mine = [record for record in self.ledger.plans() if record.scientist == account]
+        since = (datetime.now(UTC) - timedelta(days=1)).isoformat(timespec="seconds")
+        files = [self._plans / f"{record.plan_hash}.json" for record in mine]
+        size = sum(file.stat().st_size for file in files if file.exists())
+        if sum(record.submitted > since for record in mine) >= MOST_PLANS_A_DAY:
+            raise DeskRefused(
+                f"{self.name} takes {MOST_PLANS_A_DAY} new plans of an account a day. Submit the "
+                "others tomorrow."
+            )
+        if size >= MOST_PLAN_BYTES:
+            raise DeskRefused(
+                f"{self.name} keeps {MOST_PLAN_BYTES // 2**20} MiB of plans of an account. Ask its "
+                "owner for another account."
+            )
 
     def _record(self, plan: Plan, account: str, dataset: PrivateDataset) -> None:
         write_private(self._plans / f"{plan.hash}.json", plan.to_json())
@@ -96,23 +118,25 @@ class Desk(Answers, Preapproval, Rules):
             policy = self.dataset(plan.dataset).policy
             self._require_open(plan_hash)
             self._check_still_right(plan)
+            shown = sha256_hex(explanation.encode())
             if signature is None:
-                self.ledger.consent(plan_hash, decided_by)
+                self.ledger.consent(plan_hash, decided_by, reason, shown)
                 return self.ledger.status(plan_hash)
-            keys = (self._settings.owner_key, *policy.second_approvers)
-            found = self._read_approval(plan, keys, signature, explanation)
+            owner = self._settings.owner_key
+            others = [key for key in policy.second_approvers if key != owner]
+            found = self._read_approval(plan, (owner, *others), signature, explanation)
             if reason and reason != found.reason:
                 raise DeskRefused("The reason given is not the one that was signed.")
             self._keep_signature(plan_hash, signature)
-            owners = self._signature_of(plan_hash, keys[:1])
-            seconds = self._signature_of(plan_hash, keys[1:])
+            owners = self._signature_of(plan_hash, [owner])
+            seconds = self._signature_of(plan_hash, others)
             if owners is None or (policy.second_approvers and seconds is None):
-                self.ledger.consent(plan_hash, decided_by)
+                self.ledger.consent(plan_hash, decided_by, found.reason, found.explanation)
             else:
-                consent = read_consent(self._settings.owner_key, self.name, owners)
+                consent = read_consent(owners[0], self.name, owners[1])
                 assert isinstance(consent, Approval)
                 self.ledger.approve(
-                    plan_hash, decided_by, keys[0], owners, consent.explanation, consent.reason
+                    plan_hash, decided_by, *owners, consent.explanation, consent.reason, seconds
                 )
             return self.ledger.status(plan_hash)
 
@@ -174,7 +198,7 @@ class Desk(Answers, Preapproval, Rules):
             return self.ledger.status(plan.hash)
 
     def _require_open(self, plan_hash: str) -> None:
-        record = next((r for r in self.ledger.plans() if r.plan_hash == plan_hash), None)
+        record = self.ledger.plan(plan_hash)
         if record is None or record.status not in ("pending", "awaiting signature"):
             status = "unknown" if record is None else record.status
             who = f", decided by {record.decided_by}" if record and record.decided_by else ""
@@ -186,7 +210,8 @@ class Desk(Answers, Preapproval, Rules):
     def _check_still_right(self, plan: Plan) -> None:
         """The rules once more, since others may have been approved since it was submitted."""
         dataset = self.dataset(plan.dataset)
-        record = next(r for r in self.ledger.plans() if r.plan_hash == plan.hash)
+        record = self.ledger.plan(plan.hash)
+        assert record is not None
         refusals, _, _ = self._judge.judge(plan, dataset, record.scientist)
         closed = dataset.policy.closed()
         for refusal in [*refusals, *([asdict(closed)] if closed else [])]:
@@ -220,12 +245,12 @@ class Desk(Answers, Preapproval, Rules):
         suffix = "signature" if key is not None else "second"
         write_private(self._plans / f"{plan_hash}.{suffix}", signature)
 
-    def _signature_of(self, plan_hash: str, keys: Sequence[str]) -> str | None:
-        """What one of these keys signed for the plan, if it still holds."""
+    def _signature_of(self, plan_hash: str, keys: Sequence[str]) -> tuple[str, str] | None:
+        """Which of these keys signed for the plan, and what, if it still holds."""
         for suffix in ("signature", "second"):
             file = self._plans / f"{plan_hash}.{suffix}"
             text = file.read_text() if file.exists() else None
             for key in keys:
                 if text and why_not_approved(self._known(plan_hash), key, self.name, text) is None:
-                    return text
+                    return key, text
         return None

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from domains.confinement import Protection, confine
 from domains.deadline import Deadline, DeadlinePassed
-from domains.frames import read_frame, write_frame
+from domains.frames import Arrays, read_frame, write_frame
 from domains.interactions import Interactions, private_file
 from domains.launcher import LauncherFailed, launch
 from policies.plan import Plan
@@ -77,7 +77,7 @@ class Enclosure:
         return self._process.alive
 
     def private_sum(
-        self, step: str, state: Mapping[str, NDArray], selected: NDArray[np.bool_]
+        self, step: str, state: Arrays, selected: NDArray[np.bool_]
     ) -> NDArray[np.int64]:
         """The clipped integer sum of a step over the selected users, int64 [P], without noise.
 
@@ -98,7 +98,7 @@ class Enclosure:
             self._keep(found["memories"])
         return found["total"]
 
-    def memory(self, state: Mapping[str, NDArray]) -> None:
+    def memory(self, state: Arrays) -> None:
         """Compute every user's memory and keep it in the node's store.
 
         Raises:
@@ -119,9 +119,7 @@ class Enclosure:
             np.save(file, memories, allow_pickle=False)
         os.replace(staged, self._memory_file)
 
-    def recommend(
-        self, state: Mapping[str, NDArray], user: str, count: int
-    ) -> list[tuple[int, float]]:
+    def recommend(self, state: Arrays, user: str, count: int) -> list[tuple[int, float]]:
         """Catalogue positions and scores of the best items this user hasn't seen.
 
         Raises:
@@ -152,7 +150,7 @@ class Enclosure:
         seconds: float,
         overdue: str,
         header: Mapping[str, Any],
-        arrays: Mapping[str, NDArray],
+        arrays: Arrays,
     ) -> dict[str, NDArray]:
         try:
             with Deadline(seconds, self._process.kill):
@@ -161,7 +159,7 @@ class Enclosure:
             raise EngineOverdue(f"the engine was ended, since {overdue}") from None
 
     def _ask(
-        self, header: Mapping[str, Any], arrays: Mapping[str, NDArray]
+        self, header: Mapping[str, Any], arrays: Arrays
     ) -> tuple[dict[str, Any], dict[str, NDArray]]:
         try:
             write_frame(self._process.questions, header, arrays)

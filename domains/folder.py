@@ -18,10 +18,10 @@ import re
 import secrets
 import tomllib
 import uuid
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import tomli_w
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -30,6 +30,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from network.secrets import SecretMissing, is_given, read_secret
 
 NAME = re.compile(r"[a-z][a-z0-9-]{0,31}")
+HexKey = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class FolderError(Exception):
@@ -46,8 +47,8 @@ class Peer(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    node_key: str = Field(pattern=r"^[0-9a-f]{64}$")
-    owner_key: str = Field(pattern=r"^[0-9a-f]{64}$")
+    node_key: HexKey
+    owner_key: HexKey
 
 
 class DomainSettings(BaseModel):
@@ -61,6 +62,7 @@ class DomainSettings(BaseModel):
         tls: whether the node itself serves TLS, with the folder's certificate.
         proxies: addresses or networks of TLS proxies before it, whose word on the caller's address
             and on encryption is taken.
+        hubs: the node keys of the hubs that list this domain; none of them may deal to it.
         database: of Syft and the ledger. 'sqlite': files in the folder; 'postgres': at the URL in
             the secret `database.url`.
     """
@@ -76,8 +78,9 @@ class DomainSettings(BaseModel):
     tls: bool = False
     proxies: tuple[str, ...] = ()
     database: Literal["sqlite", "postgres"] = "sqlite"
+    hubs: tuple[HexKey, ...] = ()
     owner_email: str
-    owner_key: str = Field(pattern=r"^[0-9a-f]{64}$")
+    owner_key: HexKey
     peers: dict[str, Peer] = {}
 
     @property
@@ -160,6 +163,10 @@ class DomainFolder:
     def peers(self) -> Mapping[str, Peer]:
         """The partners pinned at this moment, so that pinning and unpinning need no restart."""
         return self.settings().peers
+
+    def hubs(self) -> Collection[str]:
+        """The node keys of the hubs that listed this domain so far."""
+        return self.settings().hubs
 
     def write_settings(self, settings: DomainSettings) -> None:
         """Replace `domain.toml` in one step, so that a reader sees the old or the new."""

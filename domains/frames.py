@@ -2,11 +2,16 @@
 
 A frame is an 8-byte length, a JSON header with the arrays' names, dtypes and shapes, and their raw
 bytes. Nothing is pickled.
+A state as long as a model is never in memory as a whole on its way: `Stored` arrays lie in a file
+and are copied from there, piece by piece.
 """
 
 import json
+import math
+import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import IO, Any
 
 import numpy as np
@@ -14,19 +19,64 @@ from numpy.typing import NDArray
 
 MAX_FRAME = 2**31
 _ALLOWED_DTYPES = ("float32", "float64", "int64", "bool", "uint8")
+_AT_A_TIME = 2**18
+"""Bytes."""
 
 
-def write_frame(pipe: IO[bytes], header: Mapping[str, Any], arrays: Mapping[str, NDArray]) -> None:
-    """Write one message: length, JSON header, then the arrays' bytes in order."""
-    contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+@dataclass(frozen=True)
+class Stored:
+    """An array that stays in its file.
+
+    Attributes:
+        begin: of its bytes, little-endian, in the file.
+    """
+
+    file: IO[bytes]
+    begin: int
+    dtype: np.dtype
+    shape: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """How many bytes it has."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    def pieces(self) -> Iterator[memoryview]:
+        """Its bytes in order; each piece overwrites the one before.
+
+        Raises:
+            ValueError: the file became shorter.
+        """
+        buffer = memoryview(bytearray(min(self.nbytes, _AT_A_TIME)))
+        for begin in range(0, self.nbytes, _AT_A_TIME):
+            piece = buffer[: self.nbytes - begin]
+            if os.preadv(self.file.fileno(), [piece], self.begin + begin) != len(piece):
+                raise ValueError("a stored array's file ends before the array")
+            yield piece
+
+
+Arrays = Mapping[str, NDArray | Stored]
+"""By name, in memory or in a file."""
+
+
+def write_frame(pipe: IO[bytes], header: Mapping[str, Any], arrays: Arrays) -> None:
+    """Write one message: length, JSON header, then the arrays' bytes in order.
+
+    Raises:
+        ValueError: see `Stored.pieces`.
+    """
     described = [
-        {"name": n, "dtype": str(a.dtype), "shape": list(arrays[n].shape)}
-        for n, a in contiguous.items()
+        {"name": name, "dtype": str(array.dtype), "shape": list(array.shape)}
+        for name, array in arrays.items()
     ]
     text = json.dumps({"header": dict(header), "arrays": described}).encode()
     pipe.write(struct.pack("<Q", len(text)) + text)
-    for array in contiguous.values():
-        pipe.write(array.reshape(-1).view(np.uint8).data)
+    for array in arrays.values():
+        if isinstance(array, Stored):
+            for piece in array.pieces():
+                pipe.write(piece)
+        else:
+            pipe.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     pipe.flush()
 
 

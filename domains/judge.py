@@ -1,6 +1,6 @@
 """What the owner's rules say of a plan: refused, left to her, and what would fit."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
 
 from domains.dataset import PrivateDataset
@@ -10,9 +10,10 @@ from policies.accounting import epsilon_at_every_partner
 from policies.ledger import Commitment, Ledger
 from policies.likeness import model_of, operations_of
 from policies.limits import Limit, limits_of
-from policies.nearest import nearest_plans
+from policies.nearest import Offer, nearest_plans
 from policies.owner_policy import PlanFacts, Refusal
 from policies.plan import Plan
+from policies.protection import check_dealer
 from policies.refusals import PlanRefused
 
 Said = list[dict[str, str]]
@@ -24,6 +25,7 @@ class Judge:
 
     Args:
         peers: the partners pinned at the moment.
+        hubs: the node keys of the hubs that list this domain.
     """
 
     def __init__(
@@ -32,12 +34,14 @@ class Judge:
         node_key: str,
         ledger: Ledger,
         peers: Callable[[], Mapping[str, Peer]],
+        hubs: Callable[[], Collection[str]],
     ) -> None:
         self._name = settings.name
         self._settings = settings
         self._node_key = node_key
         self._ledger = ledger
         self._peers = peers
+        self._hubs = hubs
         self._admitted: dict[tuple[str, str, bool], tuple[str, str] | None] = {}
 
     def judge(
@@ -54,8 +58,12 @@ class Judge:
         Args:
             past: what the population's plans hold, if it was read already.
         """
-        roster = self.why_not_roster(plan)
-        refused = ("roster", roster) if roster else self.why_not_admitted(plan, dataset)
+        try:
+            self._check_roster(plan)
+            check_dealer(plan, [*self._hubs(), account])
+        except PlanRefused as error:
+            return [{"rule": error.rule, "message": str(error)}], [], []
+        refused = self.why_not_admitted(plan, dataset)
         if refused is not None:
             return [{"rule": refused[0], "message": refused[1]}], [], []
         if plan.catalogue != dataset.declaration.catalogue_hash:
@@ -69,7 +77,7 @@ class Judge:
         decided = [each for each in broken if dataset.policy.decides(each)]
         found = []
         if decided and offers:
-            found = nearest_plans(plan, lambda other: self._fits(other, dataset, limits))
+            found = self.nearest(plan, dataset, limits)
         return (
             [asdict(_refused(each, plan, [o.text for o in found])) for each in decided],
             [asdict(each) for each in broken if not dataset.policy.decides(each)],
@@ -94,6 +102,17 @@ class Judge:
                 self._admitted.pop(next(iter(self._admitted)), None)
         return self._admitted.get(key)
 
+    def nearest(self, plan: Plan, dataset: PrivateDataset, limits: Sequence[Limit]) -> list[Offer]:
+        """The nearest plans that every rule would let through: submitted now, they are taken."""
+        return nearest_plans(
+            plan,
+            lambda other: self._fits(other, dataset, limits),
+            lambda other: self._admits(other, dataset),
+        )
+
+    def _admits(self, plan: Plan, dataset: PrivateDataset) -> bool:
+        return self.why_not_admitted(plan, dataset) is None
+
     def limits(
         self,
         plan: Plan,
@@ -106,7 +125,15 @@ class Judge:
         known = self._ledger.commitments(population) if past is None else past
         others = [each for each in known if each.plan_hash != plan.hash]
         accountant = self._ledger.accountant(population)
-        return limits_of(dataset.policy, others, population, account, plan.dataset, accountant)
+        return limits_of(
+            dataset.policy,
+            others,
+            population,
+            account,
+            plan.dataset,
+            accountant,
+            author=plan.scientist,
+        )
 
     def _broken(
         self, plan: Plan, dataset: PrivateDataset, limits: Sequence[Limit]
@@ -136,9 +163,13 @@ class Judge:
         return not any(dataset.policy.decides(each) for each in broken)
 
     def why_not_roster(self, plan: Plan) -> str | None:
-        """Why a plan's partners aren't, or no longer, those that the owner pinned."""
+        """Why a plan's partners aren't, or no longer, those that the owner pinned.
+
+        Or why its dealer can't deal: a hub that listed this domain since is none.
+        """
         try:
             self._check_roster(plan)
+            check_dealer(plan, self._hubs())
         except PlanRefused as error:
             return str(error)
         return None

@@ -74,7 +74,8 @@ def build_app(folder: DomainFolder, settings: DomainSettings) -> "FastAPI":
     ledger = Ledger(folder.ledger_url, settings.name, key)
     server = start_server(folder, settings)
     accounts = Accounts(folder.syft / "accounts.json")
-    desk = Desk(settings, public_hex(key), ledger, datasets, folder.store / "plans", folder.peers)
+    plans = folder.store / "plans"
+    desk = Desk(settings, public_hex(key), ledger, datasets, plans, folder.peers, folder.hubs)
     participation = Participation(
         settings.name,
         key,

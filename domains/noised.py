@@ -4,17 +4,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from domains.coming_noise import ComingNoise
+from domains.frames import Arrays
 from domains.refusals import RoundRefused
 from domains.runs import OpenRun
 from policies.mechanism import add_noise_share, sample_users
 from policies.noise import SecureRandom
 from policies.plan import Step
 
-_AT_A_TIME = 2**20
+_AT_A_TIME = 2**17
 
 
 def noised_sum(
-    run: OpenRun, step: Step, state: dict[str, NDArray], coming: ComingNoise | None
+    run: OpenRun, step: Step, state: Arrays, coming: ComingNoise | None
 ) -> NDArray[np.int64]:
     """The sum over users whom secret coins selected, noised: int64 [P].
 

@@ -23,7 +23,7 @@ class OpenRuns:
     """A node's open runs; iterating gives them.
 
     Args:
-        name, signing_key, ledger, why_not_roster, spu: as for `Participation`.
+        name, signing_key, ledger, folder, why_not_roster, spu: as for `Participation`.
         attempts: where a sharing that took too long is charged.
     """
 
@@ -33,12 +33,14 @@ class OpenRuns:
         signing_key: Ed25519PrivateKey,
         attempts: Attempts,
         ledger: Ledger,
+        folder: Path,
         why_not_roster: Callable[[Plan], str | None],
         spu: Path | None,
     ) -> None:
         self._name, self._signing_key = name, signing_key
         self._attempts = attempts
         self._ledger, self._why_not_roster = ledger, why_not_roster
+        self._folder = folder
         self._runs: dict[str, OpenRun] = {}
         self._memory, self._spu = Memory(), spu
         self._lock = threading.Lock()
@@ -62,7 +64,7 @@ class OpenRuns:
         status = self._ledger.status(plan.hash)
         if status != "approved":
             raise RoundRefused(f"{self._name}: this plan is {status} here, so it can't run.")
-        run = OpenRun(plan, approvals, dataset)
+        run = OpenRun(plan, approvals, dataset, self._folder)
         run.tensors = KeptTensors(
             self._name, plan, self._signing_key, self._sum_of(run), self._memory, self._spu
         )
@@ -107,8 +109,8 @@ class OpenRuns:
 
     def _why(self, plan_hash: str) -> str:
         """The reason of the last decision on a plan."""
-        found = [p.reason for p in self._ledger.plans() if p.plan_hash == plan_hash]
-        return found[0] if found else "never submitted"
+        found = self._ledger.plan(plan_hash)
+        return "never submitted" if found is None else found.reason
 
     def remove(self, plan_hash: str) -> None:
         """Forget a run that has ended."""

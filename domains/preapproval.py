@@ -7,6 +7,7 @@ from domains.dataset import PrivateDataset
 from domains.folder import write_private
 from domains.shelf import DeskRefused, Shelf
 from policies.accounting import RenyiFilter
+from policies.approvals import validity
 from policies.canonical import sha256_hex
 from policies.envelopes import Envelope, read_consent
 from policies.ledger import Commitment, LedgerError
@@ -27,10 +28,12 @@ class Preapproval(Shelf):
         found = read_consent(self._settings.owner_key, self.name, text)
         if not isinstance(found, Envelope):
             raise DeskRefused(f"This is no envelope signed by {self.name}'s owner key.")
-        if self.dataset(found.data_set).policy.second_approvers:
+        policy = self.dataset(found.data_set).policy
+        if policy.second_approvers:
             raise DeskRefused("second_approvers: two persons approve each plan here, none before.")
-        if not found.holds():
-            raise DeskRefused(f"The envelope expired at {found.expires}.")
+        days = policy.max_approval_days
+        if not found.holds() or found.expires > validity(days)[1]:
+            raise DeskRefused(f"An envelope must hold for at most {days} days, and still now.")
         write_private(self._envelopes / f"{found.hash}.json", text)
         return found.hash
 

@@ -10,7 +10,15 @@ from syft.service.service import service_method
 from syft.service.user.user_roles import DATA_SCIENTIST_ROLE_LEVEL
 
 from domains.answering import Answering, answering
-from domains.arguments import bytes_of, digest_of, json_list, json_object, listed, sizes_of
+from domains.arguments import (
+    bytes_of,
+    digest_of,
+    json_list,
+    json_object,
+    listed,
+    octets_of,
+    sizes_of,
+)
 from domains.refusals import RoundRefused
 from domains.wire import WIRES
 from network.smpc.agreement import agreement_of
@@ -113,7 +121,7 @@ class CoterieRounds(Answering):
         `state_digest`: BLAKE3 of the whole state of `size` bytes, hex.
         """
         self.own_plan(context, plan_hash)
-        held = self.participation.hold(plan_hash, state_digest, size, begin, bytes_of(part))
+        held = self.participation.hold(plan_hash, state_digest, size, begin, octets_of(part))
         return json.dumps({"held": held})
 
     @service_method(path="coterie.reveal", name="reveal", roles=DATA_SCIENTIST_ROLE_LEVEL)

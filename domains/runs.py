@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 from blake3 import blake3
@@ -18,17 +19,24 @@ from policies.plan import Plan, Step
 
 
 class OpenRun:
-    """A plan being executed here: its checked approvals, its engine, its one live attempt."""
+    """A plan being executed here: its checked approvals, its engine, its one live attempt.
+
+    Args:
+        folder: where the states that come are kept, in files without names.
+    """
 
     tensors: KeptTensors
 
-    def __init__(self, plan: Plan, approvals: Mapping[str, str], dataset: PrivateDataset) -> None:
+    def __init__(
+        self, plan: Plan, approvals: Mapping[str, str], dataset: PrivateDataset, folder: Path
+    ) -> None:
         self.plan = plan
         self.approvals = dict(approvals)
         self.dataset = dataset
         self.lock = threading.Lock()
         self.attempt: Attempt | None = None
         self.state: State | None = None
+        self._folder = folder
         self._enclosure: Enclosure | None = None
 
     def missing(self) -> str | None:
@@ -72,36 +80,31 @@ class OpenRun:
         )
         return min(consent.expires for consent in found if consent is not None)
 
-    def content_of(self, state: bytes | str) -> bytes:
+    def state_of(self, state: bytes | str) -> State:
         """A state as it came, which is held from now on; or the held one, by its digest."""
-        if isinstance(state, bytes):
-            digest = blake3(state).hexdigest()
-            self.state = State(digest, state, len(state))
+        if isinstance(state, bytes) and state:
+            self.state = State(blake3(state).hexdigest(), len(state), self._folder)
+            self.state.take(state)
         held = self.state
         if held is None or not held.complete or (isinstance(state, str) and state != held.digest):
             raise RoundRefused("This node holds no such state; send it.")
-        return bytes(held.content)
+        return held
 
-    def hold(self, digest: str, size: int, begin: int, part: bytes) -> int:
+    def hold(self, digest: str, size: int, begin: int, part: bytes | memoryview) -> int:
         """See `Participation.hold`."""
         limit = max(model_limit(self.plan), *map(state_limit, self.plan.steps))
         if not 0 < size <= limit:
             raise RoundRefused(f"The state has {size} bytes; at most {limit} pass.")
         if begin == 0:
-            self.state = State(digest, bytearray(size))
+            self.state = State(digest, size, self._folder)
         held = self.state
-        wanted = (digest, size, begin)
-        if held is None or (held.digest, len(held.content), held.held) != wanted:
+        if held is None or (held.digest, held.size, held.held) != (digest, size, begin):
             raise RoundRefused("The parts of a state come in order, from its beginning.")
-        if begin + len(part) > size or not isinstance(held.content, bytearray):
-            raise RoundRefused("The part goes beyond the state's end.")
-        held.content[begin : begin + len(part)] = part
-        held.held += len(part)
-        if held.complete:
-            held.content = bytes(held.content)
-            if blake3(held.content).hexdigest() != digest:
-                self.state = None
-                raise RoundRefused("The state isn't the one that its digest names.")
+        try:
+            held.take(part)
+        except RoundRefused:
+            self.state = None
+            raise
         return held.held
 
     def enclosure(self) -> Enclosure:
@@ -113,7 +116,7 @@ class OpenRun:
 
     def sum_of(self, step: Step, state: bytes | str) -> NDArray[np.int64]:
         """This domain's part of a kept step; all users take part, so no coins are tossed."""
-        tensors = read_state(step, self.content_of(state))
+        tensors = read_state(step, self.state_of(state).file)
         everybody = np.ones(self.dataset.users, dtype=bool)
         return self.enclosure().private_sum(step.name, tensors, everybody)
 

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
@@ -35,6 +35,7 @@ class Shelf:
         datasets: the loaded data sets by name.
         plans: folder where submitted plans are kept as canonical JSON.
         peers: the partners pinned at the moment; by default those in `settings`.
+        hubs: the node keys of the hubs that list this domain; by default those in `settings`.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Shelf:
         datasets: Mapping[str, PrivateDataset],
         plans: Path,
         peers: Callable[[], Mapping[str, Peer]] | None = None,
+        hubs: Callable[[], Collection[str]] | None = None,
     ) -> None:
         self.name = settings.name
         self._peers = peers or (lambda: settings.peers)
@@ -53,7 +55,9 @@ class Shelf:
         self._node_key = node_key
         self._datasets = dict(datasets)
         self._plans = plans
-        self._judge = Judge(settings, node_key, ledger, self._peers)
+        self._judge = Judge(
+            settings, node_key, ledger, self._peers, hubs or (lambda: settings.hubs)
+        )
         self._envelopes = plans / "envelopes"
         # One decision after the other, so that what a rule saw still holds when it is recorded.
         self._deciding = threading.RLock()
@@ -124,10 +128,10 @@ class Shelf:
         file = self._plans / f"{plan_hash}.json"
         if len(plan_hash) != 64 or not plan_hash.isalnum() or not file.exists():
             return None
-        if scientist is not None and scientist not in {
-            r.scientist for r in self.ledger.plans() if r.plan_hash == plan_hash
-        }:
-            return None
+        if scientist is not None:
+            record = self.ledger.plan(plan_hash)
+            if record is None or record.scientist != scientist:
+                return None
         return _parsed(file.read_text())
 
     def plans(self, scientist: str | None) -> list[dict[str, Any]]:

@@ -7,17 +7,13 @@ share comes by standard input, and this party's share of the result goes to FOLD
 are little-endian 64-bit words whose sum over the three parties, modulo 2^64, is the number.
 """
 
-import asyncio
+import importlib.util
 import json
 import os
-import socket
-import ssl
 import sys
-import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,114 +55,29 @@ def computation(job: dict[str, Any]) -> Callable[[Any], Any]:
     return lambda x: chosen(-x if job["sign"] < 0 else x)
 
 
-class Lines:
-    """TLS 1.3 to the two other parties, each known by its very certificate, for SPU's own link.
-
-    SPU speaks to ports of this machine; what it says to a party is carried to that party alone.
-    """
-
-    def __init__(self, job: dict[str, Any], folder: Path, own_port: int) -> None:
-        self._addresses = [address.rpartition(":") for address in job["addresses"]]
-        self._rank, self._seconds = job["rank"], job["seconds"]
-        self._folder, self._own_port = folder, own_port
-        self._certificates = [
-            ssl.PEM_cert_to_DER_cert(each) if each else b"" for each in job["certificates"]
-        ]
-        self.ports: dict[int, int] = {}
-
-    def open(self) -> None:
-        """Carry until the process ends; gives a port of this machine for each other party."""
-        ready = threading.Event()
-        threading.Thread(target=lambda: asyncio.run(self._carry(ready)), daemon=True).start()
-        if not ready.wait(self._seconds):
-            raise SystemExit("the address of this party can't be listened on")
-
-    async def _carry(self, ready: threading.Event) -> None:
-        servers = []
-        for rank in range(len(self._addresses)):
-            if rank != self._rank:
-                server = await asyncio.start_server(partial(self._out, rank), "127.0.0.1", 0)
-                self.ports[rank] = server.sockets[0].getsockname()[1]
-                servers.append(server)
-        host, _, port = self._addresses[self._rank]
-        settings = self._settings(ssl.PROTOCOL_TLS_SERVER)
-        servers.append(await asyncio.start_server(self._in, host, int(port), ssl=settings))
-        ready.set()
-        await asyncio.gather(*(server.serve_forever() for server in servers))
-
-    async def _out(self, rank: int, reader: Any, writer: Any) -> None:
-        host, _, port = self._addresses[rank]
-        settings = self._settings(ssl.PROTOCOL_TLS_CLIENT)
-        there = await self._reached(host, int(port), ssl=settings)
-        if peer_of(there[1]) == self._certificates[rank]:
-            await asyncio.gather(pump(reader, there[1]), pump(there[0], writer))
-        there[1].close()
-        writer.close()
-
-    async def _in(self, reader: Any, writer: Any) -> None:
-        others = self._certificates[: self._rank] + self._certificates[self._rank + 1 :]
-        if peer_of(writer) in others:
-            here = await self._reached("127.0.0.1", self._own_port)
-            await asyncio.gather(pump(reader, here[1]), pump(here[0], writer))
-            here[1].close()
-        writer.close()
-
-    async def _reached(self, host: str, port: int, **more: Any) -> Any:
-        """A connection to where nobody may be listening yet."""
-        for _ in range(5 * self._seconds):
-            try:
-                return await asyncio.open_connection(host, port, **more)
-            except OSError:
-                await asyncio.sleep(0.2)
-        raise ConnectionError("a party can't be reached")
-
-    def _settings(self, side: Any) -> ssl.SSLContext:
-        found = ssl.SSLContext(side)
-        found.minimum_version = ssl.TLSVersion.TLSv1_3
-        found.check_hostname = False  # it is known by its certificate, byte for byte
-        found.verify_mode = ssl.CERT_REQUIRED
-        found.load_cert_chain(self._folder / "own.pem", self._folder / "key.pem")
-        found.load_verify_locations(self._folder / "peers.pem")
-        return found
-
-
-def peer_of(writer: Any) -> bytes:
-    """The certificate that the other side showed, DER."""
-    shown: bytes = writer.get_extra_info("ssl_object").getpeercert(True)
-    return shown
-
-
-async def pump(reader: Any, writer: Any) -> None:
-    """Pass on all that comes."""
-    try:
-        while octets := await reader.read(2**16):
-            writer.write(octets)
-            await writer.drain()
-    except OSError:
-        pass
-    writer.close()
-
-
 def connect(job: dict[str, Any], folder: Path) -> Any:
-    """SPU's link to the two other parties, over `Lines`."""
-    own_port = free_port()
-    lines = Lines(job, folder, own_port)
-    lines.open()
+    """SPU's link to the two other parties, over `spu_lines.Lines`."""
+    ports = job["ports"]
+    lines_of(job, folder).open()
     described = libspu.link.Desc()
     described.id = job["id"]
     for rank in range(len(job["addresses"])):
-        described.add_party(f"party-{rank}", f"127.0.0.1:{lines.ports.get(rank, own_port)}")
+        described.add_party(f"party-{rank}", f"127.0.0.1:{ports[rank]}")
     described.connect_retry_times = job["seconds"]
     described.connect_retry_interval_ms = 1000
     described.recv_timeout_ms = 1000 * job["seconds"]
     return libspu.link.create_brpc(described, job["rank"])
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
+def lines_of(job: dict[str, Any], folder: Path) -> Any:
+    """The lines to the two others; their file is loaded by its place, beside this one."""
+    place = Path(__file__).with_name("spu_lines.py")
+    found = importlib.util.spec_from_file_location("spu_lines", place)
+    assert found is not None
+    assert found.loader is not None
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    return module.Lines(job, folder)
 
 
 def main() -> None:

@@ -1,30 +1,61 @@
 """A run's public state as a node takes it: bounded, part by part, and read as data alone."""
 
-from dataclasses import dataclass
+import json
+import os
+import struct
 from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO
 
 import numpy as np
-import safetensors.numpy
-from numpy.typing import NDArray
+from blake3 import blake3
 
+from domains.frames import Stored
 from domains.refusals import RoundRefused
 from policies.plan import Plan, Step
 
 MAX_STATE_BYTES = 2**29
 _STATE_HEADER = 2**20
+_MOST_AXES = 32
+_DTYPES = {
+    name: np.dtype(dtype)
+    for name, dtype in (("F32", "<f4"), ("F64", "<f8"), ("I64", "<i8"), ("BOOL", "?"))
+}
+"""What graphs read, by safetensors' names."""
 
 
-@dataclass
 class State:
-    """A public state as it comes, part by part."""
+    """A public state as it comes, part by part, into a file without a name.
 
-    digest: str
-    content: bytearray | bytes
-    held: int = 0
+    Args:
+        digest: BLAKE3 of the whole, hex, as it was named; size: of the whole, in bytes.
+        folder: where the file is.
+    """
+
+    def __init__(self, digest: str, size: int, folder: Path) -> None:
+        self.digest, self.size, self.held = digest, size, 0
+        self.file: IO[bytes] = TemporaryFile(dir=folder)  # noqa: SIM115
+        self._hash = blake3()
 
     @property
     def complete(self) -> bool:
-        return self.held == len(self.content)
+        """Whether all parts have come."""
+        return self.held == self.size
+
+    def take(self, part: bytes | memoryview) -> None:
+        """The next part.
+
+        Raises:
+            RoundRefused: it goes beyond the end, or the whole doesn't have the digest.
+        """
+        if self.held + max(len(part), 1) > self.size:
+            raise RoundRefused("The part goes beyond the state's end.")
+        self.file.write(part)
+        self.file.flush()
+        self._hash.update(part)
+        self.held += len(part)
+        if self.complete and self._hash.hexdigest() != self.digest:
+            raise RoundRefused("The state isn't the one that its digest names.")
 
 
 def state_limit(step: Step) -> int:
@@ -45,17 +76,20 @@ def _itemsize(dtype: str) -> int:
     return 1 if dtype == "bool" else np.dtype(dtype).itemsize
 
 
-def read_state(step: Step, state: bytes) -> dict[str, NDArray]:
+def read_state(step: Step, state: IO[bytes]) -> dict[str, Stored]:
     """Parse a step's public state and check it against the approved names, shapes and dtypes.
+
+    Args:
+        state: a file of safetensors; the tensors stay in it.
 
     Raises:
         RoundRefused: too large, not safetensors, or another state than the step's.
     """
-    limit = state_limit(step)
-    if len(state) > limit:
-        raise RoundRefused(f"The state has {len(state)} bytes; at most {limit} pass.")
+    limit, size = state_limit(step), os.fstat(state.fileno()).st_size
+    if size > limit:
+        raise RoundRefused(f"The state has {size} bytes; at most {limit} pass.")
     tensors = load_state(state)
-    found = {(name, tuple(t.shape), str(t.dtype)) for name, t in tensors.items()}
+    found = {(name, t.shape, str(t.dtype)) for name, t in tensors.items()}
     expected = {(spec.name, tuple(spec.shape), spec.dtype) for spec in step.state}
     if found != expected:
         raise RoundRefused(
@@ -63,18 +97,41 @@ def read_state(step: Step, state: bytes) -> dict[str, NDArray]:
         )
     for name, tensor in tensors.items():
         # Admission counts on it: 200 as a truth value, made a whole number, would be an index.
-        if tensor.dtype == bool and tensor.size and tensor.view(np.uint8).max() > 1:
+        if tensor.dtype == bool and any(max(piece) > 1 for piece in tensor.pieces()):
             raise RoundRefused(f"The state '{name}' has truth values other than 0 and 1.")
     return tensors
 
 
-def read_model(path: Path) -> dict[str, NDArray]:
-    """The state a finished run left for `recommend`."""
-    return load_state(path.read_bytes())
+def load_state(state: IO[bytes]) -> dict[str, Stored]:
+    """The tensors of a file of safetensors; they stay in it.
 
-
-def load_state(state: bytes) -> dict[str, NDArray]:
+    Raises:
+        RoundRefused: it isn't one, or has other dtypes than states have.
+    """
     try:
-        return safetensors.numpy.load(state)
-    except Exception as error:
+        return _tensors_in(state)
+    except (KeyError, TypeError, ValueError, RecursionError, struct.error) as error:
         raise RoundRefused(f"The state is not safetensors ({type(error).__name__}).") from None
+
+
+def _tensors_in(file: IO[bytes]) -> dict[str, Stored]:
+    """The format: length of the header (u64), a JSON header, and the tensors without gaps."""
+    size = os.fstat(file.fileno()).st_size
+    (length,) = struct.unpack("<Q", os.pread(file.fileno(), 8, 0))
+    if length > min(size, _STATE_HEADER):
+        raise ValueError("the header is longer than the file, or than headers are")
+    header = json.loads(os.pread(file.fileno(), length, 8))
+    header.pop("__metadata__", None)
+    tensors, end = {}, 8 + length
+    for name, told in sorted(header.items(), key=lambda entry: entry[1]["data_offsets"]):
+        shape = told["shape"]
+        if len(shape) > _MOST_AXES or any(type(n) is not int or n < 0 for n in shape):
+            raise ValueError("a shape is a few whole numbers")
+        tensors[name] = Stored(file, end, _DTYPES[told["dtype"]], tuple(shape))
+        offsets = end - 8 - length, end - 8 - length + tensors[name].nbytes
+        if tuple(told["data_offsets"]) != offsets:
+            raise ValueError("the tensors don't lie one after the other")
+        end += tensors[name].nbytes
+    if end != size:
+        raise ValueError("the file doesn't end with its tensors")
+    return tensors

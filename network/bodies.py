@@ -7,7 +7,10 @@ from contextlib import asynccontextmanager
 
 from fastapi import HTTPException, Request
 
-from network.limits import BodyRoom, Limits
+from network.limits import BodyRoom, Limits, block_of
+
+_FREE_BYTES = 2**16
+"""Of each body, so that small calls go on while others fill the room with long ones, slowly."""
 
 
 class Bodies:
@@ -15,7 +18,7 @@ class Bodies:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._room = BodyRoom(limits.bodies_bytes)
+        self._room = BodyRoom(limits.bodies_bytes, limits.bodies_bytes_per_address)
 
     @asynccontextmanager
     async def of(
@@ -32,7 +35,8 @@ class Bodies:
         declared = request.headers.get("content-length", "")
         if declared.isdecimal() and int(declared[:20]) > limit:
             raise HTTPException(413, f"At most {limit} bytes.")
-        body, began = bytearray(), time.monotonic()
+        body, held, began = bytearray(), 0, time.monotonic()
+        address = block_of(request.client.host if request.client else "")
         stream = request.stream().__aiter__()
         try:
             while True:
@@ -44,7 +48,9 @@ class Bodies:
                     break
                 except TimeoutError:
                     raise HTTPException(408, "The request comes too slowly.") from None
-                self._room.take(len(part))
+                more = max(0, len(body) + len(part) - _FREE_BYTES) - held
+                self._room.take(more, address)
+                held += more
                 body += part
                 if len(body) > limit:
                     raise HTTPException(413, f"At most {limit} bytes.")
@@ -52,4 +58,4 @@ class Bodies:
                     look = None
             yield bytes(body)
         finally:
-            self._room.give_back(len(body))
+            self._room.give_back(held, address)

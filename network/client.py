@@ -21,6 +21,7 @@ from syft.types.uid import UID
 
 from network.answers import Answer, AnswerRefused, ask, node_key_in, pin_node
 from network.envelope import BytesRefused, open_envelope
+from network.reaching import why_unreached
 from network.reader import read
 from network.reader_names import ANSWERS
 from network.replay import ISSUED
@@ -192,7 +193,7 @@ class NodeClient:
         except requests.ReadTimeout:
             raise self.too_late(timeout_s) from None
         except requests.RequestException as error:
-            raise NodeUnreachable(self.name, self.url, _why(error)) from None
+            raise NodeUnreachable(self.name, self.url, why_unreached(error)) from None
         except AnswerRefused as error:
             raise NodeRefused(self.name, f"{self.name}: {error}") from None
         self.traffic.sent += len(blob)
@@ -297,12 +298,6 @@ def _asked(
                 most=_MAX_LOGIN_BYTES,
             )
     except requests.RequestException as error:
-        raise NodeUnreachable(name, url, _why(error)) from None
+        raise NodeUnreachable(name, url, why_unreached(error)) from None
     except AnswerRefused as error:
         raise LoginFailed(f"{url}: {error}") from None
-
-
-def _why(error: requests.RequestException) -> str:
-    if isinstance(error, requests.exceptions.SSLError):
-        return "its certificate isn't the one known for it, or it wants one of yours"
-    return type(error).__name__

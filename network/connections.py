@@ -5,7 +5,9 @@ uvicorn waits for both for ever, so that a few silent connections could hold a n
 """
 
 import asyncio
+import ipaddress
 import resource
+import ssl
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +17,7 @@ import h11
 import uvicorn
 import uvloop
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvloop.loop import SSLProtocol  # type: ignore[attr-defined]
 
 from network.limits import Limits, block_of
 from network.tls import server_context
@@ -22,8 +25,10 @@ from network.tls import server_context
 _FAREWELL_S = 2.0
 
 _open: Counter[str] = Counter()
+_arrived: Counter[str] = Counter()
 _unread: Counter[str] = Counter()
 _limits = Limits()
+_proxies: list[ipaddress.IPv4Network | ipaddress.IPv6Network] = []
 
 
 class ImpatientProtocol(H11Protocol):
@@ -39,7 +44,7 @@ class ImpatientProtocol(H11Protocol):
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         address = block_of(self.client[0]) if self.client else ""
-        if _open[address] >= _limits.connections_per_address:
+        if _open[address] >= _most_from(address):
             transport.abort()
             return
         self._address = address
@@ -52,9 +57,7 @@ class ImpatientProtocol(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._address is not None:
-            _open[self._address] -= 1
-            if _open[self._address] <= 0:
-                del _open[self._address]
+            _less(_open, self._address)
         if self._late is not None:
             self._late.cancel()
         self._taken()
@@ -103,14 +106,73 @@ class ImpatientProtocol(H11Protocol):
             self.transport.abort()
 
 
-class _Loop(uvloop.Loop):
-    """An event loop whose listeners give up on slow TLS handshakes, and on slow farewells."""
+class _Doorman(asyncio.Protocol):
+    """Counts a connection that wants TLS before its handshake, and turns it away if it's too many.
 
-    async def create_server(self, *args: Any, **more: Any) -> Any:
-        if more.get("ssl") is not None:
-            more["ssl_handshake_timeout"] = _limits.header_seconds
-            more["ssl_shutdown_timeout"] = _FAREWELL_S
-        return await super().create_server(*args, **more)
+    Else whoever never shakes hands would be counted by nobody: each costs 50 kB and a descriptor.
+    """
+
+    def __init__(self, loop: uvloop.Loop, context: ssl.SSLContext, inner: asyncio.Protocol) -> None:
+        self._loop, self._context, self._inner = loop, context, inner
+
+    def connection_made(self, transport: Any) -> None:
+        client = transport.get_extra_info("peername")
+        address = block_of(str(client[0])) if client else ""
+        if _arrived[address] >= _most_from(address) or _arrived.total() >= _limits.arrivals:
+            transport.abort()
+            return
+        _arrived[address] += 1
+        handshake = _Handshake(
+            self._loop,
+            self._inner,
+            self._context,
+            None,
+            server_side=True,
+            ssl_handshake_timeout=_limits.header_seconds,
+            ssl_shutdown_timeout=_FAREWELL_S,
+        )
+        handshake.address = address
+        transport.set_protocol(handshake)
+        handshake.connection_made(transport)
+
+
+class _Handshake(SSLProtocol):
+    """uvloop's TLS, which gives up on slow handshakes and slow farewells."""
+
+    address = ""
+
+    def connection_lost(self, error: Exception | None) -> None:
+        _less(_arrived, self.address)
+        super().connection_lost(error)
+
+
+class _Loop(uvloop.Loop):
+    """An event loop whose TLS listeners count connections from their first moment on."""
+
+    async def create_server(  # type: ignore[override]
+        self, factory: Any, *args: Any, **more: Any
+    ) -> Any:
+        context = more.pop("ssl", None)
+        if context is None:
+            return await super().create_server(factory, *args, **more)
+        return await super().create_server(
+            lambda: _Doorman(self, context, factory()), *args, **more
+        )
+
+
+def _most_from(address: str) -> int:
+    """Connections at once; a proxy that was declared has all of its callers' and counts them."""
+    try:
+        is_proxy = any(ipaddress.ip_address(address) in each for each in _proxies)
+    except ValueError:
+        is_proxy = False
+    return _limits.connections if is_proxy else _limits.connections_per_address
+
+
+def _less(counted: Counter[str], address: str) -> None:
+    counted[address] -= 1
+    if counted[address] <= 0:
+        del counted[address]
 
 
 def serve_app(
@@ -127,6 +189,7 @@ def serve_app(
         TlsError: the certificate or key can't be used.
     """
     _use_all_descriptors()
+    _proxies[:] = [ipaddress.ip_network(each) for each in proxies]
     config = uvicorn.Config(
         app,
         host=host,

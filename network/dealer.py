@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from network.answers import AnswerRefused, ask
-from network.limits import Rate, TooMuch
+from network.bodies import Bodies
+from network.limits import Limits, Rate, TooMuch, block_of
 from network.smpc.agreement import among_all
 from network.smpc.attempt import Agreement, Context
 from network.smpc.dealing import Dealt, deal, pack, unpack
@@ -123,9 +124,14 @@ class Dealer:
 
     Args:
         domains: node keys, hex, of those it deals to; all of a roster must be among them.
+
+    Raises:
+        DealerError: its key is one of theirs.
     """
 
     def __init__(self, key: Ed25519PrivateKey, domains: Collection[str]) -> None:
+        if owner_key_hex(key) in domains:
+            raise DealerError("This key is a domain's node key. A dealer takes part in nothing.")
         self.key = key
         self._domains = frozenset(domains)
         self._dealt: OrderedDict[str, None] = OrderedDict()
@@ -165,8 +171,8 @@ def build_app(dealer: Dealer, rate: Rate | None = None) -> FastAPI:
     Args:
         rate: how much one address may ask.
     """
-    app = FastAPI(openapi_url=None)
-    rate = rate or Rate(_REQUESTS_PER_S, _REQUEST_BURST)
+    app = FastAPI(openapi_url=None, redirect_slashes=False)
+    rate, bodies = rate or Rate(_REQUESTS_PER_S, _REQUEST_BURST), Bodies(Limits())
 
     @app.get("/")
     async def card() -> dict[str, str]:
@@ -175,17 +181,13 @@ def build_app(dealer: Dealer, rate: Rate | None = None) -> FastAPI:
     @app.post("/deal")
     async def dealt(request: Request) -> Response:
         try:
-            rate.spend(request.client.host if request.client else "")
+            rate.spend(block_of(request.client.host if request.client else ""))
+            async with bodies.of(request, MAX_REQUEST_BYTES) as body:
+                # Not in a thread: one at a time, since the largest take a second and 100 MB.
+                return Response(dealer.answer(body), media_type="application/octet-stream")
         except TooMuch as refused:
             wait = {"Retry-After": str(refused.wait_s)}
             raise HTTPException(429, str(refused), wait) from None
-        body = b""
-        async for part in request.stream():
-            body += part
-            if len(body) > MAX_REQUEST_BYTES:
-                raise HTTPException(413, f"At most {MAX_REQUEST_BYTES} bytes.")
-        # Not in a thread: one at a time, since the largest take a second and 100 MB.
-        return Response(dealer.answer(body), media_type="application/octet-stream")
 
     return app
 

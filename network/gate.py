@@ -25,11 +25,11 @@ from network.calls import Calls, ComingStream, Paths
 from network.client import API
 from network.connections import serve_app
 from network.envelope import MAX_MESSAGE_BYTES, BytesRefused
+from network.guard import install_strict_reader
 from network.health import CONTENT_TYPE, Health
 from network.limits import Limits, TooMuch, block_of
 from network.logs import log_as_json
 from network.members import address_of, json_object, require_private_channel
-from network.reader import install_strict_reader
 from network.reader_names import STORED
 from network.streams import MAX_STREAM_BYTES, STREAMS
 
@@ -78,8 +78,11 @@ def open_app(
     read_store_strictly()
     limits = limits or Limits()
     gate = Calls(server, paths_of, memory, node_key, limits, why_ended)
-    bodies, health = Bodies(limits), Health()
-    app = FastAPI(title=server.name, docs_url=None, redoc_url=None, openapi_url=None)
+    bodies, streams, health = Bodies(limits), Bodies(limits), Health()
+    # A redirect to a path with a slash would go to whatever host the request names.
+    app = FastAPI(
+        title=server.name, docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False
+    )
     app.state.body_of = bodies.of
 
     @app.middleware("http")
@@ -152,7 +155,7 @@ def open_app(
     async def stream(method: str, request: Request) -> Response:
         coming = ComingStream(gate, method)
         try:
-            async with bodies.of(request, MAX_STREAM_BYTES, coming.look) as blob:
+            async with streams.of(request, MAX_STREAM_BYTES, coming.look) as blob:
                 return await run_in_threadpool(coming.answer, blob)
         finally:
             coming.end()

@@ -28,8 +28,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from fastapi import FastAPI, HTTPException, Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from network.answers import Answer, AnswerRefused, ask
+from network.answers import Answer, AnswerRefused, ask, node_key_in
+from network.client import API
 from network.logs import log_as_json
+from network.reaching import why_unreached
 from network.secrets import is_given, read_secret
 from network.tls import create_certificate
 from policies.canonical import canonical
@@ -117,9 +119,14 @@ def read_settings(path: Path) -> HubSettings:
 
 
 def write_settings(path: Path, settings: HubSettings) -> None:
-    file = path / "hub.toml"
-    file.touch(mode=0o600)
-    file.write_text(tomli_w.dumps(settings.model_dump()))
+    """Replace `hub.toml` (0600) in one step, so that a running hub reads the old or the new."""
+    coming = path / "hub.toml.new"
+    descriptor = os.open(coming, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(tomli_w.dumps(settings.model_dump()))
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(coming, path / "hub.toml")
 
 
 def admit_member(path: Path, name: str, node_key: str) -> None:
@@ -135,9 +142,22 @@ def announce(hub_url: str, card: Card) -> None:
     try:
         answer = _ask(hub_url, "POST", json.dumps(card.model_dump()).encode())
     except (AnswerRefused, requests.RequestException) as error:
-        raise HubError(f"The hub at {hub_url} does not answer ({type(error).__name__}).") from None
+        raise HubError(f"The hub at {hub_url} does not answer ({why_unreached(error)}).") from None
     if answer.status != 200:
         raise HubError(f"The hub at {hub_url} refused the card: {answer.excerpt}")
+
+
+def key_of(hub_url: str) -> str:
+    """The hub's node key, hex; raises HubError if it doesn't answer under the key it names."""
+    try:
+        with requests.Session() as session:
+            answer = ask(session, "GET", f"{hub_url.rstrip('/')}{API}/metadata", timeout=(5, 5))
+    except (AnswerRefused, requests.RequestException) as error:
+        raise HubError(f"The hub at {hub_url} does not answer ({type(error).__name__}).") from None
+    key = node_key_in(answer.content)
+    if not answer.is_from(key):
+        raise HubError(f"The hub at {hub_url} doesn't sign its answers with a key that it names.")
+    return key
 
 
 def directory(hub_url: str) -> dict[str, Card]:
@@ -148,7 +168,7 @@ def directory(hub_url: str) -> dict[str, Card]:
     except (
         AnswerRefused, requests.RequestException, ValueError, TypeError, RecursionError
     ) as error:  # fmt: skip
-        raise HubError(f"The hub at {hub_url} does not answer ({type(error).__name__}).") from None
+        raise HubError(f"The hub at {hub_url} does not answer ({why_unreached(error)}).") from None
     return {card.name: card for card in cards if card.is_valid()}
 
 

@@ -22,13 +22,17 @@ class Limits:
         requests_per_s, request_burst: of one address, before anything is looked at.
         body_seconds: how long a request's body may take, and
         body_bytes_per_s: the rate at which a longer one earns more time.
-        bodies_bytes: of all request bodies held in memory at once.
+        bodies_bytes: of all request bodies held in memory at once beyond a small part of each, and
+            as much again of those of streams, whose callers are known before their octets come;
+        bodies_bytes_per_address: of those from one address.
         unread_bytes: of all answers that their callers haven't taken yet, and
         unread_bytes_per_address: of those to one address; a caller has as long to take an answer
             as to send a body.
         header_seconds: how long a request's head may take.
         connections: open at once, in all, and
-        connections_per_address: from one address.
+        connections_per_address: from one address; with TLS also of those still shaking hands, of
+            which there may be with the others
+        arrivals: in all.
         free_failures: wrong passwords for one account before a wait, and
         free_failures_per_address: from one address; it doubles with each further one,
         longest_wait_s: up to this.
@@ -42,11 +46,13 @@ class Limits:
     body_seconds: float = 15.0
     body_bytes_per_s: float = 64 * 2**10
     bodies_bytes: int = 256 * 2**20
+    bodies_bytes_per_address: int = 128 * 2**20
     unread_bytes: int = 256 * 2**20
     unread_bytes_per_address: int = 64 * 2**20
     header_seconds: float = 10.0
     connections: int = 512
     connections_per_address: int = 128
+    arrivals: int = 2048
     free_failures: int = 5
     free_failures_per_address: int = 100
     longest_wait_s: float = 900.0
@@ -121,19 +127,24 @@ class AtOnce:
 
 
 class BodyRoom:
-    """The memory that all request bodies share."""
+    """The memory that request bodies share, and the part of it that one address may fill."""
 
-    def __init__(self, size: int) -> None:
-        self._left = size
+    def __init__(self, size: int, per_address: int) -> None:
+        self._left, self._per_address = size, per_address
+        self._held: Counter[str] = Counter()
         self._lock = threading.Lock()
 
-    def take(self, size: int) -> None:
+    def take(self, size: int, address: str) -> None:
         """Raises TooMuch when there is no room."""
         with self._lock:
-            if self._left < size:
+            if self._left < size or self._held[address] + size > self._per_address:
                 raise TooMuch("The node is busy with other requests.", 2)
             self._left -= size
+            self._held[address] += size
 
-    def give_back(self, size: int) -> None:
+    def give_back(self, size: int, address: str) -> None:
         with self._lock:
             self._left += size
+            self._held[address] -= size
+            if self._held[address] <= 0:
+                del self._held[address]

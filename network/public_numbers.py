@@ -30,17 +30,25 @@ def exact(number: Any) -> Fraction:
     raise TensorRefused(f"Tensors are compared with finite numbers, not with {number!r}.")
 
 
+def last_below(threshold: Fraction, unit: Fraction, reached: bool) -> int:
+    """The last whole multiple of |unit| that isn't above a threshold; or, `reached`, is below it.
+
+    Numbers of a tensor are such multiples, so they are above this one where they are above the
+    threshold; or, `reached`, at it or above.
+    """
+    multiples = threshold / abs(unit)
+    return math.ceil(multiples) - 1 if reached else math.floor(multiples)
+
+
 def rounded(number: Any) -> Fraction:
     """A public number at `_DIGITS` significant bits.
 
     Raises:
         TensorRefused: it isn't a finite number, or 0.
     """
-    if isinstance(number, Fraction | int) and not isinstance(number, bool) and number:
-        return Fraction(number)
-    if not isinstance(number, float | np.floating | np.integer) or not (
-        np.isfinite(number) and number
-    ):
+    if isinstance(number, Fraction | int | np.integer) and not isinstance(number, bool) and number:
+        return exact(number)
+    if not isinstance(number, float | np.floating) or not (np.isfinite(number) and number):
         raise TensorRefused(f"A public factor is a finite number other than 0, not {number!r}.")
     mantissa, exponent = math.frexp(float(number))
     return Fraction(round(mantissa * 2**_DIGITS), 2**_DIGITS) * Fraction(2) ** exponent

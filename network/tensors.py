@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from network.public_numbers import bounds_of, exact, integers, rounded
+from network.public_numbers import bounds_of, exact, integers, last_below, rounded
 from network.smpc.tensors import Operation, digest_of_matrix
 from policies import sensitivity
 from policies.sensitivity import Proven, TensorRefused
@@ -109,12 +109,14 @@ class SMPCTensor:
         """
         return self._home.truncate(self, operator.index(bits))
 
-    def above(self, threshold: float = 0) -> "SMPCTensor":
+    def above(self, threshold: float | Fraction = 0) -> "SMPCTensor":
         """1 where it is above a public number, else 0; also written x > 2.5. Needs SPU.
+
+        x >= 2.5, x < 2.5 and x <= 2.5 are made of it, and comparisons of two tensors.
 
         One user can turn all answers around, so the sensitivity is sqrt(elements).
         """
-        low = math.floor(exact(threshold) / abs(self.proven.unit))
+        low = last_below(exact(threshold), self.proven.unit, reached=False)
         return self._home.compare(self, "above", low)
 
     def clip(self, low: float, high: float) -> "SMPCTensor":
@@ -206,15 +208,27 @@ class SMPCTensor:
     __dlpack__ = __buffer__ = tolist = item = numpy = _no_numbers
 
     def _not_compared(self, _: object) -> NoReturn:
-        raise TypeError("Shared tensors are compared by > and < alone, or once revealed.")
+        raise TypeError("Shared tensors are compared by >, >=, < and <=, or once revealed.")
 
     def __gt__(self, other: Any) -> "SMPCTensor":
         return (self - other).above() if isinstance(other, SMPCTensor) else self.above(other)
 
     def __lt__(self, other: Any) -> "SMPCTensor":
-        return (other - self).above() if isinstance(other, SMPCTensor) else (-self).above(-other)
+        # Made exact first: numpy's unsigned numbers wrap around when they change their sign.
+        if isinstance(other, SMPCTensor):
+            return (other - self).above()
+        return (-self).above(-exact(other))
 
-    __le__ = __ge__ = _not_compared
+    def __ge__(self, other: Any) -> "SMPCTensor":
+        if isinstance(other, SMPCTensor):
+            return (self - other)._at_least(Fraction(0))
+        return self._at_least(exact(other))
+
+    def __le__(self, other: Any) -> "SMPCTensor":
+        if isinstance(other, SMPCTensor):
+            return (other - self)._at_least(Fraction(0))
+        return (-self)._at_least(-exact(other))
+
     __eq__ = __ne__ = _not_compared
     __hash__ = object.__hash__
 
@@ -226,6 +240,10 @@ class SMPCTensor:
 
     def __bool__(self) -> NoReturn:
         raise TypeError("whether a shared tensor is true would tell of its numbers")
+
+    def _at_least(self, threshold: Fraction) -> "SMPCTensor":
+        low = last_below(threshold, self.proven.unit, reached=True)
+        return self._home.compare(self, "above", low)
 
     def _scaled(self, factor: Fraction) -> "SMPCTensor":
         sensitivity.rescaled(self.proven, factor)

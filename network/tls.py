@@ -89,10 +89,12 @@ def server_context(folder: Path) -> ssl.SSLContext:
         context.load_cert_chain(secret_file(folder, CERTIFICATE), secret_file(folder, KEY))
         clients = secret_file(folder, CLIENTS)
         if clients.exists():
-            # Those listed, or signed by an authority that is; and the server's own, for its owner.
+            _require_for_clients(folder)
+            # Those listed, or signed by an authority that is; and the server's own, for its owner:
+            # just that, not the issuers who follow it in the file and sign for others too.
             context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
             context.load_verify_locations(clients)
-            context.load_verify_locations(secret_file(folder, CERTIFICATE))
+            context.load_verify_locations(cadata=_own(folder))
             context.verify_mode = ssl.CERT_REQUIRED
     except (OSError, ssl.SSLError) as error:
         raise TlsError(
@@ -133,9 +135,27 @@ def trust_own_server(url: str, folder: Path) -> None:
     Raises:
         TlsError: there is none.
     """
-    own = _certificates(folder)[0].public_bytes(Encoding.PEM).decode()
-    trust(url, own, secret_file(folder, CERTIFICATE), secret_file(folder, KEY))
+    trust(url, _own(folder), secret_file(folder, CERTIFICATE), secret_file(folder, KEY))
     _known[_origin(url)].check_hostname = False
+
+
+def _require_for_clients(folder: Path) -> None:
+    """Where callers show certificates, the owner's own client shows the server's."""
+    try:
+        found = _certificates(folder)[0].extensions.get_extension_for_class(x509.ExtendedKeyUsage)
+    except x509.ExtensionNotFound:
+        return
+    if ExtendedKeyUsageOID.CLIENT_AUTH not in found.value:
+        raise TlsError(
+            f"{folder / CERTIFICATE} was signed for servers only. With {CLIENTS} the owner's client"
+            " shows it too: have it signed for clients as well, or keep the self-made one and put a"
+            " proxy before the node."
+        )
+
+
+def _own(folder: Path) -> str:
+    """The server's own certificate, PEM, without its issuers'."""
+    return _certificates(folder)[0].public_bytes(Encoding.PEM).decode()
 
 
 def _certificates(folder: Path) -> list[x509.Certificate]:
@@ -171,6 +191,21 @@ def trust(
     except (OSError, ssl.SSLError, ValueError):
         raise TlsError(f"What was given to trust {url} by is no usable certificate.") from None
     _known[_origin(url)] = context
+
+
+def trust_files(
+    url: str, certificate: Path | None, shown: Path | None = None, shown_key: Path | None = None
+) -> None:
+    """As `trust`, with the certificate in a file.
+
+    Raises:
+        TlsError: a file can't be read, or what is in it can't be used.
+    """
+    try:
+        text = None if certificate is None else certificate.read_text()
+    except (OSError, ValueError) as error:
+        raise TlsError(f"{certificate} can't be read ({type(error).__name__}).") from None
+    trust(url, text, shown, shown_key)
 
 
 def is_trusted(url: str) -> bool:

@@ -7,7 +7,8 @@ process died is fetched again under its old attempt number; it is never computed
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -27,7 +28,7 @@ from network.program import Plan, State
 from network.rounds import Release, RoundAborted, run_attempt, was_begun
 from network.states import end_run, model_of, saved
 from network.updates import after_release, in_own_units, noise_std
-from policies.accounting import plan_epsilon
+from policies.accounting import epsilon_at_every_partner, plan_epsilon
 from policies.plan import Plan as ApprovablePlan
 from policies.plan import Step
 
@@ -293,6 +294,20 @@ def _epsilon_so_far(
         events = [approved.step(name).event(steps.count(name)) for name in sorted(set(steps))]
         spent.append(plan_epsilon(events, approved.delta))
     return max(spent)
+
+
+def epsilon_everywhere(approved: ApprovablePlan, history: Iterable[Progress]) -> float | None:
+    """Epsilon of a run's releases for a person who is a user at every partner; None without noise.
+
+    Each attempt before the one that was released counts, also one that was voided: at most.
+    """
+    if approved.public:
+        return None
+    counts: Counter[str] = Counter()
+    for each in history:
+        counts[each.step] += each.attempt + 1
+    events = [approved.step(name).event(count) for name, count in sorted(counts.items())]
+    return epsilon_at_every_partner(events, approved.delta, len(approved.roster))
 
 
 def _finish(nodes: Mapping[str, NodeClient], approved: ApprovablePlan, run: Run) -> None:

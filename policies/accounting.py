@@ -42,8 +42,9 @@ PLD_CELLS, GROUP_CELLS, COMPOSED_CELLS = 250_000, 6_000, 2_000_000
 how many all compositions together. Nodes account for whatever plan they are sent: huge losses get
 coarser intervals, not more time."""
 
-WHOLE_LOSSES = 20_000.0
-"""Losses without sampling that are composed at the finest interval; beyond, the closed form."""
+WHOLE_LOSSES, WIDEST_LOSS = 20_000.0, 1_000.0
+"""Losses without sampling, all together and of one release, that are composed at the finest
+interval; beyond, the closed form."""
 
 FEW = 8
 """More different sampled mechanisms than these are composed by `policies.losses`: dp-accounting
@@ -147,8 +148,7 @@ def _smallest_bound(events: tuple[Event, ...], delta: float, partners: int) -> f
     closed = _gaussian_epsilon(_mu(events, partners), delta)
     if all(event.sampling_rate == 1 for event in events):
         # dp-accounting's own figure, a hair above the closed one, so that anyone can repeat it.
-        few = sum(_span(event, partners) * event.count for event in events) <= WHOLE_LOSSES
-        return _composed(events, delta) if few and partners == 1 else closed
+        return _composed(events, delta) if _few(events) and partners == 1 else closed
     closed = min(closed, _best_order(events, delta, partners))
     interval = _interval(events, closed, partners)
     if interval > COARSEST_INTERVAL:
@@ -156,6 +156,12 @@ def _smallest_bound(events: tuple[Event, ...], delta: float, partners: int) -> f
     many = sum(event.sampling_rate < 1 for event in events) > FEW and delta >= SMALLEST_DELTA
     way = _of_many if many else _by_loss_distribution
     return min(closed, way(events, delta, partners, interval))
+
+
+def _few(events: Sequence[Event]) -> bool:
+    spans = [_span(event, 1) for event in events]
+    total = sum(span * event.count for span, event in zip(spans, events, strict=True))
+    return total <= WHOLE_LOSSES and max(spans) <= WIDEST_LOSS
 
 
 def _composed(events: Sequence[Event], delta: float) -> float:
@@ -307,7 +313,7 @@ def _gaussian_epsilon(mu: float, delta: float) -> float:
         second = 0.5 * erfcx((mu - a) / math.sqrt(2)) * math.exp(-(a**2) / 2)
         return float(ndtr(a) - second) - delta
 
-    low, high = -math.sqrt(2 * math.log(1 / delta)), min(mu / 2, 30.0)
+    low, high = -math.sqrt(-2 * math.log(delta)), min(mu / 2, 30.0)
     if excess(high) <= 0:
         return 0.0
     for _ in range(100):

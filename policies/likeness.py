@@ -19,7 +19,7 @@ def query_of(step: Step) -> str:
     Clip norm, noise and number of releases don't count: asking again with other noise is the same
     query.
     """
-    return _hash([step.kind, _graph(step.graph), [[s.name, list(s.shape)] for s in step.outputs]])
+    return _hash([step.kind, _graph(step.graph), [[s.name, list(s.shape)] for s in step.released]])
 
 
 def model_of(plan: Plan) -> str:

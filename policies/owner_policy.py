@@ -10,6 +10,7 @@ Read from a TOML file; whatever the file leaves out takes the cautious value giv
 """
 
 import difflib
+import re
 import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -37,6 +38,10 @@ Advisable = Literal[
     "max_epsilon_per_dataset", "max_epsilon_per_period", "allowed_operations", "allowed_models",
 ]  # fmt: skip
 """Rules that an owner may let advise instead of decide; the others hold whoever says yes."""
+
+
+_RENEWAL = re.compile("renew|refill|refresh|reset|replenish|quarter", re.IGNORECASE)
+"""Settings that owners of other budgets look for."""
 
 
 class OwnerPolicyError(Exception):
@@ -151,6 +156,7 @@ class OfficeHours(_Rules):
 
 
 Positive = Annotated[float, Field(gt=0)]
+Days = Annotated[int, Field(ge=1, le=36_500)]
 Hex64 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -161,7 +167,8 @@ class OwnerPolicy(_Rules):
         epsilon: budget of a population, over all plans and for good.
         delta: the budget's delta; a plan may ask for the same or less.
         max_epsilon_per_plan: most that a single plan may cost; None is the whole budget.
-        max_epsilon_per_scientist: most that one account's plans may cost together.
+        max_epsilon_per_scientist: most that the plans of one account, or of one author's key, may
+            cost together.
         max_epsilon_per_dataset: most that all plans on this data set may cost, where several
             share a population.
         max_epsilon_per_period: most that the plans open or decided in the last `period_days` may
@@ -186,7 +193,7 @@ class OwnerPolicy(_Rules):
     max_epsilon_per_scientist: Positive | None = None
     max_epsilon_per_dataset: Positive | None = None
     max_epsilon_per_period: Positive | None = None
-    period_days: Annotated[int, Field(ge=1)] = 90
+    period_days: Days = 90
     min_users: Annotated[int, Field(ge=1)] = 100
     max_releases: Annotated[int, Field(ge=1)] = 1000
     min_noise_multiplier: Annotated[float, Field(ge=0)] = 0.5
@@ -196,7 +203,7 @@ class OwnerPolicy(_Rules):
     dealers: Annotated[tuple[Hex64, ...], Field(strict=False)] = ()
     comparisons: Annotated[tuple[Literal["spu"], ...], Field(strict=False)] = ()
     office_hours: OfficeHours | None = None
-    max_approval_days: Annotated[int, Field(ge=1)] = 365
+    max_approval_days: Days = 365
     advisory: Annotated[tuple[Advisable, ...], Field(strict=False)] = ()
     public: bool = False
 
@@ -231,7 +238,8 @@ class OwnerPolicy(_Rules):
             OwnerPolicyError: not TOML, an unknown setting or a value out of range.
         """
         try:
-            return cls.model_validate(tomllib.loads(text))
+            # Some editors write a mark before the first letter, which TOML doesn't know.
+            return cls.model_validate(tomllib.loads(text.removeprefix("\ufeff")))
         except (tomllib.TOMLDecodeError, RecursionError) as error:
             raise OwnerPolicyError(f"{where} isn't TOML: {error}") from error
         except ValidationError as error:
@@ -322,6 +330,13 @@ def _first_problem(error: ValidationError) -> str:
         inner = first["loc"][0] == "office_hours"
         known = OfficeHours.model_fields if inner else OwnerPolicy.model_fields
         unknown = str(first["loc"][-1])
+        if _RENEWAL.search(unknown):
+            return (
+                f"setting {setting!r}: a budget is spent for good, and no setting renews it. Data "
+                "that was itself replaced, by other people's, has a budget of its own under a new "
+                "population: docs/data-lifecycle.md. To slow spending down, set "
+                "'max_epsilon_per_period'"
+            )
         return (
             f"unknown setting {setting!r}{_nearest(unknown, known)}. Known are {', '.join(known)}"
         )

@@ -32,6 +32,9 @@ plan takes about a second for each million characters, before anything is known 
 VOTES = "votes_on_clip_norm"
 """Name of what an adaptive step releases beside its outputs."""
 
+LARGEST_NOISE = 1e6
+"""The largest noise multiplier that a plan may ask for."""
+
 HexKey = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9_. -]{0,62}[A-Za-z0-9_.-])?$")]
 Text = Annotated[str, Field(max_length=20_000)]
@@ -109,7 +112,7 @@ class Step(_Value):
     outputs: Annotated[tuple[TensorSpec, ...], Field(min_length=1)]
     clip_norm: Annotated[Finite, Field(gt=0, le=1e9)]
     clipping: Clipping = Flat()
-    noise_multiplier: Annotated[Finite, Field(ge=0, le=1e6)]
+    noise_multiplier: Annotated[Finite, Field(ge=0, le=LARGEST_NOISE)]
     sampling_rate: Annotated[Finite, Field(gt=0, le=1)] = 1.0
     releases: Count
     after: Label | None = None

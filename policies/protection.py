@@ -5,6 +5,7 @@ stay in the ring.
 """
 
 import math
+from collections.abc import Collection
 
 from policies import sensitivity
 from policies.clipping import Adaptive, parts_of
@@ -50,19 +51,26 @@ def check_roster(plan: Plan) -> None:
         )
 
 
-def check_dealer(plan: Plan) -> None:
-    """Whoever deals triples must be nobody who takes part."""
+def check_dealer(plan: Plan, others: Collection[str] = ()) -> None:
+    """Whoever deals triples must be nobody who takes part, by name and by keys.
+
+    Args:
+        others: keys of whom else a node knows to take part: hubs, the account that submits.
+
+    Raises:
+        PlanRefused: it is; or there is nothing to deal for.
+    """
     if plan.dealer is None:
         return
     if all(step.kept is None for step in plan.steps):
         raise PlanRefused("tensors", "The plan names a dealer, but keeps no tensors to multiply.")
     roster = {key for entry in plan.roster for key in (entry.node_key, entry.owner_key)}
     names = {entry.name for entry in plan.roster}
-    if plan.dealer.key in roster | {plan.scientist} or plan.dealer.name in names:
+    if plan.dealer.key in {*roster, plan.scientist, *others} or plan.dealer.name in names:
         raise PlanRefused(
             "tensors",
-            f"The dealer '{plan.dealer.name}' is a domain of the roster or the scientist; it must "
-            "be a party of its own.",
+            f"The dealer '{plan.dealer.name}' is a domain of the roster, the scientist or a hub; "
+            "it must be a party of its own.",
         )
 
 

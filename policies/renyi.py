@@ -99,7 +99,7 @@ def _integrals(z: float, q: float, partners: int, a: NDArray[np.float64]) -> NDA
 
 def from_renyi(order: float, divergence: float, delta: float) -> float:
     """Epsilon by one order: Canonne, Kamath and Steinke 2020, Prop. 12."""
-    return divergence + math.log1p(-1 / order) - math.log(delta * order) / (order - 1)
+    return divergence + math.log1p(-1 / order) - (math.log(delta) + math.log(order)) / (order - 1)
 
 
 def epsilon_of(
@@ -126,7 +126,7 @@ def epsilon_of(
         return math.inf
     slopes = [order - 1 for order in orders]
     starts = [
-        math.log(delta * share) - slope * each
+        math.log(delta) + math.log(share) - slope * each
         for share, slope, each in zip(shares, slopes, total, strict=True)
     ]
 

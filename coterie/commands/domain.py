@@ -6,8 +6,10 @@ from typing import Annotated, Any
 
 import typer
 
+from coterie.addresses import trust_hub, trust_own, url_of
 from coterie.backup import back_up
 from coterie.backup import restore as put_back
+from coterie.commands import keys, members
 from coterie.commands.output import (
     HomeOption,
     JsonOption,
@@ -18,20 +20,23 @@ from coterie.commands.output import (
     print_table,
     told,
 )
-from coterie.doctor import Verdict, examine_from_outside, examine_on_its_machine
+from coterie.doctor import examine_on_its_machine
 from coterie.exit_codes import ExitCode
+from coterie.finding import Verdict
+from coterie.outside import examine_from_outside
 from coterie.partners import (
     add_data,
     create_domain,
     domain_status,
     start_domain,
     stop_domain,
-    trust_own,
-    url_of,
     with_password,
 )
+from network.tls import trust_files
 
-app = typer.Typer(no_args_is_help=True, help="A partner's node: make, start, look, stop.")
+app = typer.Typer()
+for each in (members, keys):
+    app.add_typer(each.app)
 
 
 @app.command()
@@ -201,6 +206,14 @@ def status(name: Name, json_: JsonOption = False, home: HomeOption = None) -> No
 @told
 def doctor(
     name: Annotated[str, typer.Argument(help="A domain on this machine, or a node's address.")],
+    certificate: Annotated[
+        Path | None,
+        typer.Option(help="What an address is trusted by (PEM), if no public authority signed it."),
+    ] = None,
+    shown: Annotated[
+        Path | None, typer.Option(help="A certificate of yours (PEM), where it asks for one.")
+    ] = None,
+    shown_key: Annotated[Path | None, typer.Option(help="Its key (PEM).")] = None,
     json_: JsonOption = False,
     home: HomeOption = None,
 ) -> None:
@@ -208,10 +221,12 @@ def doctor(
 
     Ends with code 9 if something is bad.
 
-    Example: coterie domain doctor north
+    Example: coterie domain doctor https://north.example:8443 --certificate north.pem
     """
     place = home_of(home)
     if "://" in name:
+        if certificate is not None or shown is not None:
+            trust_files(name, certificate, shown, shown_key)
         findings = examine_from_outside(name)
     else:
         here = examine_on_its_machine(place, name)
@@ -252,6 +267,9 @@ def restore(
     hub: Annotated[
         str | None, typer.Option(help="Ask the partners' nodes, by this hub's directory.")
     ] = None,
+    hub_certificate: Annotated[
+        Path | None, typer.Option(help="The hub's certificate, if no public authority signed it.")
+    ] = None,
     unheard: Annotated[
         list[str] | None, typer.Option(help="A partner to do without, gone for good.")
     ] = None,
@@ -261,6 +279,8 @@ def restore(
 
     Example: coterie domain restore north north-monday.tar --hub https://hub.example
     """
+    if hub is not None:
+        trust_hub(home_of(home).domain(name), hub, hub_certificate)
     text = put_back(home_of(home), name, file, heads=heads or (), hub=hub, unheard=unheard or ())
     console.print(text, markup=False, highlight=False)
     console.print(f"{name} is back. Start it: coterie domain up {name}")

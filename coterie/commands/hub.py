@@ -16,9 +16,9 @@ from coterie.commands.output import (
 )
 from coterie.hub import start_hub, stop_hub
 from network.hub import admit_member, directory
-from network.tls import trust
+from network.tls import trust_files
 
-app = typer.Typer(no_args_is_help=True, help="The network's hub: start it, list domains.")
+app = typer.Typer()
 
 
 @app.command()
@@ -78,14 +78,18 @@ def list_(
     certificate: Annotated[
         Path | None, typer.Option(help="Its certificate, if no public authority signed it.")
     ] = None,
+    shown: Annotated[
+        Path | None, typer.Option(help="A certificate of yours (PEM), where it asks for one.")
+    ] = None,
+    shown_key: Annotated[Path | None, typer.Option(help="Its key (PEM).")] = None,
     json_: JsonOption = False,
 ) -> None:
     """The domains that announced themselves, with validly signed cards.
 
     Example: coterie hub list http://127.0.0.1:8100
     """
-    if certificate is not None:
-        trust(url, certificate.read_text())
+    if certificate is not None or shown is not None:
+        trust_files(url, certificate, shown, shown_key)
     cards = directory(url)
     if json_:
         print_json([card.model_dump() for card in cards.values()])

@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
+from coterie.addresses import renew_certificate
 from coterie.commands.output import HomeOption, Name, console, home_of, told
-from coterie.partners import pin_peer, renew_certificate, unpin_peer
+from coterie.partners import pin_peer, unpin_peer
 from coterie.rotation import follow, pin_successor, replace_owner_key
 
 app = typer.Typer()

@@ -2,12 +2,13 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from coterie.commands.options import AccountsOption, DatasetOption, EpsilonOption, ScriptPath
 from coterie.commands.output import (
     HomeOption,
     JsonOption,
@@ -19,14 +20,7 @@ from coterie.commands.output import (
     print_table,
     told,
 )
-from coterie.commands.plan import (
-    AccountsOption,
-    DatasetOption,
-    EpsilonOption,
-    ScriptPath,
-    federation_of,
-    script_of,
-)
+from coterie.commands.plan import federation_of, script_of
 from coterie.exit_codes import ExitCode
 from coterie.home import Home
 from coterie.scripts import Script
@@ -34,10 +28,11 @@ from network.federation import Federation
 from network.rounds import verify_rounds
 from network.smpc.messages import SharingRefused
 from network.training import Progress as Release
-from network.training import Run
+from network.training import Run, epsilon_everywhere
+from policies.accounting import ADJACENCY, epsilon_at_every_partner
 from policies.plan import Plan
 
-app = typer.Typer(no_args_is_help=True, help="An approved plan's run: start, resume, show, verify.")
+app = typer.Typer()
 RunFolder = Annotated[Path, typer.Argument(help="The run's folder.")]
 
 
@@ -93,9 +88,9 @@ def show(run: RunFolder, json_: JsonOption = False) -> None:
         raise typer.BadParameter(f"{run} holds no journal; nothing was released yet.")
     journal = json.loads(file.read_text())
     if json_:
-        print_json(journal)
+        print_json(_with_bound(run, journal))
     else:
-        print_history([Release(**line) for line in journal["history"]])
+        print_history(run, [Release(**line) for line in journal["history"]])
 
 
 @app.command()
@@ -138,7 +133,7 @@ def verify(run: RunFolder, json_: JsonOption = False) -> None:
 def _train_and_print(federation: Federation, script: Script, folder: Path, json_: bool) -> None:
     run = train_with_bar(federation, script, folder, errors if json_ else console)
     if json_:
-        print_json(json.loads((folder / "journal.json").read_text()))
+        print_json(_with_bound(folder, json.loads((folder / "journal.json").read_text())))
     else:
         print_run(run)
 
@@ -149,6 +144,7 @@ def train_with_bar(
     """Train with a progress bar that shows round, metric and epsilon so far."""
     plan = script.plan(federation)
     script.save(folder)
+    shown.print(_unit(federation.bind(plan)), highlight=False)
     bar = Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
         TextColumn("{task.fields[figures]}"), console=shown,
@@ -175,6 +171,18 @@ def train_with_bar(
         return federation.train(plan, folder, advance)
 
 
+def _unit(approved: Plan) -> str:
+    """What every epsilon of the run is for, and what the whole run may cost at the very most."""
+    if approved.public:
+        return "Without noise: NOT PRIVATE."
+    partners = len(approved.roster)
+    most = epsilon_at_every_partner(approved.events(), approved.delta, partners)
+    return (
+        f"Epsilon so far, at delta {approved.delta:g}: {ADJACENCY}. A person who is a user at all "
+        f"{partners} partners: at most {most:.3f} in the whole run."
+    )
+
+
 def _figures(release: Release, latest: dict[str, float]) -> str:
     metrics = " ".join(f"{name} {value:.3f}" for name, value in latest.items())
     epsilon = "NOT PRIVATE" if release.epsilon is None else f"epsilon {release.epsilon:.3f}"
@@ -182,13 +190,14 @@ def _figures(release: Release, latest: dict[str, float]) -> str:
 
 
 def print_run(run: Run) -> None:
-    print_history(run.history)
+    print_history(run.folder, run.history)
     console.print(f"Plan {run.plan_hash[:12]} is finished: {run.folder}", highlight=False)
 
 
-def print_history(history: list[Release]) -> None:
+def print_history(folder: Path, history: list[Release]) -> None:
+    approved = _plan_of(folder)
     print_table(
-        "Releases (epsilon so far: add/remove one user with all her interactions, per domain)",
+        f"Releases (epsilon so far, at delta {approved.delta:g}: {ADJACENCY})",
         ["#", "step", "attempt", "epsilon so far", "metrics", "seconds"],
         [
             [r.index, f"{r.step} {r.release}", r.attempt,
@@ -198,3 +207,26 @@ def print_history(history: list[Release]) -> None:
             for r in history
         ],
     )  # fmt: skip
+    bound = epsilon_everywhere(approved, history)
+    if bound is not None:
+        console.print(
+            f"A person who is a user at all {len(approved.roster)} partners: epsilon {bound:.3f} "
+            f"at delta {approved.delta:g} after these releases.",
+            highlight=False,
+        )
+
+
+def _with_bound(folder: Path, journal: dict[str, Any]) -> dict[str, Any]:
+    """A journal with what an epsilon must stand beside."""
+    approved = _plan_of(folder)
+    history = [Release(**line) for line in journal["history"]]
+    return {
+        **journal,
+        "adjacency": ADJACENCY,
+        "delta": approved.delta,
+        "epsilon_at_every_partner": epsilon_everywhere(approved, history),
+    }
+
+
+def _plan_of(folder: Path) -> Plan:
+    return Plan.from_json((folder / "plan.json").read_text())

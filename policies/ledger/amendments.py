@@ -4,11 +4,18 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from sqlmodel import col, select
+from sqlalchemy import select
 
 from policies.ledger.chain import Chain
 from policies.ledger.database import Database
-from policies.ledger.tables import LedgerEntry, LedgerMention
+from policies.ledger.tables import ENTRIES, MENTIONS
+
+_RULES = (
+    select(ENTRIES.c.body)
+    .join(MENTIONS, MENTIONS.c.index == ENTRIES.c.index)
+    .where(MENTIONS.c.kind == "rules")
+    .order_by(ENTRIES.c.index.desc())
+)
 
 
 class Amendments:
@@ -40,9 +47,9 @@ class Amendments:
             owner_key, signature: what the owner signed; empty: the file itself was changed on the
                 node's machine, and the node found that when it started.
         """
-        with self._database.writing() as session:
+        with self._database.writing() as connection:
             self._chain.append(
-                session,
+                connection,
                 "rules",
                 population=population,
                 data_set=data_set,
@@ -57,12 +64,6 @@ class Amendments:
 
     def of(self, data_set: str) -> list[dict[str, Any]]:
         """Every change of a data set's rules, newest first, as `record` was told, with `time`."""
-        query = (
-            select(LedgerEntry.body)
-            .join(LedgerMention, col(LedgerMention.index) == col(LedgerEntry.index))
-            .where(LedgerMention.kind == "rules")
-            .order_by(col(LedgerEntry.index).desc())
-        )
-        with self._database.reading() as session:
-            found = [json.loads(body) for body in session.exec(query)]
+        with self._database.reading() as connection:
+            found = [json.loads(body) for body in connection.execute(_RULES).scalars()]
         return [body for body in found if body["data_set"] == data_set]

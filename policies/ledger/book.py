@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from sqlmodel import select
+from sqlalchemy import insert, select
 
 from policies.ledger.amendments import Amendments
 from policies.ledger.budgets import filter_for, require_unlike
@@ -16,7 +16,10 @@ from policies.ledger.export import bundle, proof
 from policies.ledger.heads import Heads
 from policies.ledger.overview import Overview
 from policies.ledger.records import Records
-from policies.ledger.tables import LedgerBudget
+from policies.ledger.tables import BUDGETS, change_of, row_of
+
+_BUDGET, _ADD, _CHANGE = row_of(BUDGETS), insert(BUDGETS), change_of(BUDGETS)
+_NAMES = select(BUDGETS.c.population)
 
 
 class Ledger(Decisions, Charges, Records):
@@ -38,9 +41,9 @@ class Ledger(Decisions, Charges, Records):
         self.heads = Heads(self._database, self._chain)
         self.overview = Overview(self._database)
         self.amendments = Amendments(self._database, self._chain)
-        with self._database.writing(create=True) as session:
-            self._chain.begin(session)
-            self._chain.check_ours(session)
+        with self._database.writing(create=True) as connection:
+            self._chain.begin(connection)
+            self._chain.check_ours(connection)
 
     def open_budget(
         self, population: str, epsilon: float, delta: float, public: bool = False
@@ -61,21 +64,25 @@ class Ledger(Decisions, Charges, Records):
                 f"A budget needs a finite epsilon above 0 and a delta in (0, 1);"
                 f" got {epsilon}, {delta} for {population!r}"
             )
-        with self._database.writing() as session:
-            new = LedgerBudget(population=population, epsilon=epsilon, delta=delta, public=public)
-            old = session.get(LedgerBudget, population)
+        cap = {"epsilon": epsilon, "delta": delta, "public": public}
+        new = {"population": population, **cap}
+        with self._database.writing() as connection:
+            old = connection.execute(_BUDGET, {"population": population}).first()
             if old is None:
-                require_unlike(population, session.exec(select(LedgerBudget.population)).all())
-            if old is not None and old.model_dump() == new.model_dump():
+                require_unlike(population, connection.execute(_NAMES).scalars())
+            elif old._asdict() == new:
                 return
-            accountant = filter_for(session, population, epsilon, delta)
-            session.merge(new)
+            accountant = filter_for(connection, population, epsilon, delta)
+            if old is None:
+                connection.execute(_ADD, new)
+            else:
+                connection.execute(_CHANGE, {"at_population": population, **cap})
             self._chain.append(
-                session,
+                connection,
                 "budget",
                 orders=list(accountant.orders),
                 shares=list(accountant.shares),
-                **new.model_dump(),
+                **new,
             )
 
     def export(self) -> dict[str, Any]:

@@ -7,21 +7,53 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import sqlalchemy
-from sqlmodel import Session, col, func, select
+from sqlalchemy import Connection, bindparam, func, insert, select
 
 from policies.accounting import Event, RenyiFilter
 from policies.ledger.errors import BudgetExceeded, unknown_population
 from policies.ledger.tables import (
-    LedgerBudget,
-    LedgerEntry,
-    LedgerMention,
-    LedgerPlan,
-    LedgerUse,
+    BUDGETS,
+    ENTRIES,
+    MENTIONS,
+    PLANS,
+    USES,
+    Row,
+    change_of,
+    row_of,
 )
 from policies.offers import offers_of
 
 Mechanism = tuple[float, float]  # (noise multiplier, sampling rate)
+
+_BUDGET = row_of(BUDGETS)
+_FILTER = (
+    select(ENTRIES.c.body)
+    .join(MENTIONS, MENTIONS.c.index == ENTRIES.c.index)
+    .where(MENTIONS.c.kind == "budget", MENTIONS.c.about == bindparam("population"))
+    .order_by(ENTRIES.c.index.desc())
+    .limit(1)
+)
+_MECHANISM = USES.c.noise_multiplier, USES.c.sampling_rate
+_HERE = USES.c.population == bindparam("population")
+_ANY_USE = select(USES.c.plan_hash).where(_HERE).limit(1)
+_SPENT = select(*_MECHANISM, func.sum(USES.c.count)).where(_HERE).group_by(*_MECHANISM)
+_USE, _ADD_USE, _COUNT = row_of(USES), insert(USES), change_of(USES)
+_USES_OF_PLAN = select(*_MECHANISM, USES.c.repeat, USES.c.count).where(
+    _HERE, USES.c.plan_hash == bindparam("plan_hash")
+)
+_SPENT_BY_PLAN = (
+    select(PLANS.c.summary, *_MECHANISM, USES.c.count)
+    .join(PLANS, USES.c.plan_hash == PLANS.c.plan_hash)
+    .where(_HERE, USES.c.count > 0)
+)
+_APPROVED = select(PLANS.c.plan_hash, PLANS.c.events, PLANS.c.summary).where(
+    PLANS.c.population == bindparam("population"), PLANS.c.status == "approved"
+)
+_USES_OF_APPROVED = (
+    select(USES.c.plan_hash, *_MECHANISM, USES.c.repeat, USES.c.count)
+    .join(PLANS, USES.c.plan_hash == PLANS.c.plan_hash)
+    .where(_HERE, PLANS.c.status == "approved")
+)
 
 
 @dataclass(frozen=True)
@@ -85,25 +117,20 @@ class OpenPlan:
         return [Event(*mechanism, count) for mechanism, count in left.items() if count > 0]
 
 
-def filter_of(session: Session, population: str) -> RenyiFilter:
+def filter_of(connection: Connection, population: str) -> RenyiFilter:
     """The filter of a population's budget, as its newest entry records it."""
-    newest = (
-        select(LedgerEntry.body)
-        .join(LedgerMention, col(LedgerMention.index) == col(LedgerEntry.index))
-        .where(LedgerMention.kind == "budget", LedgerMention.about == population)
-        .order_by(col(LedgerEntry.index).desc())
-        .limit(1)
-    )
-    return RenyiFilter.recorded(json.loads(session.exec(newest).one()))
+    newest = connection.execute(_FILTER, {"population": population}).scalar_one()
+    return RenyiFilter.recorded(json.loads(newest))
 
 
-def filter_for(session: Session, population: str, epsilon: float, delta: float) -> RenyiFilter:
+def filter_for(
+    connection: Connection, population: str, epsilon: float, delta: float
+) -> RenyiFilter:
     """The filter of a budget that is opened or changed: nothing that was ever reserved may have
     been chosen before the filter was."""
-    used = select(LedgerUse).where(LedgerUse.population == population).limit(1)
-    if session.exec(used).first() is None:
+    if connection.execute(_ANY_USE, {"population": population}).first() is None:
         return RenyiFilter.of_cap(epsilon, delta)
-    return replace(filter_of(session, population), delta=delta)
+    return replace(filter_of(connection, population), delta=delta)
 
 
 def require_unlike(population: str, known: Iterable[str]) -> None:
@@ -116,21 +143,27 @@ def require_unlike(population: str, known: Iterable[str]) -> None:
             )
 
 
-def read_budget(session: Session, population: str) -> Budget:
+def require_budget(connection: Connection, population: str) -> Row:
     """Raises UnknownPopulation if no budget was opened for the population."""
-    row = session.get(LedgerBudget, population)
+    row = connection.execute(_BUDGET, {"population": population}).first()
     if row is None:
         raise unknown_population(population)
-    accountant = filter_of(session, population)
-    spent = spent_of(session, population)
-    held = accountant.epsilon([*spent, *_outstanding(session, population)])
+    return row
+
+
+def read_budget(connection: Connection, population: str) -> Budget:
+    """Raises UnknownPopulation if no budget was opened for the population."""
+    row = require_budget(connection, population)
+    accountant = filter_of(connection, population)
+    spent = spent_of(connection, population)
+    held = accountant.epsilon([*spent, *_outstanding(connection, population)])
     return Budget(
         population=population,
         epsilon=row.epsilon,
         delta=row.delta,
         public=row.public,
         spent=accountant.epsilon(spent),
-        everywhere=accountant.everywhere(_spent_by_partners(session, population)),
+        everywhere=accountant.everywhere(_spent_by_partners(connection, population)),
         held=held,
         remaining=math.inf if row.public else row.epsilon - held,
         releases=sum(event.count for event in spent),
@@ -138,16 +171,16 @@ def read_budget(session: Session, population: str) -> Budget:
 
 
 def check_room(
-    session: Session, population: str, events: Sequence[Event], partners: int = 1
+    connection: Connection, population: str, events: Sequence[Event], partners: int = 1
 ) -> None:
     """Raises BudgetExceeded unless `events` fit beside what is spent and held."""
-    budget = session.get(LedgerBudget, population)
-    if budget is None:
-        raise unknown_population(population)
+    budget = require_budget(connection, population)
     if budget.public:
         return
-    accountant = filter_of(session, population)
-    held = accountant.total([*spent_of(session, population), *_outstanding(session, population)])
+    accountant = filter_of(connection, population)
+    held = accountant.total(
+        [*spent_of(connection, population), *_outstanding(connection, population)]
+    )
     before = accountant.epsilon_of(held)
     after = accountant.epsilon_of(held + accountant.total(events))
     if after > budget.epsilon:
@@ -162,31 +195,29 @@ def check_room(
             requested,
             budget.epsilon - before,
             budget.delta,
-            _everywhere(session, accountant, population, events, partners),
+            _everywhere(connection, accountant, population, events, partners),
             offers_of(events, fits),
         )
 
 
-def use_budget(session: Session, plan: LedgerPlan, event: Event, repeat: bool) -> None:
+def use_budget(connection: Connection, plan: Row, event: Event, repeat: bool) -> None:
     """Take one attempt of an approved plan off the budget.
 
     Raises:
         BudgetExceeded: spending passes the cap, or other plans' approved releases no longer fit.
     """
-    budget = session.get_one(LedgerBudget, plan.population)
+    budget = require_budget(connection, plan.population)
     if not budget.public:
-        _check_use(session, budget, plan, event, repeat)
-    add_use(session, plan.population, plan.plan_hash, event, repeat, 1)
+        _check_use(connection, budget, plan, event, repeat)
+    add_use(connection, plan.population, plan.plan_hash, event, repeat, 1)
 
 
-def _check_use(
-    session: Session, budget: LedgerBudget, plan: LedgerPlan, event: Event, repeat: bool
-) -> None:
-    accountant = filter_of(session, budget.population)
-    plans = _open_plans(session, budget.population)
+def _check_use(connection: Connection, budget: Row, plan: Row, event: Event, repeat: bool) -> None:
+    accountant = filter_of(connection, budget.population)
+    plans = _open_plans(connection, budget.population)
     mine = plans[plan.plan_hash]
     others = [e for each in plans.values() if each is not mine for e in each.outstanding()]
-    spent = accountant.total(spent_of(session, budget.population))
+    spent = accountant.total(spent_of(connection, budget.population))
     held_before = spent + accountant.total([*others, *mine.outstanding()])
     mine.used.append(Use((event.noise_multiplier, event.sampling_rate), repeat, 1))
     now = spent + accountant.total([event])
@@ -205,70 +236,60 @@ def _check_use(
         requested,
         requested - over,
         budget.delta,
-        _everywhere(session, accountant, budget.population, [event], partners_of(plan.summary)),
+        _everywhere(connection, accountant, budget.population, [event], partners_of(plan.summary)),
         offers_of([event], fits),
     )
 
 
 def _everywhere(
-    session: Session,
+    connection: Connection,
     accountant: RenyiFilter,
     population: str,
     events: Sequence[Event],
     partners: int,
 ) -> tuple[float, float]:
     """What is held for a person who is a user at every partner, without `events` and with them."""
-    plans = _open_plans(session, population).values()
-    held = _spent_by_partners(session, population)
+    plans = _open_plans(connection, population).values()
+    held = _spent_by_partners(connection, population)
     held += [(plan.outstanding(), plan.partners) for plan in plans]
     return accountant.everywhere(held), accountant.everywhere([*held, (events, partners)])
 
 
 def add_use(
-    session: Session, population: str, plan_hash: str, event: Event, repeat: bool, count: int
+    connection: Connection, population: str, plan_hash: str, event: Event, repeat: bool, count: int
 ) -> None:
     """Count `count` attempts more (or less) as reserved or charged."""
-    key = (population, plan_hash, event.noise_multiplier, event.sampling_rate, repeat)
-    row = session.get(LedgerUse, key)
-    if row is None:
-        names = ("population", "plan_hash", "noise_multiplier", "sampling_rate", "repeat")
-        row = LedgerUse(**dict(zip(names, key, strict=True)), count=0)
-    row.count += count
-    session.add(row)
+    key = {
+        "population": population,
+        "plan_hash": plan_hash,
+        "noise_multiplier": event.noise_multiplier,
+        "sampling_rate": event.sampling_rate,
+        "repeat": repeat,
+    }
+    found = connection.execute(_USE, key).mappings().first()
+    if found is None:
+        connection.execute(_ADD_USE, {**key, "count": count})
+    else:
+        at = {f"at_{name}": value for name, value in key.items()}
+        connection.execute(_COUNT, {**at, "count": found["count"] + count})
 
 
-def uses_of(session: Session, population: str, plan_hash: str) -> list[Use]:
+def uses_of(connection: Connection, population: str, plan_hash: str) -> list[Use]:
     """One plan's attempts that are reserved or charged, counted by mechanism."""
-    rows = session.exec(
-        select(LedgerUse).where(
-            LedgerUse.population == population, LedgerUse.plan_hash == plan_hash
-        )
-    )
-    return [Use((r.noise_multiplier, r.sampling_rate), r.repeat, r.count) for r in rows]
+    where = {"population": population, "plan_hash": plan_hash}
+    rows = connection.execute(_USES_OF_PLAN, where)
+    return [Use((z, q), repeat, count) for z, q, repeat, count in rows]
 
 
-def spent_of(session: Session, population: str) -> list[Event]:
+def spent_of(connection: Connection, population: str) -> list[Event]:
     """Everything charged or reserved, over all plans."""
-    columns = col(LedgerUse.noise_multiplier), col(LedgerUse.sampling_rate)
-    query = (
-        sqlalchemy.select(*columns, func.sum(col(LedgerUse.count)))
-        .where(col(LedgerUse.population) == population)
-        .group_by(*columns)
-    )
-    rows = session.connection().execute(query)
+    rows = connection.execute(_SPENT, {"population": population})
     return [Event(z, q, int(count)) for z, q, count in rows if count > 0]
 
 
-def _spent_by_partners(session: Session, population: str) -> list[tuple[list[Event], int]]:
-    query = sqlalchemy.select(
-        col(LedgerPlan.summary),
-        col(LedgerUse.noise_multiplier),
-        col(LedgerUse.sampling_rate),
-        col(LedgerUse.count),
-    ).join(LedgerPlan, col(LedgerUse.plan_hash) == col(LedgerPlan.plan_hash))
-    query = query.where(col(LedgerUse.population) == population)
+def _spent_by_partners(connection: Connection, population: str) -> list[tuple[list[Event], int]]:
     found: dict[int, list[Event]] = {}
-    for summary, z, q, count in session.connection().execute(query.where(col(LedgerUse.count) > 0)):
+    for summary, z, q, count in connection.execute(_SPENT_BY_PLAN, {"population": population}):
         found.setdefault(partners_of(summary), []).append(Event(z, q, int(count)))
     return [(events, partners) for partners, events in found.items()]
 
@@ -278,35 +299,19 @@ def partners_of(summary: str) -> int:
     return max(1, len(json.loads(summary).get("roster", ())))
 
 
-def _outstanding(session: Session, population: str) -> list[Event]:
+def _outstanding(connection: Connection, population: str) -> list[Event]:
     """What open approved plans may still release."""
-    plans = _open_plans(session, population).values()
+    plans = _open_plans(connection, population).values()
     return [event for plan in plans for event in plan.outstanding()]
 
 
-def _open_plans(session: Session, population: str) -> dict[str, OpenPlan]:
-    columns = col(LedgerPlan.plan_hash), col(LedgerPlan.events), col(LedgerPlan.summary)
-    approved = (
-        sqlalchemy.select(*columns)
-        .where(col(LedgerPlan.population) == population)
-        .where(col(LedgerPlan.status) == "approved")
-    )
-    connection = session.connection()
+def _open_plans(connection: Connection, population: str) -> dict[str, OpenPlan]:
+    where = {"population": population}
     plans = {
         plan_hash: OpenPlan(counts_of(read_events(events)), [], partners_of(summary))
-        for plan_hash, events, summary in connection.execute(approved)
+        for plan_hash, events, summary in connection.execute(_APPROVED, where)
     }
-    used = sqlalchemy.select(
-        col(LedgerUse.plan_hash),
-        col(LedgerUse.noise_multiplier),
-        col(LedgerUse.sampling_rate),
-        col(LedgerUse.repeat),
-        col(LedgerUse.count),
-    ).join(LedgerPlan, col(LedgerUse.plan_hash) == col(LedgerPlan.plan_hash))
-    used = used.where(col(LedgerUse.population) == population)
-    for plan_hash, z, q, repeat, count in connection.execute(
-        used.where(col(LedgerPlan.status) == "approved")
-    ):
+    for plan_hash, z, q, repeat, count in connection.execute(_USES_OF_APPROVED, where):
         plans[plan_hash].used.append(Use((z, q), repeat, count))
     return plans
 

@@ -2,17 +2,26 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from sqlmodel import Session, col, select
+from sqlalchemy import Connection, insert, select
 
 from policies.canonical import canonical, sha256_hex
 from policies.ledger.errors import LedgerError
-from policies.ledger.tables import LedgerEntry, LedgerHead, LedgerMention
+from policies.ledger.tables import ENTRIES, HEAD, MENTIONS, change_of
+
+_HEAD = select(HEAD.c.index, HEAD.c.hash).where(HEAD.c.id == 1)
+_END = (
+    select(HEAD.c.index, HEAD.c.hash, ENTRIES.c.body)
+    .outerjoin(ENTRIES, ENTRIES.c.index == HEAD.c.index)
+    .where(HEAD.c.id == 1)
+)
+_FIRST = select(ENTRIES.c.body).where(ENTRIES.c.index == 1)
+_LAST = select(ENTRIES.c.index, ENTRIES.c.hash).order_by(ENTRIES.c.index.desc()).limit(1)
+_ADD_ENTRY, _ADD_MENTION, _MOVE = insert(ENTRIES), insert(MENTIONS), change_of(HEAD)
 
 GENESIS = "0" * 64
 """The hash that the first entry names as its predecessor."""
@@ -42,7 +51,7 @@ class Entry:
     @property
     def time(self) -> str:
         """When it was written: ISO 8601, UTC, in seconds; never before the entry before it."""
-        return str(json.loads(self.body)["time"])
+        return time_of(self.body)
 
 
 class Chain:
@@ -51,29 +60,22 @@ class Chain:
     def __init__(self, domain: str, signing_key: Ed25519PrivateKey) -> None:
         self.domain = domain
         self.key = signing_key
+        self.node_key = signing_key.public_key().public_bytes_raw().hex()
 
-    @property
-    def node_key(self) -> str:
-        """The node's public key, 64 hex digits."""
-        return self.key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw).hex()
-
-    def begin(self, session: Session) -> None:
+    def begin(self, connection: Connection) -> None:
         """Open the ledger if there is none."""
-        if session.get(LedgerHead, 1) is None:
-            session.add(LedgerHead(id=1, index=0, hash=GENESIS))
-            self.append(session, "ledger", domain=self.domain, node_key=self.node_key)
+        if connection.execute(_HEAD).first() is None:
+            connection.execute(insert(HEAD), {"id": 1, "index": 0, "hash": GENESIS})
+            self.append(connection, "ledger", domain=self.domain, node_key=self.node_key)
 
-    def append(self, session: Session, kind: str, **body: Any) -> Entry:
+    def append(self, connection: Connection, kind: str, **body: Any) -> Entry:
         """Add one entry."""
-        head = session.get_one(LedgerHead, 1)
-        last = session.get(LedgerEntry, head.index)
-        entry = self.link(
-            head.index, head.hash, "" if last is None else read_entry(last).time, kind, body
-        )
-        session.add(LedgerEntry(**asdict(entry)))
-        session.add(LedgerMention(**mention(entry.index, kind, body, entry.time)))
-        head.index, head.hash = entry.index, entry.hash
-        session.flush()
+        index, previous, last = connection.execute(_END).one()
+        time = "" if last is None else time_of(last)
+        entry = self.link(index, previous, time, kind, body)
+        connection.execute(_ADD_ENTRY, vars(entry))
+        connection.execute(_ADD_MENTION, mention(entry.index, kind, body, time_of(entry.body)))
+        connection.execute(_MOVE, {"at_id": 1, "index": entry.index, "hash": entry.hash})
         return entry
 
     def link(
@@ -92,26 +94,23 @@ class Chain:
         """The node's signature, hex. Every kind of message begins with a name of its own."""
         return self.key.sign(message.encode()).hex()
 
-    def check_ours(self, session: Session) -> None:
+    def check_ours(self, connection: Connection) -> None:
         """Refuse a chain of another domain or key, or one whose end isn't where its head says.
 
         Raises:
             LedgerError: says which.
         """
-        first = json.loads(session.get_one(LedgerEntry, 1).body)
+        first = json.loads(connection.execute(_FIRST).scalar_one())
         if (first["domain"], first["node_key"]) != (self.domain, self.node_key):
             raise LedgerError(
                 f"This ledger belongs to domain {first['domain']!r} with node key"
                 f" {first['node_key'][:16]}, not to {self.domain!r} with {self.node_key[:16]}."
                 " Open it with its own key, or choose another file"
             )
-        head = session.get_one(LedgerHead, 1)
-        last = session.exec(
-            select(LedgerEntry).order_by(col(LedgerEntry.index).desc()).limit(1)
-        ).one()
-        if (last.index, last.hash) != (head.index, head.hash):
+        head, last = connection.execute(_HEAD).one(), connection.execute(_LAST).one()
+        if last != head:
             raise LedgerError(
-                f"The ledger's last entry is {last.index}, its head says {head.index}: it was"
+                f"The ledger's last entry is {last[0]}, its head says {head[0]}: it was"
                 " changed from outside. Run `coterie ledger verify` before using it"
             )
 
@@ -122,9 +121,9 @@ def mention(index: int, kind: str, body: Mapping[str, Any], time: str) -> dict[s
     return {"index": index, "kind": kind, "about": about, "time": time}
 
 
-def read_entry(row: LedgerEntry) -> Entry:
-    """A row of the chain as a value."""
-    return Entry(**row.model_dump())
+def time_of(body: str) -> str:
+    """When an entry with this body was written."""
+    return str(json.loads(body)["time"])
 
 
 def entry_hash(index: int, previous: str, kind: str, body: str) -> str:

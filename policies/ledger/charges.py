@@ -1,23 +1,28 @@
 """The charge protocol: an attempt is reserved, charged, then settled; or it is void."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from sqlmodel import Session
+from sqlalchemy import Connection, insert
 
 from policies.accounting import Event
 from policies.ledger.budgets import add_use, event_json, use_budget
 from policies.ledger.chain import Chain, Entry
 from policies.ledger.database import Database
 from policies.ledger.errors import AlreadyReleased, NotApproved, NotReserved
-from policies.ledger.plans import check_hash
+from policies.ledger.heads import Heads, Shown
+from policies.ledger.plans import check_hash, plan_at
 from policies.ledger.releases import attempt_json, check_attempt, open_reservation
-from policies.ledger.tables import LedgerAttempt, LedgerPlan
+from policies.ledger.tables import ATTEMPTS, Row, change_of, row_of
+
+_ATTEMPT, _ADD, _CHANGE = row_of(ATTEMPTS), insert(ATTEMPTS), change_of(ATTEMPTS)
 
 
 class Charges:
     """Part of `Ledger`: what an approved plan releases. One transaction each."""
 
     domain: str
+    heads: Heads
     _database: Database
     _chain: Chain
 
@@ -42,17 +47,17 @@ class Charges:
         """
         if event.count != 1 or release < 0 or attempt < 0:
             raise ValueError("One attempt is one event with count 1; numbers start at 0")
-        with self._database.writing() as session:
-            plan = session.get(LedgerPlan, plan_hash)
+        with self._database.writing() as connection:
+            plan = plan_at(connection, plan_hash)
             if plan is None or plan.status != "approved":
                 raise NotApproved(
                     f"Plan {plan_hash[:16]} is {plan.status if plan else 'unknown'} at"
                     f" {self.domain!r}; only an approved plan may release"
                 )
-            repeat = check_attempt(session, plan, step, release, attempt, event)
-            use_budget(session, plan, event, repeat)
+            repeat = check_attempt(connection, plan, step, release, attempt, event)
+            use_budget(connection, plan, event, repeat)
             entry = self._chain.append(
-                session,
+                connection,
                 "reservation",
                 plan=plan_hash,
                 step=step,
@@ -60,38 +65,50 @@ class Charges:
                 attempt=attempt,
                 event=event_json(event),
             )
-            session.add(
-                LedgerAttempt(
-                    plan_hash=plan_hash,
-                    step=step,
-                    release=release,
-                    attempt=attempt,
-                    population=plan.population,
-                    state="reserved",
-                    noise_multiplier=event.noise_multiplier,
-                    sampling_rate=event.sampling_rate,
-                    repeat=repeat,
-                    share="",
-                    inputs="",
-                    reserved=entry.time,
-                )
+            connection.execute(
+                _ADD,
+                {
+                    "plan_hash": plan_hash,
+                    "step": step,
+                    "release": release,
+                    "attempt": attempt,
+                    "population": plan.population,
+                    "state": "reserved",
+                    "noise_multiplier": event.noise_multiplier,
+                    "sampling_rate": event.sampling_rate,
+                    "repeat": repeat,
+                    "share": "",
+                    "inputs": "",
+                    "reserved": entry.time,
+                },
             )
             if until and entry.time >= until:
                 raise NotApproved(f"The approval of plan {plan_hash[:16]} expired at {until}")
             return entry
 
     def charge(
-        self, plan_hash: str, step: str, release: int, attempt: int, share_sha256: str
+        self,
+        plan_hash: str,
+        step: str,
+        release: int,
+        attempt: int,
+        share_sha256: str,
+        shown: Sequence[Shown] = (),
     ) -> None:
         """Turn the reservation into a charge, durably, before this very share may be sent.
+
+        Args:
+            shown: what the peers' ledgers showed, which `Heads.check` let pass; it is co-signed in
+                the same transaction.
 
         Raises:
             NotReserved: there is no such reservation, or it was voided.
             AlreadyReleased: it was charged for another share.
+            HeadRefused: a peer's head doesn't extend what another round brought meanwhile.
         """
         check_hash(share_sha256)
-        with self._database.writing() as session:
-            row = session.get(LedgerAttempt, (plan_hash, step, release, attempt))
+        with self._database.writing() as connection:
+            row = attempt_at(connection, plan_hash, step, release, attempt)
             if row is not None and row.state == "charged":
                 if row.share == share_sha256:
                     return
@@ -100,8 +117,9 @@ class Charges:
                     " one attempt sends one share. Start a new attempt"
                 )
             row = open_reservation(row, step, release, attempt)
-            row.state, row.share = "charged", share_sha256
-            self._chain.append(session, "charge", share=share_sha256, **attempt_json(row))
+            self.heads.keep_shown(connection, shown)
+            _change(connection, row, state="charged", share=share_sha256)
+            self._chain.append(connection, "charge", share=share_sha256, **attempt_json(row))
 
     def settle(
         self,
@@ -123,8 +141,8 @@ class Charges:
             AlreadyReleased: it was settled for another set.
         """
         check_hash(inputs_sha256)
-        with self._database.writing() as session:
-            row = session.get(LedgerAttempt, (plan_hash, step, release, attempt))
+        with self._database.writing() as connection:
+            row = attempt_at(connection, plan_hash, step, release, attempt)
             if row is None or row.state != "charged":
                 raise NotReserved(f"Attempt {attempt} of {step}/{release} isn't charged")
             if row.inputs == inputs_sha256:
@@ -134,9 +152,10 @@ class Charges:
                     f"Attempt {attempt} of {step}/{release} was settled for other inputs; one"
                     " attempt opens one total"
                 )
-            row.inputs = inputs_sha256
-            said = {} if opened is None else {"opened": dict(opened)}
-            self._chain.append(session, "release", inputs=row.inputs, **attempt_json(row), **said)
+            _change(connection, row, inputs=inputs_sha256)
+            said: dict[str, Any] = {} if opened is None else {"opened": dict(opened)}
+            said |= {"inputs": inputs_sha256, **attempt_json(row)}
+            self._chain.append(connection, "release", **said)
 
     def void(self, plan_hash: str, step: str, release: int, attempt: int, reason: str) -> None:
         """Give a reservation back: its share provably never left.
@@ -144,17 +163,31 @@ class Charges:
         Raises:
             NotReserved: there is no such reservation, or it was charged.
         """
-        with self._database.writing() as session:
-            row = session.get(LedgerAttempt, (plan_hash, step, release, attempt))
+        with self._database.writing() as connection:
+            row = attempt_at(connection, plan_hash, step, release, attempt)
             if row is not None and row.state == "void":
                 return
             row = open_reservation(row, step, release, attempt)
-            void_attempt(session, self._chain, row, reason)
+            void_attempt(connection, self._chain, row, reason)
 
 
-def void_attempt(session: Session, chain: Chain, row: LedgerAttempt, reason: str) -> None:
+def attempt_at(
+    connection: Connection, plan_hash: str, step: str, release: int, attempt: int
+) -> Row | None:
+    """An attempt's row, a `LedgerAttempt`, if it was ever reserved."""
+    where = {"plan_hash": plan_hash, "step": step, "release": release, "attempt": attempt}
+    return connection.execute(_ATTEMPT, where).first()
+
+
+def _change(connection: Connection, row: Row, **values: str) -> None:
+    where = (row.plan_hash, row.step, row.release, row.attempt)
+    names = ("at_plan_hash", "at_step", "at_release", "at_attempt")
+    connection.execute(_CHANGE, {**dict(zip(names, where, strict=True)), **values})
+
+
+def void_attempt(connection: Connection, chain: Chain, row: Row, reason: str) -> None:
     """Give an open reservation back to its budget."""
-    row.state = "void"
+    _change(connection, row, state="void")
     event = Event(row.noise_multiplier, row.sampling_rate, 1)
-    add_use(session, row.population, row.plan_hash, event, row.repeat, -1)
-    chain.append(session, "void", reason=reason, **attempt_json(row))
+    add_use(connection, row.population, row.plan_hash, event, row.repeat, -1)
+    chain.append(connection, "void", reason=reason, **attempt_json(row))

@@ -4,11 +4,11 @@ import json
 from collections import defaultdict
 from dataclasses import dataclass
 
-from sqlmodel import Session, col, select
+from sqlalchemy import Connection, select
 
 from policies.accounting import Event
 from policies.ledger.budgets import OpenPlan, Use, counts_of, partners_of, read_events
-from policies.ledger.tables import LedgerPlan, LedgerUse
+from policies.ledger.tables import PLANS, USES, Row
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class Commitment:
         decided: time of the last decision; nothing was charged after it unless it is open.
         events: charged or reserved, and if it is open what it may still release.
         partners: how many domains are on its roster.
+        author: the key that signed it, empty if the submission didn't say.
     """
 
     plan_hash: str
@@ -31,20 +32,21 @@ class Commitment:
     decided: str
     events: tuple[Event, ...]
     partners: int = 1
+    author: str = ""
 
 
-def commitments_of(session: Session, population: str) -> list[Commitment]:
+def commitments_of(connection: Connection, population: str) -> list[Commitment]:
     """Every plan of the population that used or holds any budget; together they are all held."""
     used: dict[str, list[Use]] = defaultdict(list)
-    for row in session.exec(select(LedgerUse).where(LedgerUse.population == population)).all():
-        if row.count:
-            mechanism = row.noise_multiplier, row.sampling_rate
-            used[row.plan_hash].append(Use(mechanism, row.repeat, row.count))
-    plans = session.exec(
-        select(LedgerPlan)
-        .where(LedgerPlan.population == population)
-        .where(col(LedgerPlan.status).in_(("approved", "closed")))
-        .order_by(col(LedgerPlan.decided), col(LedgerPlan.plan_hash))
+    uses = select(
+        USES.c.plan_hash, USES.c.noise_multiplier, USES.c.sampling_rate, USES.c.repeat, USES.c.count
+    ).where(USES.c.population == population, USES.c.count != 0)
+    for plan_hash, z, q, repeat, count in connection.execute(uses):
+        used[plan_hash].append(Use((z, q), repeat, count))
+    plans = connection.execute(
+        select(PLANS)
+        .where(PLANS.c.population == population, PLANS.c.status.in_(("approved", "closed")))
+        .order_by(PLANS.c.decided, PLANS.c.plan_hash)
     )
     return [
         _commitment(plan, used[plan.plan_hash])
@@ -53,17 +55,19 @@ def commitments_of(session: Session, population: str) -> list[Commitment]:
     ]
 
 
-def _commitment(row: LedgerPlan, used: list[Use]) -> Commitment:
+def _commitment(row: Row, used: list[Use]) -> Commitment:
     events = [Event(*use.mechanism, use.count) for use in used]
     is_open = row.status == "approved"
     if is_open:
         events += OpenPlan(counts_of(read_events(row.events)), used).outstanding()
+    summary = json.loads(row.summary)
     return Commitment(
         plan_hash=row.plan_hash,
         scientist=row.scientist,
-        data_set=str(json.loads(row.summary).get("dataset", "")),
+        data_set=str(summary.get("dataset", "")),
         open=is_open,
         decided=row.decided,
         events=tuple(events),
         partners=partners_of(row.summary),
+        author=str(summary.get("author", "")),
     )

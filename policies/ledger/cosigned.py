@@ -2,31 +2,30 @@
 
 from typing import Any
 
-import sqlalchemy
-from sqlmodel import Session, col, func
+from sqlalchemy import Connection, func, select
 
-from policies.ledger.tables import LedgerCosignature, LedgerPeerHead
+from policies.ledger.tables import COSIGNATURES, PEER_HEADS
 
 
-def newest_signed(session: Session) -> list[dict[str, Any]]:
+def newest_signed(connection: Connection) -> list[dict[str, Any]]:
     """Each peer's newest co-signature under this ledger: witness, node_key, size, time, count."""
-    key, size = col(LedgerCosignature.node_key), col(LedgerCosignature.size)
-    last = sqlalchemy.select(key, func.max(size).label("size"), func.count().label("count"))
+    key, size = COSIGNATURES.c.node_key, COSIGNATURES.c.size
+    last = select(key, func.max(size).label("size"), func.count().label("count"))
     grouped = last.group_by(key).subquery()
-    query = sqlalchemy.select(
-        col(LedgerCosignature.witness), key, size, col(LedgerCosignature.time), grouped.c.count
-    ).join(grouped, (grouped.c.node_key == key) & (grouped.c.size == size))
-    rows = session.connection().execute(query.order_by(col(LedgerCosignature.witness)))
+    query = select(COSIGNATURES.c.witness, key, size, COSIGNATURES.c.time, grouped.c.count).join(
+        grouped, (grouped.c.node_key == key) & (grouped.c.size == size)
+    )
+    rows = connection.execute(query.order_by(COSIGNATURES.c.witness))
     return [dict(row) for row in rows.mappings()]
 
 
-def newest_held(session: Session) -> list[dict[str, Any]]:
+def newest_held(connection: Connection) -> list[dict[str, Any]]:
     """The newest head held here of each peer's ledger: domain, node_key, size, time, count."""
-    key, size = col(LedgerPeerHead.node_key), col(LedgerPeerHead.size)
-    last = sqlalchemy.select(key, func.max(size).label("size"), func.count().label("count"))
+    key, size = PEER_HEADS.c.node_key, PEER_HEADS.c.size
+    last = select(key, func.max(size).label("size"), func.count().label("count"))
     grouped = last.group_by(key).subquery()
-    query = sqlalchemy.select(
-        col(LedgerPeerHead.domain), key, size, col(LedgerPeerHead.time), grouped.c.count
-    ).join(grouped, (grouped.c.node_key == key) & (grouped.c.size == size))
-    rows = session.connection().execute(query.order_by(col(LedgerPeerHead.domain)))
+    query = select(PEER_HEADS.c.domain, key, size, PEER_HEADS.c.time, grouped.c.count).join(
+        grouped, (grouped.c.node_key == key) & (grouped.c.size == size)
+    )
+    rows = connection.execute(query.order_by(PEER_HEADS.c.domain))
     return [dict(row) for row in rows.mappings()]

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import sqlalchemy
+from sqlalchemy import Connection, create_engine
 from sqlalchemy.exc import SQLAlchemyError
-from sqlmodel import Session, create_engine
 
 from policies.ledger.errors import LedgerUnavailable
 from policies.ledger.migrations import migrate
@@ -27,24 +27,22 @@ class Database:
         self.read_engine, self.write_engine = _engines(url)
 
     @contextmanager
-    def writing(self, create: bool = False) -> Iterator[Session]:
+    def writing(self, create: bool = False) -> Iterator[Connection]:
         """One transaction that excludes every other writer: whole and durable, or nothing."""
         try:
             with self.write_engine.begin() as connection:
                 if create:
                     migrate(connection)
-                with Session(bind=connection) as session:
-                    yield session
-                    session.flush()
+                yield connection
         except (SQLAlchemyError, sqlite3.Error) as error:
             _unavailable(error)
 
     @contextmanager
-    def reading(self) -> Iterator[Session]:
+    def reading(self) -> Iterator[Connection]:
         """One snapshot."""
         try:
-            with Session(self.read_engine) as session:
-                yield session
+            with self.read_engine.connect() as connection:
+                yield connection
         except (SQLAlchemyError, sqlite3.Error) as error:
             _unavailable(error)
 

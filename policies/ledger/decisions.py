@@ -4,19 +4,35 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlmodel import col, select
+from sqlalchemy import bindparam, select
 
 from policies.accounting import Event, merge
-from policies.approvals import may_approve
+from policies.approvals import may_approve, verify_approval
 from policies.canonical import canonical
-from policies.ledger.budgets import check_room, event_json, partners_of, read_events
+from policies.ledger.budgets import (
+    check_room,
+    event_json,
+    partners_of,
+    read_events,
+    require_budget,
+)
 from policies.ledger.chain import Chain
 from policies.ledger.charges import void_attempt
 from policies.ledger.database import Database
-from policies.ledger.errors import BadSignature, unknown_population
-from policies.ledger.plans import check_hash, decide, plan_row, require
-from policies.ledger.tables import LedgerAttempt, LedgerBudget, LedgerEntry, LedgerPlan
+from policies.ledger.errors import BadSignature
+from policies.ledger.plans import check_hash, decide, keep_plan, plan_at, plan_row, require
+from policies.ledger.tables import ATTEMPTS, ENTRIES
 from policies.succession import successor
+
+_OWNERS = (
+    select(ENTRIES.c.body)
+    .where(ENTRIES.c.kind == "owner")
+    .order_by(ENTRIES.c.index.desc())
+    .limit(1)
+)
+_RESERVED = select(ATTEMPTS).where(
+    ATTEMPTS.c.plan_hash == bindparam("plan_hash"), ATTEMPTS.c.state == "reserved"
+)
 
 
 class Decisions:
@@ -54,16 +70,15 @@ class Decisions:
             )
         facts = {"name": name, "scientist": scientist, "population": population}
         listed = [event_json(event) for event in merge(events)]
-        with self._database.writing() as session:
-            if session.get(LedgerBudget, population) is None:
-                raise unknown_population(population)
-            plan = session.get(LedgerPlan, plan_hash)
+        with self._database.writing() as connection:
+            require_budget(connection, population)
+            plan = plan_at(connection, plan_hash)
             if plan is not None and plan.status in ("pending", "awaiting signature", "approved"):
                 return
             if plan is not None:
                 require(plan, plan_hash, "refused")
             entry = self._chain.append(
-                session,
+                connection,
                 "submission",
                 plan=plan_hash,
                 events=listed,
@@ -71,7 +86,8 @@ class Decisions:
                 summary=dict(summary),
                 **facts,
             )
-            session.merge(
+            keep_plan(
+                connection,
                 plan_row(
                     plan_hash,
                     "pending",
@@ -80,32 +96,40 @@ class Decisions:
                     spare_attempts=spare_attempts,
                     summary=canonical(dict(summary)).decode(),
                     **facts,
-                )
+                ),
             )
 
     def refuse(self, plan_hash: str, rule: str, reason: str) -> None:
         """Record that a rule refused the plan, submitted or not."""
         check_hash(plan_hash)
         text = f"{rule}: {reason}"
-        with self._database.writing() as session:
-            plan = session.get(LedgerPlan, plan_hash)
+        with self._database.writing() as connection:
+            plan = plan_at(connection, plan_hash)
             if plan is not None and (plan.status, plan.reason) == ("refused", text):
                 return
             if plan is None:
-                plan = plan_row(plan_hash, "refused")
-            require(plan, plan_hash, "pending", "awaiting signature", "refused")
-            entry = self._chain.append(session, "refusal", plan=plan_hash, rule=rule, reason=reason)
-            decide(session, plan, "refused", entry.time, by="", reason=text)
+                keep_plan(connection, plan_row(plan_hash, "refused"))
+                plan = plan_at(connection, plan_hash)
+            plan = require(plan, plan_hash, "pending", "awaiting signature", "refused")
+            said = {"rule": rule, "reason": reason}
+            entry = self._chain.append(connection, "refusal", plan=plan_hash, **said)
+            decide(connection, plan, "refused", entry.time, by="", reason=text)
 
-    def consent(self, plan_hash: str, decided_by: str) -> None:
-        """Record a yes that lacks the owner's signature: nothing runs on it."""
-        with self._database.writing() as session:
-            plan = session.get(LedgerPlan, plan_hash)
+    def consent(
+        self, plan_hash: str, decided_by: str, reason: str = "", explanation: str = ""
+    ) -> None:
+        """Record a yes that lacks the owner's signature, or a second person's: nothing runs on it.
+
+        `explanation` as in `deny`.
+        """
+        with self._database.writing() as connection:
+            plan = plan_at(connection, plan_hash)
             if plan is not None and plan.status == "awaiting signature":
                 return
             plan = require(plan, plan_hash, "pending")
-            entry = self._chain.append(session, "consent", plan=plan_hash, by=decided_by)
-            decide(session, plan, "awaiting signature", entry.time, decided_by, "")
+            said = {"by": decided_by, "reason": reason, "explanation": explanation}
+            entry = self._chain.append(connection, "consent", plan=plan_hash, **said)
+            decide(connection, plan, "awaiting signature", entry.time, decided_by, reason)
 
     def approve(
         self,
@@ -115,13 +139,16 @@ class Decisions:
         signature_hex: str,
         explanation_sha256: str,
         reason: str = "",
+        second: tuple[str, str] | None = None,
     ) -> None:
         """Approve under the owner's signature, holding the plan's whole cost from now on.
 
-        `explanation_sha256` is the hash of what the owner was shown.
+        `explanation_sha256` is the hash of what the owner was shown; `second` another person's key
+        (hex) and signed approval, where two must agree.
 
         Raises:
-            BadSignature: the signature isn't the owner's for this plan and domain.
+            BadSignature: a signature isn't the owner's, or the second person's, for this plan and
+                domain.
             BudgetExceeded: it doesn't fit beside what is spent and held.
             WrongStatus: the plan isn't pending or awaiting its signature.
         """
@@ -130,17 +157,25 @@ class Decisions:
                 f"The signature isn't {owner_key_hex[:16]}'s for plan {plan_hash[:16]} at"
                 f" {self.domain!r}. Sign this plan's hash with the owner's own key"
             )
-        with self._database.writing() as session:
-            plan = session.get(LedgerPlan, plan_hash)
+        if second is not None and not (
+            second[0] != owner_key_hex
+            and verify_approval(second[0], plan_hash, self.domain, second[1])
+        ):
+            raise BadSignature(
+                f"A second person's signature isn't for plan {plan_hash[:16]} at {self.domain!r},"
+                " or is the owner's own. Sign this plan's hash with the second person's key"
+            )
+        with self._database.writing() as connection:
+            plan = plan_at(connection, plan_hash)
             # The same decision again adds nothing; another one has come too late.
             same = ("approved", decided_by, reason)
             if plan is not None and (plan.status, plan.decided_by, plan.reason) == same:
                 return
             plan = require(plan, plan_hash, "pending", "awaiting signature")
             partners = partners_of(plan.summary)
-            check_room(session, plan.population, read_events(plan.events), partners)
+            check_room(connection, plan.population, read_events(plan.events), partners)
             entry = self._chain.append(
-                session,
+                connection,
                 "approval",
                 plan=plan_hash,
                 by=decided_by,
@@ -148,8 +183,9 @@ class Decisions:
                 signature=signature_hex,
                 explanation=explanation_sha256,
                 reason=reason,
+                **({} if second is None else {"second_key": second[0], "second": second[1]}),
             )
-            decide(session, plan, "approved", entry.time, decided_by, reason)
+            decide(connection, plan, "approved", entry.time, decided_by, reason)
 
     def succeed_owner(self, replaces: str, owner_key: str, signature: str, consent: str) -> None:
         """Record that the owner has another key from now on; recorded before, it does nothing.
@@ -167,12 +203,11 @@ class Decisions:
                 f" place at {self.domain!r}"
             )
         body = {"replaces": replaces, "owner_key": owner_key}
-        with self._database.writing() as session:
-            query = select(LedgerEntry.body).where(LedgerEntry.kind == "owner")
-            found = session.exec(query.order_by(col(LedgerEntry.index).desc())).first()
+        with self._database.writing() as connection:
+            found = connection.execute(_OWNERS).scalars().first()
             if found is not None and body.items() <= json.loads(found).items():
                 return
-            self._chain.append(session, "owner", **body, signature=signature, consent=consent)
+            self._chain.append(connection, "owner", **body, signature=signature, consent=consent)
 
     def deny(self, plan_hash: str, decided_by: str, reason: str, explanation: str = "") -> None:
         """Say no for good, with a reason the scientist will read.
@@ -182,8 +217,8 @@ class Decisions:
         Raises:
             WrongStatus: the plan is not open, or approved already (`close` it instead).
         """
-        with self._database.writing() as session:
-            plan = session.get(LedgerPlan, plan_hash)
+        with self._database.writing() as connection:
+            plan = plan_at(connection, plan_hash)
             if plan is not None and (plan.status, plan.decided_by, plan.reason) == (
                 "denied",
                 decided_by,
@@ -192,14 +227,14 @@ class Decisions:
                 return
             plan = require(plan, plan_hash, "pending", "awaiting signature")
             entry = self._chain.append(
-                session,
+                connection,
                 "denial",
                 plan=plan_hash,
                 by=decided_by,
                 reason=reason,
                 explanation=explanation,
             )
-            decide(session, plan, "denied", entry.time, decided_by, reason)
+            decide(connection, plan, "denied", entry.time, decided_by, reason)
 
     def close(
         self, plan_hash: str, reason: str, by: str | None = None, explanation: str = ""
@@ -211,17 +246,13 @@ class Decisions:
         Raises:
             WrongStatus: the plan is unknown, denied or refused.
         """
-        with self._database.writing() as session:
-            plan = session.get(LedgerPlan, plan_hash)
+        with self._database.writing() as connection:
+            plan = plan_at(connection, plan_hash)
             if plan is not None and plan.status == "closed":
                 return
             plan = require(plan, plan_hash, "pending", "awaiting signature", "approved")
-            for row in session.exec(
-                select(LedgerAttempt).where(
-                    LedgerAttempt.plan_hash == plan_hash, LedgerAttempt.state == "reserved"
-                )
-            ).all():
-                void_attempt(session, self._chain, row, "plan closed")
+            for row in connection.execute(_RESERVED, {"plan_hash": plan_hash}).all():
+                void_attempt(connection, self._chain, row, "plan closed")
             said = {} if by is None else {"by": by, "explanation": explanation}
-            entry = self._chain.append(session, "closure", plan=plan_hash, reason=reason, **said)
-            decide(session, plan, "closed", entry.time, by or plan.decided_by, reason)
+            entry = self._chain.append(connection, "closure", plan=plan_hash, reason=reason, **said)
+            decide(connection, plan, "closed", entry.time, by or plan.decided_by, reason)

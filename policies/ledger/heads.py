@@ -8,13 +8,12 @@ is rolled back or rewritten no longer fits what the peers hold, and they refuse 
 
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import astuple
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlmodel import Session, col, select
+from sqlalchemy import Connection, bindparam, insert, select
 
-from policies.ledger.chain import Chain, Entry, read_entry
+from policies.ledger.chain import Chain, Entry
 from policies.ledger.database import Database
 from policies.ledger.errors import HeadRefused, LedgerError
 from policies.ledger.shown import (
@@ -34,10 +33,22 @@ from policies.ledger.shown import (
     holds,
     rewritten,
 )
-from policies.ledger.tables import LedgerCosignature, LedgerEntry, LedgerPeerHead
+from policies.ledger.tables import COSIGNATURES, ENTRIES, PEER_HEADS, Row, change_of, row_of
 from policies.merkle import Tree
 
 __all__ = ["Cosignature", "Head", "Heads", "Note", "Release", "Shown"]
+
+_ENTRY = row_of(ENTRIES)
+_HASHES = (
+    select(ENTRIES.c.hash).where(ENTRIES.c.index >= bindparam("index")).order_by(ENTRIES.c.index)
+)
+_PEER_HEAD, _ADD_PEER_HEAD, _COVER = row_of(PEER_HEADS), insert(PEER_HEADS), change_of(PEER_HEADS)
+_UNCOVERED = (
+    select(PEER_HEADS)
+    .where(PEER_HEADS.c.node_key == bindparam("node_key"), PEER_HEADS.c.covered.is_(False))
+    .order_by(PEER_HEADS.c.size)
+)
+_COSIGNATURE, _ADD_COSIGNATURE = row_of(COSIGNATURES), insert(COSIGNATURES)
 
 
 class Heads:
@@ -56,8 +67,8 @@ class Heads:
         Raises:
             LedgerError: there aren't so many.
         """
-        with self._lock, self._database.reading() as session:
-            return self._head(self._grown(session), size)
+        with self._lock, self._database.reading() as connection:
+            return self._head(self._grown(connection), size)
 
     def prove(self, index: int, size: int | None = None) -> tuple[Head, LeafEntry]:
         """A head, and that the entry of that index (from 1) is under it.
@@ -65,13 +76,13 @@ class Heads:
         Raises:
             LedgerError: there is no such entry or head.
         """
-        with self._lock, self._database.reading() as session:
-            tree = self._grown(session)
+        with self._lock, self._database.reading() as connection:
+            tree = self._grown(connection)
             head = self._head(tree, size)
-            row = session.get(LedgerEntry, index)
+            row = connection.execute(_ENTRY, {"index": index}).first()
             if row is None or index > head.size:
                 raise LedgerError(f"There is no entry {index} among the first {head.size}")
-            return head, _leaf(read_entry(row), tree, head.size)
+            return head, _leaf(Entry(*row), tree, head.size)
 
     def note(self, reservation: Entry, held: Mapping[str, Sequence[int]]) -> dict[str, Any]:
         """What to show: the head now, that `reservation` is in it, and what it extends.
@@ -82,8 +93,8 @@ class Heads:
         Returns:
             Head and reservation, and `extends` by peer.
         """
-        with self._lock, self._database.reading() as session:
-            tree = self._grown(session)
+        with self._lock, self._database.reading() as connection:
+            tree = self._grown(connection)
             known = {
                 peer: [
                     Extension(size=size, path=_hex(tree.consistency(size, len(tree))))
@@ -103,8 +114,8 @@ class Heads:
 
     def held(self, node_keys: Iterable[str]) -> dict[str, list[int]]:
         """By node key, the sizes of the heads that this node holds and no later one covers."""
-        with self._database.reading() as session:
-            return {key: [row.size for row in _uncovered(session, key)] for key in node_keys}
+        with self._database.reading() as connection:
+            return {key: [row.size for row in _uncovered(connection, key)] for key in node_keys}
 
     def cosign(
         self, note: Note, domain: str, node_key: str, held: Sequence[int], release: Release
@@ -121,8 +132,18 @@ class Heads:
         """
         self.cosign_all([Shown(note, domain, node_key, held)], release)
 
-    def cosign_all(self, shown: Sequence["Shown"], release: Release) -> None:
+    def cosign_all(self, shown: Sequence[Shown], release: Release) -> None:
         """The same for several peers in one transaction: all of them or none.
+
+        Raises:
+            HeadRefused: see `cosign`.
+        """
+        self.check(shown, release)
+        with self._database.writing() as connection:
+            self.keep_shown(connection, shown)
+
+    def check(self, shown: Sequence[Shown], release: Release) -> None:
+        """Nothing, if these heads can be co-signed.
 
         Raises:
             HeadRefused: see `cosign`.
@@ -130,19 +151,28 @@ class Heads:
         for each in shown:
             check_signed(each.note.head, each.domain, each.node_key)
             check_reservation(each.note, each.domain, release)
-        with self._database.writing() as session:
+        with self._database.reading() as connection:
             for each in shown:
-                head = each.note.head
-                for size in each.held:
-                    row = session.get_one(LedgerPeerHead, (each.node_key, size))
-                    check_extends(each.note, row)
-                    row.covered = row.covered or head.size > size
-                self._keep_peer(session, head, each.node_key)
+                _extended(connection, each)
+
+    def keep_shown(self, connection: Connection, shown: Sequence[Shown]) -> None:
+        """Sign and keep heads that `check` let pass, in the caller's transaction.
+
+        Raises:
+            HeadRefused: one doesn't extend what is held by now.
+        """
+        for each in shown:
+            size = each.note.head.size
+            for row in _extended(connection, each):
+                if size > row.size and not row.covered:
+                    at = {"at_node_key": row.node_key, "at_size": row.size}
+                    connection.execute(_COVER, {**at, "covered": True})
+            self._keep_peer(connection, each.note.head, each.node_key)
 
     def cosignatures(self, node_keys: Iterable[str]) -> list[Cosignature]:
         """Our signatures under the newest heads held of these ledgers."""
-        with self._database.reading() as session:
-            rows = [row for key in node_keys for row in _uncovered(session, key)]
+        with self._database.reading() as connection:
+            rows = [row for key in node_keys for row in _uncovered(connection, key)]
             return [_cosignature(row) for row in rows]
 
     def keep(self, cosignature: Cosignature, witness: str, node_key: str) -> None:
@@ -164,13 +194,18 @@ class Heads:
             mine = cosignature.node_key == self._chain.node_key
             if not mine or not holds(node_key, said, cosignature.signature):
                 raise HeadRefused(f"{witness}: its co-signature isn't under this ledger's head")
-        with self._lock, self._database.writing() as session:
-            tree = self._grown(session)
+        with self._lock, self._database.writing() as connection:
+            tree = self._grown(connection)
             for cosignature, witness, node_key in signed:
-                self._keep(session, tree, cosignature, witness, node_key)
+                self._keep(connection, tree, cosignature, witness, node_key)
 
     def _keep(
-        self, session: Session, tree: Tree, cosignature: Cosignature, witness: str, node_key: str
+        self,
+        connection: Connection,
+        tree: Tree,
+        cosignature: Cosignature,
+        witness: str,
+        node_key: str,
     ) -> None:
         size = cosignature.size
         if size > len(tree) or tree.root(size).hex() != cosignature.root:
@@ -178,37 +213,26 @@ class Heads:
                 f"{witness} co-signed a head of {size} entries that this ledger doesn't have:"
                 " this node was rolled back to an older copy. Restore the newest one"
             )
-        if session.get(LedgerCosignature, (size, node_key)) is None:
-            session.add(
-                LedgerCosignature(
-                    size=size,
-                    node_key=node_key,
-                    witness=witness,
-                    root=cosignature.root,
-                    time=cosignature.time,
-                    signature=cosignature.signature,
-                )
-            )
+        key = {"size": size, "node_key": node_key}
+        if connection.execute(_COSIGNATURE, key).first() is None:
+            said = cosignature.model_dump(include={"root", "time", "signature"})
+            connection.execute(_ADD_COSIGNATURE, {**key, "witness": witness, **said})
 
     def kept(self) -> list[dict[str, Any]]:
         """The peers' co-signatures under this ledger's heads, oldest first."""
-        query = select(LedgerCosignature).order_by(
-            col(LedgerCosignature.size), col(LedgerCosignature.witness)
-        )
-        with self._database.reading() as session:
-            return [row.model_dump() for row in session.exec(query)]
+        query = select(COSIGNATURES).order_by(COSIGNATURES.c.size, COSIGNATURES.c.witness)
+        with self._database.reading() as connection:
+            return [row._asdict() for row in connection.execute(query)]
 
     def export(self) -> dict[str, Any]:
         """All that this node can testify of its peers, for an auditor: the heads that it co-signed,
         and its own entries of what it helped to open."""
-        released = select(LedgerEntry).where(LedgerEntry.kind == "release")
-        query = select(LedgerPeerHead).order_by(
-            col(LedgerPeerHead.domain), col(LedgerPeerHead.size)
-        )
-        with self._database.reading() as session:
-            rows = [row.model_dump(exclude={"covered"}) for row in session.exec(query)]
-            opened = session.exec(released.order_by(col(LedgerEntry.index)))
-            entries = [astuple(read_entry(row)) for row in opened]
+        released = select(ENTRIES).where(ENTRIES.c.kind == "release").order_by(ENTRIES.c.index)
+        shown = [column for column in PEER_HEADS.c if column.name != "covered"]
+        query = select(*shown).order_by(PEER_HEADS.c.domain, PEER_HEADS.c.size)
+        with self._database.reading() as connection:
+            rows = [row._asdict() for row in connection.execute(query)]
+            entries = [tuple(row) for row in connection.execute(released)]
         return {
             "format": "coterie-heads-v1",
             "witness": self._chain.domain,
@@ -217,28 +241,22 @@ class Heads:
             "opened": entries,
         }
 
-    def _keep_peer(self, session: Session, head: Head, node_key: str) -> None:
-        row = session.get(LedgerPeerHead, (node_key, head.size))
+    def _keep_peer(self, connection: Connection, head: Head, node_key: str) -> None:
+        key = {"node_key": node_key, "size": head.size}
+        row = connection.execute(_PEER_HEAD, key).first()
         if row is not None:
             if row.root != head.root:
                 raise rewritten(head.domain, head.size)
             return
         time = datetime.now(UTC).isoformat(timespec="seconds")
-        signed: dict[str, Any] = {
-            "node_key": node_key,
-            "size": head.size,
-            "root": head.root,
-            "time": time,
+        signed: dict[str, Any] = {**key, "root": head.root, "time": time}
+        kept = {
+            "domain": head.domain,
+            "signature": head.signature,
+            "cosignature": self._chain.sign(cosignature_words(**signed)),
+            "covered": False,
         }
-        session.add(
-            LedgerPeerHead(
-                domain=head.domain,
-                signature=head.signature,
-                cosignature=self._chain.sign(cosignature_words(**signed)),
-                covered=False,
-                **signed,
-            )
-        )
+        connection.execute(_ADD_PEER_HEAD, {**signed, **kept})
 
     def _head(self, tree: Tree, size: int | None = None) -> Head:
         size = len(tree) if size is None else size
@@ -251,21 +269,19 @@ class Heads:
         }
         return Head(**fields, signature=self._chain.sign(head_words(**fields)))
 
-    def _grown(self, session: Session) -> Tree:
+    def _grown(self, connection: Connection) -> Tree:
         """The tree over all entries; those seen before aren't read again."""
-        size = len(self._tree)
-        if size:
-            last = session.get(LedgerEntry, size)
-            if last is None or last.hash != self._last:
-                self._tree, size = Tree(), 0  # another copy of the file was put in its place
-        query = select(LedgerEntry.hash).where(LedgerEntry.index > size)
-        for found in session.exec(query.order_by(col(LedgerEntry.index))):
+        hashes = connection.execute(_HASHES, {"index": max(len(self._tree), 1)}).scalars().all()
+        if self._tree and hashes[:1] != [self._last]:
+            self._tree = Tree()  # another copy of the file was put in its place
+            hashes = connection.execute(_HASHES, {"index": 1}).scalars().all()
+        for found in hashes[1:] if self._tree else hashes:
             self._tree.append(bytes.fromhex(found))
             self._last = found
         return self._tree
 
 
-def _cosignature(row: LedgerPeerHead) -> Cosignature:
+def _cosignature(row: Row) -> Cosignature:
     return Cosignature(
         node_key=row.node_key,
         size=row.size,
@@ -275,11 +291,17 @@ def _cosignature(row: LedgerPeerHead) -> Cosignature:
     )
 
 
-def _uncovered(session: Session, node_key: str) -> Sequence[LedgerPeerHead]:
-    query = select(LedgerPeerHead).where(
-        LedgerPeerHead.node_key == node_key, col(LedgerPeerHead.covered).is_(False)
-    )
-    return session.exec(query.order_by(col(LedgerPeerHead.size))).all()
+def _uncovered(connection: Connection, node_key: str) -> Sequence[Row]:
+    return connection.execute(_UNCOVERED, {"node_key": node_key}).all()
+
+
+def _extended(connection: Connection, shown: Shown) -> list[Row]:
+    """What was held of the peer; raises HeadRefused unless the head shown extends all of it."""
+    keys = ({"node_key": shown.node_key, "size": size} for size in shown.held)
+    rows = [connection.execute(_PEER_HEAD, key).one() for key in keys]
+    for row in rows:
+        check_extends(shown.note, row)
+    return rows
 
 
 def _leaf(entry: Entry, tree: Tree, size: int) -> LeafEntry:

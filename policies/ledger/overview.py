@@ -3,15 +3,13 @@
 The database counts; epsilon is the Renyi filter's, for `ADJACENCY`, at each population's delta.
 """
 
-import json
 import re
 from collections import defaultdict
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
-import sqlalchemy
+from sqlalchemy import Connection, case, func, or_, select
 from sqlalchemy.sql.elements import ColumnElement
-from sqlmodel import Session, col, func, select
 
 from policies.accounting import spares
 from policies.ledger.budgets import filter_of, read_events
@@ -21,12 +19,15 @@ from policies.ledger.database import Database
 from policies.ledger.errors import LedgerError
 from policies.ledger.spends import Spend, by_plan, by_scientist, by_time, plan_uses
 from policies.ledger.tables import (
-    LedgerAttempt,
-    LedgerBudget,
-    LedgerCosignature,
-    LedgerEntry,
-    LedgerMention,
+    ATTEMPTS,
+    BUDGETS,
+    COSIGNATURES,
+    ENTRIES,
+    MENTIONS,
+    PLANS,
     LedgerPlan,
+    Row,
+    row_of,
 )
 
 MOST_A_PAGE = 500
@@ -64,18 +65,18 @@ class EntryFilter:
 
     def conditions(self) -> list[ColumnElement[bool]]:
         """What a row of `LedgerMention` must fulfil."""
-        about, time = col(LedgerMention.about), col(LedgerMention.time)
+        about, time = MENTIONS.c.about, MENTIONS.c.time
         found: list[ColumnElement[bool]] = []
         if self.kinds:
-            found.append(col(LedgerMention.kind).in_(self.kinds))
+            found.append(MENTIONS.c.kind.in_(self.kinds))
         if self.plan:
             # A range, which an index answers; 'g' comes after every hex digit.
             found += [about >= self.plan, about < self.plan + "g"]
         if self.scientist:
-            found.append(about.in_(_plans_where(LedgerPlan.scientist == self.scientist)))
+            found.append(about.in_(_plans_where(PLANS.c.scientist == self.scientist)))
         if self.population:
-            plans = _plans_where(LedgerPlan.population == self.population)
-            found.append(sqlalchemy.or_(about == self.population, about.in_(plans)))
+            plans = _plans_where(PLANS.c.population == self.population)
+            found.append(or_(about == self.population, about.in_(plans)))
         if self.since:
             found.append(time >= self.since)
         if self.until:
@@ -136,60 +137,57 @@ class Overview:
 
     def counts(self) -> Counts:
         """Entries by kind and plans by status."""
-        last = select(LedgerEntry).order_by(col(LedgerEntry.index).desc()).limit(1)
-        with self._database.reading() as session:
-            kinds = _grouped(session, col(LedgerMention.kind))
-            plans = _grouped(session, col(LedgerPlan.status))
-            entry = session.exec(last).one()
-            time = str(json.loads(entry.body)["time"])
-            return Counts(entry.index, entry.hash, time, kinds, plans)
+        last = select(ENTRIES).order_by(ENTRIES.c.index.desc()).limit(1)
+        with self._database.reading() as connection:
+            kinds = _grouped(connection, MENTIONS.c.kind)
+            plans = _grouped(connection, PLANS.c.status)
+            entry = Entry(*connection.execute(last).one())
+            return Counts(entry.index, entry.hash, entry.time, kinds, plans)
 
     def timeline(self, by: Literal["day", "month"] = "day") -> list[tuple[str, str, int]]:
         """(day or month, kind, how many entries), oldest first."""
-        when = func.substr(col(LedgerMention.time), 1, 10 if by == "day" else 7)
-        query = sqlalchemy.select(when, col(LedgerMention.kind), func.count())
-        query = query.group_by(when, col(LedgerMention.kind)).order_by(when)
-        with self._database.reading() as session:
-            rows = session.connection().execute(query)
+        when = func.substr(MENTIONS.c.time, 1, 10 if by == "day" else 7)
+        query = select(when, MENTIONS.c.kind, func.count())
+        query = query.group_by(when, MENTIONS.c.kind).order_by(when)
+        with self._database.reading() as connection:
+            rows = connection.execute(query)
             return sorted((str(day), str(kind), int(count)) for day, kind, count in rows)
 
     def page(self, wanted: EntryFilter, before: int = 0, limit: int = 50) -> Page:
         """Entries that the filter lets through, newest first, and older than `before` if given."""
         limit = min(max(limit, 1), MOST_A_PAGE)
         conditions = wanted.conditions()
-        count = sqlalchemy.select(func.count()).select_from(LedgerMention).where(*conditions)
-        query = select(LedgerEntry).join(
-            LedgerMention, col(LedgerMention.index) == col(LedgerEntry.index)
-        )
+        count = select(func.count()).select_from(MENTIONS).where(*conditions)
+        query = select(ENTRIES).join(MENTIONS, MENTIONS.c.index == ENTRIES.c.index)
         query = query.where(*conditions)
         if before > 0:
-            query = query.where(LedgerMention.index < before)
-        query = query.order_by(col(LedgerMention.index).desc()).limit(limit + 1)
-        with self._database.reading() as session:
-            total = int(session.connection().execute(count).scalar_one())
-            rows = [Entry(**row.model_dump()) for row in session.exec(query)]
+            query = query.where(MENTIONS.c.index < before)
+        query = query.order_by(MENTIONS.c.index.desc()).limit(limit + 1)
+        with self._database.reading() as connection:
+            total = int(connection.execute(count).scalar_one())
+            rows = [Entry(*row) for row in connection.execute(query)]
         more = len(rows) > limit
         return Page(tuple(rows[:limit]), total, rows[limit - 1].index if more else None)
 
     def spends(self, by: By) -> list[Spend]:
         """What each day, month, scientist or plan used, by population; oldest days first."""
-        with self._database.reading() as session:
-            names = session.exec(select(LedgerBudget.population)).all()
-            filters = {name: filter_of(session, name) for name in names}
+        with self._database.reading() as connection:
+            names = connection.execute(select(BUDGETS.c.population)).scalars().all()
+            filters = {name: filter_of(connection, name) for name in names}
             if by in ("day", "month"):
-                return by_time(session, filters, 10 if by == "day" else 7)
-            plans = plan_uses(session)
+                return by_time(connection, filters, 10 if by == "day" else 7)
+            plans = plan_uses(connection)
         return by_plan(plans, filters) if by == "plan" else by_scientist(plans, filters)
 
     def runs(self) -> list[Run]:
         """Every plan that was ever approved, newest decision first, and how far it came."""
-        with self._database.reading() as session:
-            states = _states(session)
-            times = _span(session)
-            rows = session.exec(
-                select(LedgerPlan)
-                .where(LedgerPlan.plan_hash.in_(_approved()))  # type: ignore[attr-defined]
-                .order_by(col(LedgerPlan.decided).desc(), col(LedgerPlan.plan_hash))
+        with self._database.reading() as connection:
+            states = _states(connection)
+            times = _span(connection)
+            rows = connection.execute(
+                select(PLANS)
+                .where(PLANS.c.plan_hash.in_(_approved()))
+                .order_by(PLANS.c.decided.desc(), PLANS.c.plan_hash)
             ).all()
         return [_run(row, states[row.plan_hash], times) for row in rows]
 
@@ -200,17 +198,15 @@ class Overview:
             LedgerError: there is no such entry.
         """
         first = (
-            sqlalchemy.select(
-                col(LedgerCosignature.node_key), func.min(col(LedgerCosignature.size))
-            )
-            .where(col(LedgerCosignature.size) >= index)
-            .group_by(col(LedgerCosignature.node_key))
+            select(COSIGNATURES.c.node_key, func.min(COSIGNATURES.c.size).label("size"))
+            .where(COSIGNATURES.c.size >= index)
+            .group_by(COSIGNATURES.c.node_key)
         )
-        with self._database.reading() as session:
-            if index < 1 or session.get(LedgerEntry, index) is None:
+        with self._database.reading() as connection:
+            if connection.execute(row_of(ENTRIES), {"index": index}).first() is None:
                 raise LedgerError(f"There is no entry {index}")
-            keys = session.connection().execute(first).all()
-            rows = [session.get_one(LedgerCosignature, (size, key)) for key, size in keys]
+            keys = [row._asdict() for row in connection.execute(first)]
+            rows = [connection.execute(row_of(COSIGNATURES), key).one() for key in keys]
             said = ("witness", "node_key", "size", "time")
             return sorted(
                 ({name: getattr(row, name) for name in said} for row in rows),
@@ -219,31 +215,31 @@ class Overview:
 
     def cosigned(self) -> dict[str, list[dict[str, Any]]]:
         """The newest heads only: `signed` by peers under this ledger, `held` here of theirs."""
-        with self._database.reading() as session:
-            return {"signed": newest_signed(session), "held": newest_held(session)}
+        with self._database.reading() as connection:
+            return {"signed": newest_signed(connection), "held": newest_held(connection)}
 
 
-def _states(session: Session) -> dict[str, dict[str, int]]:
-    columns = col(LedgerAttempt.plan_hash), col(LedgerAttempt.state)
-    opened = func.sum(sqlalchemy.case((col(LedgerAttempt.inputs) != "", 1), else_=0))
-    query = sqlalchemy.select(*columns, func.count(), opened).group_by(*columns)
+def _states(connection: Connection) -> dict[str, dict[str, int]]:
+    columns = ATTEMPTS.c.plan_hash, ATTEMPTS.c.state
+    opened = func.sum(case((ATTEMPTS.c.inputs != "", 1), else_=0))
+    query = select(*columns, func.count(), opened).group_by(*columns)
     found: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
-    for plan_hash, state, count, settled in session.connection().execute(query):
+    for plan_hash, state, count, settled in connection.execute(query):
         found[plan_hash][state] = int(count)
         found[plan_hash]["opened"] += int(settled)
     return found
 
 
-def _span(session: Session) -> dict[str, tuple[str, str]]:
-    time, about = col(LedgerMention.time), col(LedgerMention.about)
-    query = sqlalchemy.select(about, func.min(time), func.max(time)).where(
-        col(LedgerMention.kind).in_(("reservation", "charge", "release", "void", "closure"))
+def _span(connection: Connection) -> dict[str, tuple[str, str]]:
+    time, about = MENTIONS.c.time, MENTIONS.c.about
+    query = select(about, func.min(time), func.max(time)).where(
+        MENTIONS.c.kind.in_(("reservation", "charge", "release", "void", "closure"))
     )
-    rows = session.connection().execute(query.group_by(about))
+    rows = connection.execute(query.group_by(about))
     return {plan_hash: (first, last) for plan_hash, first, last in rows}
 
 
-def _run(row: LedgerPlan, states: dict[str, int], times: dict[str, tuple[str, str]]) -> Run:
+def _run(row: Row, states: dict[str, int], times: dict[str, tuple[str, str]]) -> Run:
     first, last = times.get(row.plan_hash, ("", ""))
     known = {each.name for each in fields(Run)} & set(LedgerPlan.model_fields)
     events = read_events(row.events)
@@ -261,14 +257,14 @@ def _run(row: LedgerPlan, states: dict[str, int], times: dict[str, tuple[str, st
     )
 
 
-def _grouped(session: Session, column: Any) -> dict[str, int]:
-    query = sqlalchemy.select(column, func.count()).group_by(column).order_by(column)
-    return {str(key): int(count) for key, count in session.connection().execute(query)}
+def _grouped(connection: Connection, column: Any) -> dict[str, int]:
+    query = select(column, func.count()).group_by(column).order_by(column)
+    return {str(key): int(count) for key, count in connection.execute(query)}
 
 
 def _plans_where(condition: Any) -> Any:
-    return sqlalchemy.select(col(LedgerPlan.plan_hash)).where(condition)
+    return select(PLANS.c.plan_hash).where(condition)
 
 
 def _approved() -> Any:
-    return sqlalchemy.select(col(LedgerMention.about)).where(col(LedgerMention.kind) == "approval")
+    return select(MENTIONS.c.about).where(MENTIONS.c.kind == "approval")

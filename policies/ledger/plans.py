@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlmodel import Session
+from sqlalchemy import Connection, insert
 
 from policies.accounting import Event
 from policies.ledger.budgets import read_events
 from policies.ledger.errors import WrongStatus
-from policies.ledger.tables import LedgerPlan
+from policies.ledger.tables import PLANS, LedgerPlan, Row, change_of, row_of
+
+_PLAN, _ADD, _CHANGE = row_of(PLANS), insert(PLANS), change_of(PLANS)
 
 
 @dataclass(frozen=True)
@@ -35,15 +37,26 @@ class PlanRecord:
     reason: str
 
 
-def decide(
-    session: Session, plan: LedgerPlan, status: str, time: str, by: str, reason: str
-) -> None:
-    plan.status, plan.decided, plan.decided_by, plan.reason = status, time, by, reason
-    plan.submitted = plan.submitted or time
-    session.add(plan)
+def plan_at(connection: Connection, plan_hash: str) -> Row | None:
+    """A plan's row, a `LedgerPlan`, if it was ever submitted or refused."""
+    return connection.execute(_PLAN, {"plan_hash": plan_hash}).first()
 
 
-def require(plan: LedgerPlan | None, plan_hash: str, *statuses: str) -> LedgerPlan:
+def keep_plan(connection: Connection, plan: Mapping[str, Any]) -> None:
+    """Write a plan's row, a new one or another in its place."""
+    if plan_at(connection, plan["plan_hash"]) is None:
+        connection.execute(_ADD, plan)
+    else:
+        connection.execute(_CHANGE, {"at_plan_hash": plan["plan_hash"], **plan})
+
+
+def decide(connection: Connection, plan: Row, status: str, time: str, by: str, reason: str) -> None:
+    decided = {"status": status, "decided": time, "decided_by": by, "reason": reason}
+    said = {"submitted": plan.submitted or time, **decided}
+    connection.execute(_CHANGE, {"at_plan_hash": plan.plan_hash, **said})
+
+
+def require(plan: Row | None, plan_hash: str, *statuses: str) -> Row:
     """The plan, if it is known and its status is one of `statuses`."""
     if plan is None or plan.status not in statuses:
         status = "unknown" if plan is None else plan.status
@@ -54,14 +67,14 @@ def require(plan: LedgerPlan | None, plan_hash: str, *statuses: str) -> LedgerPl
     return plan
 
 
-def plan_row(plan_hash: str, status: str, **known: Any) -> LedgerPlan:
+def plan_row(plan_hash: str, status: str, **known: Any) -> dict[str, Any]:
     empty: dict[str, Any] = dict.fromkeys(LedgerPlan.model_fields, "")
     empty |= {"events": "[]", "summary": "{}", "spare_attempts": 0}
-    return LedgerPlan(**(empty | {"plan_hash": plan_hash, "status": status} | known))
+    return empty | {"plan_hash": plan_hash, "status": status} | known
 
 
-def record_of(row: LedgerPlan) -> PlanRecord:
-    facts = row.model_dump()
+def record_of(row: Row) -> PlanRecord:
+    facts = row._asdict()
     facts["events"] = tuple(read_events(row.events))
     facts["summary"] = json.loads(row.summary)
     return PlanRecord(**facts)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sqlmodel import Session, func, select
+from sqlalchemy import Connection, bindparam, func, select
 
 from policies.accounting import Event
 from policies.ledger.budgets import Use, counts_of, read_events, uses_of
@@ -14,26 +14,28 @@ from policies.ledger.errors import (
     NotApproved,
     NotReserved,
 )
-from policies.ledger.tables import LedgerAttempt, LedgerPlan
+from policies.ledger.tables import ATTEMPTS, Row
 
 _MORE_VOIDED = 10
 """As many attempts as a plan has, and so many more, may be given up after they were computed."""
 
+_STATES = select(ATTEMPTS.c.attempt, ATTEMPTS.c.state).where(
+    ATTEMPTS.c.plan_hash == bindparam("plan_hash"),
+    ATTEMPTS.c.step == bindparam("step"),
+    ATTEMPTS.c.release == bindparam("release"),
+)
+_VOIDED = select(func.count()).where(
+    ATTEMPTS.c.plan_hash == bindparam("plan_hash"), ATTEMPTS.c.state == "void"
+)
+
 
 def check_attempt(
-    session: Session, plan: LedgerPlan, step: str, release: int, attempt: int, event: Event
+    connection: Connection, plan: Row, step: str, release: int, attempt: int, event: Event
 ) -> bool:
     """Whether the attempt repeats a charged one; raises unless the plan still allows it."""
     name = f"{step}/{release}"
-    states = dict(
-        session.exec(
-            select(LedgerAttempt.attempt, LedgerAttempt.state).where(
-                LedgerAttempt.plan_hash == plan.plan_hash,
-                LedgerAttempt.step == step,
-                LedgerAttempt.release == release,
-            )
-        ).all()
-    )
+    where = {"plan_hash": plan.plan_hash, "step": step, "release": release}
+    states = {row.attempt: row.state for row in connection.execute(_STATES, where)}
     latest = max(states, default=-1)
     if attempt <= latest:
         raise AlreadyReleased(
@@ -41,20 +43,16 @@ def check_attempt(
         )
     if states.get(latest) == "reserved":
         raise AttemptOpen(f"Attempt {latest} of {name} is open: charge or void it first")
-    _check_voided(session, plan, name)
-    used = uses_of(session, plan.population, plan.plan_hash)
+    _check_voided(connection, plan, name)
+    used = uses_of(connection, plan.population, plan.plan_hash)
     repeat = "charged" in states.values()
     _check_left(plan, used, name, event, repeat)
     return repeat
 
 
-def _check_voided(session: Session, plan: LedgerPlan, name: str) -> None:
+def _check_voided(connection: Connection, plan: Row, name: str) -> None:
     """An attempt that was given back was computed, and how long that took could be seen."""
-    voided = session.exec(
-        select(func.count()).where(
-            LedgerAttempt.plan_hash == plan.plan_hash, LedgerAttempt.state == "void"
-        )
-    ).one()
+    voided = connection.execute(_VOIDED, {"plan_hash": plan.plan_hash}).scalar_one()
     most = counts_of(read_events(plan.events)).total() + _MORE_VOIDED
     if voided >= most:
         raise AttemptsExhausted(
@@ -63,9 +61,7 @@ def _check_voided(session: Session, plan: LedgerPlan, name: str) -> None:
         )
 
 
-def _check_left(
-    plan: LedgerPlan, used: Sequence[Use], name: str, event: Event, repeat: bool
-) -> None:
+def _check_left(plan: Row, used: Sequence[Use], name: str, event: Event, repeat: bool) -> None:
     allowed = counts_of(read_events(plan.events))
     mechanism = event.noise_multiplier, event.sampling_rate
     if repeat and sum(use.count for use in used if use.repeat) >= plan.spare_attempts:
@@ -86,9 +82,7 @@ def _check_left(
         )
 
 
-def open_reservation(
-    row: LedgerAttempt | None, step: str, release: int, attempt: int
-) -> LedgerAttempt:
+def open_reservation(row: Row | None, step: str, release: int, attempt: int) -> Row:
     if row is None or row.state != "reserved":
         state = "not reserved" if row is None else row.state
         raise NotReserved(
@@ -97,7 +91,7 @@ def open_reservation(
     return row
 
 
-def attempt_json(row: LedgerAttempt) -> dict[str, Any]:
+def attempt_json(row: Row) -> dict[str, Any]:
     return {
         "plan": row.plan_hash,
         "step": row.step,

@@ -13,7 +13,7 @@ from policies.canonical import canonical
 from policies.ledger.budgets import event_json
 from policies.ledger.chain import entry_hash
 from policies.ledger.errors import HeadRefused
-from policies.ledger.tables import LedgerPeerHead
+from policies.ledger.tables import Row
 from policies.merkle import verify_consistency, verify_inclusion
 
 Hash = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
@@ -125,7 +125,7 @@ def check_signed(head: Head, domain: str, node_key: str) -> None:
         raise HeadRefused(f"{domain}: its ledger's head isn't signed by its node key")
 
 
-def check_extends(note: Note, held: LedgerPeerHead) -> None:
+def check_extends(note: Note, held: Row) -> None:
     head = note.head
     if head.size < held.size:
         raise HeadRefused(

@@ -9,12 +9,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import sqlalchemy
-from sqlmodel import Session, col, func, select
+from sqlalchemy import Connection, func, select
 
 from policies.accounting import Event, RenyiFilter
 from policies.ledger.budgets import OpenPlan, Use, counts_of, partners_of, read_events
-from policies.ledger.tables import LedgerAttempt, LedgerPlan, LedgerUse
+from policies.ledger.tables import ATTEMPTS, PLANS, USES, Row
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ class Spend:
 
 @dataclass
 class _PlanUse:
-    row: LedgerPlan
+    row: Row
     used: list[Use]
 
     @property
@@ -65,16 +64,18 @@ class _PlanUse:
         return [*self.events, *OpenPlan(allowed, self.used).outstanding()]
 
 
-def plan_uses(session: Session) -> list[_PlanUse]:
+def plan_uses(connection: Connection) -> list[_PlanUse]:
     """Plans that used or hold budget, newest decision first."""
     used: dict[str, list[Use]] = defaultdict(list)
-    for row in session.exec(select(LedgerUse).where(LedgerUse.count > 0)):
-        mechanism = row.noise_multiplier, row.sampling_rate
-        used[row.plan_hash].append(Use(mechanism, row.repeat, row.count))
-    plans = session.exec(
-        select(LedgerPlan)
-        .where(col(LedgerPlan.status).in_(("approved", "closed")))
-        .order_by(col(LedgerPlan.decided).desc(), col(LedgerPlan.plan_hash))
+    uses = select(
+        USES.c.plan_hash, USES.c.noise_multiplier, USES.c.sampling_rate, USES.c.repeat, USES.c.count
+    ).where(USES.c.count > 0)
+    for plan_hash, z, q, repeat, count in connection.execute(uses):
+        used[plan_hash].append(Use((z, q), repeat, count))
+    plans = connection.execute(
+        select(PLANS)
+        .where(PLANS.c.status.in_(("approved", "closed")))
+        .order_by(PLANS.c.decided.desc(), PLANS.c.plan_hash)
     )
     found = [_PlanUse(plan, used[plan.plan_hash]) for plan in plans]
     return [each for each in found if each.held]
@@ -121,20 +122,14 @@ def _facts(plan: _PlanUse) -> dict[str, Any]:
     }
 
 
-def by_time(session: Session, filters: dict[str, RenyiFilter], digits: int) -> list[Spend]:
+def by_time(connection: Connection, filters: dict[str, RenyiFilter], digits: int) -> list[Spend]:
     """By the first digits of the time at which an attempt was reserved."""
-    period = func.substr(col(LedgerAttempt.reserved), 1, digits)
-    columns = (
-        period,
-        col(LedgerAttempt.population),
-        col(LedgerAttempt.noise_multiplier),
-        col(LedgerAttempt.sampling_rate),
-    )
-    query = sqlalchemy.select(*columns, func.count()).where(col(LedgerAttempt.state) != "void")
+    period = func.substr(ATTEMPTS.c.reserved, 1, digits)
+    mechanism = ATTEMPTS.c.noise_multiplier, ATTEMPTS.c.sampling_rate
+    columns = (period, ATTEMPTS.c.population, *mechanism)
+    query = select(*columns, func.count()).where(ATTEMPTS.c.state != "void").group_by(*columns)
     groups: dict[tuple[str, str], list[Event]] = defaultdict(list)
-    for when, population, noise, rate, count in session.connection().execute(
-        query.group_by(*columns)
-    ):
+    for when, population, noise, rate, count in connection.execute(query):
         groups[str(when), population].append(Event(noise, rate, int(count)))
     so_far: dict[str, Any] = {}
     found = []

@@ -83,7 +83,9 @@ class BudgetState:
     def _by_one_order(self) -> float:
         """Canonne, Kamath and Steinke 2020, Prop. 12, by each order with its share of delta."""
         return min(
-            total + math.log1p(-1 / order) - math.log(self.delta * share * order) / (order - 1)
+            total
+            + math.log1p(-1 / order)
+            - (math.log(self.delta) + math.log(share * order)) / (order - 1)
             for order, share, total in zip(self.orders, self.shares, self.renyi, strict=True)
         )
 
@@ -95,9 +97,10 @@ class BudgetState:
             return 0.0
         if math.inf in totals:
             return math.inf
-        orders, delta = np.array(self.orders), self.delta
+        orders = np.array(self.orders)
         slopes = (orders - 1).tolist()
-        starts = (np.log(delta * np.array(self.shares)) - np.array(totals) * (orders - 1)).tolist()
+        logs = math.log(self.delta) + np.log(self.shares)
+        starts = (logs - np.array(totals) * (orders - 1)).tolist()
         pairs = list(zip(starts, slopes, strict=True))
         # Above `high` one term alone is all of delta; below `low` epsilon rises as z does, since
         # even all terms together are less than 1 / (1 + the steepest slope).

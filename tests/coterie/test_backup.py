@@ -18,6 +18,7 @@ from syft.serde.serialize import _serialize
 from typer.testing import CliRunner
 
 import coterie as ct
+from coterie.addresses import url_of
 from coterie.backup import RestoreRefused, back_up, restore
 from coterie.cli import app
 from coterie.home import Home
@@ -28,7 +29,6 @@ from coterie.partners import (
     pin_peer,
     start_domain,
     stop_domain,
-    url_of,
 )
 from coterie.processes import running
 from domains.folder import DomainFolder, FolderError, Peer, public_hex
@@ -409,6 +409,40 @@ def test_a_node_on_postgres_survives_a_kill_and_comes_back_from_a_back_up(
         assert plain.datasets.get_all()[0].name == "interactions"
     finally:
         stop_domain(third, "north")
+
+
+def test_what_a_kill_leaves_is_no_back_up(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed before the ledger, the last part: neither a file of that name nor a copy inside."""
+    before = sorted(home.domain("north").path.rglob("*"))
+
+    def killed(path: Path) -> bytes:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("coterie.backup._snapshot", killed)
+        with pytest.raises(KeyboardInterrupt):
+            back_up(home, "north", tmp_path / "north.tar")
+    assert not (tmp_path / "north.tar").exists()
+    assert sorted(home.domain("north").path.rglob("*")) == before
+    back_up(home, "north", tmp_path / "north.tar")
+    with pytest.raises(RestoreRefused, match="exists"):
+        back_up(home, "north", tmp_path / "north.tar")
+    assert [each.name for each in tmp_path.glob("north.tar*")] == ["north.tar"]
+
+
+def test_a_file_that_goes_while_it_is_backed_up_is_left_out(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from coterie import backup
+
+    there = list(backup._files(home.domain("north").path))
+    gone = home.domain("north").store / "gone.bin"
+    monkeypatch.setattr(backup, "_files", lambda folder: iter([*there, gone]))
+    back_up(home, "north", tmp_path / "north.tar")
+    with tarfile.open(tmp_path / "north.tar") as archive:
+        assert "store/gone.bin" not in archive.getnames()
 
 
 def test_a_snapshot_holds_while_others_write(home: Home, tmp_path: Path) -> None:

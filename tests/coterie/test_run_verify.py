@@ -14,6 +14,8 @@ from network.rounds import attempt_folder
 from network.smpc import ring
 from network.smpc.inputs import masked_file
 from network.smpc.transcript import write_transcript
+from policies.accounting import ADJACENCY, epsilon_at_every_partner
+from policies.plan import Plan
 from tests.domains.participating_domains import Carried, domains_in
 
 
@@ -157,3 +159,16 @@ def test_a_lie_in_a_run_s_folder_is_found(
     code, said = verified(folder)
     assert code == ExitCode.NOT_VERIFIED
     assert LIES[lie] in said
+
+
+def test_an_epsilon_so_far_stands_with_its_unit_and_the_bound_for_a_user_of_every_partner(
+    honest: Path,
+) -> None:
+    approved = Plan.from_json((honest / "plan.json").read_text())
+    events = [approved.step("s").event(3)]
+    bound = epsilon_at_every_partner(events, approved.delta, len(approved.roster))
+    shown = " ".join(CliRunner().invoke(app, ["run", "show", str(honest)]).output.split())
+    assert f"user at all {len(approved.roster)} partners: epsilon {bound:.3f}" in shown
+    said = json.loads(CliRunner().invoke(app, ["run", "show", str(honest), "--json"]).stdout)
+    assert said["epsilon_at_every_partner"] == bound
+    assert (said["delta"], said["adjacency"]) == (approved.delta, ADJACENCY)

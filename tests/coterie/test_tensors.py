@@ -227,6 +227,9 @@ def test_comparisons_need_spu_at_every_domain(network: Network, tmp_path: Path) 
     counts = clipped_counts()
     try:
         assert np.array_equal((x > 2.5).reveal(), counts > 2.5)
+        assert np.array_equal((x >= 2).reveal(), counts >= 2)
+        assert np.array_equal((x < np.uint8(2)).reveal(), counts < 2)
+        assert np.array_equal((x <= x).reveal(), np.ones(counts.shape))
         assert np.allclose(x.clip(1, 3).reveal(), np.clip(counts, 1, 3), atol=1e-3)
     finally:
         for file in files:

@@ -14,8 +14,9 @@ from typer.testing import CliRunner
 
 import coterie as ct
 from coterie.cli import app
-from coterie.doctor import Verdict, examine_from_outside
+from coterie.finding import Verdict
 from coterie.home import Home
+from coterie.outside import examine_from_outside
 from coterie.partners import create_domain, invite, start_domain, stop_domain
 from coterie.processes import free_ports
 from network import tls

@@ -15,6 +15,7 @@ from dashboard.network import picture, with_known
 from dashboard.network import rows as network_rows
 from dashboard.report import as_json
 from dashboard.spending import daily, dots, gauges, growth, monthly, spent
+from dashboard.times import moment
 from policies.accounting import ADJACENCY
 from policies.alerts import Alert
 from policies.verify import Verdict
@@ -165,8 +166,8 @@ def test_the_map_shows_who_is_down_and_who_last_saw_them() -> None:
     known = with_known(found, {"east": "2026-11-27 08:00:00"}, {"north": "2026-11-28 09:00:00"})
     frame = network_rows(known)
     assert frame["state"].tolist() == ["down", "up", "not signed in"]
-    assert frame["last seen (UTC)"].tolist() == [
-        "2026-11-27 08:00:00", "2026-11-28 09:00:00", "2026-11-28 08:00:00",
+    assert frame["last seen"].map(moment).tolist() == [
+        "2026-11-27 08:00 UTC", "2026-11-28 09:00 UTC", "2026-11-28 08:00 UTC",
     ]  # fmt: skip
     assert frame["seen by"].tolist()[2] == "a partner, in a round"
     drawn = json.dumps(picture(frame).to_dict(), ensure_ascii=False)

@@ -19,8 +19,9 @@ from dashboard.plans import picture as standing_picture
 from dashboard.quote import private_names, verdict, verdicts
 from dashboard.run import bars, charged, domains, lines, spending, state_of, stragglers
 from network.training import Progress
-from policies.accounting import plan_epsilon
+from policies.accounting import epsilon_at_every_partner, plan_epsilon
 from policies.plan import RosterEntry
+from tests.policies.test_explanation import PLAN as APPROVED
 
 PLAN = "a" * 64
 DOMAINS = ("east", "north")
@@ -61,6 +62,7 @@ def journal(runs: Path, of: str = PLAN, releases: int = 2, **more: Any) -> Path:
         "history": [asdict(release(index)) for index in range(1, releases + 1)], **more,
     }  # fmt: skip
     (folder / "journal.json").write_text(json.dumps(kept))
+    (folder / "plan.json").write_text(APPROVED.to_json())
     return folder
 
 
@@ -234,6 +236,9 @@ def test_each_release_shows_epsilon_bytes_seconds_and_metrics(record: Record) ->
         assert drawn.to_dict()
     (row,) = outcomes([record]).to_dict("records")
     assert (row["epsilon so far"], row["releases"], row["HR@10"]) == ("1.000", "2 / 3", 0.2)
+    twice = [APPROVED.step("train").event(2)]
+    bound = epsilon_at_every_partner(twice, APPROVED.delta, len(APPROVED.roster))
+    assert row["epsilon for a user of every partner"] == f"{bound:.3f}"
 
 
 def progress(*attempts: tuple[str, int, int, str], status: str = "approved") -> dict[str, Any]:

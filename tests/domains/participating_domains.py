@@ -14,6 +14,7 @@ import torch
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
 
+from domains.frames import Stored
 from domains.participation import Participation
 from network.heads import Heads
 from network.program import DataSet, Plan, Sum
@@ -64,7 +65,7 @@ class Domains:
         engine = SimpleNamespace(
             alive=True,
             private_sum=lambda *_: self.values[name].copy(),
-            memory=lambda state: self.models.update({name: state}),
+            memory=lambda state: self.models.update({name: arrays_of(state)}),
             close=lambda: None,
         )
         dataset: Any = SimpleNamespace(users=10, public=False, enclosure=lambda _: engine)
@@ -181,3 +182,11 @@ def domains_in(
         ledger.approve(plan.hash, "owner", key, signed, "what it does", "fine")
         domains.open(name)
     return domains
+
+
+def arrays_of(state: Mapping[str, Stored]) -> dict[str, NDArray]:
+    """What lies in a file, in memory."""
+    return {
+        name: np.frombuffer(b"".join(map(bytes, kept.pieces())), kept.dtype).reshape(kept.shape)
+        for name, kept in state.items()
+    }

@@ -24,6 +24,7 @@ from network.smpc.tensors import Secret
 from policies import sensitivity
 from policies.admission import PlanRefused, admit
 from policies.plan import Dealer
+from policies.protection import check_dealer
 from policies.sensitivity import Proven, TensorRefused, root
 from policies.users import Bounds
 from tests.domains.domains_of_tensors import CLIP_NORM, ITEMS, NAMES, USERS, Domains
@@ -168,6 +169,9 @@ def test_a_dealer_is_nobody_who_takes_part(domains: Domains) -> None:
         plan = domains.plan.model_copy(update={"dealer": Dealer(name=name, key=key)})
         with pytest.raises(PlanRefused, match="party of its own"):
             admit(plan, bounds, public=False)
+    check_dealer(domains.plan, ["ab" * 32])
+    with pytest.raises(PlanRefused, match="party of its own"):
+        check_dealer(domains.plan, [DEALER.key])
     text = domains.plan.explain()
     assert "notary" in text
     assert "colludes with nobody" in text

@@ -1,5 +1,7 @@
 """The owner's desk in one process: two-person approval, office hours, envelopes, refusals."""
 
+import json
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -8,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 import coterie as ct
@@ -16,11 +19,18 @@ from coterie.partners import add_data, create_domain
 from domains.dataset import load_datasets
 from domains.desk import Desk, DeskRefused
 from domains.folder import Peer, public_hex
-from policies.approvals import load_owner_key, owner_key_hex, sign_approval, sign_submission
+from domains.judge import Judge
+from policies.approvals import (
+    load_owner_key,
+    owner_key_hex,
+    sign_approval,
+    sign_submission,
+    verify_approval,
+)
 from policies.canonical import sha256_hex
 from policies.envelopes import Envelope, sign_envelope
 from policies.ledger import Ledger, NotApproved
-from policies.owner_policy import DAYS, OfficeHours, OwnerPolicy
+from policies.owner_policy import DAYS, OfficeHours, OwnerPolicy, OwnerPolicyError
 from policies.plan import Plan, RosterEntry
 from policies.verify import verify
 from tests.network_of_three import counting_plan
@@ -39,10 +49,12 @@ class Office:
     """A desk, its ledger and the keys of its owner and of an author."""
 
     desk: Desk
+    judge: Judge
     ledger: Ledger
     owner: Ed25519PrivateKey
     roster: list[RosterEntry]
     data: ct.DataSet
+    hubs: list[str]
 
     def plan(self, purpose: str, epsilon: float = 0.5) -> Plan:
         plan = counting_plan(self.data, purpose, epsilon, releases=2)
@@ -78,6 +90,7 @@ Open = Callable[..., Office]
 @pytest.fixture
 def office(home: Home, tmp_path: Path) -> Iterator[Open]:
     opened: list[Ledger] = []
+    hubs: list[str] = []
     folder = home.domain("north")
     key, settings = public_hex(folder.node_key()), folder.settings()
 
@@ -88,7 +101,10 @@ def office(home: Home, tmp_path: Path) -> Iterator[Open]:
             name: replace(each, policy=OwnerPolicy(**{"epsilon": 4.0, **rules}))
             for name, each in load_datasets(folder).items()
         }
-        desk = Desk(settings, key, ledger, datasets, tmp_path / "plans", lambda: PEERS)
+        desk = Desk(
+            settings, key, ledger, datasets, tmp_path / "plans", lambda: PEERS, lambda: hubs
+        )
+        judge = Judge(settings, key, ledger, lambda: PEERS, lambda: hubs)
         declared = datasets["interactions"].declaration
         roster = [RosterEntry(name="north", server_uid=settings.server_uid, node_key=key,
                               owner_key=settings.owner_key)]  # fmt: skip
@@ -97,13 +113,40 @@ def office(home: Home, tmp_path: Path) -> Iterator[Open]:
             for i, (name, peer) in enumerate(PEERS.items())
         ]
         data = ct.DataSet("interactions", 30, 16, 100, declared.catalogue_hash, False)
-        return Office(desk, ledger, load_owner_key(home.owner_key("north"), None), roster, data)
+        owner = load_owner_key(home.owner_key("north"), None)
+        return Office(desk, judge, ledger, owner, roster, data, hubs)
 
     yield with_rules
     for ledger in opened:
         verdict = verify(ledger.entries(), key)
         assert verdict.ok, verdict.text
         ledger.dispose()
+
+
+def test_no_hub_of_ours_and_no_account_deals(office: Open) -> None:
+    dealer, hub = "d1" * 32, "e2" * 32
+    here = office(dealers=(dealer, hub, ACCOUNT))
+
+    def counted(state, user):  # type: ignore[no-untyped-def]
+        return {"counts": torch.zeros(30).scatter_add(0, user.items, user.mask)}
+
+    def dealt_by(key: str) -> Plan:
+        step = ct.Sum("count", counted, 4.0, releases=1, kept=True)
+        plan = ct.Plan("kept", key, here.data, [step], dealer=ct.Dealer(name="notary", key=key),
+                       epsilon=0.5)  # fmt: skip
+        return plan.bind(here.roster, owner_key_hex(AUTHOR))
+
+    here.hubs.append(hub)
+    for key in (hub, ACCOUNT, owner_key_hex(AUTHOR)):
+        answer = here.submit(dealt_by(key))
+        assert answer["status"] == "refused"
+        assert "party of its own" in str(answer)
+    plan = dealt_by(dealer)
+    assert here.submit(plan)["status"] == "pending"
+    assert here.desk.why_not_roster(plan) is None
+    # A node asks this at every call of a run, so also when triples come.
+    here.hubs.append(dealer)
+    assert "party of its own" in str(here.desk.why_not_roster(plan))
 
 
 def test_two_persons_must_sign_before_anything_is_reserved(office: Open) -> None:
@@ -119,9 +162,59 @@ def test_two_persons_must_sign_before_anything_is_reserved(office: Open) -> None
         here.approve(plan, AUTHOR)
     assert here.approve(plan, SECOND) == "approved"
     here.ledger.reserve(plan.hash, "count", 0, 0, one)
+    said = {each.kind: json.loads(each.body) for each in here.ledger.entries()}
+    shown = sha256_hex(here.desk.explain(plan).encode())
+    assert said["approval"]["second_key"] == owner_key_hex(SECOND)
+    assert verify_approval(
+        said["approval"]["second_key"], plan.hash, "north", said["approval"]["second"]
+    )
+    assert (said["consent"]["by"], len(said["consent"]["explanation"])) == ("owner", len(shown))
+    own = owner_key_hex(here.owner)
+    alone = office(second_approvers=(own,))
+    another = alone.plan("by one who is named as two")
+    alone.submit(another)
+    assert alone.approve(another, here.owner) == "awaiting signature"
     envelope = around(here, plan, plans=3)
     with pytest.raises(DeskRefused, match="two persons"):
         here.desk.preapprove(envelope)
+
+
+def test_the_owner_s_own_key_is_no_second_person(home: Home, tmp_path: Path) -> None:
+    shutil.copytree(home.path, tmp_path / "home")
+    folder = Home(tmp_path / "home").domain("north")
+    own = folder.settings().owner_key
+    (folder.datasets / "interactions" / "policy.toml").write_text(f'second_approvers = ["{own}"]')
+    with pytest.raises(OwnerPolicyError, match="it names the owner's own key"):
+        load_datasets(folder)
+
+
+@pytest.mark.parametrize(
+    ("limit", "most", "why"), [("MOST_PLANS_A_DAY", 2, "a day"), ("MOST_PLAN_BYTES", 1, "keeps")]
+)
+def test_one_account_fills_neither_the_disk_nor_the_owners_day(
+    limit: str, most: int, why: str, office: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = office(max_releases=2)
+    first, second = here.plan("one"), here.plan("two", 3.9)
+    here.submit(first)
+    here.submit(second)
+    monkeypatch.setattr("domains.desk." + limit, most)
+    with pytest.raises(DeskRefused, match=why):
+        here.submit(here.plan("three"))
+    assert here.submit(first)["new"] is False, "what is known is told all the same"
+    another = here.plan("three")
+    signature = sign_submission(AUTHOR, another.hash, "e" * 64)
+    assert here.desk.submit(another, "e" * 64, signature)["new"], "another account has its own"
+
+
+def test_a_second_account_of_the_same_author_has_no_room_of_its_own(office: Open) -> None:
+    here = office(max_epsilon_per_scientist=0.8)
+    first, second = here.plan("by one account"), here.plan("by another account")
+    here.submit(first)
+    here.approve(first, here.owner)
+    other = "cd" * 32
+    answer = here.desk.submit(second, other, sign_submission(AUTHOR, second.hash, other))
+    assert [each["rule"] for each in answer["refusals"]] == ["max_epsilon_per_scientist"]
 
 
 def test_nothing_is_approved_while_the_office_is_closed(office: Open) -> None:
@@ -178,6 +271,35 @@ def test_what_no_longer_fits_is_refused_with_what_would(office: Open) -> None:
         assert line in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("epsilon", "releases", "rules"),
+    [
+        (20.0, 3, {}),
+        (3.0, 12, {"max_releases": 7, "max_epsilon_per_plan": 0.7}),
+        (30.0, 19, {"epsilon": 1.0}),
+        (20.0, 3, {"epsilon": 0.02}),
+        (6.0, 9, {"min_noise_multiplier": 3.0, "max_epsilon_per_scientist": 0.9}),
+        (2.0, 5, {"max_epsilon_per_period": 0.3, "max_releases": 4}),
+    ],
+)
+def test_every_plan_that_is_offered_is_taken_when_it_is_submitted(
+    office: Open, epsilon: float, releases: int, rules: dict[str, Any]
+) -> None:
+    here = office(**rules)
+    asked = counting_plan(here.data, "much", epsilon, releases)
+    plan = asked.bind(here.roster, owner_key_hex(AUTHOR))
+    answer = here.submit(plan)
+    assert answer["status"] == "refused"
+    dataset = here.desk.dataset("interactions")
+    offered = here.judge.nearest(plan, dataset, here.judge.limits(plan, dataset, ACCOUNT))
+    assert [offer.text for offer in offered] == [offer["text"] for offer in answer["offers"]]
+    assert offered
+    for offer in offered:
+        assert here.submit(offer.plan)["refusals"] == []
+        assert offer.text in answer["refusals"][-1]["message"]
+    assert here.approve(offered[0].plan, here.owner) == "approved"
+
+
 def test_a_verdict_is_replayed_when_the_ledger_grew(office: Open) -> None:
     here = office()
     first = here.desk.verdict()
@@ -186,7 +308,16 @@ def test_a_verdict_is_replayed_when_the_ledger_grew(office: Open) -> None:
     assert here.desk.verdict()["entries"] > first["entries"]
 
 
-def around(here: Office, plan: Plan, plans: int) -> str:
+def test_an_envelope_holds_no_longer_than_an_approval_may(office: Open) -> None:
+    here = office(max_approval_days=30)
+    plan = here.plan("seed 0")
+    here.submit(plan)
+    here.desk.preapprove(around(here, plan, plans=3, days=30))
+    with pytest.raises(DeskRefused, match="at most 30 days"):
+        here.desk.preapprove(around(here, plan, plans=3, days=31))
+
+
+def around(here: Office, plan: Plan, plans: int, days: int = 7) -> str:
     shown = sha256_hex(here.desk.explain(plan).encode())
-    envelope = Envelope.around(plan, "north", plans=plans, days=7, explanation=shown)
+    envelope = Envelope.around(plan, "north", plans=plans, days=days, explanation=shown)
     return sign_envelope(here.owner, envelope)

@@ -1,6 +1,7 @@
 """What a domain takes in a round: the step's tensors, only values; what becomes of an attempt."""
 
 from pathlib import Path
+from tempfile import TemporaryFile
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import safetensors.numpy
 import torch
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from numpy.typing import NDArray
 
 from domains.attempts import Attempts
 from domains.enclosure import EngineOverdue
@@ -21,7 +23,7 @@ from policies.approvals import owner_key_hex, sign_approval
 from policies.ledger import AttemptsExhausted, Ledger
 from policies.plan import RosterEntry, Step
 from policies.sensitivity import TensorRefused
-from tests.domains.participating_domains import NAMES, STATE, domains_in
+from tests.domains.participating_domains import NAMES, STATE, arrays_of, domains_in
 
 
 @pytest.fixture(scope="module")
@@ -38,28 +40,65 @@ def step() -> Step:
     return Plan("p", "p", data, [Sum("s", count, 1.0)], state).bind(roster, "0" * 64).steps[0]
 
 
+def taken(step: Step, content: bytes) -> dict[str, NDArray]:
+    with TemporaryFile() as file:
+        file.write(content)
+        file.flush()
+        return arrays_of(read_state(step, file))
+
+
 def test_the_steps_own_tensors_are_taken(step: Step) -> None:
     given = np.array([1, 0, 1, 1, 0, 0], dtype=bool)
-    assert np.array_equal(read_state(step, safetensors.numpy.save({"on": given}))["on"], given)
+    assert np.array_equal(taken(step, safetensors.numpy.save({"on": given}))["on"], given)
 
 
 def test_a_truth_value_is_0_or_1(step: Step) -> None:
     honest = safetensors.numpy.save({"on": np.ones(6, dtype=bool)})
     assert honest.endswith(b"\x01" * 6)
     with pytest.raises(RoundRefused, match="truth values other than 0 and 1"):
-        read_state(step, honest[:-1] + b"\xc8")
+        taken(step, honest[:-1] + b"\xc8")
 
 
-@pytest.mark.parametrize("content", [b"", b"\x80\x04K\x01.", b"\xff" * 64])
+def _framed(header: bytes, octets: bytes = b"") -> bytes:
+    return len(header).to_bytes(8, "little") + header + octets
+
+
+def _one(shape: str, offsets: str, kind: str = "BOOL") -> bytes:
+    return f'{{"on":{{"dtype":"{kind}","shape":{shape},"data_offsets":{offsets}}}}}'.encode()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\x80\x04K\x01.",
+        b"\xff" * 64,
+        _framed(b"[]"),
+        _framed(b"[" * 2**16),
+        _framed(_one("[6]", "[0,6]"), b"\x01" * 5),
+        _framed(_one("[6]", "[0,6]"), b"\x01" * 7),
+        _framed(_one("[6]", "[1,7]"), b"\x01" * 7),
+        _framed(_one("[6]", "[0,5]"), b"\x01" * 6),
+        _framed(_one("[-6]", "[0,-6]"), b"\x01" * 6),
+        _framed(_one("[6.0]", "[0,6]"), b"\x01" * 6),
+        _framed(_one("[true,6]", "[0,6]"), b"\x01" * 6),
+        _framed(_one(str([9**9] * 40), "[0,6]"), b"\x01" * 6),
+        _framed(_one("[6]", "[0,6]", "F128"), b"\x01" * 6),
+        _framed(_one("6", "[0,6]"), b"\x01" * 6),
+        _framed(b'{"on":{"dtype":[],"shape":[6],"data_offsets":[0,6]}}', b"\x01" * 6),
+        _framed(b'{"on":7}'),
+    ],
+    ids=range(17),
+)
 def test_what_is_no_safetensors_is_refused(step: Step, content: bytes) -> None:
     with pytest.raises(RoundRefused, match="not safetensors"):
-        read_state(step, content)
+        taken(step, content)
 
 
 def test_another_state_is_refused(step: Step) -> None:
     for given in ({}, {"on": np.ones(5, dtype=bool)}, {"on": np.ones(6, dtype=np.float32)}):
         with pytest.raises(RoundRefused, match="takes the state"):
-            read_state(step, safetensors.numpy.save(given))
+            taken(step, safetensors.numpy.save(given))
 
 
 def test_an_attempt_whose_end_was_seen_is_spent_and_shares_nothing(tmp_path: Path) -> None:

@@ -30,7 +30,8 @@ from syft.types.errors import SyftException
 from syft.types.uid import UID
 
 import coterie  # noqa: F401
-from coterie.doctor import Verdict, examine_from_outside
+from coterie.finding import Verdict
+from coterie.outside import examine_from_outside
 from network.answers import MAX_ANSWER_BYTES, NONCE, SEAL, AnswerRefused, _sealed_text
 from network.capnproto import BytesRefused
 from network.client import LoginFailed, NodeClient, NodeRefused, NodeUnreachable, log_in

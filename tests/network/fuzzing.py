@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterator
 from inspect import signature
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, Optional, Union
 
 import numpy as np
@@ -166,11 +167,18 @@ def _plan(blob: bytes) -> None:
     Plan.from_json(blob.decode("utf-8", "surrogatepass" if len(blob) % 2 else "replace"))
 
 
+def _state(blob: bytes) -> None:
+    with TemporaryFile() as file:
+        file.write(blob)
+        file.flush()
+        load_state(file)
+
+
 _OTHERS: tuple[tuple[Callable[[bytes], Any], Any], ...] = (
     (json_object, HTTPException),
     (_read_card, HTTPException),
     (lambda blob: answer_heads(blob, "cd" * 32, lambda: ["ab" * 32], dict), WitnessRefused),
     (_plan, (PlanUnreadable, UnicodeDecodeError)),
-    (load_state, RoundRefused),
+    (_state, RoundRefused),
 )
 """Readers of bytes outside Syft's envelope, and how each refuses."""

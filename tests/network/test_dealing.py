@@ -5,8 +5,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from domains.tensors import _DEALT_BYTES
+from network.dealer import Dealer, DealerError
 from network.smpc.dealing import Said, _said_message, digest_of_words
 from network.smpc.triples import Factors
 from network.smpc.truncation import Truncation
@@ -20,6 +22,12 @@ WORKS: dict[str, Any] = {
     "inner": Factors((1, 40_000), (40_000, 1), matrices=True),
     "truncation": Truncation(3000, 38, 8),
 }
+
+
+def test_no_domain_deals() -> None:
+    key = Ed25519PrivateKey.generate()
+    with pytest.raises(DealerError, match="takes part in nothing"):
+        Dealer(key, ["ab" * 32, key.public_key().public_bytes_raw().hex()])
 
 
 @pytest.mark.parametrize("kind", list(WORKS))

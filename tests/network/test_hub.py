@@ -101,6 +101,11 @@ def test_a_node_in_the_foreground_announces_itself(
     try:
         while "west" not in directory(hub):
             assert process.poll() is None, (tmp_path / "output").read_text()
+        # Remembered before it is announced: no dealer may have this key.
+        hub_key = Ed25519PrivateKey.from_private_bytes(
+            bytes.fromhex((home.hub / "node.key").read_text())
+        )
+        assert home.domain("west").settings().hubs == (public_hex(hub_key),)
     finally:
         assert stop_domain(home, "west")
 

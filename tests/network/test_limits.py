@@ -1,18 +1,25 @@
 """Calls are answered once, and nobody gets more of a node than the limits say."""
 
+import asyncio
+import ipaddress
 import socket
+import ssl
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, MutableMapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import uvicorn
+from fastapi import Request
 
 from network import connections
+from network.bodies import Bodies
 from network.limits import AtOnce, BodyRoom, Limits, Rate, TooMuch, block_of
 from network.replay import MAX_AGE_S, CallMemory, CallRefused
+from network.tls import create_certificate, server_context
 from tests.network.clock import Clock
 
 
@@ -85,12 +92,46 @@ def test_one_account_has_so_many_calls_under_way() -> None:
 
 
 def test_bodies_share_a_bounded_room() -> None:
-    room = BodyRoom(100)
-    room.take(60)
+    room = BodyRoom(100, 70)
+    room.take(60, "one")
     with pytest.raises(TooMuch, match="busy"):
-        room.take(60)
-    room.give_back(60)
-    room.take(60)
+        room.take(60, "another")
+    room.give_back(60, "one")
+    room.take(60, "another")
+
+
+def test_one_address_fills_only_a_part_of_it() -> None:
+    room = BodyRoom(100, 70)
+    room.take(60, "one")
+    with pytest.raises(TooMuch, match="busy"):
+        room.take(11, "one")
+    room.take(40, "another")
+
+
+def test_small_bodies_go_on_while_long_ones_fill_the_room() -> None:
+    bodies = Bodies(Limits(bodies_bytes=2**17))
+
+    def request(*parts: bytes) -> Request:
+        coming = [{"type": "http.request", "body": part, "more_body": True} for part in parts]
+        coming.append({"type": "http.request", "body": b"", "more_body": False})
+        left = iter(coming)
+
+        async def receive() -> MutableMapping[str, Any]:
+            return next(left)
+
+        return Request({"type": "http", "headers": [], "client": ("192.0.2.1", 1)}, receive)
+
+    async def run() -> None:
+        async with bodies.of(request(bytes(2**17), bytes(2**16)), 2**24):
+            async with bodies.of(request(bytes(2**15), bytes(2**15)), 2**24) as small:
+                assert len(small) == 2**16
+            with pytest.raises(TooMuch):
+                async with bodies.of(request(bytes(2**16), b"!"), 2**24):
+                    pass
+        async with bodies.of(request(bytes(2**17)), 2**24) as again:
+            assert len(again) == 2**17
+
+    asyncio.run(run())
 
 
 @contextmanager
@@ -166,6 +207,93 @@ def test_an_answer_that_nobody_takes_is_dropped(
         assert gone.wait(30), "the server hangs up though nothing was read"
         assert connections._unread.total() == 0
         assert taken(line) < 2**26
+
+
+@pytest.fixture
+def with_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """A server with TLS that takes four connections of one address; gives its port."""
+    monkeypatch.setattr(connections, "_limits", Limits(connections_per_address=4))
+    create_certificate(tmp_path, "a server", ["127.0.0.1"])
+    started, stop = threading.Event(), threading.Event()
+    ports = []
+
+    async def serve() -> None:
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(
+            lambda: connections.ImpatientProtocol(
+                config=config, server_state=uvicorn.server.ServerState(), app_state={}
+            ),
+            "127.0.0.1",
+            0,
+            ssl=server_context(tmp_path),
+        )
+        ports.append(server.sockets[0].getsockname()[1])
+        started.set()
+        await loop.run_in_executor(None, stop.wait)
+        server.close()
+
+    async def app(scope, receive, send) -> None:  # type: ignore[no-untyped-def]
+        told = [(b"content-length", b"5")]
+        await send({"type": "http.response.start", "status": 200, "headers": told})
+        await send({"type": "http.response.body", "body": scope["scheme"].encode()})
+
+    config = uvicorn.Config(app, log_level="critical", lifespan="off")
+    config.load()
+
+    def run() -> None:
+        with asyncio.Runner(loop_factory=connections._Loop) as runner:
+            runner.run(serve())
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    assert started.wait(30)
+    yield ports[0]
+    stop.set()
+    thread.join(30)
+
+
+def asked(port: int, address: str) -> bytes:
+    """What a caller at this address is answered over TLS; empty if she is turned away."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    found = b""
+    with (
+        suppress(OSError),
+        socket.create_connection(("127.0.0.1", port), 30, (address, 0)) as line,
+        context.wrap_socket(line) as secure,
+    ):
+        secure.sendall(REQUEST.replace(b"Host: a", b"Host: a\r\nConnection: close"))
+        while part := secure.recv(4096):
+            found += part
+    return found
+
+
+def until_nobody_is_there() -> None:
+    while connections._arrived:
+        threading.Event().wait(0.01)
+
+
+def test_whoever_never_shakes_hands_is_counted_too_and_others_get_in(with_tls: int) -> None:
+    assert asked(with_tls, "127.0.0.1").endswith(b"https")
+    until_nobody_is_there()
+    with ExitStack() as open_lines:
+        for _ in range(40):
+            open_lines.enter_context(socket.create_connection(("127.0.0.1", with_tls)))
+        assert asked(with_tls, "127.0.0.1") == b"", "one address has its part and no more"
+        assert asked(with_tls, "127.0.0.2").endswith(b"https"), "another address gets in"
+        assert connections._arrived["127.0.0.1"] == 4
+    until_nobody_is_there()
+    assert asked(with_tls, "127.0.0.1").endswith(b"https"), "what is over is forgotten"
+
+
+def test_a_declared_proxy_brings_the_connections_of_all_its_callers(
+    with_tls: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "_proxies", [ipaddress.ip_network("127.0.0.0/30")])
+    with ExitStack() as open_lines:
+        for _ in range(40):
+            open_lines.enter_context(socket.create_connection(("127.0.0.1", with_tls)))
+        assert asked(with_tls, "127.0.0.1").endswith(b"https")
 
 
 def test_an_answer_that_is_taken_comes_whole(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from network.public_numbers import bounds_of, integers, rounded
+from network.public_numbers import bounds_of, integers, last_below, rounded
 from policies.sensitivity import TensorRefused
 
 WHOLE = np.arange(5 * 6 * 7).reshape(5, 6, 7)
@@ -47,15 +47,37 @@ def test_other_indices_are_refused(index: Any) -> None:
         bounds_of(index, WHOLE.shape)
 
 
+@pytest.mark.parametrize("unit", [Fraction(1, 4), Fraction(-3, 7), Fraction(5)])
+def test_thresholds_between_numbers_and_at_them_are_told_apart(unit: Fraction) -> None:
+    for threshold in (
+        0,
+        1,
+        -1,
+        Fraction(3, 7),
+        Fraction(1, 3),
+        Fraction(-5, 4),
+        10,
+        Fraction(21, 2),
+    ):
+        above, reached = (last_below(Fraction(threshold), unit, r) for r in (False, True))
+        for whole in range(-60, 60):
+            number = whole * abs(unit)
+            assert (number > threshold) == (whole > above)
+            assert (number >= threshold) == (whole > reached)
+
+
 @pytest.mark.parametrize("number", [0.1, -1 / 3, 1e-12, 123456.789, np.float32(0.7), 2.0**-40])
 def test_public_numbers_keep_twenty_bits(number: float) -> None:
     found = rounded(number)
     assert abs(float(found) / float(number) - 1) <= 2.0**-20
     assert abs(rounded(7)) == 7
     assert rounded(Fraction(1, 3)) == Fraction(1, 3)
+    assert rounded(np.int64(-(2**53) - 1)) == -(2**53) - 1
 
 
-@pytest.mark.parametrize("number", [0, 0.0, -0.0, np.nan, np.inf, True, "1", None, 1j, [1.0]])
+@pytest.mark.parametrize(
+    "number", [0, 0.0, -0.0, np.nan, np.inf, True, np.True_, np.int64(0), "1", None, 1j, [1.0]]
+)
 def test_what_is_no_factor_is_refused(number: Any) -> None:
     with pytest.raises(TensorRefused):
         rounded(number)

@@ -345,3 +345,10 @@ def test_spares_are_listed_once_where_one_mechanism_is_surely_the_dearest() -> N
     events = [Event(1.0, 0.5, 9), Event(2.0, 0.5, 1), Event(1.0, 0.25, 3), Event(1.0, 0.5, 1)]
     assert spares(events, 2) == (Event(1.0, 0.5, 2),)
     assert spares(events, 0) == ()
+
+
+def test_the_smallest_delta_that_a_computer_writes_is_accounted() -> None:
+    smallest = 5e-324
+    filter_ = RenyiFilter.of_cap(1.0, smallest)
+    assert 0 < plan_epsilon(PLAN, smallest) <= filter_.epsilon(PLAN) < math.inf
+    assert RenyiFilter(smallest).epsilon(PLAN) < math.inf

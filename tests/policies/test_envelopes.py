@@ -7,6 +7,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from policies.approvals import Approval, owner_key_hex, read_statement, sign_approval
+from policies.clipping import Adaptive
 from policies.envelopes import (
     Envelope,
     EnvelopeError,
@@ -20,6 +21,7 @@ from tests.policies.test_explanation import PLAN, with_plan, with_step
 
 KEY = Ed25519PrivateKey.generate()
 OWNER = owner_key_hex(KEY)
+VOTES = Adaptive(quantile=0.5, norm=0.9, vote_norm=0.3)  # released beside what the plan released
 
 
 def around(**made: Any) -> Envelope:
@@ -57,6 +59,7 @@ def test_everything_else_is_outside(plan: Plan, why: str) -> None:
         (with_step(releases=5), "releases, at most"),
         (with_step(noise_multiplier=0.6), "noise multiplier"),
         (with_plan(delta=1e-4), "delta is"),
+        (with_step(clipping=VOTES), "computes something else"),
     ],
 )
 def test_within_the_same_computation_the_numbers_are_limited(plan: Plan, why: str) -> None:
@@ -111,6 +114,36 @@ def test_the_nearest_plans_fit_and_nothing_nearer_does() -> None:
     for offer in (noisier, shorter):
         assert offer.plan.hash != PLAN.hash, "it is a plan of its own"
         assert Plan.from_json(offer.plan.to_json()) == offer.plan
+
+
+def test_where_neither_is_enough_both_are_offered_together() -> None:
+    def fits(plan: Plan) -> bool:
+        train = plan.step("train")
+        return train.releases <= 2 and train.noise_multiplier >= 2 * first.noise_multiplier
+
+    first = PLAN.step("train")
+    (offer,) = nearest_plans(PLAN, fits)
+    assert fits(offer.plan)
+    assert offer.plan.step("train").releases == 2
+    assert offer.plan.step("train").noise_multiplier <= 2.01 * first.noise_multiplier
+    assert offer.how == "fewer releases and more noise"
+    assert "releases 2 instead of 4 in 'train', with noise multiplier" in offer.text
+
+
+def test_a_plan_that_the_platform_would_not_take_is_not_offered() -> None:
+    def fits(plan: Plan) -> bool:
+        return plan.step("train").noise_multiplier >= 100 * first.noise_multiplier
+
+    def admits(plan: Plan) -> bool:
+        return plan.step("train").ring >= needed
+
+    first, narrow = PLAN.step("train"), with_step(ring=32)
+    needed = 64
+    (wider,) = nearest_plans(narrow, fits, admits)
+    assert wider.plan.step("train").ring == 64
+    assert "with bits of the ring 64 instead of 32 in" in wider.text
+    needed = 65
+    assert nearest_plans(narrow, fits, admits) == []
 
 
 def test_where_nothing_fits_nothing_is_offered() -> None:

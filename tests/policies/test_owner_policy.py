@@ -81,6 +81,8 @@ def test_a_policy_is_read_from_toml(tmp_path: Path) -> None:
     path = tmp_path / "policy.toml"
     path.write_text("epsilon = 8\nmin_users = 50\n")
     assert OwnerPolicy.read(path) == OwnerPolicy(epsilon=8.0, min_users=50)
+    path.write_bytes(b"\xef\xbb\xbfepsilon = 8\r\nmin_users = 50\r\n")
+    assert OwnerPolicy.read(path) == OwnerPolicy(epsilon=8.0, min_users=50), "as some editors write"
 
 
 @pytest.mark.parametrize(
@@ -119,6 +121,10 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         ("allowed_operations = ['aten.mull']", "the nearest is 'aten.mul'"),
         ("advisory = ['budget']", "advisory"),
         ("second_approvers = ['abc']", "second_approvers"),
+        ("period_days = 10000000000", "period_days"),
+        ("renewal_days = 90", "a budget is spent for good"),
+        ("budget = { renews = 'quarterly' }", "unknown setting 'budget'"),
+        ("epsilon = 1.0\nepsilon = 9.0", "isn't TOML"),
     ],
 )
 def test_a_bad_rule_is_named_with_the_nearest_valid_name(

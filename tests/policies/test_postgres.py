@@ -92,8 +92,8 @@ def test_a_commit_waits_for_the_disk_whatever_the_server_is_set_to(ledger: Ledge
         found = connection.exec_driver_sql("SHOW synchronous_commit").scalar_one()
         connection.rollback()
     assert found == "off", "the session's own setting"
-    with ledger._database.writing() as session:
-        shown = session.connection().exec_driver_sql("SHOW synchronous_commit").scalar_one()
+    with ledger._database.writing() as connection:
+        shown = connection.exec_driver_sql("SHOW synchronous_commit").scalar_one()
     assert shown == "on"
 
 
