@@ -151,6 +151,8 @@ def _check_index(call: Call) -> None:
         for axis, (part, value) in enumerate(zip(node.args[1], args[1], strict=True)):
             if value is not None:
                 _require_inside(call, part, value, source, axis, negative=True)
+        if call.name == "index_put":
+            _check_added(call)
         return
     position, dim = _INDEXED[call.name]
     if call.name == "embedding" and any(argument(args, i, False) for i in (3, 4)):
@@ -164,6 +166,14 @@ def _check_index(call: Call) -> None:
     _require_inside(call, node.args[position], args[position], source, dim)
     if call.name == "index_select" and args[position].dim() != 1:
         raise call.refuse("index", "the index must be a vector: mapped over users it mixes them.")
+
+
+def _check_added(call: Call) -> None:
+    """PyTorch's mapped derivative of values that are spread out has another shape than they."""
+    source, indices, values = call.args[:3]
+    taken = torch.ops.aten.index.Tensor(source, indices)
+    if not isinstance(values, Tensor) or values.shape != taken.shape:
+        raise call.refuse("shape", f"expand what is added to {list(taken.shape)}.")
 
 
 def _require_inside(

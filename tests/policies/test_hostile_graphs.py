@@ -137,6 +137,15 @@ GRAPHS: dict[str, tuple[str, Callable[[], R]]] = {
             (*SUM, ref("n0")),
         ),
     ),
+    "one number added at many places": (
+        "shape",
+        lambda: graph(
+            [ITEMS_INPUT, HAS_TARGET],
+            ("aten.zeros.default", [ITEMS]),
+            ("aten.index_put.default", ref("n0"), [I], H, True),
+            (*SUM, ref("n1")),
+        ),
+    ),
     "an index without indices": (
         "index",
         lambda: graph([MASK], (LOOKED_UP, M, [None]), (*SUM, ref("n0"))),
