@@ -23,6 +23,8 @@ from policies.verify import Verdict, heads_problem, verify
 
 PAGE = 1000
 """Entries fetched by one call."""
+PATIENCE_S = 60.0
+"""How long one answer may take: a node that hangs counts as absent."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,7 @@ class Auditor:
         Raises:
             NodeRefused, NodeUnreachable: as the node said.
         """
-        return self.nodes[domain].read(method, **arguments)
+        return self.nodes[domain].read(method, timeout_s=PATIENCE_S, **arguments)
 
     def overview(self, progress: Callable[[str], None] | None = None) -> Overview:
         """Fetch and verify every ledger, with all the heads that the domains keep of each other.

@@ -1,14 +1,21 @@
-"""The `coterie` command."""
+"""The `coterie` command.
+
+What a command needs is imported when it is called: Syft and PyTorch take seconds.
+"""
 
 import json
 import os
 import sys
+from collections.abc import MutableMapping
+from importlib import import_module
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
+import click
 import typer
+from typer.core import TyperGroup
+from typer.main import get_group
 
-from coterie.commands import domain, hub, keys, ledger, members, plan, requests, rules, run
 from coterie.commands.audit import audit
 from coterie.commands.output import (
     HomeOption,
@@ -20,22 +27,46 @@ from coterie.commands.output import (
     told,
 )
 from coterie.exit_codes import ExitCode
-from network.tls import create_certificate
+
+_GROUPS = {
+    "domain": "A partner's node: make, start, look, stop.",
+    "hub": "The network's hub: start it, list domains.",
+    "requests": "An owner's requests: list, show, approve, deny.",
+    "rules": "An owner's rules: show, preview, sign, write.",
+    "plan": "A plan before it runs: quote, submit, show.",
+    "run": "An approved plan's run: start, resume, show, verify.",
+    "ledger": "A domain's ledger: show, verify, prove, export it.",
+}
+"""Each group's help; its commands are those of `coterie.commands.NAME`."""
+
+
+class _Group(TyperGroup):
+    """A group whose module is imported when its commands are asked for."""
+
+    def __init__(self, name: str, told: str) -> None:
+        super().__init__(name=name, help=told, no_args_is_help=True)
+
+    @property
+    def commands(self) -> MutableMapping[str, click.Command]:
+        return get_group(import_module(f"coterie.commands.{self.name}").app).commands
+
+    @commands.setter
+    def commands(self, _: MutableMapping[str, click.Command]) -> None:
+        """Click would set the commands that it was given: none."""
+
+
+class _Coterie(TyperGroup):
+    def __init__(self, **about: Any) -> None:
+        super().__init__(**about)
+        self.commands = {**{n: _Group(n, told) for n, told in _GROUPS.items()}, **self.commands}
+
 
 app = typer.Typer(
+    cls=_Coterie,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="Partners who can't share their users' interactions train one recommender together.",
 )
-for each in (members, keys):
-    domain.app.add_typer(each.app)
-app.add_typer(domain.app, name="domain")
-app.add_typer(hub.app, name="hub")
-app.add_typer(requests.app, name="requests")
-app.add_typer(rules.app, name="rules")
-app.add_typer(plan.app, name="plan")
-app.add_typer(run.app, name="run")
-app.add_typer(ledger.app, name="ledger")
 app.command()(audit)
 
 
@@ -142,6 +173,8 @@ def certificate(
 
     Example: coterie certificate proxy/ --name "our proxy" --host north.example
     """
+    from network.tls import create_certificate
+
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     create_certificate(folder, name, host or [])
     console.print(f"{folder / 'tls.pem'}, its key, and a signing request.", highlight=False)

@@ -14,6 +14,8 @@ _DARK = {"primaryColor": "#5fb8b0", "backgroundColor": "#12181d", "textColor": "
          "secondaryBackgroundColor": "#1c252c"}  # fmt: skip
 _CHARTS = '["#3f7fbf", "#c07f18", "#2f8f7f", "#b4552f", "#8a6fc0", "#7b868e"]'
 """Colours of a chart's series: 3 to 1 against light and dark, and no red beside a green."""
+_NOBODY = "https://nobody.invalid"
+"""In place of the sites of Streamlit's makers, which may steer a page that lies in theirs."""
 _HEADINGS = '["2.25rem", "1.6rem"]'
 """Sizes of a page's title and of its sections'."""
 
@@ -102,6 +104,7 @@ def _streamlit(place: Place) -> list[str]:
         "-m", "streamlit", "run", str(page), *place.flags(),
         "--server.headless", "true", "--browser.gatherUsageStats", "false",
         "--server.fileWatcherType", "none", "--client.toolbarMode", "minimal",
-        "--client.showErrorDetails", "none", "--server.maxUploadSize", "1", *colours,
+        "--client.showErrorDetails", "none", "--client.allowedOrigins", _NOBODY,
+        "--server.maxUploadSize", "1", *colours,
         "--theme.headingFontSizes", _HEADINGS, "--theme.chartCategoricalColors", _CHARTS, "--",
     ]  # fmt: skip

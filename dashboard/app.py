@@ -144,11 +144,12 @@ def _sign_in_page(options: Options) -> Session | None:
 
 def _sign_in_form(options: Options, cards: Any, doubted: Mapping[str, str]) -> Session | None:
     with st.form("sign-in", width=480):
-        email = st.text_input(text("signin.email"), autocomplete="username")
+        email = st.text_input(text("signin.email"), autocomplete="username", max_chars=254)
         passwords = {
             name: st.text_input(
                 text("signin.password_of", name=name) if cards else text("signin.password"),
                 type="password",
+                max_chars=1000,
                 autocomplete="current-password",
                 key=f"password-{name}",
             )

@@ -9,7 +9,7 @@ import streamlit as st
 from dashboard.journal import Record, metrics, read_records
 from dashboard.plans import my_plans
 from dashboard.session import Session, plain
-from dashboard.showing import adjacency, amount, chart, empty, legend, table
+from dashboard.showing import adjacency, amount, chart, counted, empty, legend, table
 from dashboard.texts import heading, text
 
 _FIRST = 4
@@ -98,11 +98,12 @@ def _charts(found: pd.DataFrame) -> None:
 def curves(shown: pd.DataFrame, by: str) -> alt.Chart:
     """A metric of each run by release or by epsilon spent."""
     value, run = text("run.value"), text("run.run")
+    axis = counted(shown[by]) if by == text("run.release") else alt.Axis(tickCount=6)
     return (
         alt.Chart(shown)
         .mark_line(point=True)
         .encode(
-            x=alt.X(f"{by}:Q", title=by, axis=alt.Axis(tickCount=6)),
+            x=alt.X(f"{by}:Q", title=by, axis=axis),
             y=alt.Y(f"{value}:Q", title=None, scale=alt.Scale(zero=False)),
             color=alt.Color(f"{run}:N", legend=legend(1)),
             tooltip=[run, by, value],

@@ -91,7 +91,7 @@ class Measured:
             + curve.encode(
                 x=alt.X(f"{x}:Q", scale=scale), y=y, color=color, tooltip=[x, self.metric]
             )
-            + chosen.mark_rule(strokeDash=[4, 4], color="#d97706").encode(x=f"{x}:Q")
+            + chosen.mark_rule(strokeDash=[4, 4], color="#7b868e").encode(x=f"{x}:Q")
         ).properties(height=340)
 
 

@@ -13,7 +13,7 @@ import streamlit as st
 from dashboard.session import UNREADABLE, Session, asked, telling
 from dashboard.showing import inked, legend, table
 from dashboard.texts import text
-from dashboard.times import instant, moment
+from dashboard.times import clock, instant
 from network.client import NodeClient, NodeRefused, NodeUnreachable
 from network.envelope import BytesRefused
 from network.hub import HubError, directory
@@ -50,7 +50,7 @@ def _live(session: Session) -> None:
         up.metric(text("network.up"), f"{states.count('up')} / {len(states)}")
         down.metric(text("network.down"), states.count("down"))
         unknown.metric(text("network.unknown"), states.count("unknown"))
-        newest.metric(text("network.looked"), moment(now))
+        newest.metric(text("network.looked"), clock(now))
         frame = rows(found)
         st.markdown(f"**{text('network.map')}**")
         drawn = inked(picture(frame)).properties(

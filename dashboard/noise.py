@@ -117,7 +117,7 @@ def picture(frame: pd.DataFrame, choice: Choice) -> alt.LayerChart:
         )
     )
     chosen = alt.Chart(pd.DataFrame({epsilon: [choice.epsilon]}))
-    rule = chosen.mark_rule(strokeDash=[4, 4], color="#d97706").encode(x=f"{epsilon}:Q")
+    rule = chosen.mark_rule(strokeDash=[4, 4], color="#7b868e").encode(x=f"{epsilon}:Q")
     return (lines + rule).properties(height=380)
 
 

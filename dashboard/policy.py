@@ -22,9 +22,11 @@ from dashboard.showing import adjacency, download, empty, sentences, shortened
 from dashboard.signing import ask_signer
 from dashboard.texts import heading, text
 from dashboard.times import instant
-from policies.amendments import changes_between, sign_amendment
+from policies.amendments import changes_between, loosened, sign_amendment
 from policies.owner_policy import OwnerPolicy, OwnerPolicyError
 
+_PREVIEW_S = 300.0
+"""Most that judging every open plan may take."""
 FIGURES: tuple[tuple[str, type], ...] = (
     ("epsilon", float),
     ("delta", float),
@@ -112,11 +114,11 @@ def explained(written: str) -> pd.DataFrame:
 def _list(rules: pd.DataFrame, key: str) -> None:
     """The rules one below the other: on a phone too, each stands beside its value."""
     for rule in rules.to_dict("records"):
-        value, what = st.columns([2, 3], gap="medium")
-        value.markdown(f"**{plain(rule['rule'])}** = {plain(shortened(rule['value']))}")
         by = [rule["said by"], heading("advises only") if rule["advises only"] else ""]
+        said = f"{shortened(rule['value'])} ({', '.join(filter(None, by))})"
+        value, what = st.columns([2, 3])
+        value.markdown(f"**{plain(rule['rule'])}** = {plain(said)}")
         what.markdown(rule["what it does"])
-        what.caption(" · ".join(filter(None, by)))
     download(rules, key)
 
 
@@ -254,9 +256,12 @@ def _written(session: Session, name: str, rules: Mapping[str, Any]) -> None:
 
 def _preview(session: Session, name: str, rules: Mapping[str, Any], changed: str) -> None:
     """Let the node check the text and say what it would mean; it stays until it is written."""
+    st.session_state.pop(f"draft-{name}", None)
     OwnerPolicy.parse(changed)
     with st.spinner(text("policy.previewing")):
-        found = asked(session.node, "preview_rules", dataset=name, policy=changed)
+        found = asked(
+            session.node, "preview_rules", timeout_s=_PREVIEW_S, dataset=name, policy=changed
+        )
     st.session_state[f"draft-{name}"] = Draft(rules["digest"], changed, found)
 
 
@@ -275,6 +280,10 @@ def _draft(session: Session, name: str, rules: Mapping[str, Any], draft: Draft) 
         empty_says=text("policy.none_affected", count=len(draft.previewed)),
     )
     st.caption(text("policy.approved_stay"))
+    now, then = OwnerPolicy.parse(rules["text"]), OwnerPolicy.parse(draft.text)
+    if now.second_approvers and (looser := loosened(now, then)):
+        st.warning(plain(text("policy.two_persons", names=", ".join(looser))))
+        return
     reason = st.text_area(text("policy.why"), max_chars=2000, key=f"why-rules-{name}")
     if not reason.strip():
         st.caption(text("deciding.reason_first"))
@@ -284,7 +293,7 @@ def _draft(session: Session, name: str, rules: Mapping[str, Any], draft: Draft) 
         icon=":material/download:", on_click="ignore", type="tertiary",
     )  # fmt: skip
     with st.form(f"sign-rules-{name}", clear_on_submit=True):
-        changes = changes_between(OwnerPolicy.parse(rules["text"]), OwnerPolicy.parse(draft.text))
+        changes = changes_between(now, then)
         st.warning(plain(text("policy.confirm", changes=_told(changes), count=len(judged))))
         signer = ask_signer(
             "coterie", "rules", "sign", "policy.toml", "--domain", session.node.name,

@@ -16,7 +16,17 @@ import streamlit as st
 from dashboard.journal import Record, metrics, phases, read_record, rounds, traffic
 from dashboard.plans import claims, in_words, known, label, my_plans
 from dashboard.session import Session, asked, everywhere, plain, telling
-from dashboard.showing import adjacency, amount, chart, empty, epsilon, legend, section, table
+from dashboard.showing import (
+    adjacency,
+    amount,
+    chart,
+    counted,
+    empty,
+    epsilon,
+    legend,
+    section,
+    table,
+)
 from dashboard.texts import text
 
 REFRESH = timedelta(seconds=2)
@@ -169,7 +179,7 @@ def lines(found: pd.DataFrame) -> alt.Chart:
         alt.Chart(found)
         .mark_line(point=True)
         .encode(
-            x=alt.X(f"{release}:Q", title=release, axis=alt.Axis(tickMinStep=1, format="d")),
+            x=alt.X(f"{release}:Q", title=release, axis=counted(found[release])),
             y=alt.Y(f"{value}:Q", title=None, scale=alt.Scale(zero=False)),
             color=alt.Color(f"{metric}:N", legend=legend()),
             tooltip=[release, metric, value],
@@ -184,7 +194,7 @@ def spending(shown: pd.DataFrame) -> alt.Chart:
         alt.Chart(shown)
         .mark_area(interpolate="step-after", line=True, opacity=0.3)
         .encode(
-            x=alt.X(f"{release}:Q", title=release, axis=alt.Axis(tickMinStep=1, format="d")),
+            x=alt.X(f"{release}:Q", title=release, axis=counted(shown[release])),
             y=alt.Y(f"{spent}:Q", title=spent),
             tooltip=[release, spent],
         )

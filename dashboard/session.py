@@ -33,6 +33,8 @@ _TOLD = (
     BytesRefused, FederationError, HubError, LoginFailed, NodeRefused, NodeUnreachable,
     OptionsError, OwnerKeyError, OwnerPolicyError,
 )  # fmt: skip
+PATIENCE_S = 30.0
+"""How long a page waits for an answer: a node that hangs must not keep the others' from sight."""
 UNREADABLE = (AttributeError, IndexError, KeyError, TypeError, ValueError)
 """What reading an answer of another form than expected raises."""
 _MARKUP = str.maketrans({character: f"\\{character}" for character in "\\`*_[]<>$~:!|#&@/.{}()"})
@@ -183,8 +185,11 @@ def sign_out() -> None:
 
 
 def asked(node: NodeClient, method: str, **arguments: Any) -> Any:
-    """What the node answers to `coterie.METHOD`, read from its JSON."""
-    return node.read(method, **arguments)
+    """What the node answers to `coterie.METHOD`, read from its JSON.
+
+    A node that takes longer than `PATIENCE_S`, or the `timeout_s` given, counts as down.
+    """
+    return node.read(method, **{"timeout_s": PATIENCE_S, **arguments})
 
 
 def everywhere(

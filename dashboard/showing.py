@@ -42,6 +42,7 @@ def table(
     shown = st.dataframe(
         _said(frame).head(PAGE_ROWS),
         hide_index=True,
+        placeholder="–",
         key=f"table-{key}",
         column_config=_headings(frame),
         **options,
@@ -130,6 +131,13 @@ def chart(
     st.altair_chart(described, width="stretch", key=f"chart-{key}")
     with st.expander(text("showing.behind", title=title), icon=":material/table:"):
         return table(frame, key, **options)
+
+
+def counted(numbers: pd.Series) -> alt.Axis:
+    """An axis of what is counted: marks at whole numbers only, at most nine of them."""
+    first, last = int(numbers.min()), int(numbers.max())
+    step = max(1, -(-(last - first) // 8))
+    return alt.Axis(values=list(range(first, last + 1, step)), format="d", labelOverlap=True)
 
 
 def inked(drawn: Any) -> Any:

@@ -26,13 +26,22 @@ def moment(when: datetime | str | None, zone: tzinfo | None = None) -> str:
         when: as `instant` takes or gives it.
         zone: default: the browser's.
     """
+    return _written(when, zone, "%Y-%m-%d %H:%M")
+
+
+def clock(when: datetime | str | None, zone: tzinfo | None = None) -> str:
+    """As `moment`, to the second and without the day: for what was just now."""
+    return _written(when, zone, "%H:%M:%S")
+
+
+def _written(when: datetime | str | None, zone: tzinfo | None, form: str) -> str:
     if isinstance(when, str):
         when = instant(when)
     if when is None or pd.isna(when):
         return ""
     local = when.astimezone(zone or _zone_of_browser())
     name = local.tzname() or ""
-    return f"{local:%Y-%m-%d %H:%M} {'UTC' if name[:1] in '+-' else ''}{name}"
+    return f"{local:{form}} {'UTC' if name[:1] in '+-' else ''}{name}"
 
 
 def _zone_of_browser() -> tzinfo:

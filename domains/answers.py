@@ -80,7 +80,8 @@ class Answers(Shelf):
         """
         plan = self._known(self.full_hash(plan_hash, None))
         dataset = self.dataset(plan.dataset)
-        record = next(r for r in self.ledger.plans() if r.plan_hash == plan.hash)
+        record = self.ledger.plan(plan.hash)
+        assert record is not None
         # What would fit instead is the scientist's question, and takes a search.
         refusals, advice, _ = self._judge.judge(plan, dataset, record.scientist, offers=False)
         limits = self._judge.limits(plan, dataset, record.scientist)
@@ -111,9 +112,9 @@ class Answers(Shelf):
         return self._judge.why_not_roster(plan)
 
     def progress(self, plan_hash: str) -> dict[str, Any]:
-        record = next((r for r in self.ledger.plans() if r.plan_hash == plan_hash), None)
+        record = self.ledger.plan(plan_hash)
         return {
-            "status": self.ledger.status(plan_hash),
+            "status": record.status if record else "unknown",
             "reason": record.reason if record else "",
             "attempts": [list(a) for a in self.ledger.attempts(plan_hash)],
         }

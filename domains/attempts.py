@@ -3,18 +3,21 @@
 import hashlib
 import mmap
 import os
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from domains.coming_noise import ComingNoise
+from domains.cosigning import event_of
 from network.smpc.attempt import Context
 from policies.ledger import Ledger
+from policies.plan import Plan, Step
 
 _MAPPED_BYTES = 2**20
 """What an attempt's file holds beyond this is mapped, not read."""
@@ -27,6 +30,7 @@ class Attempt:
     context: Context
     party: Any
     """The protocol's side of it: `Wire.party`."""
+    files: "AttemptFiles"
     held: Mapping[str, Sequence[int]]
     """By peer, the sizes of the ledger heads held of it when the attempt began."""
     noise: ComingNoise | None = None
@@ -42,12 +46,23 @@ class Attempt:
 
 
 class AttemptFiles:
-    """What this domain answered in one attempt, as files; see `network.smpc.aggregation.Store`."""
+    """What this domain answered in one attempt, as files; see `network.smpc.aggregation.Store`.
+
+    What is written within `with files:` is on the disk when that ends, and nothing of it may be
+    said to anyone before: the files go there together, while the caller does other work.
+    """
 
     def __init__(self, folder: Path, context: Context) -> None:
         self._folder = folder
+        self._syncing: list[Future[None]] = []
         # The ledger lets an attempt reveal one thing only, so its files need no tensor's name.
         self._digest = hashlib.sha256(replace(context, tensor="").bytes).hexdigest()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._wait()
 
     def read(self, name: str) -> bytes | mmap.mmap | None:
         path = self._path(name)
@@ -59,14 +74,21 @@ class AttemptFiles:
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
     def write(self, name: str, content: bytes | memoryview) -> None:
-        write_durably(self._path(name), content)
+        descriptor = os.open(self._path(name), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        _fill(descriptor, content)
+        self._syncing.append(_DISK.submit(_sync, descriptor))
 
     def erase(self, name: str) -> None:
-        path = self._path(name)
-        if path.exists():
-            # What was written may have been copied by the file system; that is the owner's disk.
-            _overwrite(path)
-            path.unlink()
+        self._wait()
+        try:
+            descriptor = os.open(path := self._path(name), os.O_WRONLY)
+        except FileNotFoundError:
+            return
+        # What was written may have been copied by the file system; that is the owner's disk. The
+        # zeros reach the blocks only while somebody holds the file.
+        _overwrite(descriptor)
+        path.unlink()
+        _DISK.submit(_sync, descriptor)
 
     def remove(self, name: str) -> None:
         """Forget what may be known to others anyway."""
@@ -74,6 +96,14 @@ class AttemptFiles:
 
     def _path(self, name: str) -> Path:
         return self._folder / f"{self._digest}.{name}"
+
+    def _wait(self) -> None:
+        if not self._syncing:
+            return
+        syncing, self._syncing = self._syncing, []
+        _sync(os.open(self._folder, os.O_RDONLY))
+        for each in syncing:
+            each.result()
 
 
 class Attempts:
@@ -85,6 +115,7 @@ class Attempts:
 
     def __init__(self, ledger: Ledger, folder: Path) -> None:
         self._ledger, self._folder = ledger, folder
+        self._given_up: defaultdict[str, set[tuple[str, int, int]]] = defaultdict(set)
 
     def files(self, context: Context) -> AttemptFiles:
         """Where an attempt's answers are."""
@@ -101,11 +132,13 @@ class Attempts:
 
         So the disk holds one vector of a run, however many releases it has.
         """
+        done = self._given_up[plan_hash]
         for step, release, attempt, state in self._ledger.attempts(plan_hash):
-            if state == "charged":
+            if state == "charged" and (step, release, attempt) not in done:
                 files = self.files(Context(plan_hash, step, release, attempt))
                 files.erase("held")
                 files.remove("masked")
+                done.add((step, release, attempt))
 
     def void(self, context: Context, reason: str) -> None:
         """Give back what an attempt reserved, if nothing was charged; its answers are erased."""
@@ -124,6 +157,27 @@ class Attempts:
             context.plan_hash, context.step, context.release, context.attempt, nothing
         )
 
+    def spend_release(self, plan: Plan, step: Step, until: str) -> None:
+        """Charge a release of a kept step whose sharing took too long: that was seen, too.
+
+        One that nothing was revealed in, else a repeat.
+
+        Args:
+            until: when the first of the approvals expires.
+
+        Raises:
+            LedgerError: no release and no spare attempt is left.
+        """
+        latest: dict[int, tuple[int, str]] = {}
+        for name, release, attempt, state in self._ledger.attempts(plan.hash):
+            if name == step.name:
+                latest[release] = max(latest.get(release, (-1, "")), (attempt, state))
+        unspent = (r for r in range(step.releases) if latest.get(r, (-1, "void"))[1] == "void")
+        release = next(unspent, 0)
+        attempt = latest.get(release, (-1, ""))[0] + 1
+        self._ledger.reserve(plan.hash, step.name, release, attempt, event_of(step), until)
+        self.spend(Context(plan.hash, step.name, release, attempt))
+
     def void_what_a_crash_left(self) -> None:
         """Void whatever is reserved: its keys died with the process."""
         for plan in self._ledger.plans():
@@ -133,30 +187,29 @@ class Attempts:
                     self.void(context, "the node stopped before revealing")
 
 
-def _overwrite(path: Path) -> None:
-    left = path.stat().st_size
-    with path.open("r+b") as file:
-        while left > 0:
-            left -= file.write(bytes(min(left, _MAPPED_BYTES)))
+def _overwrite(descriptor: int) -> None:
+    left = os.fstat(descriptor).st_size
+    while left > 0:
+        left -= os.write(descriptor, bytes(min(left, _MAPPED_BYTES)))
 
 
 def write_durably(path: Path, content: bytes | memoryview | mmap.mmap) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
+    _fill(descriptor, content)
+    _sync(descriptor)
+    _sync(os.open(path.parent, os.O_RDONLY))
+
+
+def _fill(descriptor: int, content: bytes | memoryview | mmap.mmap) -> None:
+    with os.fdopen(descriptor, "wb", closefd=False) as file:
         file.write(content)
-        file.flush()
-        # The file and its folder at once: the disk then writes both in one go.
-        folder = _FOLDERS.submit(_sync_folder, path.parent)
-        os.fsync(file.fileno())
-        folder.result()
 
 
-def _sync_folder(path: Path) -> None:
-    directory = os.open(path, os.O_RDONLY)
+def _sync(descriptor: int) -> None:
     try:
-        os.fsync(directory)
+        os.fsync(descriptor)
     finally:
-        os.close(directory)
+        os.close(descriptor)
 
 
-_FOLDERS = ThreadPoolExecutor(1, thread_name_prefix="folders")
+_DISK = ThreadPoolExecutor(4, thread_name_prefix="disk")

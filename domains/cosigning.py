@@ -20,7 +20,13 @@ def held_of_peers(ledger: Ledger, plan: Plan, me: str) -> dict[str, list[int]]:
     return {name: held[key] for name, key in peers.items()}
 
 
-def cosign_peers(
+def reserved(plan: Plan, where: Context) -> Reserved:
+    """The attempt as every member's ledger must have set it aside."""
+    event = event_of(plan.step(where.step))
+    return Reserved(plan.hash, where.step, where.release, where.attempt, event)
+
+
+def shown_by_members(
     ledger: Ledger,
     plan: Plan,
     me: str,
@@ -28,8 +34,8 @@ def cosign_peers(
     held: Mapping[str, Sequence[int]],
     members: set[str],
     notes: Mapping[str, Any],
-) -> None:
-    """Check what the members' ledgers show and co-sign it.
+) -> list[Shown]:
+    """What the members' ledgers show, checked; it is co-signed when the attempt is charged.
 
     Args:
         held: `held_of_peers` when the attempt began.
@@ -38,16 +44,14 @@ def cosign_peers(
         HeadRefused: a ledger was rolled back or rewritten, or hasn't set this release aside.
     """
     peers = peers_of(plan, me)
-    reserved = Reserved(
-        plan.hash, where.step, where.release, where.attempt, event_of(plan.step(where.step))
-    )
     if len(plan.roster) > SPARSE_ABOVE:
         members = members | set(notes)  # not only neighbours, who alone dealt shares to us
     shown = [
         Shown(Note.read(notes.get(name), name), name, peers[name], held[name])
         for name in sorted(members & set(peers))
     ]
-    ledger.heads.cosign_all(shown, reserved)
+    ledger.heads.check(shown, reserved(plan, where))
+    return shown
 
 
 def keep_cosignatures(

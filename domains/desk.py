@@ -118,24 +118,25 @@ class Desk(Answers, Preapproval, Rules):
             policy = self.dataset(plan.dataset).policy
             self._require_open(plan_hash)
             self._check_still_right(plan)
+            shown = sha256_hex(explanation.encode())
             if signature is None:
-                self.ledger.consent(plan_hash, decided_by)
+                self.ledger.consent(plan_hash, decided_by, reason, shown)
                 return self.ledger.status(plan_hash)
             owner = self._settings.owner_key
-            keys = (owner, *(key for key in policy.second_approvers if key != owner))
-            found = self._read_approval(plan, keys, signature, explanation)
+            others = [key for key in policy.second_approvers if key != owner]
+            found = self._read_approval(plan, (owner, *others), signature, explanation)
             if reason and reason != found.reason:
                 raise DeskRefused("The reason given is not the one that was signed.")
             self._keep_signature(plan_hash, signature)
-            owners = self._signature_of(plan_hash, keys[:1])
-            seconds = self._signature_of(plan_hash, keys[1:])
+            owners = self._signature_of(plan_hash, [owner])
+            seconds = self._signature_of(plan_hash, others)
             if owners is None or (policy.second_approvers and seconds is None):
-                self.ledger.consent(plan_hash, decided_by)
+                self.ledger.consent(plan_hash, decided_by, found.reason, found.explanation)
             else:
-                consent = read_consent(owner, self.name, owners)
+                consent = read_consent(owners[0], self.name, owners[1])
                 assert isinstance(consent, Approval)
                 self.ledger.approve(
-                    plan_hash, decided_by, keys[0], owners, consent.explanation, consent.reason
+                    plan_hash, decided_by, *owners, consent.explanation, consent.reason, seconds
                 )
             return self.ledger.status(plan_hash)
 
@@ -197,7 +198,7 @@ class Desk(Answers, Preapproval, Rules):
             return self.ledger.status(plan.hash)
 
     def _require_open(self, plan_hash: str) -> None:
-        record = next((r for r in self.ledger.plans() if r.plan_hash == plan_hash), None)
+        record = self.ledger.plan(plan_hash)
         if record is None or record.status not in ("pending", "awaiting signature"):
             status = "unknown" if record is None else record.status
             who = f", decided by {record.decided_by}" if record and record.decided_by else ""
@@ -209,7 +210,8 @@ class Desk(Answers, Preapproval, Rules):
     def _check_still_right(self, plan: Plan) -> None:
         """The rules once more, since others may have been approved since it was submitted."""
         dataset = self.dataset(plan.dataset)
-        record = next(r for r in self.ledger.plans() if r.plan_hash == plan.hash)
+        record = self.ledger.plan(plan.hash)
+        assert record is not None
         refusals, _, _ = self._judge.judge(plan, dataset, record.scientist)
         closed = dataset.policy.closed()
         for refusal in [*refusals, *([asdict(closed)] if closed else [])]:
@@ -243,12 +245,12 @@ class Desk(Answers, Preapproval, Rules):
         suffix = "signature" if key is not None else "second"
         write_private(self._plans / f"{plan_hash}.{suffix}", signature)
 
-    def _signature_of(self, plan_hash: str, keys: Sequence[str]) -> str | None:
-        """What one of these keys signed for the plan, if it still holds."""
+    def _signature_of(self, plan_hash: str, keys: Sequence[str]) -> tuple[str, str] | None:
+        """Which of these keys signed for the plan, and what, if it still holds."""
         for suffix in ("signature", "second"):
             file = self._plans / f"{plan_hash}.{suffix}"
             text = file.read_text() if file.exists() else None
             for key in keys:
                 if text and why_not_approved(self._known(plan_hash), key, self.name, text) is None:
-                    return text
+                    return key, text
         return None

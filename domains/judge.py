@@ -125,7 +125,15 @@ class Judge:
         known = self._ledger.commitments(population) if past is None else past
         others = [each for each in known if each.plan_hash != plan.hash]
         accountant = self._ledger.accountant(population)
-        return limits_of(dataset.policy, others, population, account, plan.dataset, accountant)
+        return limits_of(
+            dataset.policy,
+            others,
+            population,
+            account,
+            plan.dataset,
+            accountant,
+            author=plan.scientist,
+        )
 
     def _broken(
         self, plan: Plan, dataset: PrivateDataset, limits: Sequence[Limit]

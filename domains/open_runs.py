@@ -4,15 +4,19 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from numpy.typing import NDArray
 
+from domains.attempts import Attempts
 from domains.dataset import PrivateDataset
+from domains.enclosure import EngineOverdue
 from domains.kept import Memory
 from domains.refusals import RoundRefused
 from domains.runs import OpenRun
 from domains.tensors import KeptTensors
 from policies.ledger import Ledger
-from policies.plan import Plan
+from policies.plan import Plan, Step
 
 
 class OpenRuns:
@@ -20,18 +24,21 @@ class OpenRuns:
 
     Args:
         name, signing_key, ledger, folder, why_not_roster, spu: as for `Participation`.
+        attempts: where a sharing that took too long is charged.
     """
 
     def __init__(
         self,
         name: str,
         signing_key: Ed25519PrivateKey,
+        attempts: Attempts,
         ledger: Ledger,
         folder: Path,
         why_not_roster: Callable[[Plan], str | None],
         spu: Path | None,
     ) -> None:
         self._name, self._signing_key = name, signing_key
+        self._attempts = attempts
         self._ledger, self._why_not_roster = ledger, why_not_roster
         self._folder = folder
         self._runs: dict[str, OpenRun] = {}
@@ -59,7 +66,7 @@ class OpenRuns:
             raise RoundRefused(f"{self._name}: this plan is {status} here, so it can't run.")
         run = OpenRun(plan, approvals, dataset, self._folder)
         run.tensors = KeptTensors(
-            self._name, plan, self._signing_key, run.sum_of, self._memory, self._spu
+            self._name, plan, self._signing_key, self._sum_of(run), self._memory, self._spu
         )
         missing = run.missing() or self._why_not_roster(plan)
         if missing is not None:
@@ -90,10 +97,20 @@ class OpenRuns:
             raise RoundRefused(f"{self._name}: {missing}.")
         return run
 
+    def _sum_of(self, run: OpenRun) -> Callable[[Step, bytes | str], NDArray[np.int64]]:
+        def of(step: Step, state: bytes | str) -> NDArray[np.int64]:
+            try:
+                return run.sum_of(step, state)
+            except EngineOverdue:
+                self._attempts.spend_release(run.plan, step, run.until())
+                raise
+
+        return of
+
     def _why(self, plan_hash: str) -> str:
         """The reason of the last decision on a plan."""
-        found = [p.reason for p in self._ledger.plans() if p.plan_hash == plan_hash]
-        return found[0] if found else "never submitted"
+        found = self._ledger.plan(plan_hash)
+        return "never submitted" if found is None else found.reason
 
     def remove(self, plan_hash: str) -> None:
         """Forget a run that has ended."""

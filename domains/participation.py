@@ -14,8 +14,8 @@ continued. What was charged can still be confirmed and unmasked after a crash. T
 is `network.smpc.aggregation`, or `network.smpc.ckks` where the plan says so.
 """
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from mmap import ACCESS_READ, mmap
@@ -26,10 +26,10 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
 
-from domains.attempts import Attempt, Attempts, write_durably
+from domains.attempts import Attempt, AttemptFiles, Attempts, write_durably
+from domains.charging import charged_input
 from domains.coming_noise import ComingNoise
 from domains.cosigning import (
-    cosign_peers,
     event_of,
     held_of_peers,
     keep_cosignatures,
@@ -79,7 +79,9 @@ class Participation:
         self._ledger = ledger
         self._folder = folder
         self._attempts = Attempts(ledger, folder)
-        self._open_runs = OpenRuns(name, signing_key, ledger, folder, why_not_roster, spu)
+        self._open_runs = OpenRuns(
+            name, signing_key, self._attempts, ledger, folder, why_not_roster, spu
+        )
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._attempts.void_what_a_crash_left()
 
@@ -126,9 +128,11 @@ class Participation:
                 raise RoundRefused(f"{self._name}: attempt {attempt} was used; take the next one.")
             self._drop_attempt(run, "superseded by a new attempt")
             self._attempts.give_up_charged(plan_hash)
+            files = self._attempts.files(context)
             run.attempt = Attempt(
                 context,
-                self._party(run.plan, context),
+                self._party(run.plan, context, files),
+                files,
                 held_of_peers(self._ledger, run.plan, self._name),
                 None if tensor else ComingNoise(run.plan, run.plan.step(step)),
             )
@@ -238,20 +242,9 @@ class Participation:
             current = self._current(run, context)
             if current.value is None:
                 raise RoundRefused(f"{self._name}: nothing was shared in this attempt yet.")
-            cosign_peers(
-                self._ledger,
-                run.plan,
-                self._name,
-                current.context,
-                current.held,
-                {each.sender for each in sealed},
-                notes,
-            )
-            receipt, elements = current.party.mask(current.value, sealed)
-            digest = hashlib.sha256(receipt.digest).hexdigest()
-            self._ledger.charge(plan_hash, step, release, attempt, digest)
+            answer = charged_input(self._ledger, run.plan, self._name, current, sealed, notes)
             run.attempt = None
-            return receipt, elements
+            return answer
 
     def revealed(
         self, plan_hash: str, step: str, release: int, attempt: int
@@ -269,7 +262,7 @@ class Participation:
             return self._masked(run.plan, context)
 
     def _masked(self, plan: Plan, context: Context) -> tuple[Receipt, NDArray]:
-        kept = self._party(plan, context).masked()
+        kept = self._party(plan, context, self._attempts.files(context)).masked()
         if kept is None:
             raise RoundRefused(f"{self._name}: this attempt's masked input is gone.")
         return kept
@@ -291,8 +284,9 @@ class Participation:
             more: under CKKS, the digest of the sum of the ciphertexts.
         """
         run = self._open_runs.of(plan_hash)
-        with run.lock:
-            confirmation = self._charged(plan_hash, step, release, attempt).confirm(receipts, *more)
+        context = Context(plan_hash, step, release, attempt)
+        with run.lock, self._charged(context) as files:
+            confirmation = self._party(run.plan, context, files).confirm(receipts, *more)
             opened = {receipt.domain: receipt.digest.hex() for receipt in receipts}
             inputs = sha256_hex(canonical(opened))
             self._ledger.settle(plan_hash, step, release, attempt, inputs, opened)
@@ -318,11 +312,17 @@ class Participation:
             more: under CKKS, the sum of the ciphertexts at the key holder, None at the others.
         """
         run = self._open_runs.of(plan_hash)
-        with run.lock:
-            party = self._charged(plan_hash, step, release, attempt)
+        context = Context(plan_hash, step, release, attempt)
+        with run.lock, self._charged(context) as files:
             confirmed = {each.domain for each in confirmations}
-            keep_cosignatures(self._ledger, run.plan, self._name, confirmed, cosignatures)
-            return party.unmask(confirmations, *more)
+            # Both wait for the disk, so they do it together; nothing is said unless both are right.
+            kept = _KEEPING.submit(
+                keep_cosignatures, self._ledger, run.plan, self._name, confirmed, cosignatures
+            )
+            try:
+                return self._party(run.plan, context, files).unmask(confirmations, *more)
+            finally:
+                kept.result()
 
     def finish(self, plan_hash: str, state: bytes | str) -> None:
         """End the run: every user's memory is computed and stays here; the model is kept.
@@ -364,19 +364,16 @@ class Participation:
             )
         return run.attempt
 
-    def _party(self, plan: Plan, context: Context) -> Any:
+    def _party(self, plan: Plan, context: Context, files: AttemptFiles) -> Any:
         agreement = agreement_of(
             plan, context.step, context.release, context.attempt, context.tensor
         )
-        files = self._attempts.files(context)
         return WIRES[plan.aggregation].party(self._name, agreement, self._signing_key, files)
 
-    def _charged(self, plan_hash: str, step: str, release: int, attempt: int) -> Any:
-        run = self._open_runs.of(plan_hash)
-        context = Context(plan_hash, step, release, attempt)
+    def _charged(self, context: Context) -> AttemptFiles:
         if self._attempts.state_of(context) != "charged":
             raise RoundRefused(f"{self._name}: nothing was revealed in this attempt yet.")
-        return self._party(run.plan, context)
+        return self._attempts.files(context)
 
     def _drop_attempt(self, run: OpenRun, reason: str) -> None:
         if run.attempt is None:
@@ -393,6 +390,9 @@ class Participation:
         run.attempt.erase()
         run.attempt = None
         self._attempts.spend(context)
+
+
+_KEEPING = ThreadPoolExecutor(4, thread_name_prefix="keeping")
 
 
 def _unshared(run: OpenRun) -> bool:

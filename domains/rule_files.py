@@ -12,7 +12,7 @@ from typing import Any
 
 from domains.dataset import PrivateDataset
 from domains.folder import write_private
-from policies.amendments import Amendment, changes_between
+from policies.amendments import Amendment, changes_between, loosened
 from policies.approvals import read_statement
 from policies.canonical import sha256_hex
 from policies.ledger import Ledger
@@ -128,6 +128,12 @@ class RuleFiles:
                     f"'{name}' is changed in {dataset.policy_file.name} on the node's machine "
                     "only, with the node stopped: one key alone must not decide it."
                 )
+        if now.second_approvers and (looser := loosened(now, then)):
+            raise RulesRefused(
+                f"Two persons approve here, and this loosens {', '.join(looser)}: change it in "
+                f"{dataset.policy_file.name} on the node's machine, with the node stopped. One "
+                "key alone may only make rules stricter."
+            )
         population = dataset.declaration.population
         for other in self.datasets.values():
             if other.name == dataset.name or other.declaration.population != population:

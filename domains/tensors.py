@@ -91,7 +91,10 @@ class KeptTensors:
         definition = self._kept_step(step)
         most = definition.releases + self._plan.spare_attempts
         if self._shared.get(step, 0) >= most:
-            raise TensorRefused(f"{self._me}: step '{step}' was shared {most} times, as approved.")
+            raise TensorRefused(
+                f"{self._me}: step '{step}' was computed {most} times, as approved, whatever came "
+                "of it."
+            )
         agreement = sharing_of(self._plan, step, number)
         self._sharing = Sharing(self._me, agreement, self._signing_key)
         return self._sharing.signed_key
@@ -120,13 +123,14 @@ class KeptTensors:
         parts = sensitivity.outputs_of(whole, definition)
         self._make_room(whole.length, len(parts))
         try:
+            # Counted before it is computed: how long that takes is seen, whatever becomes of it.
+            self._shared[step] = self._shared.get(step, 0) + 1
             flat = sharing.share(self._private_sum(definition, state), keys)
         except BaseException:
             self._memory.give(8 * whole.length)
             raise
         finally:
             self._sharing = None
-        self._shared[step] = self._shared.get(step, 0) + 1
         names = []
         for begin, end, proven in parts:
             names.append(shared_name(self._plan.hash, transcript, begin, end))

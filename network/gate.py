@@ -25,11 +25,11 @@ from network.calls import Calls, ComingStream, Paths
 from network.client import API
 from network.connections import serve_app
 from network.envelope import MAX_MESSAGE_BYTES, BytesRefused
+from network.guard import install_strict_reader
 from network.health import CONTENT_TYPE, Health
 from network.limits import Limits, TooMuch, block_of
 from network.logs import log_as_json
 from network.members import address_of, json_object, require_private_channel
-from network.reader import install_strict_reader
 from network.reader_names import STORED
 from network.streams import MAX_STREAM_BYTES, STREAMS
 

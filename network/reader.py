@@ -1,4 +1,4 @@
-"""The strict reader of Syft's serialised objects; installed, it replaces Syft's own everywhere.
+"""The strict reader of Syft's serialised objects; `network.guard` puts it in place of Syft's own.
 
 Syft's reader resolves names in the bytes to attributes of loaded modules and calls them, runs
 Cap'n Proto and Arrow in C++ over unchecked bytes, sets undeclared attributes, and allocates what
@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import syft.serde.recursive as syft_reader
 from nacl.signing import SigningKey, VerifyKey
 from pydantic import BaseModel
 from syft.types.dicttuple import DictTuple
@@ -27,7 +26,7 @@ from syft.util.experimental_flags import flags
 
 from network.arrays import MAX_ARRAY_BYTES, unpack_array
 from network.capnproto import BytesRefused, Frame, Place
-from network.reader_names import ANSWERS, Names
+from network.reader_names import Names
 from network.reader_types import generic, listed_kind, signature, union
 from network.tables import read_table
 
@@ -49,20 +48,6 @@ def read(blob: bytes | memoryview, names: Names) -> Any:
     if len(blob) > MAX_BYTES:
         raise BytesRefused(f"An object has at most {MAX_BYTES} bytes.")
     return _Reading(names).value(blob)
-
-
-def install_strict_reader(names: Names = ANSWERS) -> None:
-    """Make Syft's own reads in this process strict as well; the last list given counts."""
-
-    def read_strictly(blob: bytes) -> Any:
-        return read(blob, names)
-
-    syft_reader.rs_bytes2object = read_strictly
-    syft_reader.rs_proto2object = _refuse_open_frame
-
-
-def _refuse_open_frame(_: Any) -> Any:
-    raise BytesRefused("Only whole messages are read.")
 
 
 class _Reading:

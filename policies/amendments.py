@@ -72,6 +72,37 @@ def changes_between(before: OwnerPolicy, after: OwnerPolicy) -> list[list[str]]:
     return [[n, _said(old[n]), _said(new[n])] for n in OwnerPolicy.model_fields if old[n] != new[n]]
 
 
+_CAPS = (
+    "epsilon", "delta", "max_epsilon_per_plan", "max_epsilon_per_scientist",
+    "max_epsilon_per_dataset", "max_epsilon_per_period", "max_releases", "max_approval_days",
+)  # fmt: skip
+_FLOORS = ("period_days", "min_users", "min_noise_multiplier")
+_ONLY = ("allowed_operations", "allowed_models")
+_GRANTED = ("dealers", "comparisons", "advisory")
+
+
+def loosened(before: OwnerPolicy, after: OwnerPolicy) -> list[str]:
+    """The settings that allow something after that they didn't before.
+
+    What isn't plainly stricter counts as looser: other office hours do, and so does anything that
+    only the file itself may change.
+    """
+    old, new = before.model_dump(), after.model_dump()
+    return [n for n in OwnerPolicy.model_fields if old[n] != new[n] and _looser(n, old[n], new[n])]
+
+
+def _looser(name: str, old: Any, new: Any) -> bool:
+    if name in _CAPS:
+        return old is not None and (new is None or new > old)
+    if name in _FLOORS:
+        return bool(new < old)
+    if name in _ONLY:
+        return old is not None and (new is None or not set(new) <= set(old))
+    if name in _GRANTED:
+        return not set(new) <= set(old)
+    return old is not None
+
+
 def _said(value: Any) -> str:
     if value is None:
         return "none"

@@ -44,6 +44,8 @@ _INDEXED: dict[str, tuple[int, int | None]] = {
     "index_add": (2, None),
 }
 
+_PRODUCTS = frozenset(["mm", "mv", "dot", "bmm", "addmm", "addmv", "baddbmm"])
+
 
 @dataclass(frozen=True)
 class Call:
@@ -91,12 +93,18 @@ def check_call(call: Call, limits: Limits) -> None:
         _check_pick(call)
     if name in ("split", "unbind"):
         _check_parts(call, limits)
+    if name in _PRODUCTS and len({each.dtype for each in _tensors(call)}) > 1:
+        raise call.refuse("dtype", "its factors have different dtypes: convert them to one.")
     if name in _INDEXED:
         _check_index(call)
     if name == "_linalg_solve_ex":
         _check_system(call)
     if name in ("floor_divide", "remainder") or node.op.endswith("_mode"):
         _check_divisor(call)
+
+
+def _tensors(call: Call) -> list[Tensor]:
+    return [value for value in call.args if isinstance(value, Tensor)]
 
 
 def _check_pick(call: Call) -> None:

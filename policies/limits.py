@@ -79,8 +79,11 @@ def limits_of(
     data_set: str,
     accountant: RenyiFilter,
     now: datetime | None = None,
+    author: str = "",
 ) -> list[Limit]:
     """Every limit that a new plan of this scientist on this data set meets; none if it is public.
+
+    A scientist is whoever has the account or the author's key: plans of either count together.
 
     `accountant` is the filter of the population's budget, whose orders are fixed: the guarantee.
     Each narrower limit is a rule beside it, with a filter chosen for its cap; where the owner
@@ -98,7 +101,7 @@ def limits_of(
             "max_epsilon_per_scientist",
             "All plans of this scientist",
             policy.max_epsilon_per_scientist,
-            [plan for plan in past if plan.scientist == scientist],
+            [p for p in past if p.scientist == scientist or (author and p.author == author)],
         ),
         (
             "max_epsilon_per_dataset",

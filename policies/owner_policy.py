@@ -167,7 +167,8 @@ class OwnerPolicy(_Rules):
         epsilon: budget of a population, over all plans and for good.
         delta: the budget's delta; a plan may ask for the same or less.
         max_epsilon_per_plan: most that a single plan may cost; None is the whole budget.
-        max_epsilon_per_scientist: most that one account's plans may cost together.
+        max_epsilon_per_scientist: most that the plans of one account, or of one author's key, may
+            cost together.
         max_epsilon_per_dataset: most that all plans on this data set may cost, where several
             share a population.
         max_epsilon_per_period: most that the plans open or decided in the last `period_days` may

@@ -1,12 +1,11 @@
 """`coterie audit`: what one run of a plan on made-up users says about its privacy."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from coterie.audit import Audit
-from coterie.audit import audit as run
+from coterie.commands.options import AccountsOption, DatasetOption, EpsilonOption, ScriptPath
 from coterie.commands.output import (
     HomeOption,
     JsonOption,
@@ -17,18 +16,10 @@ from coterie.commands.output import (
     print_table,
     told,
 )
-from coterie.commands.plan import (
-    AccountsOption,
-    DatasetOption,
-    EpsilonOption,
-    ScriptPath,
-    federation_of,
-    script_of,
-)
 from coterie.exit_codes import ExitCode
-from coterie.plots import plot_audit
-from network.program import DataSet
-from policies.accounting import ADJACENCY
+
+if TYPE_CHECKING:
+    from coterie.audit import Audit
 
 
 @told
@@ -57,6 +48,12 @@ def audit(
 
     Example: coterie audit examples/movielens_mf.py --items 1682 --interactions 50
     """
+    from coterie.audit import audit as run
+    from coterie.commands.plan import federation_of, script_of
+    from coterie.plots import plot_audit
+    from network.program import DataSet
+    from policies.accounting import ADJACENCY
+
     script = script_of(plan, dataset, epsilon)
     if items is not None:
         data = DataSet(dataset, items, interactions, users, "0" * 64, script.epsilon is None)
@@ -85,8 +82,10 @@ def audit(
         raise fail(found.verdict, ExitCode.NOT_VERIFIED)
 
 
-def print_audit(found: Audit, plot: Path) -> None:
+def print_audit(found: "Audit", plot: Path) -> None:
     """The bound beside the accounted epsilon, and what it is worth."""
+    from policies.accounting import ADJACENCY
+
     guesses = found.guesses
     accounted = "NOT PRIVATE" if found.epsilon is None else f"{found.epsilon:.3f}"
     print_table(

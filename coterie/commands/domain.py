@@ -9,6 +9,7 @@ import typer
 from coterie.addresses import trust_hub, trust_own, url_of
 from coterie.backup import back_up
 from coterie.backup import restore as put_back
+from coterie.commands import keys, members
 from coterie.commands.output import (
     HomeOption,
     JsonOption,
@@ -33,7 +34,9 @@ from coterie.partners import (
 )
 from network.tls import trust_files
 
-app = typer.Typer(no_args_is_help=True, help="A partner's node: make, start, look, stop.")
+app = typer.Typer()
+for each in (members, keys):
+    app.add_typer(each.app)
 
 
 @app.command()

@@ -18,7 +18,7 @@ from coterie.hub import start_hub, stop_hub
 from network.hub import admit_member, directory
 from network.tls import trust_files
 
-app = typer.Typer(no_args_is_help=True, help="The network's hub: start it, list domains.")
+app = typer.Typer()
 
 
 @app.command()

@@ -30,7 +30,7 @@ from policies.ledger.database import is_ledger
 from policies.verify import Verdict, verify_proof
 from policies.verify import verify as verify_ledger
 
-app = typer.Typer(no_args_is_help=True, help="A domain's ledger: show, verify, prove, export it.")
+app = typer.Typer()
 DomainOption = Annotated[str, typer.Option("--domain", help="A domain made here.")]
 
 

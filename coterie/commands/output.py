@@ -13,19 +13,6 @@ from rich.table import Table
 
 from coterie.exit_codes import ExitCode
 from coterie.home import Home
-from coterie.processes import AlreadyRunning, ProcessError
-from domains.declaration import DeclarationError
-from domains.folder import FolderError
-from domains.interactions import InteractionsError
-from network.client import LoginFailed, NodeRefused, NodeUnreachable
-from network.federation import FederationError
-from network.hub import HubError
-from network.tls import TlsError
-from network.training import NotApproved, RunInterrupted
-from policies.approvals import OwnerKeyError
-from policies.ledger import LedgerError
-from policies.trace import TraceError
-from recommenders.datasets import DataRefused, DataUnavailable
 
 
 class _Visible(Console):
@@ -44,26 +31,28 @@ def visible(text: str) -> str:
 console = _Visible(markup=False)
 errors = _Visible(markup=False, stderr=True)
 
-_CODES: tuple[tuple[type[Exception], ExitCode], ...] = (
-    (NotApproved, ExitCode.DENIED),
-    (RunInterrupted, ExitCode.INTERRUPTED),
-    (NodeUnreachable, ExitCode.UNREACHABLE),
-    (HubError, ExitCode.UNREACHABLE),
-    (LoginFailed, ExitCode.LOGIN_FAILED),
-    (AlreadyRunning, ExitCode.ALREADY_RUNNING),
-    (DeclarationError, ExitCode.BAD_DATA),
-    (InteractionsError, ExitCode.BAD_DATA),
-    (DataRefused, ExitCode.BAD_DATA),
-    (DataUnavailable, ExitCode.BAD_DATA),
-    (NodeRefused, ExitCode.REFUSED),
-    (LedgerError, ExitCode.REFUSED),
-    (TraceError, ExitCode.USAGE),
-    (FederationError, ExitCode.USAGE),
-    (FolderError, ExitCode.USAGE),
-    (OwnerKeyError, ExitCode.USAGE),
-    (ProcessError, ExitCode.USAGE),
-    (TlsError, ExitCode.USAGE),
-)
+_CODES = {
+    "network.training.NotApproved": ExitCode.DENIED,
+    "network.training.RunInterrupted": ExitCode.INTERRUPTED,
+    "network.client.NodeUnreachable": ExitCode.UNREACHABLE,
+    "network.hub.HubError": ExitCode.UNREACHABLE,
+    "network.client.LoginFailed": ExitCode.LOGIN_FAILED,
+    "coterie.processes.AlreadyRunning": ExitCode.ALREADY_RUNNING,
+    "domains.declaration.DeclarationError": ExitCode.BAD_DATA,
+    "domains.interactions.InteractionsError": ExitCode.BAD_DATA,
+    "recommenders.datasets.DataRefused": ExitCode.BAD_DATA,
+    "recommenders.datasets.DataUnavailable": ExitCode.BAD_DATA,
+    "network.client.NodeRefused": ExitCode.REFUSED,
+    "policies.ledger.errors.LedgerError": ExitCode.REFUSED,
+    "policies.untraceable.TraceError": ExitCode.USAGE,
+    "network.federation.FederationError": ExitCode.USAGE,
+    "domains.folder.FolderError": ExitCode.USAGE,
+    "policies.approvals.OwnerKeyError": ExitCode.USAGE,
+    "coterie.processes.ProcessError": ExitCode.USAGE,
+    "network.tls.TlsError": ExitCode.USAGE,
+}
+"""By the error's name, so that no command waits for modules that can't have raised it. The first of
+an error's classes, from itself upwards, counts."""
 
 Name = Annotated[str, typer.Argument(help="The domain's name, e.g. north.")]
 HomeOption = Annotated[
@@ -84,14 +73,18 @@ def told(command: Callable) -> Callable:
     def run(*args: Any, **kwargs: Any) -> Any:
         try:
             return command(*args, **kwargs)
-        except tuple(kind for kind, _ in _CODES) as error:
-            raise fail(str(error), code_of(error)) from None
+        except Exception as error:
+            code = code_of(error)
+            if code is ExitCode.UNEXPECTED:
+                raise
+            raise fail(str(error), code) from None
 
     return run
 
 
 def code_of(error: Exception) -> ExitCode:
-    return next((code for kind, code in _CODES if isinstance(error, kind)), ExitCode.UNEXPECTED)
+    names = (f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__)
+    return next((_CODES[name] for name in names if name in _CODES), ExitCode.UNEXPECTED)
 
 
 def fail(message: str, code: ExitCode) -> typer.Exit:

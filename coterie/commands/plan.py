@@ -5,6 +5,13 @@ from typing import Annotated, Any
 
 import typer
 
+from coterie.commands.options import (
+    AccountsOption,
+    DatasetOption,
+    EpsilonOption,
+    PlanHash,
+    ScriptPath,
+)
 from coterie.commands.output import (
     HomeOption,
     JsonOption,
@@ -20,16 +27,7 @@ from coterie.home import Home
 from coterie.scripts import Script
 from network.federation import Federation, connect
 
-app = typer.Typer(no_args_is_help=True, help="A plan before it runs: quote, submit, show.")
-ScriptPath = Annotated[Path, typer.Argument(help="Python file with plan(data, epsilon).")]
-PlanHash = Annotated[
-    str, typer.Argument(help="The plan's hash, or its first 6 or more characters.")
-]
-DatasetOption = Annotated[str, typer.Option(help="Name of the partners' data set.")]
-EpsilonOption = Annotated[float, typer.Option(help="Epsilon of the whole plan; 0: no noise.")]
-AccountsOption = Annotated[
-    Path | None, typer.Option(help="JSON file of your accounts (default: HOME/scientist).")
-]
+app = typer.Typer()
 
 
 def federation_of(home: Home, accounts: Path | None) -> Federation:

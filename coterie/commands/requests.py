@@ -22,7 +22,7 @@ from coterie.partners import open_owner
 from policies.approvals import APPROVAL_DAYS, load_owner_key
 from policies.envelopes import EnvelopeError
 
-app = typer.Typer(no_args_is_help=True, help="An owner's requests: list, show, approve, deny.")
+app = typer.Typer()
 Domain = Annotated[str, typer.Option("--domain", help="The owner's domain.")]
 PlanHash = Annotated[
     str, typer.Argument(help="The plan's hash, or its first 6 or more characters.")

@@ -19,7 +19,7 @@ from coterie.exit_codes import ExitCode
 from coterie.owner import Owner
 from coterie.partners import open_owner
 
-app = typer.Typer(no_args_is_help=True, help="An owner's rules: show, preview, sign, write.")
+app = typer.Typer()
 Domain = Annotated[str, typer.Option("--domain", help="The owner's domain.")]
 DataSet = Annotated[str, typer.Option("--data", help="The data set that the rules are for.")]
 File = Annotated[Path, typer.Argument(help="The whole new policy.toml.")]

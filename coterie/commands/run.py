@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from coterie.commands.options import AccountsOption, DatasetOption, EpsilonOption, ScriptPath
 from coterie.commands.output import (
     HomeOption,
     JsonOption,
@@ -19,14 +20,7 @@ from coterie.commands.output import (
     print_table,
     told,
 )
-from coterie.commands.plan import (
-    AccountsOption,
-    DatasetOption,
-    EpsilonOption,
-    ScriptPath,
-    federation_of,
-    script_of,
-)
+from coterie.commands.plan import federation_of, script_of
 from coterie.exit_codes import ExitCode
 from coterie.home import Home
 from coterie.scripts import Script
@@ -38,7 +32,7 @@ from network.training import Run, epsilon_everywhere
 from policies.accounting import ADJACENCY, epsilon_at_every_partner
 from policies.plan import Plan
 
-app = typer.Typer(no_args_is_help=True, help="An approved plan's run: start, resume, show, verify.")
+app = typer.Typer()
 RunFolder = Annotated[Path, typer.Argument(help="The run's folder.")]
 
 

@@ -1,6 +1,6 @@
 """The charge protocol: an attempt is reserved, charged, then settled; or it is void."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, insert
@@ -10,6 +10,7 @@ from policies.ledger.budgets import add_use, event_json, use_budget
 from policies.ledger.chain import Chain, Entry
 from policies.ledger.database import Database
 from policies.ledger.errors import AlreadyReleased, NotApproved, NotReserved
+from policies.ledger.heads import Heads, Shown
 from policies.ledger.plans import check_hash, plan_at
 from policies.ledger.releases import attempt_json, check_attempt, open_reservation
 from policies.ledger.tables import ATTEMPTS, Row, change_of, row_of
@@ -21,6 +22,7 @@ class Charges:
     """Part of `Ledger`: what an approved plan releases. One transaction each."""
 
     domain: str
+    heads: Heads
     _database: Database
     _chain: Chain
 
@@ -85,13 +87,24 @@ class Charges:
             return entry
 
     def charge(
-        self, plan_hash: str, step: str, release: int, attempt: int, share_sha256: str
+        self,
+        plan_hash: str,
+        step: str,
+        release: int,
+        attempt: int,
+        share_sha256: str,
+        shown: Sequence[Shown] = (),
     ) -> None:
         """Turn the reservation into a charge, durably, before this very share may be sent.
+
+        Args:
+            shown: what the peers' ledgers showed, which `Heads.check` let pass; it is co-signed in
+                the same transaction.
 
         Raises:
             NotReserved: there is no such reservation, or it was voided.
             AlreadyReleased: it was charged for another share.
+            HeadRefused: a peer's head doesn't extend what another round brought meanwhile.
         """
         check_hash(share_sha256)
         with self._database.writing() as connection:
@@ -104,6 +117,7 @@ class Charges:
                     " one attempt sends one share. Start a new attempt"
                 )
             row = open_reservation(row, step, release, attempt)
+            self.heads.keep_shown(connection, shown)
             _change(connection, row, state="charged", share=share_sha256)
             self._chain.append(connection, "charge", share=share_sha256, **attempt_json(row))
 

@@ -22,6 +22,7 @@ class Commitment:
         decided: time of the last decision; nothing was charged after it unless it is open.
         events: charged or reserved, and if it is open what it may still release.
         partners: how many domains are on its roster.
+        author: the key that signed it, empty if the submission didn't say.
     """
 
     plan_hash: str
@@ -31,6 +32,7 @@ class Commitment:
     decided: str
     events: tuple[Event, ...]
     partners: int = 1
+    author: str = ""
 
 
 def commitments_of(connection: Connection, population: str) -> list[Commitment]:
@@ -58,12 +60,14 @@ def _commitment(row: Row, used: list[Use]) -> Commitment:
     is_open = row.status == "approved"
     if is_open:
         events += OpenPlan(counts_of(read_events(row.events)), used).outstanding()
+    summary = json.loads(row.summary)
     return Commitment(
         plan_hash=row.plan_hash,
         scientist=row.scientist,
-        data_set=str(json.loads(row.summary).get("dataset", "")),
+        data_set=str(summary.get("dataset", "")),
         open=is_open,
         decided=row.decided,
         events=tuple(events),
         partners=partners_of(row.summary),
+        author=str(summary.get("author", "")),
     )

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import bindparam, select
 
 from policies.accounting import Event, merge
-from policies.approvals import may_approve
+from policies.approvals import may_approve, verify_approval
 from policies.canonical import canonical
 from policies.ledger.budgets import (
     check_room,
@@ -115,15 +115,21 @@ class Decisions:
             entry = self._chain.append(connection, "refusal", plan=plan_hash, **said)
             decide(connection, plan, "refused", entry.time, by="", reason=text)
 
-    def consent(self, plan_hash: str, decided_by: str) -> None:
-        """Record a yes that lacks the owner's signature: nothing runs on it."""
+    def consent(
+        self, plan_hash: str, decided_by: str, reason: str = "", explanation: str = ""
+    ) -> None:
+        """Record a yes that lacks the owner's signature, or a second person's: nothing runs on it.
+
+        `explanation` as in `deny`.
+        """
         with self._database.writing() as connection:
             plan = plan_at(connection, plan_hash)
             if plan is not None and plan.status == "awaiting signature":
                 return
             plan = require(plan, plan_hash, "pending")
-            entry = self._chain.append(connection, "consent", plan=plan_hash, by=decided_by)
-            decide(connection, plan, "awaiting signature", entry.time, decided_by, "")
+            said = {"by": decided_by, "reason": reason, "explanation": explanation}
+            entry = self._chain.append(connection, "consent", plan=plan_hash, **said)
+            decide(connection, plan, "awaiting signature", entry.time, decided_by, reason)
 
     def approve(
         self,
@@ -133,13 +139,16 @@ class Decisions:
         signature_hex: str,
         explanation_sha256: str,
         reason: str = "",
+        second: tuple[str, str] | None = None,
     ) -> None:
         """Approve under the owner's signature, holding the plan's whole cost from now on.
 
-        `explanation_sha256` is the hash of what the owner was shown.
+        `explanation_sha256` is the hash of what the owner was shown; `second` another person's key
+        (hex) and signed approval, where two must agree.
 
         Raises:
-            BadSignature: the signature isn't the owner's for this plan and domain.
+            BadSignature: a signature isn't the owner's, or the second person's, for this plan and
+                domain.
             BudgetExceeded: it doesn't fit beside what is spent and held.
             WrongStatus: the plan isn't pending or awaiting its signature.
         """
@@ -147,6 +156,14 @@ class Decisions:
             raise BadSignature(
                 f"The signature isn't {owner_key_hex[:16]}'s for plan {plan_hash[:16]} at"
                 f" {self.domain!r}. Sign this plan's hash with the owner's own key"
+            )
+        if second is not None and not (
+            second[0] != owner_key_hex
+            and verify_approval(second[0], plan_hash, self.domain, second[1])
+        ):
+            raise BadSignature(
+                f"A second person's signature isn't for plan {plan_hash[:16]} at {self.domain!r},"
+                " or is the owner's own. Sign this plan's hash with the second person's key"
             )
         with self._database.writing() as connection:
             plan = plan_at(connection, plan_hash)
@@ -166,6 +183,7 @@ class Decisions:
                 signature=signature_hex,
                 explanation=explanation_sha256,
                 reason=reason,
+                **({} if second is None else {"second_key": second[0], "second": second[1]}),
             )
             decide(connection, plan, "approved", entry.time, decided_by, reason)
 

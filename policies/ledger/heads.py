@@ -132,8 +132,18 @@ class Heads:
         """
         self.cosign_all([Shown(note, domain, node_key, held)], release)
 
-    def cosign_all(self, shown: Sequence["Shown"], release: Release) -> None:
+    def cosign_all(self, shown: Sequence[Shown], release: Release) -> None:
         """The same for several peers in one transaction: all of them or none.
+
+        Raises:
+            HeadRefused: see `cosign`.
+        """
+        self.check(shown, release)
+        with self._database.writing() as connection:
+            self.keep_shown(connection, shown)
+
+    def check(self, shown: Sequence[Shown], release: Release) -> None:
+        """Nothing, if these heads can be co-signed.
 
         Raises:
             HeadRefused: see `cosign`.
@@ -141,17 +151,23 @@ class Heads:
         for each in shown:
             check_signed(each.note.head, each.domain, each.node_key)
             check_reservation(each.note, each.domain, release)
-        with self._database.writing() as connection:
+        with self._database.reading() as connection:
             for each in shown:
-                head = each.note.head
-                for size in each.held:
-                    key = {"node_key": each.node_key, "size": size}
-                    row = connection.execute(_PEER_HEAD, key).one()
-                    check_extends(each.note, row)
-                    if head.size > size and not row.covered:
-                        at = {f"at_{name}": value for name, value in key.items()}
-                        connection.execute(_COVER, {**at, "covered": True})
-                self._keep_peer(connection, head, each.node_key)
+                _extended(connection, each)
+
+    def keep_shown(self, connection: Connection, shown: Sequence[Shown]) -> None:
+        """Sign and keep heads that `check` let pass, in the caller's transaction.
+
+        Raises:
+            HeadRefused: one doesn't extend what is held by now.
+        """
+        for each in shown:
+            size = each.note.head.size
+            for row in _extended(connection, each):
+                if size > row.size and not row.covered:
+                    at = {"at_node_key": row.node_key, "at_size": row.size}
+                    connection.execute(_COVER, {**at, "covered": True})
+            self._keep_peer(connection, each.note.head, each.node_key)
 
     def cosignatures(self, node_keys: Iterable[str]) -> list[Cosignature]:
         """Our signatures under the newest heads held of these ledgers."""
@@ -277,6 +293,15 @@ def _cosignature(row: Row) -> Cosignature:
 
 def _uncovered(connection: Connection, node_key: str) -> Sequence[Row]:
     return connection.execute(_UNCOVERED, {"node_key": node_key}).all()
+
+
+def _extended(connection: Connection, shown: Shown) -> list[Row]:
+    """What was held of the peer; raises HeadRefused unless the head shown extends all of it."""
+    keys = ({"node_key": shown.node_key, "size": size} for size in shown.held)
+    rows = [connection.execute(_PEER_HEAD, key).one() for key in keys]
+    for row in rows:
+        check_extends(shown.note, row)
+    return rows
 
 
 def _leaf(entry: Entry, tree: Tree, size: int) -> LeafEntry:

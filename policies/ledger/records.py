@@ -10,7 +10,7 @@ from policies.ledger.chain import Entry
 from policies.ledger.charges import attempt_at
 from policies.ledger.commitments import Commitment, commitments_of
 from policies.ledger.database import Database
-from policies.ledger.plans import PlanRecord, record_of
+from policies.ledger.plans import PlanRecord, plan_at, record_of
 from policies.ledger.tables import ATTEMPTS, BUDGETS, ENTRIES, HEAD, PLANS
 
 _STATUS = select(PLANS.c.status).where(PLANS.c.plan_hash == bindparam("plan_hash"))
@@ -32,6 +32,12 @@ class Records:
         with self._database.reading() as connection:
             found = connection.execute(_STATUS, {"plan_hash": plan_hash}).scalar()
             return "unknown" if found is None else str(found)
+
+    def plan(self, plan_hash: str) -> PlanRecord | None:
+        """A plan that was ever submitted or refused."""
+        with self._database.reading() as connection:
+            found = plan_at(connection, plan_hash)
+            return None if found is None else record_of(found)
 
     def attempts(self, plan_hash: str) -> list[tuple[str, int, int, str]]:
         """(step, release, attempt, state) of the plan; state is reserved, charged or void."""

@@ -12,8 +12,11 @@ FIELDS: dict[str, tuple[set[str], set[str]]] = {
         set(),
     ),
     "refusal": ({"plan", "rule", "reason"}, set()),
-    "consent": ({"plan", "by"}, set()),
-    "approval": ({"plan", "by", "owner_key", "signature", "explanation", "reason"}, set()),
+    "consent": ({"plan", "by"}, {"reason", "explanation"}),
+    "approval": (
+        {"plan", "by", "owner_key", "signature", "explanation", "reason"},
+        {"second_key", "second"},
+    ),
     "denial": ({"plan", "by", "reason"}, {"explanation"}),
     "reservation": ({*_TRY, "event"}, set()),
     "charge": ({*_TRY, "share"}, set()),

@@ -21,13 +21,18 @@ from policies.verify.evidence import (
     Roots,
     entry_text,
     is_signed,
-    statement_of,
     strict_json,
     utc,
     whole,
 )
-from policies.verify.fields import check_changes, check_fields
+from policies.verify.fields import check_fields
 from policies.verify.spending import OLD_ORDERS, BudgetState, Mechanism, mechanism_of
+from policies.verify.statements import (
+    check_approval,
+    check_envelope,
+    check_rules,
+    check_succession,
+)
 
 Attempt = tuple[str, str, int, int]  # (plan hash, step, release, attempt)
 Row = tuple[Any, ...]
@@ -73,6 +78,7 @@ class Replay:
         self.latest: dict[tuple[str, str, int], int] = {}
         self.charged: set[tuple[str, str, int]] = set()
         self.open: Counter[str] = Counter()
+        self.signed: Counter[str] = Counter()
         self.peers: Collection[str] | None = None
         self.mentions: list[Row] = []
         self.watched: dict[int, tuple[str, datetime]] = {}
@@ -195,61 +201,34 @@ class Replay:
         self._move(body, plan, "", reason, "refused", "pending", "awaiting signature", "refused")
 
     def _read_consent(self, body: dict[str, Any]) -> None:
-        self._move(body, self._plan(body), body["by"], "", "awaiting signature", "pending")
+        plan, reason = self._plan(body), body.get("reason", "")
+        self._move(body, plan, body["by"], reason, "awaiting signature", "pending")
 
     def _read_approval(self, body: dict[str, Any]) -> None:
-        owner = body["owner_key"]
-        said = statement_of(owner, body["signature"])
-        if said is None:
-            raise Bad("the owner's signature doesn't fit the plan", self.index)
-        self.expect(
-            HEX64.fullmatch(body["plan"]) is not None
-            and said["domain"] == self.domain
-            and (said["kind"] == "envelope" or said["plan"] == body["plan"]),
-            "the owner's signature doesn't fit the plan",
-        )
-        self.expect(utc(said["expires"]) > self.time, f"the approval had expired {said['expires']}")
+        said, plan = check_approval(body, self.domain, self.time, self.expect), self._plan(body)
         if said["kind"] == "envelope":
-            self._check_envelope(self._plan(body), said)
-        else:
-            same = said["explanation"] in ("", body["explanation"])
-            self.expect(same, "the owner was shown something else than the entry says")
-        self._plan(body).expires = said["expires"]
-        self.expect(
-            self.owner_key in (None, owner), f"it is signed by {owner}, not by the domain's owner"
-        )
+            check_envelope(plan.row["summary"], plan.allowed, said, self.expect)
+            self.signed[body["signature"]] += 1
+            self.expect(
+                self.signed[body["signature"]] <= said["plans"],
+                f"its envelope approves {said['plans']} plans, and this is one more",
+            )
+        plan.expires = said["expires"]
+        self._expect_owner(body["owner_key"])
         self._decide(body, "approved")
 
-    def _read_owner(self, body: dict[str, Any]) -> None:
-        """Both keys must have signed: either alone could be put before or behind the owner's."""
-        old, new = body["replaces"], body["owner_key"]
-        said = statement_of(old, body["signature"])
-        if said is None or said != statement_of(new, body["consent"]):
-            raise Bad("the owner's two keys didn't sign the same", self.index)
-        named = said["kind"], said["domain"], said["replaces"], said["owner_key"]
+    def _expect_owner(self, key: str) -> None:
         self.expect(
-            named == ("succession", self.domain, old, new) and old != new,
-            "the owner's keys signed something else",
+            self.owner_key in (None, key), f"it is signed by {key}, not by the domain's owner"
         )
+
+    def _read_owner(self, body: dict[str, Any]) -> None:
+        check_succession(body, self.domain, self.expect)
+        old = body["replaces"]
         self.expect(
             self.owner_key in (None, old), f"it replaces {old}, which isn't the owner's key"
         )
-        self.owner_key = new
-
-    def _check_envelope(self, plan: PlanState, said: dict[str, Any]) -> None:
-        """What the submission tells of the plan must lie within what was approved in advance."""
-        summary = plan.row["summary"]
-        within = (
-            summary["dataset"] == said["data_set"]
-            and summary["author"] in said["scientists"]
-            and summary["roster_hash"] == said["roster"]
-            and summary["model"] in said["models"]
-            and said["like"] in (None, summary["like"])
-            and float(summary["delta"]) <= said["delta"]
-            and plan.allowed.total() <= said["releases"]
-            and min(noise for noise, _ in plan.allowed) >= said["noise_multiplier"]
-        )
-        self.expect(within, "the plan isn't within the envelope that its owner signed")
+        self.owner_key = body["owner_key"]
 
     def _read_denial(self, body: dict[str, Any]) -> None:
         self._decide(body, "denied")
@@ -262,24 +241,10 @@ class Replay:
 
     def _read_rules(self, body: dict[str, Any]) -> None:
         self.expect(body["population"] in self.budgets, "its population has no budget")
-        digests = body["replaces"], body["rules"]
-        self.expect(all(map(HEX64.fullmatch, digests)), "no hashes of rules")
-        self.expect(check_changes(body["changes"]), "its changes aren't settings before and after")
-        owner = body["owner_key"]
-        if (owner, body["signature"]) == ("", ""):
-            return  # the file itself was changed, as the node found when it started
-        said = statement_of(owner, body["signature"])
-        if said is None or said["kind"] != "rules" or said["domain"] != self.domain:
-            raise Bad("the owner's signature doesn't fit the rules", self.index)
-        same = ("data_set", "replaces", "rules", "reason")
-        self.expect(
-            all(said[name] == body[name] for name in same),
-            "the owner signed other rules",
-        )
-        self.expect(utc(said["expires"]) > self.time, f"what was signed expired {said['expires']}")
-        self.expect(
-            self.owner_key in (None, owner), f"it is signed by {owner}, not by the domain's owner"
-        )
+        if check_rules(body, self.domain, self.time, self.expect):
+            self.signed[body["signature"]] += 1
+            self.expect(self.signed[body["signature"]] == 1, "its signature was used before")
+            self._expect_owner(body["owner_key"])
 
     def _decide(self, body: dict[str, Any], status: str) -> None:
         plan, before = self._plan(body), ("pending", "awaiting signature")

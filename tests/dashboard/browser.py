@@ -58,7 +58,8 @@ FAINT = """() => {
         const style = getComputedStyle(element)
         if (!own || !element.checkVisibility({opacityProperty: true}) || element.closest("svg"))
             continue
-        const left = "[disabled], [aria-hidden=true], [data-testid=stIconMaterial], code"
+        const left = "[disabled], [aria-hidden=true], [data-testid=stIconMaterial], code,"
+            + "[data-testid=stSliderThumbValue]"  // it stands beside its parent, not on it
         if (element.closest(left))
             continue
         const below = behind(element), ink = over(channels(style.color), below)

@@ -140,10 +140,10 @@ def test_nothing_secret_is_in_the_address_the_browser_or_the_log(
     assert {c["name"] for c in json.loads(cookies)} <= {"_streamlit_xsrf"}
 
 
-def test_a_request_is_reached_without_a_mouse(
+def test_a_request_is_approved_without_a_mouse(
     browser: Any, dashboard: tuple[str, Line], network: Network, pictures: Path
 ) -> None:
-    """From signing in by Tab, Enter and typing, by the names a screen reader says."""
+    """From signing in to the end by Tab, Enter and typing, by the names a screen reader says."""
     plan_hash = submitted(network, "by keyboard")
     visitor = Visitor.open(browser, dashboard[0], pictures)
     page = visitor.page
@@ -162,6 +162,25 @@ def test_a_request_is_reached_without_a_mouse(
     page.get_by_text(plan_hash).first.wait_for()
     visitor.settle()
     assert page.evaluate(UNNAMED) == []
+    visitor.tab_to("Approve", "button")
+    page.keyboard.press("Enter")
+    page.get_by_label("Why? It goes into your signature").wait_for()
+    visitor.settle()
+    visitor.tab_to("Why? It goes into your signature")
+    page.keyboard.type("as agreed")
+    page.keyboard.press("Control+Enter")
+    page.get_by_text("It takes epsilon").nth(1).wait_for()
+    visitor.settle()
+    visitor.tab_to("Upload", "button")
+    with page.expect_file_chooser() as chooser:
+        page.keyboard.press("Enter")
+    chooser.value.set_files(network.home.owner_key("north"))
+    page.get_by_text("owner.pem", exact=True).wait_for()
+    visitor.settle()
+    visitor.tab_to("Approve and sign", "button")
+    page.keyboard.press("Enter")
+    page.get_by_text(f"Plan {plan_hash[:12]}: approved").wait_for()
+    assert open_owner(network.home, "north").show(plan_hash)["status"] == "approved"
 
 
 def test_several_are_denied_together_with_one_reason(owner: Visitor, network: Network) -> None:
@@ -254,6 +273,7 @@ def test_every_page_in_light_dark_chinese_and_on_a_phone(
     dark = Visitor.open(browser, dashboard[0], pictures, color_scheme="dark")
     dark.page.get_by_label("Email").wait_for()
     dark.photograph("sign-in-dark")
+    assert dark.page.evaluate(FAINT) == []
     dark.sign_in(*owner_login(network.home, "north"))
     for visitor, colours in ((owner, "light"), (dark, "dark")):
         for title in ("Requests", "Budgets", "Rules", "Account"):

@@ -64,6 +64,36 @@ def test_only_its_own_page_may_open_its_websocket(
     answer.close()
 
 
+@pytest.mark.parametrize("method", ["PUT", "DELETE"])
+def test_nobody_uploads_or_removes_a_key_without_the_pages_token(address: str, method: str) -> None:
+    """Streamlit's uploader takes an owner's key; another site's script has no token of the page."""
+    key = f"{address}/_stcore/upload_file/a-session/a-file"
+    for headers in ({}, {"X-Xsrftoken": "guessed"}, {"Origin": "https://evil.example"}):
+        answer = requests.request(method, key, headers=headers, data=b"x", timeout=20)
+        assert answer.status_code == 403
+        assert answer.headers.get("Access-Control-Allow-Origin") != "https://evil.example"
+
+
+def test_with_a_token_a_file_is_taken_for_an_open_session_only(address: str) -> None:
+    with requests.Session() as visitor:
+        visitor.get(f"{address}/_stcore/health", timeout=20)
+        token = visitor.cookies["_streamlit_xsrf"]
+        answer = visitor.put(
+            f"{address}/_stcore/upload_file/a-session/a-file",
+            files={"file": ("owner.pem", b"a key")},
+            headers={"X-Xsrftoken": token},
+            timeout=20,
+        )
+    assert answer.status_code == 400
+    assert "session" in answer.text
+
+
+def test_no_other_site_steers_a_page_that_lies_in_its_own(address: str) -> None:
+    told = requests.get(f"{address}/_stcore/host-config", timeout=20).json()
+    assert told["allowedOrigins"] == ["https://nobody.invalid"]
+    assert not told["enableCustomParentMessages"]
+
+
 def _wait_for(url: str) -> None:
     """Until the page's server answers."""
     patient = Retry(connect=120, backoff_factor=0.1, backoff_max=0.5)

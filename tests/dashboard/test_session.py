@@ -1,5 +1,6 @@
 """Signed in at real nodes: the node says the role, and the role decides the pages."""
 
+import dataclasses
 import secrets
 import sys
 from datetime import timedelta
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from streamlit.testing.v1 import AppTest
 
 from coterie.owner import ROLES
 from coterie.partners import card_of, invite
@@ -15,7 +17,8 @@ from dashboard.options import read_options
 from dashboard.session import sign_in
 from network.client import LoginFailed, NodeRefused, log_in
 from tests.dashboard.signed_in import account_login, open_dashboard, owner_login
-from tests.network_of_three import Network
+from tests.dashboard.visiting import session
+from tests.network_of_three import Network, counting_plan
 
 pytestmark = pytest.mark.nodes
 
@@ -38,6 +41,55 @@ def test_the_node_says_who_is_signed_in(
         session = page.session_state["session"]
         assert (session.role, session.email, set(session.nodes)) == (role, login[0], {"north"})
         assert set(page.session_state["pages"]) == set(PAGES[session.role])
+
+
+def test_a_browser_that_asks_for_another_roles_page_gets_its_own(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a browser wants travels over its WebSocket, where anybody may write anything."""
+    owner = open_dashboard(monkeypatch, network.home, "north", *owner_login(network.home, "north"))
+    hers = {name: page._script_hash for name, page in owner.session_state["pages"].items()}
+    login = account_login(network.home.accounts, "north")
+    page = open_dashboard(monkeypatch, network.home, "north", *login)
+    own = {each._script_hash for each in page.session_state["pages"].values()}
+    for name, script in hers.items():
+        if script in own:
+            continue
+        page._page_hash = script
+        page.run()
+        assert not page.exception, name
+        assert [each.value for each in page.title] == ["Data sets"], name
+
+
+@pytest.mark.parametrize("name", ["requests", "request", "policy", "ledgers", "entries"])
+def test_a_page_that_is_drawn_for_another_role_shows_nothing_but_a_refusal(
+    network: Network, auditors: Path, name: str
+) -> None:
+    """Budgets are left out: every account is told what it may plan with."""
+
+    def script(page: str) -> None:
+        from importlib import import_module
+
+        import streamlit as st
+
+        from dashboard.session import telling
+
+        with telling():
+            import_module(f"dashboard.{page}").draw(st.session_state["session"])
+
+    plan_hash = network.federation.bind(
+        counting_plan(network.federation.data("interactions"), "seen by its owners only", 0.1)
+    ).hash
+    who = session(network, "scientist", auditors)
+    north = dataclasses.replace(who, nodes={"north": who.nodes["north"]})
+    page = AppTest.from_function(script, kwargs={"page": name}, default_timeout=60)
+    page.session_state["session"] = north
+    page.session_state["pages"] = {}
+    page.query_params["plan"] = plan_hash
+    page.run()
+    assert not page.exception
+    assert not page.dataframe
+    assert page.error or page.warning
 
 
 def test_an_owners_calls_are_refused_to_other_roles_by_the_node(network: Network) -> None:

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from dashboard.showing import amount, as_csv, epsilon
+from dashboard.showing import amount, as_csv, counted, epsilon, shortened
 from policies.accounting import ADJACENCY
 
 
@@ -23,3 +23,14 @@ def test_an_amount_is_shown_with_its_unit() -> None:
     assert amount(12345, "releases") == "12,345 releases"
     assert amount(0.25, "MB") == "0.250 MB"
     assert amount(None) == "no limit"
+
+
+def test_what_is_counted_has_marks_at_whole_numbers_only() -> None:
+    assert counted(pd.Series([1, 2])).to_dict()["values"] == [1, 2]
+    assert counted(pd.Series([3])).to_dict()["values"] == [3]
+    assert counted(pd.Series(range(1, 101))).to_dict()["values"] == list(range(1, 101, 13))
+
+
+def test_keys_are_shown_by_their_beginning_and_words_as_they_are() -> None:
+    assert shortened("a" * 64 + ", " + "b" * 64) == "a" * 12 + "…, " + "b" * 12 + "…"
+    assert shortened("a plan called deadbeef") == "a plan called deadbeef"

@@ -30,7 +30,7 @@ from dashboard.texts import catalogue
 from network.federation import read_accounts
 from network.hub import admit_member, announce, new_card
 from policies.verify import verify_proof
-from tests.dashboard.browser import Line, Visitor, chromium, screenshots
+from tests.dashboard.browser import FAINT, Line, Visitor, chromium, screenshots
 from tests.dashboard.signed_in import PAGE
 from tests.network_of_three import NAMES, Network, counting_plan
 
@@ -233,6 +233,7 @@ def test_every_page_is_photographed_wide_and_on_a_phone(
             assert levels[0] == 1, (name, levels)
             assert all(deeper - level <= 1 for level, deeper in pairwise(levels)), (name, levels)
             assert all(visitor.described()), name
+            assert visitor.page.evaluate(FAINT) == [], (name, scheme)
             visitor.photograph(f"{role}-{name}-{scheme}-phone", 390)
             assert visitor.sideways() <= 0, name
         visitor.page.context.close()

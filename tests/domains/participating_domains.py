@@ -138,12 +138,17 @@ class Carried:
 
 
 def domains_in(
-    folder: Path, size: int = 8, releases: int = 4, remembered: int | None = None
+    folder: Path,
+    size: int = 8,
+    releases: int = 4,
+    remembered: int | None = None,
+    kept: bool = False,
 ) -> Domains:
     """Three domains that all opened the run of a plan with one step, `s`, of `size` numbers.
 
     Args:
         remembered: how many numbers there are in the state that users' memories come from.
+        kept: whether the step's sum stays shared among them.
     """
 
     def count(state, user):  # type: ignore[no-untyped-def]
@@ -160,8 +165,8 @@ def domains_in(
         )
         for n in NAMES
     ]
-    data = DataSet("clicks", min(size, 9), 4, 100, "0" * 64, False)
-    step = Sum("s", count, 4.0, releases=releases)
+    data = DataSet("clicks", min(size, 9), 4, 100, "0" * 64, False, 100 if kept else None)
+    step = Sum("s", count, 4.0, releases=releases, kept=kept)
     state = {} if remembered is None else {"w": torch.zeros(remembered)}
     memory = None if remembered is None else (lambda state, user: state["w"][:2])
     written = Plan("p", "test", data, [step], state, epsilon=4.0, memory=memory)

@@ -1,5 +1,6 @@
 """The owner's desk in one process: two-person approval, office hours, envelopes, refusals."""
 
+import json
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -19,7 +20,13 @@ from domains.dataset import load_datasets
 from domains.desk import Desk, DeskRefused
 from domains.folder import Peer, public_hex
 from domains.judge import Judge
-from policies.approvals import load_owner_key, owner_key_hex, sign_approval, sign_submission
+from policies.approvals import (
+    load_owner_key,
+    owner_key_hex,
+    sign_approval,
+    sign_submission,
+    verify_approval,
+)
 from policies.canonical import sha256_hex
 from policies.envelopes import Envelope, sign_envelope
 from policies.ledger import Ledger, NotApproved
@@ -155,6 +162,13 @@ def test_two_persons_must_sign_before_anything_is_reserved(office: Open) -> None
         here.approve(plan, AUTHOR)
     assert here.approve(plan, SECOND) == "approved"
     here.ledger.reserve(plan.hash, "count", 0, 0, one)
+    said = {each.kind: json.loads(each.body) for each in here.ledger.entries()}
+    shown = sha256_hex(here.desk.explain(plan).encode())
+    assert said["approval"]["second_key"] == owner_key_hex(SECOND)
+    assert verify_approval(
+        said["approval"]["second_key"], plan.hash, "north", said["approval"]["second"]
+    )
+    assert (said["consent"]["by"], len(said["consent"]["explanation"])) == ("owner", len(shown))
     own = owner_key_hex(here.owner)
     alone = office(second_approvers=(own,))
     another = alone.plan("by one who is named as two")
@@ -191,6 +205,16 @@ def test_one_account_fills_neither_the_disk_nor_the_owners_day(
     another = here.plan("three")
     signature = sign_submission(AUTHOR, another.hash, "e" * 64)
     assert here.desk.submit(another, "e" * 64, signature)["new"], "another account has its own"
+
+
+def test_a_second_account_of_the_same_author_has_no_room_of_its_own(office: Open) -> None:
+    here = office(max_epsilon_per_scientist=0.8)
+    first, second = here.plan("by one account"), here.plan("by another account")
+    here.submit(first)
+    here.approve(first, here.owner)
+    other = "cd" * 32
+    answer = here.desk.submit(second, other, sign_submission(AUTHOR, second.hash, other))
+    assert [each["rule"] for each in answer["refusals"]] == ["max_epsilon_per_scientist"]
 
 
 def test_nothing_is_approved_while_the_office_is_closed(office: Open) -> None:

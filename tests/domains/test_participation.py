@@ -2,6 +2,8 @@
 
 from pathlib import Path
 from tempfile import TemporaryFile
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
 
 from domains.attempts import Attempts
+from domains.enclosure import EngineOverdue
 from domains.refusals import RoundRefused
 from domains.states import read_state
 from network.program import DataSet, Plan, Sum
@@ -19,7 +22,8 @@ from policies.accounting import Event
 from policies.approvals import owner_key_hex, sign_approval
 from policies.ledger import AttemptsExhausted, Ledger
 from policies.plan import RosterEntry, Step
-from tests.domains.participating_domains import arrays_of
+from policies.sensitivity import TensorRefused
+from tests.domains.participating_domains import NAMES, STATE, arrays_of, domains_in
 
 
 @pytest.fixture(scope="module")
@@ -116,3 +120,34 @@ def test_an_attempt_whose_end_was_seen_is_spent_and_shares_nothing(tmp_path: Pat
     attempts.spend(Context(plan_hash, "s", 0, 1))
     with pytest.raises(AttemptsExhausted, match="spare attempts"):
         ledger.reserve(plan_hash, "s", 0, 2, Event(4.0, 1.0, 1))
+
+
+def test_a_sharing_over_its_deadline_is_charged_and_not_repeated_for_ever(tmp_path: Path) -> None:
+    domains = domains_in(tmp_path, releases=2, kept=True)
+    plan_hash, ledger, part = domains.plan.hash, domains.ledgers["east"], domains.parts["east"]
+
+    def overdue(*_: Any) -> None:
+        raise EngineOverdue("it took too long")
+
+    def share(number: int) -> None:
+        keys = []
+        for name in NAMES:
+            with domains.parts[name].tensors(plan_hash) as tensors:
+                keys.append(tensors.key("s", number))
+        with part.tensors(plan_hash) as tensors:
+            tensors.share("s", number, keys, STATE)
+
+    def hurry() -> None:
+        slow: Any = SimpleNamespace(alive=True, private_sum=overdue, close=lambda: None)
+        part._open_runs.of(plan_hash)._enclosure = slow
+
+    share(0)
+    assert ledger.attempts(plan_hash) == []
+    for number in range(1, 4):
+        hurry()
+        with pytest.raises(RoundRefused, match="took too long"):
+            share(number)
+    charged = [("s", 0, 0, "charged"), ("s", 0, 1, "charged"), ("s", 1, 0, "charged")]
+    assert sorted(tuple(each) for each in ledger.attempts(plan_hash)) == charged
+    with pytest.raises(TensorRefused, match="computed 4 times"):
+        share(4)

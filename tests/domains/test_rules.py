@@ -1,6 +1,7 @@
 """Standing rules: who may change them, from when on they apply, and what the ledger keeps of it."""
 
 from collections.abc import Iterator
+from datetime import time
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from domains.desk import Desk
 from domains.rule_files import RulesRefused
-from policies.amendments import changes_between, sign_amendment
+from policies.amendments import changes_between, loosened, sign_amendment
 from policies.approvals import create_owner_key, load_owner_key
 from policies.canonical import sha256_hex
 from policies.envelopes import read_consent
@@ -118,6 +119,46 @@ def test_what_one_key_mustnt_decide_is_changed_in_the_file_only(
     file.write_text(before)
 
 
+def test_where_two_persons_approve_one_key_makes_rules_stricter_only(tmp_path: Path) -> None:
+    desks = Desks.create(tmp_path)
+    file = desks.north.dataset(DATA).policy_file
+    two = file.read_text() + f'second_approvers = ["{"a" * 64}"]\nmax_releases = 50\n'
+    file.write_text(two)
+    with pytest.raises(RulesRefused, match="loosens max_releases"):
+        change(desks, two.replace("max_releases = 50", "max_releases = 51"))
+    change(desks, two.replace("max_releases = 50", "max_releases = 49"))
+    assert "max_releases = 49" in file.read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "stricter", "looser"),
+    [
+        ("epsilon", 1.0, 2.0),
+        ("max_epsilon_per_plan", 1.0, None),
+        ("period_days", 90, 30),
+        ("min_noise_multiplier", 2.0, 0.5),
+        ("allowed_operations", ("aten.mul",), ("aten.mul", "aten.sum")),
+        ("allowed_models", (), None),
+        ("comparisons", (), ("spu",)),
+        ("advisory", (), ("max_releases",)),
+    ],
+)
+def test_it_is_known_which_rules_allow_more(name: str, stricter: Any, looser: Any) -> None:
+    less, more = OwnerPolicy(**{name: stricter}), OwnerPolicy(**{name: looser})
+    assert loosened(less, more) == [name]
+    assert loosened(more, less) == []
+    assert loosened(less, less) == []
+
+
+def test_office_hours_are_looser_unless_there_were_none() -> None:
+    days = OfficeHours(days=("mon",), opens=time(9), closes=time(17), zone="UTC")
+    more = days.model_copy(update={"closes": time(18)})
+    assert loosened(OwnerPolicy(), OwnerPolicy(office_hours=days)) == []
+    assert loosened(OwnerPolicy(office_hours=days), OwnerPolicy(office_hours=more)) == [
+        "office_hours"
+    ]
+
+
 def test_a_signature_under_rules_approves_nothing(desks: Desks, file: Path) -> None:
     plan = desks.plan("no approval")
     desks.submit(plan)
@@ -175,6 +216,7 @@ def test_the_verifier_finds_rules_that_the_owner_did_not_sign(desks: Desks, tmp_
             {"owner_key": "cd" * 32},
             {"changes": [["epsilon", "8"]]},
             {"population": "unknown"},
+            {},
         )
     ):
         ledger = Ledger(f"sqlite:///{tmp_path / str(number)}.db", "north", NODE)
@@ -188,7 +230,9 @@ def test_the_verifier_finds_rules_that_the_owner_did_not_sign(desks: Desks, tmp_
         ledger.amendments.record(**said)
         assert verify(ledger.entries(), None, owner).ok
         ledger.amendments.record(**said | wrong)
-        assert verify(ledger.entries(), None, owner).first_bad == 4, wrong
+        verdict = verify(ledger.entries(), None, owner)
+        assert verdict.first_bad == 4, wrong
+        assert ("was used before" in verdict.problem) == (wrong == {}), wrong
 
 
 def test_changes_are_told_setting_by_setting() -> None:

@@ -9,8 +9,16 @@ import pytest
 
 from policies.accounting import Event
 from policies.ledger import HeadRefused
-from policies.ledger.heads import Cosignature, Note
-from tests.policies.ledgers_of_domains import PLAN, Domain, a_round, cosign, release, shown
+from policies.ledger.heads import Cosignature, Note, Shown
+from tests.policies.ledgers_of_domains import (
+    PLAN,
+    ROUND,
+    Domain,
+    a_round,
+    cosign,
+    release,
+    shown,
+)
 
 
 @pytest.fixture
@@ -203,3 +211,35 @@ def test_what_peers_signed_can_not_be_changed_by_mistake(north: Domain, south: D
             with pytest.raises(sqlite3.IntegrityError, match="only grows"):
                 connection.execute(change)
     connection.close()
+
+
+def test_a_charge_and_what_was_shown_for_it_are_kept_together(
+    north: Domain, south: Domain, tmp_path: Path
+) -> None:
+    held = south.held_of(north)
+    note = shown(north, 0, held)
+    south.ledger.reserve(PLAN, "train", 0, 0, ROUND)
+    seen = [Shown(note, "north", north.node_key, held)]
+    south.ledger.heads.check(seen, release(0))
+    assert south.held_of(north) == [], "checked, and not yet kept"
+    south.ledger.charge(PLAN, "train", 0, 0, "5" * 64, seen)
+    assert south.held_of(north) == [note.head.size]
+    (signed,) = south.ledger.heads.cosignatures([north.node_key])
+    north.ledger.heads.keep(signed, "south", south.node_key)
+
+
+def test_nothing_is_charged_for_a_head_that_was_contradicted_meanwhile(
+    north: Domain, south: Domain, tmp_path: Path
+) -> None:
+    north.copy(tmp_path / "old.db")
+    note = shown(north, 0, [])
+    south.ledger.reserve(PLAN, "train", 0, 0, ROUND)
+    seen = [Shown(note, "north", north.node_key, [])]
+    south.ledger.heads.check(seen, release(0))
+    north.restore(tmp_path / "old.db")
+    other = shown(north, 1, [])  # of the same size, from another round at the same time
+    cosign(south, north, other, [], 1)
+    with pytest.raises(HeadRefused, match="rewritten"):
+        south.ledger.charge(PLAN, "train", 0, 0, "5" * 64, seen)
+    assert south.ledger.attempt(PLAN, "train", 0, 0) == "reserved"
+    assert south.held_of(north) == [other.head.size]

@@ -119,6 +119,16 @@ GRAPHS: dict[str, tuple[str, Callable[[], R]]] = {
             (*SUM, ref("n1")),
         ),
     ),
+    "a product of fractions and whole numbers": (
+        "dtype",
+        lambda: graph(
+            [ITEMS_INPUT, VALUES_INPUT],
+            ("aten.reshape.default", I, [WIDTH, 1]),
+            ("aten.reshape.default", ref("values"), [1, WIDTH]),
+            ("aten.mm.default", ref("n0"), ref("n1")),
+            (*SUM, ref("n2")),
+        ),
+    ),
     "an index without indices": (
         "index",
         lambda: graph([MASK], (LOOKED_UP, M, [None]), (*SUM, ref("n0"))),

@@ -20,6 +20,7 @@ import policies.verify
 from policies.accounting import ORDERS, Event, RenyiFilter
 from policies.approvals import owner_key_hex, sign_approval
 from policies.canonical import canonical, sha256_hex
+from policies.envelopes import Envelope, sign_envelope
 from policies.ledger import GENESIS, Budget, Entry, Ledger, LedgerError
 from policies.verify import verify
 from policies.verify.spending import OLD_ORDERS
@@ -292,6 +293,7 @@ ONE_COUNT = [
     {"count": 1, "noise_multiplier": 6, "sampling_rate": 0.2},
     {"count": 4, "noise_multiplier": 4, "sampling_rate": 1},
 ]
+YES = sign_approval(OWNER, PLAN, "alpha")
 NO_NOISE = {"count": 1, "noise_multiplier": 0.5, "sampling_rate": 1}
 SMALL: dict[str, Any] = {"population": "shoppers", "epsilon": 1.0, "delta": DELTA, "public": False}
 
@@ -324,6 +326,9 @@ SMALL: dict[str, Any] = {"population": "shoppers", "epsilon": 1.0, "delta": DELT
         (change("budget", epsilon=-1), "budget", "no such budget"),
         (change("budget", time="yesterday"), "budget", "can't be read"),
         (change("submission", events=[]), "submission", "no releases"),
+        (change("approval", second_key=NODE_HEX), "approval", "half of a second person's yes"),
+        (change("approval", second_key=OWNER_HEX, second=YES), "approval", "signed for two"),
+        (change("approval", second_key=NODE_HEX, second=YES), "approval", "second person's"),
     ],
 )
 def test_the_node_cannot_sign_what_breaks_the_rules(
@@ -360,6 +365,31 @@ def test_an_approval_by_anyone_but_the_pinned_owner_is_found(entries: list[Entry
     )
     verdict = verify(resign(entries), NODE_HEX, OWNER_HEX)
     assert (verdict.first_bad, "domain's owner" in verdict.problem) == (position + 1, True)
+
+
+def test_more_plans_than_an_envelope_approves_are_found(entries: list[Entry]) -> None:
+    around = Envelope(
+        domain="alpha", signed="2026-01-01T00:00:00+00:00", expires="9999-01-01T00:00:00+00:00",
+        data_set="d", scientists=("1" * 64,), roster="2" * 64, models=("3" * 64,), plans=2,
+        epsilon=9.0, total_epsilon=9.0, delta=DELTA, releases=9, noise_multiplier=1.0, collusion=1,
+        explanation="e" * 64,
+    )  # fmt: skip
+    summary = {
+        "dataset": "d", "author": "1" * 64, "roster_hash": "2" * 64, "model": "3" * 64, "like": "",
+        "delta": DELTA,
+    }  # fmt: skip
+    for envelope, ok in ((around, True), (around.model_copy(update={"plans": 1}), False)):
+        signed = sign_envelope(OWNER, envelope)
+        changed = [
+            edit(entry, summary=summary) if entry.kind == "submission"
+            else edit(entry, signature=signed) if entry.kind == "approval"
+            else entry
+            for entry in entries
+        ]  # fmt: skip
+        verdict = verify(resign(changed), NODE_HEX)
+        assert verdict.ok == ok
+    assert verdict.first_bad == place(entries, "approval", 1) + 1
+    assert "its envelope approves 1 plans, and this is one more" in verdict.problem
 
 
 @pytest.mark.parametrize(
