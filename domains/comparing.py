@@ -17,7 +17,7 @@ import tempfile
 import threading
 import tomllib
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -51,6 +51,7 @@ INSTALL = (
 )
 _WALLS, _PARTY = "domains.spu_walls", Path(__file__).parent / "spu_party.py"
 _LINK_SECONDS, _SECONDS = 60, 240
+_LOCAL_PORTS = range(20_000, 32_000)
 _AT_WORK = threading.Semaphore(1)
 """A node has one address for comparisons, and memory for one process of SPU."""
 
@@ -199,9 +200,17 @@ def _certificate(key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of this machine that nobody listens on at the moment."""
-    with ExitStack() as stack:
-        listeners = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for listener in listeners:
-            listener.bind(("127.0.0.1", 0))
-        return [listener.getsockname()[1] for listener in listeners]
+    """Ports of this machine that nobody listens on at the moment.
+
+    Below those that systems give to callers: one of these could be gone again before it is used.
+    """
+    found: list[int] = []
+    with ExitStack() as listeners:
+        for port in secrets.SystemRandom().sample(_LOCAL_PORTS, len(_LOCAL_PORTS)):
+            listener = listeners.enter_context(socket.socket())
+            with suppress(OSError):
+                listener.bind(("127.0.0.1", port))
+                found.append(port)
+            if len(found) == count:
+                return found
+    raise OSError("This machine has no free ports.")

@@ -40,7 +40,7 @@ from domains.noised import noised, noised_sum
 from domains.open_runs import OpenRuns
 from domains.refusals import RoundRefused
 from domains.runs import OpenRun
-from domains.states import load_state, read_state
+from domains.states import Octets, load_state, read_state
 from domains.tensors import KeptTensors
 from domains.wire import WIRES
 from network.smpc.agreement import agreement_of
@@ -137,14 +137,11 @@ class Participation:
             )
             return run.attempt.party.advertise(), run.attempt.held
 
-    def hold(
-        self, plan_hash: str, digest: str, size: int, begin: int, part: bytes | memoryview
-    ) -> int:
+    def hold(self, plan_hash: str, digest: str, size: int, begin: int, part: Octets) -> int:
         """Take one part of a state; the parts come in order, the first one replaces another state.
 
         Args:
-            digest: BLAKE3 of the whole state, hex.
-            size: of the whole state, in bytes.
+            digest: BLAKE3 of the whole state, hex; size: of the whole, in bytes.
             begin: where the part belongs.
 
         Returns:

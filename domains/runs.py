@@ -12,7 +12,7 @@ from domains.attempts import Attempt
 from domains.dataset import PrivateDataset
 from domains.enclosure import Enclosure
 from domains.refusals import RoundRefused
-from domains.states import State, model_limit, read_state, state_limit
+from domains.states import Octets, State, model_limit, read_state, state_limit
 from domains.tensors import KeptTensors
 from policies.envelopes import read_consent, why_not_approved
 from policies.plan import Plan, Step
@@ -90,7 +90,7 @@ class OpenRun:
             raise RoundRefused("This node holds no such state; send it.")
         return held
 
-    def hold(self, digest: str, size: int, begin: int, part: bytes | memoryview) -> int:
+    def hold(self, digest: str, size: int, begin: int, part: Octets) -> int:
         """See `Participation.hold`."""
         limit = max(model_limit(self.plan), *map(state_limit, self.plan.steps))
         if not 0 < size <= limit:

@@ -23,6 +23,8 @@ _DTYPES = {
 }
 """What graphs read, by safetensors' names."""
 
+Octets = bytes | memoryview
+
 
 class State:
     """A public state as it comes, part by part, into a file without a name.
@@ -42,7 +44,7 @@ class State:
         """Whether all parts have come."""
         return self.held == self.size
 
-    def take(self, part: bytes | memoryview) -> None:
+    def take(self, part: Octets) -> None:
         """The next part.
 
         Raises:

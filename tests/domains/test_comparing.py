@@ -15,8 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from coterie.processes import free_ports
-from domains.comparing import Comparing
+from domains.comparing import Comparing, free_ports
 from network.smpc.comparisons import Comparison, Offer, verify_offers
 from network.smpc.messages import MalformedMessage, SharingRefused
 from policies import bounded, sensitivity
