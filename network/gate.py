@@ -29,7 +29,6 @@ from network.health import CONTENT_TYPE, Health
 from network.limits import Limits, TooMuch
 from network.logs import log_as_json
 from network.members import address_of, json_object, require_private_channel
-from network.middleware import Guard, refused, too_much
 from network.reader_names import STORED
 from network.streams import STREAMS
 
