@@ -156,6 +156,15 @@ def test_an_advisory_rule_warns_instead_of_deciding() -> None:
     assert not policy.decides(broken)
 
 
+def test_the_office_s_day_and_hour_are_those_of_its_zone_in_summer_and_winter() -> None:
+    auckland = OfficeHours(days=("mon",), zone="Pacific/Auckland")
+    assert auckland.open_at(datetime(2026, 6, 28, 22, 0, tzinfo=UTC)), "Sunday in UTC"
+    assert not auckland.open_at(datetime(2026, 6, 29, 22, 0, tzinfo=UTC)), "Tuesday there"
+    berlin = OfficeHours(zone="Europe/Berlin")
+    assert berlin.open_at(datetime(2026, 7, 1, 7, 30, tzinfo=UTC)), "half past nine in summer"
+    assert not berlin.open_at(datetime(2026, 12, 1, 7, 30, tzinfo=UTC)), "half past eight in winter"
+
+
 def test_the_office_is_open_on_its_days_in_its_zone() -> None:
     policy = OwnerPolicy(office_hours=OfficeHours(zone="Europe/Berlin"))
     assert policy.closed(datetime(2026, 11, 24, 8, 30, tzinfo=UTC)) is None
