@@ -33,7 +33,7 @@ errors = _Visible(markup=False, stderr=True)
 
 _CODES = {
     "network.training.NotApproved": ExitCode.DENIED,
-    "network.training.RunInterrupted": ExitCode.INTERRUPTED,
+    "network.journal.RunInterrupted": ExitCode.INTERRUPTED,
     "network.client.NodeUnreachable": ExitCode.UNREACHABLE,
     "network.hub.HubError": ExitCode.UNREACHABLE,
     "network.client.LoginFailed": ExitCode.LOGIN_FAILED,
