@@ -103,7 +103,8 @@ class OpenRun:
         try:
             held.take(part)
         except RoundRefused:
-            self.state = None
+            if held.complete:
+                self.state = None
             raise
         return held.held
 
