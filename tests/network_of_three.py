@@ -156,6 +156,7 @@ def counting_plan(
     epsilon: float | None = 2.0,
     releases: int = 3,
     aggregation: Literal["smpc", "ckks"] = "smpc",
+    spare_attempts: int = 2,
 ) -> ct.Plan:
     """Counts how many users have each item, several times, and averages."""
 
@@ -174,6 +175,7 @@ def counting_plan(
         state={"sum": torch.zeros(data.items)},
         epsilon=epsilon,
         aggregation=aggregation,
+        spare_attempts=spare_attempts,
         memory=lambda state, user: state["sum"][user.items[:1]],
         scores=lambda state, memory: state["sum"] * memory.sum(),
     )
