@@ -24,12 +24,12 @@ class Bodies:
         self,
         request: Request,
         limit: int,
-        look: Callable[[bytearray], Awaitable[bool]] | None = None,
+        look: Callable[[bytearray], Awaitable[None]] | None = None,
     ) -> AsyncIterator[bytearray]:
         """The body, up to a size and within a time that grows with what has come.
 
         Args:
-            look: shown what has come so far, until it gives True; raises to take no more.
+            look: shown what has come so far, with each part; raises to take no more.
         """
         declared = request.headers.get("content-length", "")
         if declared.isdecimal() and int(declared[:20]) > limit:
@@ -49,8 +49,8 @@ class Bodies:
                         body += part
                         if len(body) > limit:
                             raise HTTPException(413, f"At most {limit} bytes.")
-                        if look is not None and await look(body):
-                            look = None
+                        if look is not None:
+                            await look(body)
                         clock.reschedule(began + self._allowed(body))
             except TimeoutError:
                 raise HTTPException(408, "The request comes too slowly.") from None

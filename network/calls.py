@@ -264,7 +264,7 @@ class ComingStream:
         self._admitted: _Admitted | None = None
         self._refusal = ""
 
-    async def look(self, begun: bytearray) -> bool:
+    async def look(self, begun: bytearray) -> None:
         """Admit a call before the first of its octets is taken; nothing is taken beyond them.
 
         A call without octets is admitted when it is answered.
@@ -272,7 +272,7 @@ class ComingStream:
         if self._call is None:
             self._call = read_head(begun)
             if self._call is None:
-                return False
+                return
             if self._call.path != f"coterie.{self._method}":
                 raise BytesRefused("The stream names another method than its address.")
             if self._call.octets:
@@ -281,7 +281,6 @@ class ComingStream:
                     raise HTTPException(403, self._refusal)
         if len(begun) > self._call.begin + self._call.octets:
             raise BytesRefused("The octets aren't those that were signed.")
-        return False
 
     def _admit(self, call: StreamCall) -> None:
         try:
