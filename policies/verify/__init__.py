@@ -196,6 +196,11 @@ def _verdict(state: Replay, count: int, problem: str, first_bad: int | None) -> 
     lines.append(f"Epsilon holds for plans chosen adaptively; unit: {UNIT}.")
     if not state.pinned:
         lines.append("The node's key was taken from the ledger itself: compare it with the roster.")
+    if state.last_owner is None and state.owner_key is not None:
+        lines.append(
+            f"The owner's key was taken from the ledger itself ({state.owner_key}): compare it with"
+            " the roster."
+        )
     if state.covered and state.peers is None:
         lines.append("The peers' keys were taken from their files: compare them with the roster.")
     complete = not problem and bool(state.covered)
