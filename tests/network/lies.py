@@ -130,6 +130,16 @@ def old_shares(a: Attack, name: str, sealed: list[Any]) -> list[Any]:
     return [a.earlier["sealed"] if m.sender == LIAR else m for m in sealed]
 
 
+def reflected(a: Attack, name: str, sealed: list[Any]) -> list[Any]:
+    """What a domain dealt to a peer comes back to it as what the peer dealt."""
+    dealt = next(
+        said for said in a.domains.said if isinstance(said, list) and said[0].sender == name
+    )
+    mine = dealt[of(dealt, LIAR, "receiver")]
+    back = mine.model_copy(update={"sender": LIAR, "receiver": name})
+    return [back if m.sender == LIAR else m for m in sealed]
+
+
 def hidden_dealers(a: Attack, _: str, sealed: list[Any]) -> list[Any]:
     return sealed[:1]
 
@@ -156,6 +166,24 @@ def ours_dropped(a: Attack, name: str, receipts: list[Receipt]) -> list[Receipt]
     return [m for m in receipts if m.domain != name]
 
 
+def renamed_receipt(a: Attack, _: str, receipts: list[Receipt]) -> list[Receipt]:
+    """One peer's masked input counts twice, the second time as another's."""
+    mine = receipts[of(receipts, OTHER)]
+    return [mine.model_copy(update={"domain": LIAR}) if m.domain == LIAR else m for m in receipts]
+
+
+def everybodys_members_changed(a: Attack, _: str, receipts: list[Receipt]) -> list[Receipt]:
+    """All receipts say that a survivor never was a member, as if none were masked with it."""
+    left = tuple(name for name in receipts[0].members if name != LIAR)
+    return [m.model_copy(update={"members": left}) for m in receipts if m.domain != LIAR]
+
+
+def own_confirmation_for_all(a: Attack, name: str, confirmations: list[Any]) -> list[Any]:
+    """A domain's own words come back to it from everybody."""
+    mine = confirmations[of(confirmations, name)]
+    return [mine.model_copy(update={"domain": m.domain}) for m in confirmations]
+
+
 def too_few_confirmations(a: Attack, _: str, confirmations: list[Any]) -> list[Any]:
     return confirmations[:-4]
 
@@ -173,30 +201,49 @@ def doubled_confirmation(a: Attack, _: str, confirmations: list[Any]) -> list[An
 
 
 def weak_key(a: Attack, name: str, advert: Advert) -> Advert:
-    bad = advert.model_copy(update={"mask_key": bytes(32)})
-    message = advert_message(a.domains.agreement, dict(bad))
-    return bad.model_copy(update={"signature": a.sign(name, message)})
+    return resigned_advert(a, advert, mask_key=bytes(32))
 
 
 def copied_key(a: Attack, name: str, advert: Advert) -> Advert:
-    theirs = a.domains.parties[HONEST].advertise()
-    bad = advert.model_copy(update={"mask_key": theirs.mask_key})
+    return resigned_advert(a, advert, mask_key=a.domains.parties[HONEST].advertise().mask_key)
+
+
+def one_key_twice(a: Attack, name: str, advert: Advert) -> Advert:
+    return resigned_advert(a, advert, mask_key=advert.cipher_key)
+
+
+def disguised_key(a: Attack, name: str, advert: Advert) -> Advert:
+    """An honest peer's key in another encoding: X25519 doesn't look at the top bit."""
+    theirs = a.domains.parties[HONEST].advertise().mask_key
+    return resigned_advert(a, advert, mask_key=theirs[:31] + bytes([theirs[31] ^ 128]))
+
+
+def resigned_advert(a: Attack, advert: Advert, **fields: Any) -> Advert:
+    bad = advert.model_copy(update=fields)
     message = advert_message(a.domains.agreement, dict(bad))
-    return bad.model_copy(update={"signature": a.sign(name, message)})
+    return bad.model_copy(update={"signature": a.sign(advert.domain, message)})
+
+
+def crossed(a: Attack, name: str, sealed: list[Any]) -> list[Any]:
+    """One domain is dealt what is sealed for another."""
+    theirs = sealed[of(sealed, OTHER, "receiver")]
+    return resealed(a, sealed, ciphertext=theirs.ciphertext)
 
 
 def unopenable(a: Attack, name: str, sealed: list[Any]) -> list[Any]:
-    i = of(sealed, HONEST, "receiver")
-    bad = sealed[i].model_copy(update={"ciphertext": flip(sealed[i].ciphertext)})
-    signature = a.sign(name, sealed_message(a.transcript(), dict(bad)))
-    return changed(sealed, i, ciphertext=bad.ciphertext, signature=signature)
+    return resealed(a, sealed, ciphertext=flip(sealed[of(sealed, HONEST, "receiver")].ciphertext))
 
 
 def uncommitted(a: Attack, name: str, sealed: list[Any]) -> list[Any]:
+    return resealed(a, sealed, seed_share_digest=bytes(32))
+
+
+def resealed(a: Attack, sealed: list[Any], **fields: Any) -> list[Any]:
+    """What is dealt to the honest domain, changed and signed."""
     i = of(sealed, HONEST, "receiver")
-    bad = sealed[i].model_copy(update={"seed_share_digest": bytes(32)})
-    signature = a.sign(name, sealed_message(a.transcript(), dict(bad)))
-    return changed(sealed, i, seed_share_digest=bytes(32), signature=signature)
+    bad = sealed[i].model_copy(update=fields)
+    signature = a.sign(bad.sender, sealed_message(a.transcript(), dict(bad)))
+    return changed(sealed, i, **fields, signature=signature)
 
 
 def missing_receiver(a: Attack, name: str, sealed: list[Any]) -> list[Any]:
@@ -209,10 +256,17 @@ def other_vector(a: Attack, name: str, answer: tuple[Receipt, np.ndarray]) -> An
 
 
 def own_members(a: Attack, name: str, answer: tuple[Receipt, np.ndarray]) -> Any:
+    return members_changed(a, answer, answer[0].members[:-1])
+
+
+def itself_twice(a: Attack, name: str, answer: tuple[Receipt, np.ndarray]) -> Any:
+    return members_changed(a, answer, tuple(sorted((*answer[0].members, name))))
+
+
+def members_changed(a: Attack, answer: tuple[Receipt, np.ndarray], members: tuple[str, ...]) -> Any:
     receipt = answer[0]
-    members = receipt.members[:-1]
     message = receipt_message(a.transcript(), dict(receipt) | {"members": members})
-    signature = a.sign(name, message)
+    signature = a.sign(receipt.domain, message)
     return receipt.model_copy(update={"members": members, "signature": signature}), answer[1]
 
 
@@ -248,12 +302,16 @@ HUB: list[tuple[str, Tamper, str | None]] = [
     ("reveal", readdressed, LIAR),
     ("reveal", resold, OTHER),
     ("reveal", old_shares, LIAR),
+    ("reveal", reflected, LIAR),
     ("reveal", hidden_dealers, OTHER),
     ("reveal", split_members, HONEST),
     ("confirm", other_survivors, None),
     ("confirm", too_few_survivors, OTHER),
     ("confirm", forged_receipt, LIAR),
     ("confirm", ours_dropped, HONEST),
+    ("confirm", renamed_receipt, LIAR),
+    ("confirm", everybodys_members_changed, None),
+    ("unmask", own_confirmation_for_all, None),
     ("unmask", too_few_confirmations, None),
     ("unmask", forged_confirmation, LIAR),
     ("unmask", doubled_confirmation, LIAR),
@@ -261,11 +319,15 @@ HUB: list[tuple[str, Tamper, str | None]] = [
 PEER: list[tuple[str, Tamper, str | None]] = [
     ("advertise", weak_key, LIAR),
     ("advertise", copied_key, LIAR),
+    ("advertise", one_key_twice, LIAR),
+    ("advertise", disguised_key, LIAR),
+    ("share", crossed, LIAR),
     ("share", unopenable, LIAR),
     ("share", uncommitted, LIAR),
     ("share", missing_receiver, LIAR),
     ("reveal", other_vector, LIAR),
     ("reveal", own_members, LIAR),
+    ("reveal", itself_twice, LIAR),
     ("confirm", false_confirmation, LIAR),
     ("unmask", false_share, LIAR),
     ("unmask", withheld_share, LIAR),
