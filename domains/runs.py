@@ -9,6 +9,7 @@ from blake3 import blake3
 from numpy.typing import NDArray
 
 from domains.attempts import Attempt
+from domains.cosigning import Confirmed
 from domains.dataset import PrivateDataset
 from domains.enclosure import Enclosure
 from domains.refusals import RoundRefused
@@ -45,6 +46,7 @@ class OpenRun:
         self.lock = threading.Lock()
         self.attempt: Attempt | None = None
         self.state: State | None = None
+        self.confirmed = Confirmed()
         self._folder = folder
         self._enclosure: Enclosure | None = None
 

@@ -156,6 +156,7 @@ class Replay:
             "release": self._read_release,
             "void": self._read_void,
             "closure": self._read_closure,
+            "objection": self._plan,
             "owner": self._read_owner,
             "rules": self._read_rules,
         }
