@@ -39,6 +39,6 @@ class Limits:
     user_bytes: int = 512 * 2**20
     memory_bytes: int = 2**30
     work: float = 1e15
-    state_bytes: int = 256 * 2**20
-    width: int = 2**26
+    state_bytes: int = 2**29
+    width: int = 2**27
     releases: int = 100_000
