@@ -201,7 +201,7 @@ class Participation:
             try:
                 current.value = (
                     noised(run, definition, value.view(np.int64).copy(), clip_norm, 1)
-                    if tensor
+                    if current.noise is None
                     else noised_sum(run, definition, tensors, current.noise)
                 )
             except EngineOverdue as error:
