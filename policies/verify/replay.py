@@ -81,6 +81,7 @@ class Replay:
         self.open: Counter[str] = Counter()
         self.signed: Counter[str] = Counter()
         self.envelopes: dict[str, BudgetState] = {}
+        self.owners: set[str] = set()
         self.peers: Collection[str] | None = None
         self.mentions: list[Row] = []
         self.watched: dict[int, tuple[str, datetime]] = {}
@@ -225,8 +226,10 @@ class Replay:
         self._decide(body, "approved")
 
     def _expect_owner(self, key: str) -> None:
-        self.owner_key = self.owner_key or key
-        self.expect(self.owner_key == key, f"it is signed by {key}, not by the domain's owner")
+        self.owners.add(key)
+        self.expect(
+            self.owner_key in (None, key), f"it is signed by {key}, not by the domain's owner"
+        )
 
     def _read_owner(self, body: dict[str, Any]) -> None:
         check_succession(body, self.domain, self.expect)
