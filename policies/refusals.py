@@ -8,11 +8,13 @@ class PlanRefused(ValueError):
 
     Attributes:
         rule: short name of the rule, for ledgers and tables.
+        node: of a graph, at which it was found; empty: not at one.
     """
 
     def __init__(self, rule: str, message: str) -> None:
         super().__init__(message)
         self.rule = rule
+        self.node = ""
 
 
 @dataclass(frozen=True)
