@@ -100,7 +100,7 @@ class CoterieRounds(Answering):
             release,
             attempt,
             parsed,
-            state_digest or bytes_of(state),
+            state_digest or octets_of(state),
             sizes_of(held),
         )
         return json.dumps({"sealed": [shares.to_dict() for shares in sealed], "note": note})
@@ -239,5 +239,5 @@ class CoterieRounds(Answering):
         `state_digest` names the one that came by `hold`.
         """
         self.own_plan(context, plan_hash)
-        self.participation.finish(plan_hash, state_digest or bytes_of(state))
+        self.participation.finish(plan_hash, state_digest or octets_of(state))
         return json.dumps({"status": self.desk.ledger.status(plan_hash)})
