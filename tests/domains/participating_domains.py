@@ -145,12 +145,14 @@ def domains_in(
     releases: int = 4,
     remembered: int | None = None,
     kept: bool = False,
+    second: Mapping[str, float] | None = None,
 ) -> Domains:
     """Three domains that all opened the run of a plan with one step, `s`, of `size` numbers.
 
     Args:
         remembered: how many numbers there are in the state that users' memories come from.
         kept: whether the step's sum stays shared among them.
+        second: by domain where two persons agree, for how many days the second one does.
     """
 
     def count(state, user):  # type: ignore[no-untyped-def]
@@ -179,13 +181,19 @@ def domains_in(
     domains = Domains(folder, plan, keys, approvals, values)
     definition = plan.steps[0]
     event = Event(definition.noise_multiplier, definition.sampling_rate, releases + 2)
+    second = second or {}
     for name in NAMES:
         domains.restart(name)
         ledger = domains.ledgers[name]
         ledger.open_budget("shoppers", 1e6, 1e-5)
         ledger.submit(plan.hash, "p", "f" * 64, "shoppers", [event], {"steps": 1}, 2)
         signed, key = approvals[name], owner_key_hex(owners[name])
-        ledger.approve(plan.hash, "owner", key, signed, "what it does", "fine")
+        agreed = None
+        if name in second:
+            person = Ed25519PrivateKey.generate()
+            text = sign_approval(person, plan.hash, name, days=second[name])
+            agreed = owner_key_hex(person), text
+        ledger.approve(plan.hash, "owner", key, signed, "what it does", "fine", agreed)
         domains.open(name)
     return domains
 
