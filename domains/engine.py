@@ -14,6 +14,7 @@ follows it are done row by row, with the same roundings wherever a row lies.
 """
 
 from collections.abc import Iterator, Mapping
+from mmap import mmap
 
 import numpy as np
 import torch
@@ -49,13 +50,17 @@ def private_sum(
     state: Mapping[str, Tensor],
     people: UserTensors,
     selected: NDArray[np.int64],
+    memory: mmap | None = None,
 ) -> NDArray[np.int64]:
     """The clipped, quantised sum of a step over the selected users: int64 of shape [P].
+
+    Args:
+        memory: where it is to lie, from the beginning on; without, in memory of its own.
 
     Raises:
         GraphFailed: an operation failed; says which node, never a value.
     """
-    total = Total(step, len(selected))
+    total = Total(step, len(selected), memory)
     for _, integers, parts in user_integers(step, state, people, selected):
         total.add(integers, parts)
     return total.integers()

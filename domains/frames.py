@@ -3,7 +3,8 @@
 A frame is an 8-byte length, a JSON header with the arrays' names, dtypes and shapes, and their raw
 bytes. Nothing is pickled.
 A state as long as a model is never in memory as a whole on its way: `Stored` arrays lie in a file
-and are copied from there, piece by piece.
+and are copied from there, piece by piece. What both sides have open, such as the memory in which an
+engine leaves its sum, doesn't pass through the pipe at all.
 """
 
 import json
@@ -53,6 +54,18 @@ class Stored:
             if os.preadv(self.file.fileno(), [piece], self.begin + begin) != len(piece):
                 raise ValueError("a stored array's file ends before the array")
             yield piece
+
+    def add_to(self, vector: NDArray) -> None:
+        """Add its numbers to a vector of the same dtype and length, in place.
+
+        Raises:
+            ValueError: see `pieces`.
+        """
+        begin = 0
+        for piece in self.pieces():
+            numbers = np.frombuffer(piece, self.dtype)
+            vector[begin : begin + numbers.size] += numbers
+            begin += numbers.size
 
 
 Arrays = Mapping[str, NDArray | Stored]

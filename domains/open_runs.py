@@ -64,7 +64,8 @@ class OpenRuns:
         status = self._ledger.status(plan.hash)
         if status != "approved":
             raise RoundRefused(f"{self._name}: this plan is {status} here, so it can't run.")
-        run = OpenRun(plan, approvals, dataset, self._folder)
+        until = self._ledger.approved_until(plan.hash)
+        run = OpenRun(plan, approvals, dataset, self._folder, until)
         run.tensors = KeptTensors(
             self._name, plan, self._signing_key, self._sum_of(run), self._memory, self._spu
         )

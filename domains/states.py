@@ -14,8 +14,8 @@ from domains.frames import Stored
 from domains.refusals import RoundRefused
 from policies.plan import Plan, Step
 
-MAX_STATE_BYTES = 2**29
 _STATE_HEADER = 2**20
+MAX_STATE_BYTES = 2**29 + _STATE_HEADER
 _MOST_AXES = 32
 _DTYPES = {
     name: np.dtype(dtype)

@@ -232,6 +232,11 @@ def read_statement(kind: type[S], owner_key: str, domain: str, text: Any) -> S |
     return statement if statement.domain == domain else None
 
 
+def expiry_of(text: str) -> str:
+    """Until when a statement holds that was read before."""
+    return str(json.loads(json.loads(text)["said"])["expires"])
+
+
 def validity(days: float, now: datetime | None = None) -> tuple[str, str]:
     """(signed, expires) of a statement that holds for `days` from now."""
     start = now or datetime.now(UTC)

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 from coterie import processes
 
@@ -40,7 +41,11 @@ _FILES = 2
 
 
 class Nursery:
-    """The process that forks; one for each process of tests, ended with it."""
+    """The process that forks; one for each process of tests.
+
+    However that ends, its line to the nursery closes, and the nursery ends what still runs of all
+    that it started. It has a session of its own, so that it outlives whoever is ended as a group.
+    """
 
     def __init__(self) -> None:
         self._turn = threading.Lock()
@@ -50,6 +55,7 @@ class Nursery:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "tests.nursery"],
                 stdin=its.fileno(),
+                start_new_session=True,
                 env=processes._environment(),
             )
 
@@ -152,18 +158,28 @@ def _orphan() -> int | None:
         return int(answer.read(32))
 
 
+def _end(started: Sequence[int]) -> None:
+    """End what still runs; a descriptor means its process alone, also when its number is reused."""
+    for process in started:
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(process, signal.SIGKILL)
+
+
 def main() -> None:
-    """Fork a process for each message on the line, until it closes."""
-    line = socket.socket(fileno=os.dup(0))
+    """Fork a process for each message on the line, until it closes; then end them all."""
+    line, started = socket.socket(fileno=os.dup(0)), list[int]()
     _import_all()
     while True:
         content, files, *_ = socket.recv_fds(line, 2**16, _FILES)
         if not content:
-            return
+            return _end(started)
         child = _orphan()
         if child is None:
             line.close()
+            for process in started:
+                os.close(process)
             return _become(json.loads(content), files[0])
+        started.append(os.pidfd_open(child))
         line.send(str(child).encode())
         for file in files:
             os.close(file)

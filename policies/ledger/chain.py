@@ -35,7 +35,7 @@ class Entry:
         index: 1 for the first.
         previous: hash of the entry before, 64 zeros for the first.
         kind: ledger, budget, submission, refusal, consent, approval, denial, reservation, charge,
-            release, void, closure, owner or rules.
+            release, void, closure, objection, owner or rules.
         body: canonical JSON (RFC 8785) with the time in UTC.
         hash: SHA-256 over purpose, index, previous, kind and body.
         signature: the node's Ed25519 signature of the hash, hex.

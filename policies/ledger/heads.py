@@ -6,6 +6,7 @@ and that contains the reservation of this very release. Both then hold each othe
 is rolled back or rewritten no longer fits what the peers hold, and they refuse it.
 """
 
+import json
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -16,6 +17,7 @@ from sqlalchemy import Connection, bindparam, insert, select
 from policies.ledger.chain import Chain, Entry
 from policies.ledger.database import Database
 from policies.ledger.errors import HeadRefused, LedgerError
+from policies.ledger.opened import check_opened, newest, newest_opened
 from policies.ledger.shown import (
     Cosignature,
     Extension,
@@ -48,6 +50,7 @@ _UNCOVERED = (
     .where(PEER_HEADS.c.node_key == bindparam("node_key"), PEER_HEADS.c.covered.is_(False))
     .order_by(PEER_HEADS.c.size)
 )
+_OBJECTION = newest("objection").with_only_columns(ENTRIES.c.body)
 _COSIGNATURE, _ADD_COSIGNATURE = row_of(COSIGNATURES), insert(COSIGNATURES)
 
 
@@ -91,10 +94,11 @@ class Heads:
             held: by peer, the sizes of the heads of this ledger that it holds.
 
         Returns:
-            Head and reservation, and `extends` by peer.
+            Head and reservation, `extends` by peer, and what was `opened` last in the plan.
         """
         with self._lock, self._database.reading() as connection:
             tree = self._grown(connection)
+            last = newest_opened(connection, json.loads(reservation.body)["plan"])
             known = {
                 peer: [
                     Extension(size=size, path=_hex(tree.consistency(size, len(tree))))
@@ -110,6 +114,7 @@ class Heads:
                     peer: [each.model_dump(mode="json") for each in found]
                     for peer, found in known.items()
                 },
+                "opened": last and _leaf(last, tree, len(tree)).model_dump(mode="json"),
             }
 
     def held(self, node_keys: Iterable[str]) -> dict[str, list[int]]:
@@ -127,8 +132,8 @@ class Heads:
                 round brought meanwhile is kept beside this one, and the next must extend both.
 
         Raises:
-            HeadRefused: it isn't signed, is older than one held, doesn't extend it, or doesn't
-                contain the release's reservation.
+            HeadRefused: it isn't signed, is older than one held, doesn't extend it, doesn't
+                contain the release's reservation, or says that another total was opened.
         """
         self.cosign_all([Shown(note, domain, node_key, held)], release)
 
@@ -154,6 +159,7 @@ class Heads:
         with self._database.reading() as connection:
             for each in shown:
                 _extended(connection, each)
+                check_opened(connection, each, self._chain.domain, release.plan)
 
     def keep_shown(self, connection: Connection, shown: Sequence[Shown]) -> None:
         """Sign and keep heads that `check` let pass, in the caller's transaction.
@@ -168,6 +174,16 @@ class Heads:
                     at = {"at_node_key": row.node_key, "at_size": row.size}
                     connection.execute(_COVER, {**at, "covered": True})
             self._keep_peer(connection, each.note.head, each.node_key)
+
+    def object_to(self, plan_hash: str, reason: str) -> None:
+        """Record, for auditors, that what a peer showed was refused; said already, it does nothing.
+
+        Whoever carried it may have changed it, so the entry is a reason to ask.
+        """
+        with self._database.writing() as connection:
+            last = connection.execute(_OBJECTION, {"plan_hash": plan_hash}).scalar()
+            if last is None or json.loads(last)["reason"] != reason:
+                self._chain.append(connection, "objection", plan=plan_hash, reason=reason)
 
     def cosignatures(self, node_keys: Iterable[str]) -> list[Cosignature]:
         """Our signatures under the newest heads held of these ledgers."""

@@ -1,19 +1,26 @@
 """What a ledger says when it is asked; nothing here changes it."""
 
+import json
 from collections.abc import Sequence
 
 from sqlalchemy import bindparam, select
 
 from policies.accounting import Event, RenyiFilter
+from policies.approvals import expiry_of
 from policies.ledger.budgets import Budget, check_room, filter_of, read_budget
 from policies.ledger.chain import Entry
 from policies.ledger.charges import attempt_at
 from policies.ledger.commitments import Commitment, commitments_of
 from policies.ledger.database import Database
 from policies.ledger.plans import PlanRecord, plan_at, record_of
-from policies.ledger.tables import ATTEMPTS, BUDGETS, ENTRIES, HEAD, PLANS
+from policies.ledger.tables import ATTEMPTS, BUDGETS, ENTRIES, HEAD, MENTIONS, PLANS
 
 _STATUS = select(PLANS.c.status).where(PLANS.c.plan_hash == bindparam("plan_hash"))
+_APPROVAL = (
+    select(ENTRIES.c.body)
+    .join(MENTIONS, MENTIONS.c.index == ENTRIES.c.index)
+    .where(MENTIONS.c.about == bindparam("plan_hash"), MENTIONS.c.kind == "approval")
+)
 _WHERE = ATTEMPTS.c.step, ATTEMPTS.c.release, ATTEMPTS.c.attempt
 _ATTEMPTS = (
     select(*_WHERE, ATTEMPTS.c.state)
@@ -38,6 +45,16 @@ class Records:
         with self._database.reading() as connection:
             found = plan_at(connection, plan_hash)
             return None if found is None else record_of(found)
+
+    def approved_until(self, plan_hash: str) -> str:
+        """When the first of the signatures under its approval here expires; empty: not approved."""
+        with self._database.reading() as connection:
+            found = connection.execute(_APPROVAL, {"plan_hash": plan_hash}).scalar()
+        signed = {} if found is None else json.loads(found)
+        return min(
+            (expiry_of(signed[name]) for name in ("signature", "second") if name in signed),
+            default="",
+        )
 
     def attempts(self, plan_hash: str) -> list[tuple[str, int, int, str]]:
         """(step, release, attempt, state) of the plan; state is reserved, charged or void."""

@@ -156,6 +156,7 @@ class Replay:
             "release": self._read_release,
             "void": self._read_void,
             "closure": self._read_closure,
+            "objection": self._plan,
             "owner": self._read_owner,
             "rules": self._read_rules,
         }
@@ -205,7 +206,8 @@ class Replay:
         self._move(body, plan, body["by"], reason, "awaiting signature", "pending")
 
     def _read_approval(self, body: dict[str, Any]) -> None:
-        said, plan = check_approval(body, self.domain, self.time, self.expect), self._plan(body)
+        said, until = check_approval(body, self.domain, self.time, self.expect)
+        plan = self._plan(body)
         if said["kind"] == "envelope":
             check_envelope(plan.row["summary"], plan.allowed, said, self.expect)
             self.signed[body["signature"]] += 1
@@ -213,7 +215,7 @@ class Replay:
                 self.signed[body["signature"]] <= said["plans"],
                 f"its envelope approves {said['plans']} plans, and this is one more",
             )
-        plan.expires = said["expires"]
+        plan.expires = until
         self._expect_owner(body["owner_key"])
         self._decide(body, "approved")
 

@@ -15,8 +15,9 @@ Expect = Callable[[bool, str], None]
 
 def check_approval(
     body: Mapping[str, Any], domain: str, now: datetime, expect: Expect
-) -> dict[str, Any]:
-    """The approval or envelope under which an owner, and perhaps a second person, approved a plan.
+) -> tuple[dict[str, Any], str]:
+    """The approval or envelope under which an owner, and perhaps a second person, approved a plan,
+    and when the first of their signatures expires.
 
     Args:
         now: when the entry was written.
@@ -32,7 +33,8 @@ def check_approval(
             body, body["second_key"], body["second"], domain, now, expect, "second person"
         )
         expect(second["kind"] == "approval", "the second person didn't approve this very plan")
-    return said
+        return said, min(said["expires"], second["expires"])
+    return said, said["expires"]
 
 
 def _approved(

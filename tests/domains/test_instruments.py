@@ -19,6 +19,7 @@ from torch import Tensor
 from domains import coming_noise
 from domains.coming_noise import ComingNoise
 from domains.engine import private_sum
+from domains.frames import Stored
 from domains.interactions import Interactions, user_keys
 from domains.noised import noised_sum
 from domains.users import UserTensors
@@ -34,6 +35,7 @@ from policies import clipping, mechanism
 from policies.mechanism import truncate
 from policies.plan import Plan as ApprovablePlan
 from policies.plan import RosterEntry, Step
+from tests.domains.participating_domains import stored
 from tests.instruments import (
     Broken,
     check_fresh,
@@ -194,8 +196,8 @@ class Nodes:
     def noised(self, present: NDArray[np.bool_]) -> NDArray[np.int64]:
         def engine_of_process(
             step: str, state: Mapping[str, NDArray], selected: NDArray[np.bool_]
-        ) -> NDArray[np.int64]:
-            return self.sum(selected & present)
+        ) -> Stored:
+            return stored(self.sum(selected & present))
 
         step = self.plan.steps[0]
         run: Any = SimpleNamespace(
