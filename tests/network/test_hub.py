@@ -77,7 +77,9 @@ def test_only_members_are_listed(hub: str) -> None:
             announce(hub, stranger)
     with pytest.raises(HubError, match="Not a member's card"):
         announce(hub, card().model_copy(update={"url": "http://127.0.0.1:6666"}))
-    assert set(directory(hub)) == {"north"}
+    listed = directory(hub)
+    assert listed["north"].url == card().url
+    assert "south" not in listed
 
 
 @pytest.mark.nodes
