@@ -87,7 +87,7 @@ def test_a_page_that_is_drawn_for_another_role_shows_nothing_but_a_refusal(
     ).hash
     who = session(network, "scientist", auditors)
     north = dataclasses.replace(who, nodes={"north": who.nodes["north"]})
-    page = AppTest.from_function(script, kwargs={"page": name}, default_timeout=60)
+    page = AppTest.from_function(script, kwargs={"page": name}, default_timeout=300)
     page.session_state["session"] = north
     page.session_state["pages"] = {}
     page.query_params["plan"] = plan_hash

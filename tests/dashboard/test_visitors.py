@@ -292,7 +292,7 @@ def test_a_hub_that_names_another_key_is_shown_and_gets_no_password(
     file.write_text(json.dumps(keys))
     command = hub_dashboard_command(network.home, served.hub, None, Place(), file)
     monkeypatch.setattr(sys, "argv", [str(PAGE), *command[command.index("--") + 1 :]])
-    page = AppTest.from_file(str(PAGE), default_timeout=60).run()
+    page = AppTest.from_file(str(PAGE), default_timeout=300).run()
     assert "another node key" in page.error[0].value
     labels = [each.label for each in page.text_input]
     assert labels == ["Email", "Password at east", "Password at north"]

@@ -34,7 +34,7 @@ def drawn(name: str, who: Session, language: str = "en") -> AppTest:
 
         import_module(f"dashboard.{page}").draw(st.session_state["session"])
 
-    page = AppTest.from_function(script, kwargs={"page": name}, default_timeout=60)
+    page = AppTest.from_function(script, kwargs={"page": name}, default_timeout=300)
     page.session_state["session"] = who
     page.session_state["language"] = language
     return page.run()
