@@ -85,14 +85,14 @@ def test_noise_given_up_while_it_is_drawn_is_never_added_in_part(
 
     def slow(part: NDArray[np.int64], *_: object) -> NDArray[np.int64]:
         begun.set()
-        assert going_on.wait(60)
+        assert going_on.wait(120)
         return part + 1
 
     monkeypatch.setattr(coming_noise, "add_noise_share", slow)
     noise = ComingNoise(domains.plan, domains.plan.steps[0])
     with ThreadPoolExecutor(1) as pool:
         adding = pool.submit(noise.taken)
-        assert begun.wait(60)
+        assert begun.wait(120)
         noise.erase()
         going_on.set()
         with pytest.raises(RoundRefused, match="noise is gone"):
