@@ -74,7 +74,7 @@ class Domains:
             memory=lambda state: self.models.update({name: arrays_of(state)}),
             close=lambda: None,
         )
-        dataset: Any = SimpleNamespace(users=10, public=False, enclosure=lambda _: engine)
+        dataset: Any = SimpleNamespace(users=10, public=False, enclosure=lambda *_: engine)
         self.parts[name].open(self.plan, self.approvals, dataset)
 
     def round(self, release: int = 0, attempt: int = 0) -> Opened:
