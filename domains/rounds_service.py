@@ -19,7 +19,6 @@ from domains.arguments import (
     octets_of,
     sizes_of,
 )
-from domains.refusals import RoundRefused
 from domains.wire import WIRES
 from network.smpc.agreement import agreement_of
 from network.smpc.ckks.messages import read_residues
@@ -36,9 +35,7 @@ class CoterieRounds(Answering):
     def open(self, context: AuthedServiceContext, plan_hash: str, approvals: str) -> str:
         """Begin or take up a run; `approvals` are the owners' signatures by domain, as JSON."""
         plan = self.own_plan(context, plan_hash)
-        signatures = json.loads(approvals)
-        if not isinstance(signatures, dict):
-            raise RoundRefused("approvals must be a JSON object of signatures by domain.")
+        signatures = json_object(approvals)
         self.participation.open(plan, signatures, self.desk.dataset(plan.dataset))
         return json.dumps(self.desk.progress(plan_hash))
 

@@ -79,6 +79,7 @@ class Calls:
         self._accounts = Rate(limits.calls_per_s, limits.burst)
         self._at_once = AtOnce(limits.calls_at_once)
         self._methods = lru_cache(maxsize=16)(self._methods_of_role)
+        self._services = lru_cache(maxsize=16)(UserServiceConfigRegistry.from_role)
 
     def answer(self, blob: bytes) -> Response:
         """Authenticate, read, allow and carry out one signed call."""
@@ -162,7 +163,7 @@ class Calls:
         Syft's own dispatch would look the account up twice more, which took three quarters of a
         small call's time; its table of what a role may call is asked all the same.
         """
-        services = UserServiceConfigRegistry.from_role(admitted.role)
+        services = self._services(admitted.role)
         context = AuthedServiceContext(
             server=self._server, credentials=admitted.key, role=admitted.role
         )

@@ -153,6 +153,8 @@ def read_head(begun: bytes | bytearray) -> StreamCall | None:
 def _call_of(head: bytes, key: bytes, begin: int) -> StreamCall:
     try:
         said = json.loads(head)
+        if b"\\u" in head:  # it can spell halves of characters, which no answer could repeat
+            json.dumps(said, ensure_ascii=False).encode()
     except (ValueError, RecursionError):
         raise BytesRefused("The stream's head isn't JSON.") from None
     if not isinstance(said, dict) or set(said) != _FIELDS:

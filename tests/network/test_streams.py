@@ -148,7 +148,7 @@ def test_a_node_takes_a_stream_once_and_only_from_its_members(network: Network) 
     assert json.loads(node.stream("progress", plan_hash=plan_hash))["status"] == "approved"
 
     def post(message: bytes, method: str = "progress") -> requests.Response:
-        return requests.post(f"{node.url}{STREAMS}/{method}", data=message, timeout=30)
+        return requests.post(f"{node.url}{STREAMS}/{method}", data=message, timeout=120)
 
     message = write_call(key, server, "coterie.progress", {"plan_hash": plan_hash})
     assert post(message).content[:1] == b"T"
@@ -173,7 +173,7 @@ def test_no_octet_is_taken_for_a_call_that_isnt_allowed(network: Network) -> Non
         node._key.signing_key, str(node.server_uid), "coterie.recommend", arguments
     )
     begun = message[: -OCTETS.size + 1]
-    answer = requests.post(f"{node.url}{STREAMS}/recommend", data=begun, timeout=30)
+    answer = requests.post(f"{node.url}{STREAMS}/recommend", data=begun, timeout=120)
     assert answer.status_code == 403
 
 
@@ -184,7 +184,7 @@ def test_nothing_is_taken_beyond_what_a_head_announced(network: Network) -> None
     message = write_call(
         node._key.signing_key, str(node.server_uid), "coterie.progress", {"plan_hash": "0" * 64}
     )
-    answer = requests.post(f"{node.url}{STREAMS}/progress", data=message + b"x", timeout=30)
+    answer = requests.post(f"{node.url}{STREAMS}/progress", data=message + b"x", timeout=120)
     assert (answer.status_code, answer.text) == (
         400, "The octets aren't those that were signed."
     )  # fmt: skip
