@@ -25,7 +25,7 @@ from domains.deadline import Deadline, DeadlinePassed
 from domains.frames import Arrays, read_frame, write_frame
 from domains.interactions import Interactions, private_file
 from domains.launcher import LauncherFailed, launch
-from domains.sums import Sums
+from domains.sums import ExactSum, Sums
 from policies.plan import Plan
 from policies.users import Bounds
 
@@ -91,10 +91,8 @@ class Enclosure:
         """Whether the process still runs; a dead one answers nothing more."""
         return self._process.alive
 
-    def private_sum(self, step: str, state: Arrays, selected: NDArray[np.bool_]) -> Sums:
+    def private_sum(self, step: str, state: Arrays, selected: NDArray[np.bool_]) -> ExactSum:
         """The clipped integer sum of a step over the selected users, int64 [P], without noise.
-
-        Others may be asked for once it was added to where it belongs.
 
         Raises:
             EngineOverdue: it takes longer than the plan's `deadline_s`; the process is killed.
@@ -108,10 +106,11 @@ class Enclosure:
             "deadline."
         )
         arrays["selected"] = selected
+        asked = self._sums.next()
         found = self._ask_within(self._deadline_s, overdue, header, arrays)
         if "memories" in found:
             self._keep(found["memories"])
-        return self._sums
+        return asked
 
     def memory(self, state: Arrays) -> None:
         """Compute every user's memory and keep it in the node's store.

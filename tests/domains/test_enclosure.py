@@ -66,7 +66,7 @@ def test_an_engine_never_has_noise_where_it_can_read_it(tmp_path: Path) -> None:
             dataset=SimpleNamespace(public=False, users=6),
             enclosure=lambda: enclosure,
         )
-        noised = noised_sum(run, step, {}, ComingNoise(approved, step))
+        noised = noised_sum(run, step, {}, ComingNoise(approved, step))()
         left = os.pread(enclosure._sums.fileno(), noised.nbytes, 0)
     exact = total(step, data, dict(plan().state))
     assert np.array_equal(np.frombuffer(left, np.int64), exact)
