@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from domains.declaration import Declaration
 from domains.enclosure import Enclosure
@@ -34,9 +35,9 @@ class PrivateDataset:
     def name(self) -> str:
         return self.declaration.name
 
-    def enclosure(self, plan_json: str) -> Enclosure:
-        """A new engine process for a plan on this data set."""
-        return Enclosure(self.store, plan_json, self.declaration.bounds)
+    def enclosure(self, plan_json: str, states: IO[bytes] | None = None) -> Enclosure:
+        """A new engine process for a plan on this data set; `states` as there."""
+        return Enclosure(self.store, plan_json, self.declaration.bounds, states)
 
     @property
     def public(self) -> bool:
