@@ -16,8 +16,9 @@ from network.secrets import SECRETS, variable_of
 from network.tls import secured
 
 _SECRETS = (SECRETS, variable_of("node.key"), variable_of("database.url"))
-START_TIMEOUT_S = 120.0
-STOP_TIMEOUT_S = 20.0
+START_TIMEOUT_S = 300.0
+STOP_TIMEOUT_S = 60.0
+_CHOSEN: list[socket.socket] = []
 
 
 class ProcessError(Exception):
@@ -171,12 +172,15 @@ def _environment() -> dict[str, str]:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nothing on this machine listens on at the moment."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for probe in sockets:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in sockets]
-    finally:
-        for probe in sockets:
-            probe.close()
+    """Ports of this machine on which nothing listens, kept for those who ask for them by number.
+
+    They stay bound as long as this process lives, so that nobody is given one of them by chance
+    (another server, the near end of a connection) before the server that it is chosen for listens,
+    or while that is down. Servers set SO_REUSEADDR, which lets them have it all the same.
+    """
+    chosen = [socket.socket() for _ in range(count)]
+    for each in chosen:
+        each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        each.bind(("127.0.0.1", 0))
+    _CHOSEN.extend(chosen)
+    return [each.getsockname()[1] for each in chosen]

@@ -4,12 +4,18 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 from coterie import processes
 from tests.network_of_three import Network
 from tests.nursery import Nursery
 
 torch.set_num_threads(1)
+# The same examples every time, however long they take: no test passes or fails by chance or speed.
+settings.register_profile(
+    "coterie", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("coterie")
 
 
 # Long ones first, so that no process of tests is left alone with them at the end.

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 from coterie import processes
 
@@ -40,30 +41,35 @@ _FILES = 2
 
 
 class Nursery:
-    """The process that forks; one for each process of tests, ended with it."""
+    """The process that forks; one for each process of tests.
+
+    However that ends, its line to the nursery closes, and the nursery ends what still runs of all
+    that it started. It has a session of its own, so that it outlives whoever is ended as a group.
+    """
 
     def __init__(self) -> None:
         self._turn = threading.Lock()
         self._line, its = socket.socketpair()
-        self._start = processes._launch
         with its:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "tests.nursery"],
                 stdin=its.fileno(),
+                start_new_session=True,
                 env=processes._environment(),
             )
 
-    def launch(self, command: Sequence[str], log: int, held: int) -> "subprocess.Popen | Forked":
+    def launch(self, command: Sequence[str], log: int, held: int) -> "Forked":
         """In place of `coterie.processes._launch`."""
-        if tuple(command[:2]) not in {("-m", server) for server in SERVERS}:
-            return self._start(command, log, held)
-        return self.run(command[1:], log, held, environment=processes._environment())
+        if tuple(command[:2]) in {("-m", server) for server in SERVERS}:
+            command = command[1:]
+        return self.run(command, log, held, environment=processes._environment())
 
     def run(self, command: Sequence[str], *files: int, environment: Mapping[str, str]) -> "Forked":
         """Run a module as `python -m` does.
 
         Args:
-            command: the module's name and its arguments.
+            command: the module's name and its arguments; or those of a new interpreter, if the
+                first is an option.
             files: what it writes to first, then what it inherits.
         """
         message = json.dumps({"command": list(command), "environment": dict(environment)})
@@ -128,6 +134,9 @@ def _become(message: dict, output: int) -> None:
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(output, 1)
     os.dup2(output, 2)
+    if message["command"][0].startswith("-"):
+        new = [sys.executable, *message["command"]]
+        os.execve(sys.executable, new, message["environment"])
     os.environ.clear()
     os.environ.update(message["environment"])
     sys.argv = message["command"]
@@ -152,18 +161,28 @@ def _orphan() -> int | None:
         return int(answer.read(32))
 
 
+def _end(started: Sequence[int]) -> None:
+    """End what still runs; a descriptor means its process alone, also when its number is reused."""
+    for process in started:
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(process, signal.SIGKILL)
+
+
 def main() -> None:
-    """Fork a process for each message on the line, until it closes."""
-    line = socket.socket(fileno=os.dup(0))
+    """Fork a process for each message on the line, until it closes; then end them all."""
+    line, started = socket.socket(fileno=os.dup(0)), list[int]()
     _import_all()
     while True:
         content, files, *_ = socket.recv_fds(line, 2**16, _FILES)
         if not content:
-            return
+            return _end(started)
         child = _orphan()
         if child is None:
             line.close()
+            for process in started:
+                os.close(process)
             return _become(json.loads(content), files[0])
+        started.append(os.pidfd_open(child))
         line.send(str(child).encode())
         for file in files:
             os.close(file)

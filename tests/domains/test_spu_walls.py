@@ -30,13 +30,14 @@ def done(attempt):
 
 def listens(port):
     with socket.socket() as line:
+        line.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         line.bind(("127.0.0.1", port))
         line.listen()
 
 
 def reaches(port):
     with socket.socket() as line:
-        line.settimeout(5)
+        line.settimeout(60)
         line.connect(("127.0.0.1", port))
 
 
@@ -75,7 +76,7 @@ def test_spus_process_reaches_its_folder_and_the_parties_ports_alone(tmp_path: P
            "ports": numbers[3:6], "other": numbers[6], "secret": str(secret)}  # fmt: skip
     (folder / "job.json").write_text(json.dumps(job))
     command = [sys.executable, "-m", "domains.spu_walls", sys.executable, str(party), str(folder)]
-    subprocess.run(command, input=b"share", env=clean_environment(), check=True, timeout=60)
+    subprocess.run(command, input=b"share", env=clean_environment(), check=True, timeout=250)
     found = json.loads((folder / "result").read_text())
     open_to_it = {"own folder", "the share", "own port", "a local port", "a partner"}
     assert {name for name, done in found.items() if done} == open_to_it

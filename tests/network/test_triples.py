@@ -73,8 +73,8 @@ def test_what_is_carried_is_uniform_whatever_the_factors() -> None:
         multiplying.open(*multiplying.deal())
         found += multiplying.said["opening"]
     octets = np.concatenate(found).view(np.uint8)
-    # Fails by chance once in a million runs.
-    assert chisquare(np.bincount(octets, minlength=256)).pvalue > 1e-6
+    # Fails by chance once in a thousand million runs.
+    assert chisquare(np.bincount(octets, minlength=256)).pvalue > 1e-9
 
 
 @pytest.mark.parametrize("factors", [ELEMENTS, MATRICES])

@@ -49,8 +49,8 @@ def test_it_rounds_by_a_public_number_that_is_independent_of_the_values() -> Non
     c = party._opened >> np.uint64(64 - together.work.width)
     d = 2**dropped - 1 - (c % np.uint64(2**dropped)).astype(np.int64)
     assert np.array_equal(result, (values + d) >> dropped)
-    # Fails by chance once in a million runs.
-    assert chisquare(np.bincount(d, minlength=2**dropped)).pvalue > 1e-6
+    # Fails by chance once in a thousand million runs.
+    assert chisquare(np.bincount(d, minlength=2**dropped)).pvalue > 1e-9
 
 
 def test_what_is_opened_is_uniform_whatever_the_values() -> None:
@@ -62,8 +62,8 @@ def test_what_is_opened_is_uniform_whatever_the_values() -> None:
         found += together.said["opening"]
         found.append(together.parties["east"]._opened)
     octets = np.concatenate(found).view(np.uint8)
-    # Fails by chance once in a million runs.
-    assert chisquare(np.bincount(octets, minlength=256)).pvalue > 1e-6
+    # Fails by chance once in a thousand million runs.
+    assert chisquare(np.bincount(octets, minlength=256)).pvalue > 1e-9
 
 
 def test_narrow_bounds_show_no_bits_beyond_them() -> None:

@@ -4,7 +4,6 @@ import os
 import pwd
 import secrets
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -12,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import sqlalchemy
+
+from coterie.processes import free_ports
 
 MISSING = "Postgres 15 isn't installed (Debian: apt-get install postgresql-15)"
 
@@ -32,7 +33,7 @@ def running_postgres() -> Iterator[str]:
     assert bin_ is not None, MISSING
     folder = Path(tempfile.mkdtemp(prefix="coterie-postgres-"))
     user = _ordinary_user()
-    password, port = secrets.token_hex(16), _free_port()
+    password, port = secrets.token_hex(16), free_ports(1)[0]
     (folder / "password").write_text(password)
     if user is not None:
         for path in (folder, folder / "password"):
@@ -67,11 +68,6 @@ def new_database(server: str) -> str:
         connection.exec_driver_sql(f"CREATE DATABASE {name}")
     engine.dispose()
     return f"{server}/{name}"
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        return int(listening.getsockname()[1])
 
 
 def _ordinary_user() -> str | None:

@@ -51,12 +51,23 @@ def composed(found: list[Event], orders: Sequence[float]) -> RdpAccountant:
 
 def renyi_epsilon(found: list[Event], orders: Sequence[float], deltas: Sequence[float]) -> float:
     """The least that any one order shows, each at its own delta: our divergences, all orders."""
-    total = sum(
-        event.count
-        * divergences(event.noise_multiplier, event.sampling_rate, 1, tuple(map(float, orders)))
-        for event in found
-    )
-    return max(0.0, min(map(from_renyi, orders, np.asarray(total).tolist(), deltas)))
+    at = dict(zip(map(float, orders), deltas, strict=True))
+    whole = sorted(order for order in at if order.is_integer())
+    # Those of whole orders have a closed form, which is used where no others are asked for.
+    shown = [
+        from_renyi(order, divergence, at[order])
+        for together in filter(None, (whole, sorted(at.keys() - whole)))
+        for order, divergence in zip(together, divergence_of(found, together), strict=True)
+    ]
+    return max(0.0, min(shown))
+
+
+def divergence_of(found: list[Event], orders: list[float]) -> list[float]:
+    total = np.zeros(len(orders))
+    for event in found:
+        z, q = event.noise_multiplier, event.sampling_rate
+        total += event.count * divergences(z, q, 1, tuple(orders))
+    return list(total.tolist())
 
 
 def gaussian_delta(mu: float, epsilon: float) -> float:
