@@ -307,6 +307,10 @@ def server() -> Iterator[str]:
         yield url
 
 
+class Killed(BaseException):
+    """Where a process would have ended."""
+
+
 def home_url(home: Home) -> str:
     return url_of(home.domain("north").settings())
 
@@ -430,6 +434,39 @@ def test_what_a_kill_leaves_is_no_back_up(
     with pytest.raises(RestoreRefused, match="exists"):
         back_up(home, "north", tmp_path / "north.tar")
     assert [each.name for each in tmp_path.glob("north.tar*")] == ["north.tar"]
+
+
+def test_a_restoring_that_was_killed_leaves_the_old_folder_or_the_new(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed at each step that moves something: called again, it finishes, and pins still count."""
+    heads = cosigned_by_east(home, tmp_path / "east.json")
+    back_up(home, "north", tmp_path / "north.tar")
+    folder = home.domain("north")
+    peers = folder.settings().peers
+    uid, moves = folder.settings().server_uid, 0
+    while True:
+        moved, left = os.replace, [moves]
+
+        def killed(source: Path, target: Path, moved=moved, left=left) -> None:  # type: ignore[no-untyped-def]
+            if not left[0]:
+                raise Killed
+            left[0] -= 1
+            moved(source, target)
+
+        with monkeypatch.context() as patch:
+            patch.setattr("os.replace", killed)
+            patch.setattr("shutil.rmtree", lambda *_, **__: None)  # a kill cleans nothing up
+            try:
+                restore(home, "north", tmp_path / "north.tar", heads=[heads])
+                break
+            except Killed:
+                moves += 1
+        restore(home, "north", tmp_path / "north.tar", heads=[heads])
+        assert folder.settings().peers == peers
+        assert folder.settings().server_uid == uid
+        assert not list(folder.path.parent.glob(".north.restored"))
+    assert moves >= 3
 
 
 def test_a_file_that_goes_while_it_is_backed_up_is_left_out(
