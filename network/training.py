@@ -130,11 +130,14 @@ class _Releases:
         with ThreadPoolExecutor(1) as pool:
             # Losses take longer to compose than most steps of a round; the domains work meanwhile.
             # The accountant keeps what it computed, so that it is there when the attempt is known.
-            ahead = (step, release, _AHEAD)
-            pool.submit(_epsilon_so_far, self._approved, self._charged, ahead)
+            ahead = self._approved, self._charged, (step, release, _AHEAD)
             written: list[Future[object]] = []
             attempt, opened = self._open(
-                step, release, payload, lambda write: written.append(pool.submit(write))
+                step,
+                release,
+                payload,
+                lambda write: written.append(pool.submit(write)),
+                lambda: pool.submit(_epsilon_so_far, *ahead),
             )
             totals = unflatten(opened.total, definition)
             noise = noise_std(self._approved, definition)
@@ -166,9 +169,18 @@ class _Releases:
             found["attempts"].append([step, release, attempt, "charged"])
 
     def _open(
-        self, step: str, release: int, payload: bytes, keep: Callable[[Callable[[], object]], None]
+        self,
+        step: str,
+        release: int,
+        payload: bytes,
+        keep: Callable[[Callable[[], object]], None],
+        meanwhile: Callable[[], object],
     ) -> tuple[int, Release]:
-        """The total, from an attempt that enough domains charged if it can still be opened."""
+        """The total, from an attempt that enough domains charged if it can still be opened.
+
+        Args:
+            keep, meanwhile: see `run_attempt`.
+        """
         assert self._charged is not None
         attempts = charged_attempts(self._charged, step).get(release, {})
         last = max(attempts, default=-1)
@@ -180,7 +192,7 @@ class _Releases:
         def attempt(number: int) -> Release:
             return run_attempt(
                 self._nodes, self._approved, step, release, number, payload, self._run.folder,
-                lines=self._lines, if_refused=require_open, keep=keep,
+                lines=self._lines, if_refused=require_open, keep=keep, meanwhile=meanwhile,
             )  # fmt: skip
 
         begun = was_begun(self._run.folder, step, release, last)
