@@ -96,6 +96,21 @@ def test_other_floats_than_single_ones_are_refused_with_line_and_remedy(
         bound(Gradient("s", score), model=model)
 
 
+@pytest.mark.parametrize(
+    ("loss", "says"),
+    [
+        (lambda s, u: s["v"][u.items].sum(1), r"shape \[8\]; expected one number.*\.sum\(\)"),
+        (lambda s, u: s["v"].sum(), "nothing here hangs on a user"),
+        (lambda s, u: torch.tensor([u.values[0], 1.0]).sum() * s["v"].sum(), r"torch\.stack"),
+        (lambda s, u: (s["v"][u.items] - 1).long()[:, 0].sum() // u.items.sum(), "divisor"),
+    ],
+    ids=["a vector", "nobody's", "numbers taken out", "divided by a count"],
+)
+def test_what_no_node_would_take_is_told_with_line_and_remedy(loss: Any, says: str) -> None:
+    with pytest.raises(TraceError, match=rf"(?s)test_fidelity\.py, line \d+.*{says}"):
+        bound(Gradient("s", loss, ["v"]))
+
+
 def test_a_lazy_layer_is_refused_with_line_and_remedy() -> None:
     model = nn.ModuleDict({"table": nn.Embedding(ITEMS, SIZE), "out": nn.LazyLinear(1)})
     with pytest.raises(TraceError, match=r"test_fidelity\.py, line \d+.*write nn\.Linear"):
