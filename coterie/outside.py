@@ -22,7 +22,7 @@ from network.replay import MAX_AGE_S
 from network.tls import is_local, secured
 
 _STRANGER = "https://stranger.example"
-_TIMEOUT_S = (5, 10)
+_TIMEOUT_S = (5, 30)
 _CLOCK_S = 30
 _HEADERS = ("x-content-type-options", "content-security-policy", "cache-control")
 

@@ -16,8 +16,8 @@ from network.secrets import SECRETS, variable_of
 from network.tls import secured
 
 _SECRETS = (SECRETS, variable_of("node.key"), variable_of("database.url"))
-START_TIMEOUT_S = 120.0
-STOP_TIMEOUT_S = 20.0
+START_TIMEOUT_S = 300.0
+STOP_TIMEOUT_S = 60.0
 _CHOSEN: list[socket.socket] = []
 
 

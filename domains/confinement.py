@@ -29,7 +29,7 @@ from domains.seccomp import SeccompRefused, refuse_calls
 MEMORY_LIMIT = 8 * 2**30
 CPU_LIMIT_S = 24 * 3600
 FILE_LIMIT = 2**24
-_PROBE_TIMEOUT_S = 30
+_PROBE_TIMEOUT_S = 120
 # Above every user that accounts are made for; one for each process, so that two engines can't
 # signal or trace each other. 16-bit systems and small user namespaces refuse it.
 _FIRST_USER = 1_879_048_192

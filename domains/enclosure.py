@@ -3,12 +3,10 @@
 The parent (the node) keeps keys, ledger and noise. The child maps the arrays, locks itself down
 (`domains.confinement`) and only then reads the plan. It answers framed messages (`domains.frames`).
 It writes no file: users' memory goes to the parent, which keeps it. A sum, as long as a model, it
-leaves in memory that both have open: of a fixed size, without a name, and read by the parent once,
-into memory of its own, before anything is added to it.
+leaves in memory that both have open (`domains.sums`).
 """
 
 import ctypes
-import fcntl
 import hashlib
 import mmap
 import os
@@ -16,16 +14,17 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from domains.confinement import Protection, confine
 from domains.deadline import Deadline, DeadlinePassed
-from domains.frames import Arrays, Stored, read_frame, write_frame
+from domains.frames import Arrays, read_frame, write_frame
 from domains.interactions import Interactions, private_file
 from domains.launcher import LauncherFailed, launch
+from domains.sums import Sums
 from policies.plan import Plan
 from policies.users import Bounds
 
@@ -60,8 +59,7 @@ class Enclosure:
         plan = Plan.from_json(plan_json)
         plan_hash, self._deadline_s = plan.hash, plan.deadline_s
         self._rate = min(step.sampling_rate for step in plan.steps)
-        self._widths = {step.name: step.width for step in plan.steps}
-        self._sums = sealed_memory(8 * max(self._widths.values()))
+        self._sums = Sums(max(step.width for step in plan.steps))
         try:
             self._process = launch(store, self._log.fileno(), self._sums.fileno())
         except LauncherFailed as error:
@@ -83,10 +81,10 @@ class Enclosure:
         """Whether the process still runs; a dead one answers nothing more."""
         return self._process.alive
 
-    def private_sum(self, step: str, state: Arrays, selected: NDArray[np.bool_]) -> Stored:
+    def private_sum(self, step: str, state: Arrays, selected: NDArray[np.bool_]) -> Sums:
         """The clipped integer sum of a step over the selected users, int64 [P], without noise.
 
-        It is in the engine's memory until the next one is asked for.
+        Others may be asked for once it was added to where it belongs.
 
         Raises:
             EngineOverdue: it takes longer than the plan's `deadline_s`; the process is killed.
@@ -103,7 +101,7 @@ class Enclosure:
         found = self._ask_within(self._deadline_s, overdue, header, arrays)
         if "memories" in found:
             self._keep(found["memories"])
-        return Stored(self._sums, 0, np.dtype("<i8"), (self._widths[step],))
+        return self._sums
 
     def memory(self, state: Arrays) -> None:
         """Compute every user's memory and keep it in the node's store.
@@ -182,18 +180,6 @@ class Enclosure:
         return answer, found
 
 
-def sealed_memory(size: int) -> BinaryIO:
-    """Zeros in memory that another process may have open too, as a file without a name.
-
-    Whoever has it open can change what is in it, but not its size.
-    """
-    file = os.fdopen(os.memfd_create("sums", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING), "r+b")
-    file.truncate(size)
-    seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
-    fcntl.fcntl(file.fileno(), fcntl.F_ADD_SEALS, seals)
-    return file
-
-
 def keep_freed_memory() -> None:
     """Let the C library reuse large blocks instead of returning each to the system at once.
 
@@ -221,7 +207,7 @@ class _Child:
     Made before the lock-down, while the arrays can still be opened; `read` comes after it.
 
     Args:
-        sums: where its sums go; `sealed_memory`.
+        sums: where its sums go.
     """
 
     def __init__(self, store: Path, plan_hash: str, sums: mmap.mmap) -> None:
@@ -334,7 +320,7 @@ def serve(store: Path, sums: int) -> None:
     """Lock this process down and serve frames on standard input and output until they close.
 
     Args:
-        sums: open file of `sealed_memory`.
+        sums: open file of `domains.sums`.
     """
     from policies.graph import GraphFailed
 

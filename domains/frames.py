@@ -55,18 +55,6 @@ class Stored:
                 raise ValueError("a stored array's file ends before the array")
             yield piece
 
-    def add_to(self, vector: NDArray) -> None:
-        """Add its numbers to a vector of the same dtype and length, in place.
-
-        Raises:
-            ValueError: see `pieces`.
-        """
-        begin = 0
-        for piece in self.pieces():
-            numbers = np.frombuffer(piece, self.dtype)
-            vector[begin : begin + numbers.size] += numbers
-            begin += numbers.size
-
 
 Arrays = Mapping[str, NDArray | Stored]
 """By name, in memory or in a file."""

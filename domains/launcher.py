@@ -69,7 +69,7 @@ def launch(store: Path | None, log: int, memory: int | None = None) -> EnginePro
 
     Args:
         log: open file that its standard error goes to.
-        memory: open file that an engine has beside its pipes; see `domains.enclosure`.
+        memory: open file that an engine has beside its pipes; `domains.sums`.
 
     Raises:
         LauncherFailed: it couldn't be started.

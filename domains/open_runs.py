@@ -14,6 +14,7 @@ from domains.enclosure import EngineOverdue
 from domains.kept import Memory
 from domains.refusals import RoundRefused
 from domains.runs import OpenRun
+from domains.states import Octets
 from domains.tensors import KeptTensors
 from policies.ledger import Ledger
 from policies.plan import Plan, Step
@@ -98,8 +99,8 @@ class OpenRuns:
             raise RoundRefused(f"{self._name}: {missing}.")
         return run
 
-    def _sum_of(self, run: OpenRun) -> Callable[[Step, bytes | str], NDArray[np.int64]]:
-        def of(step: Step, state: bytes | str) -> NDArray[np.int64]:
+    def _sum_of(self, run: OpenRun) -> Callable[[Step, Octets | str], NDArray[np.int64]]:
+        def of(step: Step, state: Octets | str) -> NDArray[np.int64]:
             try:
                 return run.sum_of(step, state)
             except EngineOverdue:

@@ -166,7 +166,7 @@ class Participation:
         release: int,
         attempt: int,
         adverts: Sequence[Any],
-        state: bytes | str,
+        state: Octets | str,
         held: Mapping[str, Sequence[int]],
     ) -> tuple[list[Any], dict[str, Any]]:
         """Compute this domain's noised private sum and share this attempt's secrets.
@@ -322,7 +322,7 @@ class Participation:
             run.confirmed.opened(context, confirmed)
             return answer
 
-    def finish(self, plan_hash: str, state: bytes | str) -> None:
+    def finish(self, plan_hash: str, state: Octets | str) -> None:
         """End the run: every user's memory is computed and stays here; the model is kept.
 
         What the plan held of the budget but never used goes back.

@@ -30,7 +30,8 @@ class State:
     """A public state as it comes, part by part, into a file without a name.
 
     Args:
-        digest: BLAKE3 of the whole, hex, as it was named; size: of the whole, in bytes.
+        digest: BLAKE3 of the whole, hex, as it was named; empty: it is as it turns out.
+        size: of the whole, in bytes.
         folder: where the file is.
     """
 
@@ -56,8 +57,12 @@ class State:
         self.file.flush()
         self._hash.update(part)
         self.held += len(part)
-        if self.complete and self._hash.hexdigest() != self.digest:
+        if not self.complete:
+            return
+        found = self._hash.hexdigest()
+        if self.digest and found != self.digest:
             raise RoundRefused("The state isn't the one that its digest names.")
+        self.digest = found
 
 
 def state_limit(step: Step) -> int:

@@ -180,7 +180,7 @@ def _ask(hub_url: str, method: str, body: bytes = b"") -> Answer:
             f"{hub_url.rstrip('/')}/directory",
             body,
             json_body=True,
-            timeout=(5, 5),
+            timeout=(5, 20),
             most=MAX_DIRECTORY_BYTES,
         )
 

@@ -50,7 +50,6 @@ class Nursery:
     def __init__(self) -> None:
         self._turn = threading.Lock()
         self._line, its = socket.socketpair()
-        self._start = processes._launch
         with its:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "tests.nursery"],
@@ -59,17 +58,18 @@ class Nursery:
                 env=processes._environment(),
             )
 
-    def launch(self, command: Sequence[str], log: int, held: int) -> "subprocess.Popen | Forked":
+    def launch(self, command: Sequence[str], log: int, held: int) -> "Forked":
         """In place of `coterie.processes._launch`."""
-        if tuple(command[:2]) not in {("-m", server) for server in SERVERS}:
-            return self._start(command, log, held)
-        return self.run(command[1:], log, held, environment=processes._environment())
+        if tuple(command[:2]) in {("-m", server) for server in SERVERS}:
+            command = command[1:]
+        return self.run(command, log, held, environment=processes._environment())
 
     def run(self, command: Sequence[str], *files: int, environment: Mapping[str, str]) -> "Forked":
         """Run a module as `python -m` does.
 
         Args:
-            command: the module's name and its arguments.
+            command: the module's name and its arguments; or those of a new interpreter, if the
+                first is an option.
             files: what it writes to first, then what it inherits.
         """
         message = json.dumps({"command": list(command), "environment": dict(environment)})
@@ -134,6 +134,9 @@ def _become(message: dict, output: int) -> None:
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(output, 1)
     os.dup2(output, 2)
+    if message["command"][0].startswith("-"):
+        new = [sys.executable, *message["command"]]
+        os.execve(sys.executable, new, message["environment"])
     os.environ.clear()
     os.environ.update(message["environment"])
     sys.argv = message["command"]

@@ -1,6 +1,7 @@
 """A domain's X25519 key pairs for one attempt (RFC 7748), erased when they have done their work."""
 
 import os
+from functools import lru_cache
 from typing import NoReturn, Self
 
 from nacl import bindings
@@ -78,6 +79,7 @@ class EphemeralKey:
         raise TypeError("an ephemeral key must not leave its process")
 
 
+@lru_cache(maxsize=1024)  # checked when it comes and again with the whole attempt
 def check_public_key(public_key: bytes) -> None:
     """Nothing, if the key is usable.
 

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Select, bindparam, select
 from policies.ledger.chain import Entry, entry_hash
 from policies.ledger.errors import HeadRefused
 from policies.ledger.shown import LeafEntry, Opened, Shown
+from policies.ledger.statements import Statement
 from policies.ledger.tables import ATTEMPTS, ENTRIES, MENTIONS, Row, row_of
 from policies.merkle import verify_inclusion
 
@@ -30,12 +31,12 @@ def newest(kind: str) -> Select[Any]:
     )
 
 
-_NEWEST, _ATTEMPT = newest("release"), row_of(ATTEMPTS)
+_NEWEST, _ATTEMPT = Statement(newest("release")), Statement(row_of(ATTEMPTS))
 
 
 def newest_opened(connection: Connection, plan_hash: str) -> Entry | None:
     """The entry about the last total of a plan that this domain helped to open."""
-    found = connection.execute(_NEWEST, {"plan_hash": plan_hash}).first()
+    found = _NEWEST.first(connection, {"plan_hash": plan_hash})
     return None if found is None else Entry(*found)
 
 
@@ -56,7 +57,7 @@ def check_opened(connection: Connection, shown: Shown, me: str, plan_hash: str) 
     if opened.plan != plan_hash:
         raise HeadRefused(f"{name}: what it opened last is of another plan than this one")
     keys = ("plan_hash", "step", "release", "attempt")
-    row = connection.execute(_ATTEMPT, dict(zip(keys, where, strict=True))).first()
+    row = _ATTEMPT.first(connection, dict(zip(keys, where, strict=True)))
     if not _agrees(opened, row, me):
         raise HeadRefused(
             f"{name}'s ledger says that attempt {opened.attempt} of {opened.step}/{opened.release}"

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
-from policies.verify.evidence import HEX64, statement_of, utc
+from policies.verify.evidence import CLOCK_SKEW, HEX64, statement_of, utc
 from policies.verify.fields import check_changes
 from policies.verify.spending import Mechanism
 
@@ -54,6 +54,7 @@ def _approved(
         and (said["kind"] == "envelope" or said["plan"] == body["plan"])
     )
     expect(fits, f"the {who}'s signature doesn't fit the plan")
+    _check_signed_before(said, now, expect)
     expect(utc(said["expires"]) > now, f"the approval had expired {said['expires']}")
     return said
 
@@ -103,5 +104,11 @@ def check_rules(body: Mapping[str, Any], domain: str, now: datetime, expect: Exp
     expect(fits, "the owner's signature doesn't fit the rules")
     same = ("data_set", "replaces", "rules", "reason")
     expect(all(said[name] == body[name] for name in same), "the owner signed other rules")
+    _check_signed_before(said, now, expect)
     expect(utc(said["expires"]) > now, f"what was signed expired {said['expires']}")
     return True
+
+
+def _check_signed_before(said: Mapping[str, Any], now: datetime, expect: Expect) -> None:
+    signed = utc(said["signed"])
+    expect(signed <= now + CLOCK_SKEW, f"it was signed {signed}, after it had been recorded")

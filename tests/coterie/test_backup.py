@@ -283,7 +283,7 @@ def test_partners_nodes_say_what_they_hold_to_that_partner_only(network: Network
     url = network.federation.nodes["east"].url + "/heads"
     east, north = (network.home.domain(name).node_key() for name in ("east", "north"))
     body = ask_for_heads(north, public_hex(east))
-    answer = requests.post(url, data=body, timeout=10)
+    answer = requests.post(url, data=body, timeout=120)
     assert {head["domain"] for head in answer.json()["heads"]} == {"north"}
     strangers = network.home.path / "stranger"
     create_domain(Home(strangers), "north", "127.0.0.1", 8199)
@@ -295,8 +295,8 @@ def test_partners_nodes_say_what_they_hold_to_that_partner_only(network: Network
         b"[" * 1000,
         b"\xff",
     ):
-        assert requests.post(url, data=bad, timeout=10).status_code == 403
-    assert requests.post(url, data=b"x" * 5000, timeout=10).status_code == 413
+        assert requests.post(url, data=bad, timeout=120).status_code == 403
+    assert requests.post(url, data=b"x" * 5000, timeout=120).status_code == 413
 
 
 @pytest.fixture(scope="module")
@@ -324,7 +324,7 @@ def signed_stream(client: NodeClient) -> tuple[str, bytes]:
 
 def taken(url: str, path: str, blob: bytes) -> bool:
     """Whether a node carries out a message that somebody recorded."""
-    answer = requests.post(f"{url}{path}", data=blob, timeout=30)
+    answer = requests.post(f"{url}{path}", data=blob, timeout=120)
     assert answer.status_code == 200
     return b"interactions" in answer.content
 

@@ -102,7 +102,7 @@ def test_the_demo_trains_compares_verifies_and_stays_up_if_asked(home: Home, rat
         assert home.domain(name).path.stat().st_mode & 0o777 == 0o700
         address = re.search(rf"{name}  dashboard: (\S+)", done.stdout)
         assert address is not None
-        assert requests.get(f"{address[1]}/_stcore/health", timeout=10).status_code == 200
+        assert requests.get(f"{address[1]}/_stcore/health", timeout=120).status_code == 200
         assert f"{name}  owner's login: {home.owner_login(name)}" in done.stdout
     everything = {f"{name} {what}" for name in PARTNERS for what in ("node", "dashboard")}
     assert up(home) == {*everything, "hub node"}

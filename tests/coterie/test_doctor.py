@@ -156,9 +156,9 @@ def test_the_command_names_each_wall_of_the_engine_and_ends_by_its_verdict(
 
 def test_health_tells_watchers_that_it_lives_and_nothing_private(network: Network) -> None:
     url = network.federation.nodes["north"].url
-    assert requests.get(f"{url}/healthz", timeout=10).json() == {"status": "ok"}
-    assert requests.get(f"{url}/readyz", timeout=10).status_code == 200
-    text = requests.get(f"{url}/metrics", timeout=10).text
+    assert requests.get(f"{url}/healthz", timeout=120).json() == {"status": "ok"}
+    assert requests.get(f"{url}/readyz", timeout=120).status_code == 200
+    text = requests.get(f"{url}/metrics", timeout=120).text
     assert 'coterie_requests_total{outcome="refused"}' in text
     names = {line.split("{")[0].split(" ")[0] for line in text.splitlines() if line[0] != "#"}
     assert names == {

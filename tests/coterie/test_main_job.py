@@ -255,7 +255,7 @@ def test_a_plain_syft_client_lists_data_sets_and_reads_mocks(network: Network) -
     )
     done = subprocess.run(
         [sys.executable, "-c", script, str(network.home.accounts)],
-        capture_output=True, text=True, timeout=120,
+        capture_output=True, text=True, timeout=250,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     found, imported = json.loads(done.stdout.splitlines()[-1])

@@ -99,7 +99,7 @@ def test_an_expelled_scientist_and_her_plans_are_out_at_once(
     listing = requests.get(
         f"{account.url}{API}/api",
         params={"verify_key": node.verify_key.upper(), "communication_protocol": "dev"},
-        timeout=10,
+        timeout=120,
     )
     assert listing.status_code == 401
     owner = open_owner(network.home, "east")

@@ -28,7 +28,7 @@ _SCRIPT = """
 from tests.network_of_three import counting_plan
 
 def plan(data, epsilon):
-    return counting_plan(data, "killed by turns", epsilon, spare_attempts=4)
+    return counting_plan(data, "killed by turns", epsilon, spare_attempts=3)
 """
 
 
@@ -80,9 +80,11 @@ def test_a_run_outlives_the_death_of_every_process(
     urls = {name: node.url for name, node in network.federation.nodes.items()}
     hub = start_hub(network.home, "127.0.0.1", free_ports(1)[0])
     assert hub
-    # How many domains have charged when another dies is a race: repeats for the worst case.
+    # Three attempts may be charged in vain: when south dies, when east dies, and when the scientist
+    # does before a reveal, as it is a race how many domains have charged by then. Before a reveal
+    # nothing has left, so that what her other deaths leave open is refunded.
     data = network.federation.data("interactions")
-    plan = counting_plan(data, "killed by turns", 1.0, spare_attempts=4)
+    plan = counting_plan(data, "killed by turns", 1.0, spare_attempts=3)
     plan_hash = network.submit_and_approve(plan)
     run = network.home.runs / plan_hash[:16]
     with Wire(urls) as wire:

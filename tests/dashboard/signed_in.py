@@ -20,7 +20,7 @@ def open_dashboard(
     """The dashboard of one domain after signing in with an account."""
     command = dashboard_command(home, name, None, Place())
     monkeypatch.setattr(sys, "argv", [str(PAGE), *command[command.index("--") + 1 :]])
-    page = AppTest.from_file(str(PAGE), default_timeout=60).run()
+    page = AppTest.from_file(str(PAGE), default_timeout=300).run()
     page.text_input[0].set_value(email)
     page.text_input[1].set_value(password)
     return page.button[0].click().run()

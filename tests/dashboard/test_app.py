@@ -30,7 +30,7 @@ def url() -> str:
 @pytest.fixture
 def page(monkeypatch: pytest.MonkeyPatch, url: str) -> AppTest:
     monkeypatch.setattr(sys, "argv", [str(PAGE), "--domain", "north", "--url", url])
-    return AppTest.from_file(str(PAGE), default_timeout=60).run()
+    return AppTest.from_file(str(PAGE), default_timeout=300).run()
 
 
 def sign_in(page: AppTest) -> AppTest:
@@ -74,7 +74,7 @@ def test_a_hub_that_is_down_is_told_in_a_sentence(
     monkeypatch: pytest.MonkeyPatch, url: str
 ) -> None:
     monkeypatch.setattr(sys, "argv", [str(PAGE), "--hub", url])
-    page = AppTest.from_file(str(PAGE), default_timeout=60).run()
+    page = AppTest.from_file(str(PAGE), default_timeout=300).run()
     assert not page.exception
     assert "does not answer" in page.error[0].value
     assert "No domain to sign in to" in page.info[0].value

@@ -143,7 +143,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
                 for process in started:
                     process.terminate()
                 for process in started:
-                    process.wait(30)
+                    process.wait(120)
 
 
 def without_password(root: Path, url: str) -> str:
@@ -179,7 +179,7 @@ def ask(
 ) -> requests.Response:
     with requests.Session() as session:
         tls.trust(url, Path(certificate).read_text())
-        return tls.secured(session, url).request(method, url + path, timeout=30, **more)
+        return tls.secured(session, url).request(method, url + path, timeout=120, **more)
 
 
 @pytest.fixture

@@ -3,10 +3,10 @@
 Only the engines' processes are left out: what a domain's users add up to is given by hand.
 """
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryFile
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from domains.frames import Stored
 from domains.participation import Participation
+from domains.sums import Sums
 from network.heads import Heads
 from network.program import DataSet, Plan, Sum
 from network.smpc.agreement import agreement_of
@@ -69,7 +70,7 @@ class Domains:
     def open(self, name: str) -> None:
         engine = SimpleNamespace(
             alive=True,
-            private_sum=lambda *_: stored(self.values[name]),
+            private_sum=lambda *_: left(self.values[name]),
             memory=lambda state: self.models.update({name: arrays_of(state)}),
             close=lambda: None,
         )
@@ -197,19 +198,11 @@ def domains_in(
     return domains
 
 
-def stored(values: NDArray[np.int64]) -> Stored:
+def left(values: NDArray[np.int64]) -> Sums:
     """A sum as an engine leaves it."""
-    file = TemporaryFile()  # noqa: SIM115
-    file.write(values.tobytes())
-    file.flush()
-    return Stored(file, 0, np.dtype("<i8"), values.shape)
-
-
-def loaded(stored: Stored) -> NDArray[np.int64]:
-    """A sum that an engine left, in memory."""
-    values = np.zeros(stored.shape, np.int64)
-    stored.add_to(values)
-    return values
+    sums = Sums(values.size)
+    os.pwrite(sums.fileno(), values.tobytes(), 0)
+    return sums
 
 
 def arrays_of(state: Mapping[str, Stored]) -> dict[str, NDArray]:

@@ -5,7 +5,7 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -334,6 +334,19 @@ def test_an_envelope_holds_no_longer_than_an_approval_may(office: Open) -> None:
     here.desk.preapprove(around(here, plan, plans=3, days=30))
     with pytest.raises(DeskRefused, match="at most 30 days"):
         here.desk.preapprove(around(here, plan, plans=3, days=31))
+
+
+def test_what_is_signed_in_the_future_is_refused(office: Open) -> None:
+    here, tomorrow = office(), datetime.now(UTC) + timedelta(days=1)
+    plan = here.plan("by a clock that is ahead")
+    here.submit(plan)
+    shown = sha256_hex(here.desk.explain(plan).encode())
+    early = sign_approval(here.owner, plan.hash, "north", explanation=shown, now=tomorrow)
+    with pytest.raises(DeskRefused, match="in the future for north"):
+        here.desk.approve(plan.hash, "owner", early, "", "")
+    envelope = Envelope.around(plan, "north", plans=1, days=7, explanation=shown, now=tomorrow)
+    with pytest.raises(DeskRefused, match="in the future for north"):
+        here.desk.preapprove(sign_envelope(here.owner, envelope))
 
 
 def around(here: Office, plan: Plan, plans: int, days: int = 7, **limits: float) -> str:

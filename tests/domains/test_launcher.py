@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from domains import launcher
-from domains.enclosure import sealed_memory
 from domains.frames import read_frame, write_frame
 from domains.launcher import EngineProcess, launch
+from domains.sums import Sums
 
 
 @pytest.fixture
@@ -23,8 +23,9 @@ def log(tmp_path: Path) -> Iterator[int]:
 
 @pytest.fixture
 def memory() -> Iterator[int]:
-    with sealed_memory(8) as file:
-        yield file.fileno()
+    sums = Sums(1)
+    yield sums.fileno()
+    sums.close()
 
 
 def ended(engine: EngineProcess) -> bool:
@@ -95,9 +96,10 @@ def test_nothing_is_left_when_the_node_is_killed(tmp_path: Path) -> None:
 LAUNCHES_AND_WAITS = """
 import sys
 from pathlib import Path
-from domains.enclosure import sealed_memory
 from domains.launcher import launch
-engine = launch(Path(sys.argv[1]), 1, sealed_memory(8).fileno())
+from domains.sums import Sums
+sums = Sums(1)
+engine = launch(Path(sys.argv[1]), 1, sums.fileno())
 print("started", flush=True)
 sys.stdin.read()
 import time

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+import psutil
 import requests
 from syft.client.api import SyftAPICall
 from syft.serde.recursive import recursive_scheme
@@ -14,6 +15,7 @@ from syft.serde.recursive_primitives import iterable_schema, kv_iterable_schema
 from syft.serde.serialize import _serialize
 from syft.server.credentials import SyftSigningKey
 
+from coterie.processes import running
 from network.answers import ask
 from network.client import API, NodeClient, NodeRefused
 from tests.network_of_three import Network
@@ -46,15 +48,23 @@ class Attack:
     run: Callable[[Target], str]
 
 
+def processor_seconds(target: Target) -> float:
+    """What the node has used so far, however busy the machine is with other things."""
+    pid = running(target.network.home.domain("east").pid_file)
+    assert pid is not None
+    used = psutil.Process(pid).cpu_times()
+    return float(used.user + used.system)
+
+
 def post(target: Target, body: bytes, path: str = "/api_call", **more: Any) -> str:
     """Send bytes; what the node said, or 'refused' in its words."""
     with requests.Session() as session:
-        answer = ask(session, "POST", target.url + path, body, timeout=(5, 30), **more)
+        answer = ask(session, "POST", target.url + path, body, timeout=(120, 120), **more)
     return verdict(target, answer.status, answer.content)
 
 
 def get(target: Target, path: str, method: str = "GET", **more: Any) -> str:
-    answer = requests.request(method, target.url + path, timeout=30, allow_redirects=False, **more)
+    answer = requests.request(method, target.url + path, timeout=120, allow_redirects=False, **more)
     return verdict(target, answer.status_code, answer.content)
 
 
@@ -177,8 +187,11 @@ LAST = b"GET /nothing HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
 
 
 def line_to(target: Target) -> socket.socket:
+    """A connection to the node on which two seconds of silence are an answer too."""
     parts = urlsplit(target.node.url)
-    return socket.create_connection((str(parts.hostname), parts.port or 80), timeout=2)
+    line = socket.create_connection((str(parts.hostname), parts.port or 80), timeout=120)
+    line.settimeout(2)
+    return line
 
 
 def raw(target: Target, text: bytes, last: bytes = LAST) -> bytes:
@@ -196,6 +209,7 @@ def raw(target: Target, text: bytes, last: bytes = LAST) -> bytes:
             while part := line.recv(2**16):
                 found += part
         except TimeoutError:
+            line.settimeout(120)
             line.shutdown(socket.SHUT_WR)
             while part := line.recv(2**16):
                 found += part

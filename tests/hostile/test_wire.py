@@ -90,7 +90,7 @@ def chunked_oversize(target: Target) -> str:
             yield bytes(2**20)
 
     try:
-        answer = requests.post(f"{target.url}/api_call", data=parts(), timeout=30)
+        answer = requests.post(f"{target.url}/api_call", data=parts(), timeout=120)
     except requests.ConnectionError:
         return "refused: the connection was closed"
     return f"refused ({answer.status_code})" if answer.status_code == 413 else "answered"
@@ -139,7 +139,7 @@ def unknown_or_wrong(target: Target) -> str:
 def heads_of(target: Target, body: bytes) -> str:
     import requests
 
-    answer = requests.post(f"{target.node.url}/heads", data=body, timeout=30)
+    answer = requests.post(f"{target.node.url}/heads", data=body, timeout=120)
     return verdict(target, answer.status_code, answer.content)
 
 
@@ -159,7 +159,7 @@ def no_origin(target: Target) -> str:
     answer = requests.options(
         f"{target.url}/login",
         headers={"Origin": "https://evil.example", "Access-Control-Request-Method": "POST"},
-        timeout=30,
+        timeout=120,
     )
     opened = [name for name in answer.headers if name.lower().startswith("access-control")]
     return f"answered: {opened}" if opened else f"refused ({answer.status_code})"
@@ -168,7 +168,7 @@ def no_origin(target: Target) -> str:
 def framed(target: Target) -> str:
     import requests
 
-    headers = requests.get(f"{target.url}/", timeout=30).headers
+    headers = requests.get(f"{target.url}/", timeout=120).headers
     wanted = {"X-Frame-Options", "X-Content-Type-Options", "Content-Security-Policy"}
     missing = [name for name in wanted if name not in headers]
     return f"answered without {missing}" if missing or "Server" in headers else "refused"
@@ -180,7 +180,7 @@ def through_undeclared_proxy(target: Target, **headers: str) -> str:
 
     account = read_accounts(target.network.home.accounts)["east"]
     body = {"email": account.email, "password": account.password}
-    answer = requests.post(f"{target.url}/login", json=body, headers=headers, timeout=30)
+    answer = requests.post(f"{target.url}/login", json=body, headers=headers, timeout=120)
     return verdict(target, answer.status_code, answer.content)
 
 

@@ -72,18 +72,20 @@ def test_an_unsigned_call_and_a_planted_field_are_refused() -> None:
 def test_strangers_get_nothing_from_a_node(network: Network) -> None:
     url = network.federation.nodes["east"].url + API
     stranger = SyftSigningKey.generate()
-    post = requests.post(f"{url}/api_call", data=signed_call(stranger), timeout=10)
+    post = requests.post(f"{url}/api_call", data=signed_call(stranger), timeout=120)
     assert post.status_code == 401
     listing = requests.get(
         f"{url}/api",
         params={"verify_key": str(stranger.verify_key), "communication_protocol": "dev"},
-        timeout=10,
+        timeout=120,
     )
     assert listing.status_code == 401
-    assert requests.post(f"{url}/api_call", data=b"junk", timeout=10).status_code == 400
+    assert requests.post(f"{url}/api_call", data=b"junk", timeout=120).status_code == 400
     for path in ("register", "reset_password", "forgot_password", "stream/x/y/"):
-        assert requests.post(f"{url}/{path}", data=b"", timeout=10).status_code in (404, 405)
-    answer = requests.get(f"{url}/metadata", headers={"Origin": "https://evil.example"}, timeout=10)
+        assert requests.post(f"{url}/{path}", data=b"", timeout=120).status_code in (404, 405)
+    answer = requests.get(
+        f"{url}/metadata", headers={"Origin": "https://evil.example"}, timeout=120
+    )
     assert "access-control-allow-origin" not in answer.headers
 
 

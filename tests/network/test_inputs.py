@@ -34,7 +34,7 @@ def into_files(domains: Domains, folder: Path) -> Any:
 
 def taken(domains: Domains, folder: Path, name: str, answer: Any) -> Any:
     kept = masked_file(folder, domains.agreement, name)
-    arriving(kept).write_bytes(pack_masked(*answer).tobytes())
+    arriving(kept).write_bytes(pack_masked(*answer).whole().tobytes())
     return take_masked(domains.agreement, kept)
 
 

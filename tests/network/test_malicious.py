@@ -180,7 +180,7 @@ def test_masked_inputs_of_another_ring_or_shape_are_refused(bits: int, tmp_path:
     domains = Domains(3, 3, 1, bits=bits)
     opened = domains.run()
     receipt, elements = opened.transcript.receipts[0], opened.masked[HONEST]
-    packed = pack_masked(receipt, elements)
+    packed = pack_masked(receipt, elements).whole()
     kept = masked_file(tmp_path, domains.agreement, HONEST)
 
     def taken(content: np.ndarray) -> Any:
@@ -192,13 +192,14 @@ def test_masked_inputs_of_another_ring_or_shape_are_refused(bits: int, tmp_path:
     before, head = kept.read_bytes(), ring.HEADER_BYTES + elements.nbytes
     other = elements.astype(np.uint64 if bits == 32 else np.uint32)
     longest = np.zeros(RECEIPT_BYTES, np.uint8)
-    for bad in (pack_masked(receipt, other), pack_masked(receipt, elements[1:]), packed[:-1],
-                packed[:head], packed[:3], packed[:0], np.append(packed, packed[:1]),
-                np.append(packed, longest), np.append(packed[:head], longest)):  # fmt: skip
+    others = [pack_masked(receipt, given).whole() for given in (other, elements[1:])]
+    for bad in (*others, packed[:-1], packed[:head], packed[:3], packed[:0],
+                np.append(packed, packed[:1]), np.append(packed, longest),
+                np.append(packed[:head], longest)):  # fmt: skip
         with pytest.raises(MalformedMessage):
             taken(bad)
     with pytest.raises(SharingRefused, match="isn't the one it signed"):
-        taken(pack_masked(receipt, elements + 1))
+        taken(pack_masked(receipt, elements + 1).whole())
     assert kept.read_bytes() == before, "what is refused replaces nothing"
 
 
