@@ -266,12 +266,19 @@ class Plan:
         graph, lines = traced(called, state, bounds)
         check_admissible(graph, lines, bounds, memory)
         names = trained(graph)
-        self._check_dtypes(graph, lines, names)
+        self._check_loss(graph, lines, names)
         check_same(graph, called, state, bounds, names)
         return graph
 
-    def _check_dtypes(self, graph: Graph, lines: Mapping[str, str], trained: Sequence[str]) -> None:
-        """What leaves is float32."""
+    def _check_loss(self, graph: Graph, lines: Mapping[str, str], trained: Sequence[str]) -> None:
+        """A loss is one number, and what is trained by it float32."""
+        shape = list(graph.output_specs()[0].shape) if trained else []
+        if shape:
+            where = lines.get(graph.outputs[0][1], "Your function")
+            raise TraceError(
+                f"{where}: the loss has shape {shape}; expected one number for a user: its .sum() "
+                "or .mean()."
+            )
         for name in trained:
             if self.state[name].dtype != torch.float32:
                 [first, *_] = [node.name for node in graph.nodes if name in node.references()]

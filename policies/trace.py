@@ -89,8 +89,14 @@ def check_admissible(
     """What a node would refuse whatever its limits are is told its author, with the line.
 
     Raises:
-        TraceError: an argument, a shape, an index or a divisor that no node admits.
+        TraceError: an argument, a shape, an index or a divisor that no node admits; or nothing of a
+            user.
     """
+    if not graph.user:
+        raise TraceError(
+            f"{next(iter(lines.values()), 'Your function')}: nothing here hangs on a user, so "
+            "there is nothing to ask of the partners: compute it in public, or read user.items."
+        )
     try:
         inspect(graph, bounds, memory=memory)
     except PlanRefused as refused:
