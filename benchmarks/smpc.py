@@ -128,7 +128,7 @@ class SecureSum:
 
 def _bytes_of(phase: str, answer: Any) -> int:
     if phase == "reveal":
-        return pack_masked(*answer).nbytes
+        return sum(part.nbytes for part in pack_masked(*answer).parts)
     said = [message.to_dict() for message in answer] if phase == "share" else answer.to_dict()
     return len(json.dumps(said))
 

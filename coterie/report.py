@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
@@ -11,7 +12,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from coterie.auditor import Overview
 from policies.accounting import ADJACENCY, Event, epsilon_at_every_partner, plan_epsilon
-from policies.ledger import Ledger, PlanRecord
+from policies.alerts import Alert, alerts, unsigned_heads
+from policies.ledger import Entry, Ledger, PlanRecord
 from policies.verify import Verdict
 
 _DECISIONS = (
@@ -32,7 +34,8 @@ class _PlanCost:
 
 
 def report(ledger: Ledger, bundle: Mapping[str, Any], verdict: Verdict) -> str:
-    """One HTML page without scripts or outside resources: budgets, plans, decisions, co-signers.
+    """One HTML page without scripts or outside resources: budgets, alerts, plans, decisions,
+    co-signers.
 
     Every epsilon stands with its delta, adjacency and unit.
     """
@@ -43,6 +46,7 @@ def report(ledger: Ledger, bundle: Mapping[str, Any], verdict: Verdict) -> str:
         verdict=verdict,
         unit=ADJACENCY,
         budgets=budgets,
+        alerts=_alerts(bundle),
         plans=[_cost(ledger, record, deltas) for record in ledger.plans()],
         decisions=[
             {"index": index, "kind": kind, "body": _Body(json.loads(body))}
@@ -60,6 +64,14 @@ def network_report(found: Overview, auditor: str, time: str) -> str:
         time: when, UTC.
     """
     return _template("network.html").render(found=found, auditor=auditor, time=time)
+
+
+def _alerts(bundle: Mapping[str, Any]) -> list[Alert]:
+    """What there was to ask about when the bundle was written."""
+    entries = [Entry(*each) for each in bundle["entries"]]
+    signed = {each["witness"]: each["size"] for each in bundle["cosignatures"]}  # oldest first
+    found = alerts(entries, datetime.fromisoformat(bundle["exported"]))
+    return [*found, *unsigned_heads(entries, bundle["domain"], signed)]
 
 
 def _template(name: str) -> Template:

@@ -11,7 +11,7 @@ import streamlit as st
 from dashboard.costs import COLOURS, bar, bar_rows, part_names
 from dashboard.requests import people_of, status_text
 from dashboard.session import Session, asked, plain
-from dashboard.showing import adjacency, amount, chart, empty, legend, table
+from dashboard.showing import adjacency, amount, chart, empty, legend, records, table
 from dashboard.texts import heading, text
 
 RATE_DAYS = 30
@@ -31,7 +31,7 @@ def draw(session: Session) -> None:
     if limited:
         rows = pd.DataFrame([row for budget in limited for row in bar_rows(budget)])
         chart(bar(rows), rows, "budgets", text("budgets.all"))
-        table(budget_rows(limited, names), "budgets-table")
+        records(budget_rows(limited, names), "budgets-table")
         _one(session, limited, names)
     if public := [budget for budget in budgets if budget["public"]]:
         st.markdown(f"**{plain(text('budgets.limited_not'))}**")
@@ -256,7 +256,7 @@ def _dates(frame: pd.DataFrame) -> alt.Axis:
     days = pd.date_range(first, last, freq=f"{step}D")
     return alt.Axis(
         values=[alt.DateTime(year=d.year, month=d.month, date=d.day) for d in days],
-        format="%Y-%m-%d" if step > 60 else "%m-%d",
+        format="%Y-%m-%d" if first.year != last.year else "%m-%d",
         labelOverlap=True,
     )
 

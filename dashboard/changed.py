@@ -8,6 +8,7 @@ import streamlit as st
 from dashboard.session import plain
 from dashboard.showing import empty
 from dashboard.texts import text
+from dashboard.told import told_change
 from policies.changes import changes
 from policies.legible import visible
 from policies.plan import Plan
@@ -32,7 +33,7 @@ def marked(before: Plan, after: Plan) -> list[str]:
     lines: list[str] = []
     for line in changes(before, after):
         lines += _as_words(line, before, after) or _as_values(line)
-    return [visible(line) for line in lines]
+    return [visible(line[:2] + told_change(line[2:])) for line in lines]
 
 
 def _as_words(line: str, before: Plan, after: Plan) -> list[str]:

@@ -84,18 +84,18 @@ def _charts(found: pd.DataFrame) -> None:
     shown = found[found[metric] == name]
     left, right = st.columns(2)
     with left:
-        drawn = curves(shown, text("run.release"))
+        drawn = curves(shown, text("run.release"), name)
         chart(drawn, shown, "by-release", text("comparison.by_release", metric=name))
     private = shown.dropna(subset=[text("run.epsilon")])
     with right:
         if private.empty:
             st.info(text("showing.not_private"))
         else:
-            drawn = curves(private, text("run.epsilon"))
+            drawn = curves(private, text("run.epsilon"), name)
             chart(drawn, private, "by-epsilon", text("comparison.by_epsilon", metric=name))
 
 
-def curves(shown: pd.DataFrame, by: str) -> alt.Chart:
+def curves(shown: pd.DataFrame, by: str, metric: str) -> alt.Chart:
     """A metric of each run by release or by epsilon spent."""
     value, run = text("run.value"), text("run.run")
     axis = counted(shown[by]) if by == text("run.release") else alt.Axis(tickCount=6)
@@ -104,7 +104,7 @@ def curves(shown: pd.DataFrame, by: str) -> alt.Chart:
         .mark_line(point=True)
         .encode(
             x=alt.X(f"{by}:Q", title=by, axis=axis),
-            y=alt.Y(f"{value}:Q", title=None, scale=alt.Scale(zero=False)),
+            y=alt.Y(f"{value}:Q", title=metric, scale=alt.Scale(zero=False)),
             color=alt.Color(f"{run}:N", legend=legend(1)),
             tooltip=[run, by, value],
         )

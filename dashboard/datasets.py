@@ -7,7 +7,7 @@ import altair as alt
 import pandas as pd
 import streamlit as st
 
-from dashboard.session import Session, asked, everywhere, plain, telling
+from dashboard.session import PATIENCE_S, Session, asked, everywhere, plain, telling
 from dashboard.showing import adjacency, chart, empty, legend, section, table
 from dashboard.texts import text
 from network.client import NodeClient, NodeRefused
@@ -139,10 +139,10 @@ def mock_of(node: NodeClient, name: str) -> pd.DataFrame:
     Raises:
         NodeRefused: the node has no such data set, or gives this account no mock.
     """
-    for dataset in node.call_syft("dataset.get_all"):
+    for dataset in node.call_syft("dataset.get_all", PATIENCE_S):
         if dataset.name == name:
             uid = dataset.asset_list[0].action_id
-            return pd.DataFrame(_value(node.call_syft("action.get_mock", uid=uid)))
+            return pd.DataFrame(_value(node.call_syft("action.get_mock", PATIENCE_S, uid=uid)))
     raise NodeRefused(node.name, text("datasets.no_mock", domain=node.name, name=name))
 
 

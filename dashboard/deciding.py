@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from dashboard.requests import OPEN, status_text
 from dashboard.session import Session, finish, plain, telling
-from dashboard.signing import approve_with_signature, ask_signer
+from dashboard.signing import approve_with_signature, ask_signer, forget_signer, signing_form
 from dashboard.texts import text
 from policies.approvals import APPROVAL_DAYS, sign_approval
 from policies.canonical import sha256_hex
@@ -92,7 +92,7 @@ def _approval(session: Session, case: Case) -> None:
         st.session_state[seen] = case.shown["explanation"]
         return
     days = st.number_input(text("deciding.days"), 1, 3650, APPROVAL_DAYS, key=f"days-{plan_hash}")
-    with st.form(f"approve-{plan_hash}", clear_on_submit=True):
+    with st.form(signing_form(f"approve-{plan_hash}")):
         st.warning(plain(text("deciding.confirm", name=case.plan.name, cost=case.cost())))
         signer = ask_signer(*signing_command(plan_hash, session.node.name, reason, days))
         submitted = st.form_submit_button(text("deciding.approve_button"), type="primary")
@@ -114,6 +114,7 @@ def _approval(session: Session, case: Case) -> None:
             )
 
         status = approve_with_signature(owner, plan_hash, signer.signed(sign))
+        forget_signer()
         finish(text("deciding.done", hash=plan_hash[:12], status=status_text(status)))
 
 

@@ -20,7 +20,7 @@ from policies.verify import Verdict, verify_proof
 
 KINDS = (
     "budget", "submission", "refusal", "consent", "approval", "denial", "reservation", "charge",
-    "release", "void", "closure", "owner", "rules",
+    "release", "void", "closure", "objection", "owner", "rules",
 )  # fmt: skip
 PAGE = 50
 _BEFORE, _WHERE = "entries-before", "entries-where"

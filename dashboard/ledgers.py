@@ -16,10 +16,11 @@ import coterie as ct
 from coterie.auditor import Overview
 from dashboard.cosigned import cells, held, matrix
 from dashboard.session import Session, asked, everywhere, go, link, plain, telling
-from dashboard.showing import adjacency, chart, empty, section, table
+from dashboard.showing import MOST_RECORDS, adjacency, chart, download, empty, section, table
 from dashboard.spending import SHOWN, Answers, daily, dots, gauges, growth, monthly, spent
 from dashboard.texts import text
 from dashboard.times import instant, moment
+from dashboard.told import told
 from network.client import NodeClient
 from policies.verify import Verdict
 
@@ -256,22 +257,35 @@ def _alerts() -> None:
     if found is None:
         empty(text("ledgers.unverified"), text("ledgers.alerts_next"))
         return
+    frame = alerts(found)
+    behind = [
+        {"domain": a.domain} | ({"index": str(a.alert.entries[0])} if a.alert.entries else {})
+        for a in found.alerts
+    ]
+    if 0 < len(frame) <= MOST_RECORDS:
+        for number, row in enumerate(frame.to_dict("records")):
+            if _told(row, number):
+                go("entries", **behind[number])
+        download(frame, "alerts")
+        return
     shown = table(
-        alerts(found),
+        frame,
         "alerts",
         empty_says=text("ledgers.no_alerts"),
         next_step=text("ledgers.no_alerts_next"),
         **_SELECTABLE,
     )
-    _drill(
-        shown,
-        [
-            {"domain": a.domain, "index": a.alert.entries[0]}
-            if a.alert.entries
-            else {"domain": a.domain}
-            for a in found.alerts
-        ],
-    )
+    _drill(shown, behind)
+
+
+def _told(row: Mapping[Any, Any], number: int) -> bool:
+    """One thing to ask about, in full; whether somebody wants the entries it follows from."""
+    about = (row[text(f"ledgers.{column}")] for column in ("domain", "alert", "population"))
+    with st.container(border=True):
+        st.markdown(f"**{plain(' · '.join(filter(None, about)))}**")
+        st.markdown(plain(row[text("ledgers.message")]))
+        label = f"{text('ledgers.from_entries')}: {row[text('ledgers.from_entries')] or '–'}"
+        return st.button(plain(label), key=f"alert-{number}", icon=":material/search:")
 
 
 def _alert(kind: str) -> str:
@@ -286,7 +300,7 @@ def alerts(found: Overview) -> pd.DataFrame:
                 text("ledgers.domain"): each.domain,
                 text("ledgers.alert"): _alert(each.alert.kind),
                 text("ledgers.population"): each.alert.population,
-                text("ledgers.message"): each.alert.message,
+                text("ledgers.message"): told(each.alert.message),
                 text("ledgers.from_entries"): ", ".join(str(i) for i in each.alert.entries[:20]),
             }
             for each in found.alerts

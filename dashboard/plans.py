@@ -9,10 +9,11 @@ import altair as alt
 import pandas as pd
 import streamlit as st
 
-from dashboard.session import Session, asked, everywhere, finish, plain, telling
-from dashboard.showing import adjacency, chart, empty, legend, section, table
+from dashboard.session import PATIENCE_S, Session, asked, everywhere, finish, plain, telling
+from dashboard.showing import adjacency, chart, empty, legend, records, section
 from dashboard.texts import text
 from dashboard.times import instant
+from dashboard.told import told_refusal
 
 Plans = Mapping[str, Sequence[Mapping[str, Any]]]
 """By domain, what its node says of each of her plans."""
@@ -183,7 +184,9 @@ def decisions(plans: Plans, plan_hash: str) -> pd.DataFrame:
             text("plans.status"): in_words(each["status"]),
             text("plans.decided"): instant(each["decided"]),
             text("plans.by"): each["decided_by"],
-            text("plans.reason"): each["reason"],
+            text("plans.reason"): told_refusal(each["reason"])
+            if each["status"] == "refused"
+            else each["reason"],
         }
         for domain, listed in sorted(plans.items())
         for each in listed
@@ -195,7 +198,7 @@ def decisions(plans: Plans, plan_hash: str) -> pd.DataFrame:
 def _one(session: Session, plans: Plans, plan_hash: str) -> None:
     st.code(plan_hash, language=None, wrap_lines=True)
     said = decisions(plans, plan_hash)
-    table(said, "decisions")
+    records(said, "decisions")
     _reasons(said)
     domain = next(d for d in sorted(plans) if status(plans, d, plan_hash) != "not submitted")
     if st.toggle(text("plans.explanation", domain=domain), key="explanation"):
@@ -233,7 +236,9 @@ def _withdrawal(session: Session, plans: Plans, plan_hash: str) -> None:
                  if n in plans and status(plans, n, plan_hash) in _OPEN}  # fmt: skip
     answers, failed = everywhere(
         dataclasses.replace(session, nodes=asked_for, absent={}),
-        lambda node: node.call("withdraw", plan_hash=plan_hash, reason=reason.strip()),
+        lambda node: node.call(
+            "withdraw", timeout_s=PATIENCE_S, plan_hash=plan_hash, reason=reason.strip()
+        ),
     )
     finish("; ".join(f"{name}: {said}" for name, said in sorted({**answers, **failed}.items())))
 

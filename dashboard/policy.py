@@ -18,10 +18,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from dashboard.requests import status_text
 from dashboard.rules import why
 from dashboard.session import Session, asked, finish, plain, telling
-from dashboard.showing import adjacency, download, empty, sentences, shortened
-from dashboard.signing import ask_signer
+from dashboard.showing import adjacency, download, empty, records, sentences, shortened
+from dashboard.signing import ask_signer, forget_signer, signing_form
 from dashboard.texts import heading, text
 from dashboard.times import instant
+from dashboard.told import told
 from policies.amendments import changes_between, loosened, sign_amendment
 from policies.owner_policy import OwnerPolicy, OwnerPolicyError
 
@@ -196,7 +197,7 @@ def affected(previewed: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
                 "status": status_text(each["status"]),
                 "rules broken now": ", ".join(sorted({r["rule"] for r in each["now"]})) or "–",
                 "rules broken then": ", ".join(sorted({r["rule"] for r in each["then"]})) or "–",
-                "what would be said": "\n".join(r["message"] for r in each["then"]),
+                "what would be said": "\n".join(told(r["message"]) for r in each["then"]),
             }
             for each in previewed
             if _rules(each["now"]) != _rules(each["then"])
@@ -274,7 +275,7 @@ def _draft(session: Session, name: str, rules: Mapping[str, Any], draft: Draft) 
         return
     st.code(found, language="diff", wrap_lines=True)
     judged = affected(draft.previewed)
-    sentences(
+    records(
         judged,
         f"affected-{name}",
         empty_says=text("policy.none_affected", count=len(draft.previewed)),
@@ -292,7 +293,7 @@ def _draft(session: Session, name: str, rules: Mapping[str, Any], draft: Draft) 
         text("policy.download"), draft.text.encode(), "policy.toml", "application/toml",
         icon=":material/download:", on_click="ignore", type="tertiary",
     )  # fmt: skip
-    with st.form(f"sign-rules-{name}", clear_on_submit=True):
+    with st.form(signing_form(f"sign-rules-{name}")):
         changes = changes_between(now, then)
         st.warning(plain(text("policy.confirm", changes=_told(changes), count=len(judged))))
         signer = ask_signer(
@@ -316,5 +317,6 @@ def _draft(session: Session, name: str, rules: Mapping[str, Any], draft: Draft) 
 
     with telling():
         session.owner.write_rules(name, draft.text, signer.signed(sign))
+        forget_signer()
         del st.session_state[f"draft-{name}"]
         finish(text("policy.written", name=session.node.name))

@@ -23,8 +23,9 @@ from dashboard.noise import (
     trial_plan,
 )
 from dashboard.session import Session, asked, everywhere, plain, telling
-from dashboard.showing import adjacency, amount, chart, empty, epsilon, section, table
+from dashboard.showing import adjacency, amount, chart, empty, epsilon, records, section
 from dashboard.texts import text
+from dashboard.told import told, told_offer
 
 _EPSILONS = (0.25, 0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 10.0, 16.0)
 _ROUNDS = (1, 2, 5, 10, 12, 20, 30, 50, 100)
@@ -189,7 +190,7 @@ def _partners(
             )
         )
     )
-    table(verdicts(answers), "quote")
+    records(verdicts(answers), "quote")
 
 
 def verdicts(answers: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
@@ -204,8 +205,10 @@ def _verdict(domain: str, answer: Mapping[str, Any]) -> dict[str, str]:
     return {
         text("quote.domain"): domain,
         text("quote.would"): text(f"quote.{said}"),
-        text("quote.rules"): "\n".join(f"{r['rule']}: {r['message']}" for r in [*refused, *left]),
-        text("quote.fits"): "\n".join(offer["text"] for offer in answer["offers"]),
+        text("quote.rules"): "\n".join(
+            f"{r['rule']}: {told(r['message'])}" for r in [*refused, *left]
+        ),
+        text("quote.fits"): "\n".join(told_offer(offer["text"]) for offer in answer["offers"]),
         text("quote.remaining"): amount(budget["remaining"]),
         text("quote.delta"): f"{budget['delta']:g}",
     }

@@ -13,9 +13,10 @@ from dashboard.deciding import Case, draw_decision
 from dashboard.requests import OPEN, people_of, status_text
 from dashboard.rules import why
 from dashboard.session import Session, asked, link, plain, telling
-from dashboard.showing import adjacency, amount, chart, empty, epsilon, sentences, table
+from dashboard.showing import adjacency, amount, chart, empty, epsilon, records
 from dashboard.texts import text
 from dashboard.times import instant, moment
+from dashboard.told import told, told_refusal
 from policies.accounting import epsilon_at_every_partner, plan_epsilon
 from policies.changes import changes
 from policies.legible import visible
@@ -112,13 +113,13 @@ def partner_rows(partners: Mapping[str, Mapping[str, str] | None]) -> pd.DataFra
         [
             {
                 "partner": name,
-                "decision": status_text(told["status"]) if told else text("request.not_told"),
-                "by": (told or {}).get("by", ""),
-                "signed": instant((told or {}).get("signed")),
-                "until": instant((told or {}).get("expires")),
-                "reason": (told or {}).get("reason", ""),
+                "decision": status_text(answer["status"]) if answer else text("request.not_told"),
+                "by": (answer or {}).get("by", ""),
+                "signed": instant((answer or {}).get("signed")),
+                "until": instant((answer or {}).get("expires")),
+                "reason": (answer or {}).get("reason", ""),
             }
-            for name, told in partners.items()
+            for name, answer in partners.items()
         ]
     )
 
@@ -135,6 +136,8 @@ def _colour(status: str) -> Any:
 
 def _decided(case: Case) -> None:
     shown = case.shown
+    refused = shown["status"] == "refused"
+    reason = told_refusal(shown["reason"]) if refused else shown["reason"]
     st.info(
         plain(
             text(
@@ -142,11 +145,11 @@ def _decided(case: Case) -> None:
                 status=status_text(shown["status"]),
                 by=shown["decided_by"] or text("request.by_rule"),
                 time=moment(shown["decided"] or shown["submitted"]),
-                reason=shown["reason"] or text("request.no_reason"),
+                reason=reason or text("request.no_reason"),
             )
         )
     )
-    if shown["status"] == "refused":
+    if refused:
         rule = str(shown["reason"]).partition(":")[0]
         st.markdown(f"**{text('request.why_refused')}**")
         st.write(why(rule))
@@ -191,8 +194,8 @@ def at_a_glance(case: Case) -> list[str]:
     """What changed, whether a rule is broken and how the partners decided: a line each."""
     broken = sorted({each["rule"] for each in case.weighed["refusals"]})
     partners = case.weighed["partners"]
-    said = [told["status"] for told in partners.values() if told]
-    against = [name for name, told in partners.items() if told and told["status"] != "approved"]
+    said = [each["status"] for each in partners.values() if each]
+    against = [n for n, each in partners.items() if each and each["status"] != "approved"]
     lines = [text("request.glance_new")]
     if case.previous is not None:
         changed = len(changes(case.previous, case.plan))
@@ -231,12 +234,13 @@ def _rules(case: Case) -> None:
     weighed = case.weighed
     st.markdown(f"**{text('request.rules')}**")
     if weighed["closed"]:
-        st.warning(plain(weighed["closed"]))
+        st.warning(plain(told(weighed["closed"])))
     for each in weighed["refusals"]:
-        st.error(plain(f"{each['rule']}: {each['message']}"))
+        st.error(plain(f"{each['rule']}: {told(each['message'])}"))
         st.caption(why(each["rule"]))
     for each in weighed["advice"]:
-        st.warning(plain(text("request.advice", rule=each["rule"], message=each["message"])))
+        said = told(each["message"])
+        st.warning(plain(text("request.advice", rule=each["rule"], message=said)))
         st.caption(why(each["rule"]))
     if not weighed["refusals"] and not weighed["advice"]:
         st.success(text("request.no_rule_broken"))
@@ -244,17 +248,12 @@ def _rules(case: Case) -> None:
 
 def _leaves(plan: Plan) -> None:
     st.markdown(f"**{text('request.leaves')}**")
-    table(leaving(plan.steps), "leaves")
+    records(leaving(plan.steps), "leaves")
 
 
 def _partners(session: Session, case: Case) -> None:
     st.markdown(f"**{text('request.partners')}**")
-    sentences(
-        partner_rows(case.weighed["partners"]),
-        "partners",
-        empty_says=text("request.alone"),
-        next_step="",
-    )
+    records(partner_rows(case.weighed["partners"]), "partners", empty_says=text("request.alone"))
     st.caption(text("request.partners_about"))
 
 

@@ -60,8 +60,9 @@ def queue(
     """Plans that wait for a decision, the longest first.
 
     Returns:
-        Columns plan (hash), name, who, data set, status, submitted, waits (text), epsilon (what
-        the plan costs by itself, at its delta; None: public, or beyond the first 50), releases.
+        Columns plan (hash), name, who, waits (text), epsilon (what the plan costs by itself, at
+        its delta; None: public, or beyond the first 50), delta, releases, data set, status,
+        submitted.
     """
     waiting = sorted((p for p in plans if p["status"] in OPEN), key=lambda p: str(p["submitted"]))
     return pd.DataFrame(
@@ -70,13 +71,13 @@ def queue(
                 "plan": plan["plan_hash"],
                 "name": plan["name"],
                 "who": people.get(plan["scientist"], plan["scientist"][:16]),
-                "data set": plan["summary"]["dataset"],
-                "status": status_text(plan["status"]),
-                "submitted": instant(plan["submitted"]),
                 "waits": waited(plan["submitted"], now),
                 "epsilon": _epsilon(plan) if number < _PRICED else None,
                 "delta": f"{plan['summary']['delta']:g}",
                 "releases": sum(event["count"] for event in plan["events"]),
+                "data set": plan["summary"]["dataset"],
+                "status": status_text(plan["status"]),
+                "submitted": instant(plan["submitted"]),
             }
             for number, plan in enumerate(waiting)
         ]

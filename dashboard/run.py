@@ -192,7 +192,7 @@ def spending(shown: pd.DataFrame) -> alt.Chart:
     release, spent = text("run.release"), text("run.epsilon")
     return (
         alt.Chart(shown)
-        .mark_area(interpolate="step-after", line=True, opacity=0.3)
+        .mark_area(interpolate="step", line=True, point=True, opacity=0.3)
         .encode(
             x=alt.X(f"{release}:Q", title=release, axis=counted(shown[release])),
             y=alt.Y(f"{spent}:Q", title=spent),
@@ -210,7 +210,7 @@ def bars(found: pd.DataFrame, by: str, size: str) -> alt.Chart:
         .encode(
             x=alt.X(f"{release}:O", title=release, axis=alt.Axis(labelAngle=0, labelOverlap=True)),
             y=alt.Y(f"{amount_}:Q", title=amount_),
-            color=alt.Color(f"{part}:N", legend=legend(5, 2)),
+            color=alt.Color(f"{part}:N", sort=None, legend=legend(5, 2)),
             tooltip=[release, part, amount_],
         )
     )

@@ -5,8 +5,9 @@ address, a log or the browser, so that a reloaded page asks to sign in again.
 """
 
 import re
+import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -16,6 +17,7 @@ from typing import Any, Literal, get_args
 
 import streamlit as st
 import structlog
+from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from coterie.owner import Owner
 from dashboard.options import Options, OptionsError
@@ -35,6 +37,10 @@ _TOLD = (
 )  # fmt: skip
 PATIENCE_S = 20.0
 """How long a page waits for an answer: a node that hangs must not keep the others' from sight."""
+BRIEF_S, _WARY_S = 2.0, 60.0
+"""How long it waits for one that has just let a page wait in vain, and for how long it does so."""
+_SILENT: dict[str, float] = {}
+"""Until when (monotonic) a node, by its address, is waited for briefly; it may answer before."""
 UNREADABLE = (AttributeError, IndexError, KeyError, TypeError, ValueError)
 """What reading an answer of another form than expected raises."""
 _MARKUP = str.maketrans({character: f"\\{character}" for character in "\\`*_[]<>$~:!|#&@/.{}()"})
@@ -107,8 +113,14 @@ def sign_in(
             return error
 
     # Sentences are made in this thread: others don't know the reader's language.
-    with ThreadPoolExecutor(max_workers=min(8, len(given))) as pool:
-        found = dict(zip(given, pool.map(opened, given), strict=True))
+    pool = ThreadPoolExecutor(max_workers=len(given))
+    coming = {name: pool.submit(opened, name) for name in given}
+    wait(coming.values(), PATIENCE_S)
+    pool.shutdown(wait=False, cancel_futures=True)
+    found = {
+        name: each.result() if each.done() else _too_late(name, options.url or cards[name].url)
+        for name, each in coming.items()
+    }
     nodes = {name: each for name, each in found.items() if not isinstance(each, Exception)}
     refused = {name: each for name, each in found.items() if isinstance(each, Exception)}
     if not nodes:
@@ -134,6 +146,10 @@ def sign_in(
     )
     st.session_state[_SESSION], st.session_state[_SEEN] = session, now
     return session
+
+
+def _too_late(name: str, url: str) -> NodeUnreachable:
+    return NodeUnreachable(name, url, f"nothing whole within {PATIENCE_S:g} s")
 
 
 def _opened(
@@ -176,20 +192,40 @@ def watch_expiry(session: Session, idle: timedelta) -> None:
 
 def sign_out() -> None:
     """Forget everything of this session but the language."""
+    forget_files()
     kept = {key: st.session_state[key] for key in ("language",) if key in st.session_state}
     st.session_state.clear()
     st.session_state.update(kept)
 
 
+def forget_files() -> None:
+    """Drop what this browser gave as files from memory; Streamlit keeps it until the tab closes."""
+    context = get_script_run_ctx()
+    if context is not None:
+        context.uploaded_file_mgr.remove_session_files(context.session_id)
+
+
 # --- Asking ---
 
 
-def asked(node: NodeClient, method: str, **arguments: Any) -> Any:
+def asked(node: NodeClient, method: str, timeout_s: float | None = None, **arguments: Any) -> Any:
     """What the node answers to `coterie.METHOD`, read from its JSON.
 
-    A node that takes longer than `PATIENCE_S`, or the `timeout_s` given, counts as down.
+    A node that takes longer than `PATIENCE_S`, or the time given, counts as down; whoever was
+    waited for in vain is waited for briefly from then on, until it answers in time or a minute is
+    over, so that one node that hangs doesn't make every click wait. A longer time given holds.
     """
-    return node.read(method, **{"timeout_s": PATIENCE_S, **arguments})
+    began, patience = time.monotonic(), timeout_s or PATIENCE_S
+    if patience <= PATIENCE_S and began < _SILENT.get(node.url, began):
+        patience = min(patience, BRIEF_S)
+    try:
+        answer = node.read(method, timeout_s=patience, **arguments)
+    except NodeUnreachable:
+        if time.monotonic() - began >= patience:
+            _SILENT[node.url] = time.monotonic() + _WARY_S
+        raise
+    _SILENT.pop(node.url, None)
+    return answer
 
 
 def everywhere(
@@ -213,7 +249,8 @@ def everywhere(
         except UNREADABLE:
             return False, None
 
-    with ThreadPoolExecutor(max_workers=8) as pool:
+    asked_for = text("shell.asking", names=", ".join(session.nodes))
+    with st.spinner(plain(asked_for)), ThreadPoolExecutor(max_workers=8) as pool:
         found = dict(zip(session.nodes, pool.map(answer, session.nodes.values()), strict=True))
     answers = {name: value for name, (ok, value) in found.items() if ok}
     failed = {

@@ -14,7 +14,10 @@ from dashboard.times import moment
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 MOST_SENTENCES = 100
 """Rows of a table that is drawn in full."""
+_HASHES = ("plan", "head", "catalogue (SHA-256)")
 _LONG = re.compile(r"\b[0-9a-f]{32,}\b")
+MOST_RECORDS = 12
+"""Rows that are drawn as cards; more are a table."""
 PAGE_ROWS = 500
 """Rows drawn of a table; the download has all of them."""
 
@@ -66,6 +69,30 @@ def sentences(frame: pd.DataFrame, key: str, *, empty_says: str = "", next_step:
     download(frame, key)
 
 
+def records(frame: pd.DataFrame, key: str, *, empty_says: str = "", next_step: str = "") -> None:
+    """A few rows, each as a card whose figures wrap: on a phone too, nothing is out of sight.
+
+    The first column is the card's title. Otherwise as `sentences`.
+    """
+    if len(frame) > MOST_RECORDS or frame.empty:
+        table(frame, key, empty_says=empty_says, next_step=next_step)
+        return
+    for row in _said(frame).to_dict("records"):
+        (_, title), *figures = row.items()
+        with st.container(border=True, horizontal=True, gap="medium"):
+            st.markdown(f"**{_lines(str(title))}**", width="content")
+            for name, value in figures:
+                if value != "" and not pd.isna(value):
+                    with st.container(width="content", gap=None):
+                        st.caption(plain(heading(str(name))))
+                        st.text(_figure(value))
+    download(frame, key)
+
+
+def _figure(value: Any) -> str:
+    return f"{value:,.6g}" if isinstance(value, float) else str(shortened(str(value)))
+
+
 def _lines(words: str) -> str:
     """Others' words as they are, line by line."""
     return plain(shortened(words)).replace("\n", "  \n")
@@ -77,7 +104,7 @@ def _said(frame: pd.DataFrame) -> pd.DataFrame:
     for name in said.columns:
         if isinstance(said[name].dtype, pd.DatetimeTZDtype):
             said[name] = said[name].map(moment)
-        elif name == "plan":
+        elif name in _HASHES:
             said[name] = said[name].map(shortened)
     return said
 

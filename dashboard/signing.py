@@ -1,4 +1,8 @@
-"""An owner's key for one signature: asked for, read from bytes, used once, kept nowhere."""
+"""An owner's key for one signature: asked for, read from bytes, used once, kept nowhere.
+
+What she gave stays in its form until it served, so that nobody types twice after a mistake, or when
+a click was faster than the file; then it is dropped with the form.
+"""
 
 import shlex
 from collections.abc import Callable
@@ -10,9 +14,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from coterie.owner import Owner
+from dashboard.session import forget_files
 from dashboard.texts import text
 from network.client import NodeClient, NodeRefused
 from policies.approvals import OwnerKeyError
+
+_SERVED = "signatures"
 
 
 @dataclass(frozen=True)
@@ -34,6 +41,17 @@ class Signer:
         if self.pem is None:
             raise OwnerKeyError(text("deciding.key_missing"))
         return sign(read_key(self.pem, self.passphrase))
+
+
+def signing_form(what: str) -> str:
+    """The name of the form that asks for the signature of `what`: another one after each."""
+    return f"{what}-{st.session_state.get(_SERVED, 0)}"
+
+
+def forget_signer() -> None:
+    """Drop the key and the passphrase, which have served."""
+    st.session_state[_SERVED] = st.session_state.get(_SERVED, 0) + 1
+    forget_files()
 
 
 def ask_signer(*command: str) -> Signer:

@@ -52,7 +52,7 @@ def gauges(frame: pd.DataFrame) -> alt.LayerChart:
         x=alt.X(f"{cap}:Q", title=text("ledgers.spent_axis"))
     )
     light = base.mark_bar(color="#d9a441", height={"band": 0.6}).encode(x=f"{held}:Q")
-    dark = base.mark_bar(color="#b4452f", height={"band": 0.6}).encode(x=f"{used}:Q")
+    dark = base.mark_bar(color="#b4452f", height={"band": 0.3}).encode(x=f"{used}:Q")
     return (grey + light + dark).properties(height=90 + 28 * len(drawn))
 
 

@@ -1,6 +1,7 @@
 """How a node's services answer: refusals in words, failures in silence, plans to their own."""
 
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -46,15 +47,27 @@ REFUSALS = (
 
 
 def answering(method: Callable) -> Callable:
-    """Turn our own refusals into public answers and everything else into a silent failure."""
+    """Turn our own refusals into public answers and everything else into a silent failure.
+
+    Arguments of other names or kinds than the method declares are refused before it sees any.
+    """
+    declared = inspect.signature(method)
 
     @functools.wraps(method)
     def answer(self: Any, context: AuthedServiceContext, *args: Any, **kwargs: Any) -> Any:
         try:
+            found = declared.bind(self, context, *args, **kwargs).arguments
+            fit = all(_fits(value, declared.parameters[name]) for name, value in found.items())
+        except TypeError:
+            fit = False
+        if not fit:
+            takes = ", ".join(f"{name}: {kind}" for name, kind in _kinds(declared).items())
+            raise SyftException(public_message=f"{method.__name__} takes {takes or 'nothing'}.")
+        try:
             return method(self, context, *args, **kwargs)
         except REFUSALS as error:
             _log.info("refused", method=method.__name__, why=type(error).__name__)
-            raise SyftException(public_message=str(error)) from None
+            raise SyftException(public_message=_written(str(error))) from None
         except SyftException:
             raise
         except Exception as error:
@@ -65,6 +78,24 @@ def answering(method: Callable) -> Callable:
             ) from None
 
     return answer
+
+
+def _kinds(declared: inspect.Signature) -> dict[str, str]:
+    """What a caller gives, by name: 'str', 'int' or 'ndarray', maybe with 'None'."""
+    mine = list(declared.parameters.values())[2:]
+    return {each.name: inspect.formatannotation(each.annotation) for each in mine}
+
+
+def _fits(value: Any, parameter: inspect.Parameter) -> bool:
+    kind = parameter.annotation
+    if kind is inspect.Parameter.empty:
+        return True
+    return isinstance(value, kind) and (type(value) is not bool or kind is bool)
+
+
+def _written(text: str) -> str:
+    """Text that can be sent: JSON in an argument can spell halves of characters."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 class Answering(AbstractService):

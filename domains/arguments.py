@@ -12,7 +12,7 @@ from domains.refusals import RoundRefused
 def json_list(text: str) -> list[Any]:
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, TypeError, RecursionError):
         raise RoundRefused("Expected a JSON list.") from None
     if not isinstance(value, list) or len(value) > 64 * 64:
         raise RoundRefused("Expected a JSON list of at most 4,096 messages.")
@@ -22,7 +22,7 @@ def json_list(text: str) -> list[Any]:
 def json_object(text: str) -> dict[str, Any]:
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, TypeError, RecursionError):
         raise RoundRefused("Expected a JSON object.") from None
     if not isinstance(value, dict) or len(value) > 64:
         raise RoundRefused("Expected a JSON object by domain, of at most 64.")

@@ -11,9 +11,9 @@ from typing import Any
 from numpy.typing import NDArray
 
 from domains.attempts import Attempt
-from domains.cosigning import reserved, shown_by_members
+from domains.cosigning import Confirmed, reserved, shown_by_members
 from network.smpc.messages import Receipt
-from policies.ledger import Ledger
+from policies.ledger import HeadRefused, Ledger
 from policies.plan import Plan
 
 
@@ -24,19 +24,25 @@ def charged_input(
     current: Attempt,
     sealed: Sequence[Any],
     notes: Mapping[str, Any],
+    confirmed: Confirmed,
 ) -> tuple[Receipt, NDArray]:
     """This domain's masked input and its receipt.
 
     Args:
         current: the live attempt, whose value is used up.
         sealed, notes: see `Participation.reveal`.
+        confirmed: what the members helped to open before.
 
     Raises:
         HeadRefused: a member's ledger was rolled back or rewritten, or hasn't set this release
             aside; before anything was masked.
     """
     where, members = current.context, {each.sender for each in sealed}
-    shown = shown_by_members(ledger, plan, me, where, current.held, members, notes)
+    try:
+        shown = shown_by_members(ledger, plan, me, where, current.held, members, notes, confirmed)
+    except HeadRefused as refused:
+        ledger.heads.object_to(plan.hash, str(refused))
+        raise
     try:
         with current.files:
             receipt, elements = current.party.mask(current.value, sealed)

@@ -1,4 +1,7 @@
-"""Noise drawn within its attempt, while keys are exchanged, the state comes and the sum is made."""
+"""Noise drawn within its attempt, while keys are exchanged, the state comes and the sum is made.
+
+It is drawn where the attempt's vector will lie, and the sum is added to it there.
+"""
 
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Event
@@ -11,7 +14,7 @@ from policies.mechanism import add_noise_share
 from policies.noise import SecureRandom
 from policies.plan import Plan, Step
 
-_MOST = 2**21
+MOST = 2**21
 """Numbers whose noise is drawn like this: at most 16 MiB. The others' is added as it is drawn."""
 _AT_A_TIME = 2**17
 
@@ -28,20 +31,18 @@ class ComingNoise:
         self._drawn: Future[NDArray[np.int64]] | None = pool.submit(self._draw, plan, step)
         pool.shutdown(wait=False)
 
-    def add_to(self, total: NDArray[np.int64]) -> int:
-        """Add it to the first numbers of a total, in place; gives how many these are.
+    def taken(self) -> NDArray[np.int64]:
+        """It on the first `MOST` numbers and zeros on the others: int64 [P], the caller's now.
 
         Raises:
-            RoundRefused: it was added or erased before.
+            RoundRefused: it was taken or erased before.
         """
         drawn, self._drawn = self._drawn, None
         noise = None if drawn is None else drawn.result()
         # Given up while it was waited for, it may be noise only in part.
         if noise is None or self._given_up.is_set():
             raise RoundRefused("This attempt's noise is gone. Start the next attempt.")
-        total[: noise.size] += noise
-        noise[:] = 0
-        return noise.size
+        return noise
 
     def erase(self) -> None:
         """Give it up, drawn or not."""
@@ -51,8 +52,9 @@ class ComingNoise:
             self._drawn = None
 
     def _draw(self, plan: Plan, step: Step) -> NDArray[np.int64]:
-        noise, random = np.zeros(min(step.width, _MOST), dtype=np.int64), SecureRandom()
-        for begin in range(0, noise.size, _AT_A_TIME):
+        # What isn't written yet takes no memory.
+        noise, random = np.zeros(step.width, dtype=np.int64), SecureRandom()
+        for begin in range(0, min(step.width, MOST), _AT_A_TIME):
             if self._given_up.is_set():
                 break
             part = noise[begin : begin + _AT_A_TIME]

@@ -2,14 +2,14 @@
 
 Three walls that don't lean on each other: a user, network and set of capabilities of its own;
 landlock (no file but the program's); seccomp (no sockets, no processes, no writing, no reach into
-other processes). And limits on memory, CPU time, file size and processes. Sources: landlock(7),
-seccomp(2), unshare(2), setrlimit(2). A wall that can't be put up is reported, with the reason.
+other processes: `domains.seccomp`). And limits on memory, CPU time, file size and processes.
+Sources: landlock(7), unshare(2), setrlimit(2). A wall that can't be put up is reported, with the
+reason.
 
 Run as a program, it confines itself, tries to break out, and prints what came of it.
 """
 
 import ctypes
-import errno
 import json
 import os
 import platform
@@ -24,6 +24,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from domains.landlock import LandlockRefused, Open, called, close_all_but, why
+from domains.seccomp import SeccompRefused, refuse_calls
 
 MEMORY_LIMIT = 8 * 2**30
 CPU_LIMIT_S = 24 * 3600
@@ -33,54 +34,10 @@ _PROBE_TIMEOUT_S = 120
 # signal or trace each other. 16-bit systems and small user namespaces refuse it.
 _FIRST_USER = 1_879_048_192
 
-_CLONE_NEWNET, _CLONE_NEWUSER, _CLONE_THREAD = 0x40000000, 0x10000000, 0x00010000
+_CLONE_NEWNET, _CLONE_NEWUSER = 0x40000000, 0x10000000
 _PR_SET_NO_NEW_PRIVS, _PR_SET_DUMPABLE = 38, 4
 _CAPABILITY_VERSION_3 = 0x20080522
-_SECCOMP_SET_FILTER, _SECCOMP_ALL_THREADS = 1, 1
-_ALLOW, _REFUSE, _KILL = 0x7FFF0000, 0x00050000, 0x80000000
-_LOAD, _EQUAL, _ABOVE, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
-_NUMBER_AT, _ARCHITECTURE_AT, _ARGUMENTS_AT = 0, 4, 16
-_MACHINES = {"x86_64": (0, 0xC000003E, 317, 126), "aarch64": (1, 0xC00000B7, 277, 91)}
-
-# System calls by their numbers on x86_64 and aarch64; None where there is no such call.
-_NETWORK = (
-    (41, 198),
-    (42, 203),
-    (43, 202),
-    (44, 206),
-    (45, 207),
-    (46, 211),
-    (47, 212),
-    (49, 200),
-    (50, 201),
-    (53, 199),
-    (288, 242),
-    (299, 243),
-    (307, 269),
-)  # socket connect accept sendto recvfrom sendmsg recvmsg bind listen socketpair accept4 *mmsg
-_PROCESSES = (
-    (57, None), (58, None), (59, 221), (322, 281),  # fork vfork execve execveat
-    (62, 129), (200, 130), (129, 138), (297, 240), (424, 424),  # kill tkill *sigqueueinfo pidfd
-    (101, 117), (310, 270), (311, 271), (312, 272),  # ptrace process_vm_readv/writev kcmp
-    (434, 434), (438, 438), (440, 440),  # pidfd_open pidfd_getfd process_madvise
-    (29, 194), (30, 196), (31, 195), (64, 190), (68, 186), (240, 180),  # shm sem msg mq_open
-)  # fmt: skip
-_PRIVILEGES = (
-    (105, 146), (106, 144), (113, 145), (114, 143), (117, 147), (119, 149), (116, 159),  # set*id
-    (126, 91), (161, 51), (155, 41), (165, 40), (166, 39), (272, 97), (308, 268),  # mounts, spaces
-    (428, 428), (429, 429), (430, 430), (431, 431), (432, 432), (442, 442),  # the new mount calls
-    (175, 105), (313, 273), (176, 106), (246, 104), (320, 294), (169, 142),  # modules kexec reboot
-    (321, 280), (298, 241), (323, 282), (425, 425), (426, 426), (427, 427),  # bpf perf uffd uring
-    (248, 217), (249, 218), (250, 219), (303, 264), (304, 265), (135, 92),  # keys handles persona
-)  # fmt: skip
-_WRITING = (
-    (85, None), (76, 45), (82, None), (264, 38), (316, 276), (87, None), (263, 35),  # files
-    (83, None), (258, 34), (84, None), (86, None), (265, 37), (88, None), (266, 36),  # folders
-    (133, None), (259, 33), (90, None), (91, 52), (268, 53), (452, 452),  # mknod chmod
-    (92, None), (93, 55), (94, None), (260, 54),  # chown
-    (188, 5), (189, 6), (190, 7), (197, 14), (198, 15), (199, 16),  # set and remove xattr
-)  # fmt: skip
-_ABSENT = ((435, 435), (437, 437))  # clone3 openat2: their flags lie where a filter can't look
+_CAPSET = {"x86_64": 126, "aarch64": 91}
 
 
 @dataclass(frozen=True)
@@ -195,8 +152,8 @@ def drop_privileges(libc: ctypes.CDLL) -> Protection:
     """No capabilities, and none to be gained, by this process or what it becomes."""
     called(libc, "prctl", _PR_SET_DUMPABLE, 0, 0, 0, 0)
     header = struct.pack("<Ii", _CAPABILITY_VERSION_3, 0)
-    machine = _MACHINES.get(platform.machine())
-    if machine is None or not called(libc, "syscall", machine[3], header, bytes(24)):
+    number = _CAPSET.get(platform.machine())
+    if number is None or not called(libc, "syscall", number, header, bytes(24)):
         return Protection("privileges", False, f"capabilities can't be dropped: {why()}")
     if not called(libc, "prctl", _PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
         return Protection("privileges", False, f"prctl refused: {why()}")
@@ -226,58 +183,12 @@ def code_folders() -> list[Path]:
 
 
 def _no_calls(libc: ctypes.CDLL) -> Protection:
-    machine = platform.machine()
-    if machine not in _MACHINES or sys.byteorder != "little":
-        return Protection("seccomp", False, f"no filter was written for {machine}")
-    program = _filter(machine, os.getpid())
-    code = ctypes.create_string_buffer(program, len(program))
-    # struct sock_fprog: a 16-bit length and a pointer, aligned as C does.
-    asked = struct.pack("@HP", len(program) // 8, ctypes.addressof(code))
-    number = _MACHINES[machine][2]
-    if not called(libc, "syscall", number, _SECCOMP_SET_FILTER, _SECCOMP_ALL_THREADS, asked):
-        return Protection("seccomp", False, f"seccomp refused: {why()}")
-    return Protection("seccomp", True, "seccomp: no sockets, processes, writing or privileges")
-
-
-def _filter(machine: str, process: int) -> bytes:
-    """A classic BPF program (linux/seccomp.h) that refuses what the tables name."""
-    column, architecture, _, _ = _MACHINES[machine]
-    refuse, absent = _REFUSE | errno.EPERM, _REFUSE | errno.ENOSYS
-    steps = [(_LOAD, 0, 0, _ARCHITECTURE_AT), (_EQUAL, 1, 0, architecture), (_RETURN, 0, 0, _KILL)]
-    steps += [(_LOAD, 0, 0, _NUMBER_AT)]
-    if machine == "x86_64":
-        # Its second, 32-bit set of numbers would slip through the tables.
-        steps += [(_ABOVE, 0, 1, 0x40000000), (_RETURN, 0, 0, _KILL)]
-    for answer, calls in (
-        (refuse, (*_NETWORK, *_PROCESSES, *_PRIVILEGES, *_WRITING)),
-        (absent, _ABSENT),
-    ):
-        for call in calls:
-            number = call[column]
-            if number is not None:
-                steps += [(_EQUAL, 0, 1, number), (_RETURN, 0, 0, answer)]
-    to_write = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
-    opening = [(2, 1), (257, 2)] if machine == "x86_64" else [(56, 2)]
-    for number, argument in opening:
-        steps += _unless(number, argument, (_ANY_BIT, 0, 1, to_write), refuse)
-    clone, signal_thread = ((56, 234), (220, 131))[column]
-    steps += _unless(clone, 0, (_ANY_BIT, 1, 0, _CLONE_THREAD), refuse)
-    steps += _unless(signal_thread, 0, (_EQUAL, 1, 0, process), refuse)
-    steps += [(_RETURN, 0, 0, _ALLOW)]
-    return b"".join(struct.pack("<HBBI", *step) for step in steps)
-
-
-def _unless(
-    number: int, argument: int, test: tuple[int, int, int, int], answer: int
-) -> list[tuple[int, int, int, int]]:
-    """Refuse this call where `test` of the low half of its argument falls on the next step."""
-    return [
-        (_EQUAL, 0, 4, number),
-        (_LOAD, 0, 0, _ARGUMENTS_AT + 8 * argument),
-        test,
-        (_RETURN, 0, 0, answer),
-        (_RETURN, 0, 0, _ALLOW),
-    ]
+    try:
+        refuse_calls(libc)
+    except SeccompRefused as error:
+        return Protection("seccomp", False, str(error))
+    told = "seccomp: no sockets, processes, writing or privileges"
+    return Protection("seccomp", True, told)
 
 
 def probe(secret: Path) -> list[Protection]:
@@ -342,13 +253,14 @@ def _gives_way(attempt: Callable[[], object]) -> bool:
 
 def tried(found: Sequence[Protection], secret: str) -> list[Protection]:
     """The walls as they stood when this process ran against each; `secret` is a file to read."""
-    attempts: dict[str, Callable[[], object]] = {
-        "network": _connect,
-        "other files": lambda: open(secret, "rb").close(),
-        "writing": lambda: open(f"{secret}.probe", "wb").close(),
-        "processes": _fork,
-    }
-    broken = {name for name, attempt in attempts.items() if _gives_way(attempt)}
+    attempts: list[tuple[str, Callable[[], object]]] = [
+        ("network", _connect),
+        ("other files", lambda: open(secret, "rb").close()),
+        ("writing", lambda: open(f"{secret}.probe", "wb").close()),
+        ("processes", _fork),
+        ("processes", lambda: resource.prlimit(os.getppid(), resource.RLIMIT_CORE)),
+    ]
+    broken = {name for name, attempt in attempts if _gives_way(attempt)}
     return [
         Protection(each.name, False, f"tried, and it gave way ({each.detail})")
         if each.name in broken

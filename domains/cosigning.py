@@ -1,6 +1,6 @@
 """Partners' ledger heads in a round: held, checked, co-signed, and kept under our own."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
@@ -15,6 +15,36 @@ from policies.ledger.heads import Release as Reserved
 from policies.plan import Plan, Step
 
 _KEEPING = ThreadPoolExecutor(4, thread_name_prefix="keeping")
+
+
+class Confirmed:
+    """Which totals of a run this domain opened last, and which peers confirmed the first of them.
+
+    In memory only: after a restart a peer that leaves one out is found by auditors.
+    """
+
+    def __init__(self) -> None:
+        self._totals: dict[tuple[str, str, int, int], None] = {}
+        self._peers: frozenset[str] = frozenset()
+
+    def settled(self, where: Context) -> None:
+        """This domain says which inputs it helps to open."""
+        self._totals[_attempt(where)] = None
+
+    def opened(self, where: Context, peers: Iterable[str]) -> None:
+        """These peers signed that they help to open the same."""
+        known, said = list(self._totals), _attempt(where)
+        if said in known:
+            self._totals = dict.fromkeys(known[known.index(said) :])
+            self._peers = frozenset(peers)
+
+    def by(self, peer: str) -> Sequence[tuple[str, str, int, int]]:
+        """What a peer's ledger may name as opened last; empty: anything."""
+        return tuple(self._totals) if peer in self._peers else ()
+
+
+def _attempt(where: Context) -> tuple[str, str, int, int]:
+    return where.plan_hash, where.step, where.release, where.attempt
 
 
 def held_of_peers(ledger: Ledger, plan: Plan, me: str) -> dict[str, list[int]]:
@@ -38,20 +68,23 @@ def shown_by_members(
     held: Mapping[str, Sequence[int]],
     members: set[str],
     notes: Mapping[str, Any],
+    confirmed: Confirmed,
 ) -> list[Shown]:
     """What the members' ledgers show, checked; it is co-signed when the attempt is charged.
 
     Args:
         held: `held_of_peers` when the attempt began.
+        confirmed: what the members helped to open before.
 
     Raises:
-        HeadRefused: a ledger was rolled back or rewritten, or hasn't set this release aside.
+        HeadRefused: a ledger was rolled back or rewritten, hasn't set this release aside, or says
+            that another total was opened than was here.
     """
     peers = peers_of(plan, me)
     if len(plan.roster) > SPARSE_ABOVE:
         members = members | set(notes)  # not only neighbours, who alone dealt shares to us
     shown = [
-        Shown(Note.read(notes.get(name), name), name, peers[name], held[name])
+        Shown(Note.read(notes.get(name), name), name, peers[name], held[name], confirmed.by(name))
         for name in sorted(members & set(peers))
     ]
     ledger.heads.check(shown, reserved(plan, where))

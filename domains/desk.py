@@ -232,6 +232,7 @@ class Desk(Answers, Preapproval, Rules):
         days = self.dataset(plan.dataset).policy.max_approval_days
         if not found.holds() or found.expires > validity(days)[1]:
             raise DeskRefused(f"An approval must hold for at most {days} days, and still now.")
+        self._require_past(found)
         shown = {sha256_hex(text.encode()) for text in (explanation, self.explain(plan))}
         if found.explanation not in shown:
             raise DeskRefused(

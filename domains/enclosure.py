@@ -2,11 +2,13 @@
 
 The parent (the node) keeps keys, ledger and noise. The child maps the arrays, locks itself down
 (`domains.confinement`) and only then reads the plan. It answers framed messages (`domains.frames`).
-It writes no file: users' memory goes to the parent, which keeps it.
+It writes no file: users' memory goes to the parent, which keeps it. A sum, as long as a model, it
+leaves in memory that both have open (`domains.sums`).
 """
 
 import ctypes
 import hashlib
+import mmap
 import os
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -22,6 +24,7 @@ from domains.deadline import Deadline, DeadlinePassed
 from domains.frames import Arrays, read_frame, write_frame
 from domains.interactions import Interactions, private_file
 from domains.launcher import LauncherFailed, launch
+from domains.sums import Sums
 from policies.plan import Plan
 from policies.users import Bounds
 
@@ -56,10 +59,12 @@ class Enclosure:
         plan = Plan.from_json(plan_json)
         plan_hash, self._deadline_s = plan.hash, plan.deadline_s
         self._rate = min(step.sampling_rate for step in plan.steps)
+        self._sums = Sums(max(step.width for step in plan.steps))
         try:
-            self._process = launch(store, self._log.fileno())
+            self._process = launch(store, self._log.fileno(), self._sums.fileno())
         except LauncherFailed as error:
             self._log.close()
+            self._sums.close()
             raise EnclosureFailed(str(error)) from None
         opening = {"plan": plan_json, "plan_hash": plan_hash, "bounds": asdict(bounds)}
         try:
@@ -76,10 +81,10 @@ class Enclosure:
         """Whether the process still runs; a dead one answers nothing more."""
         return self._process.alive
 
-    def private_sum(
-        self, step: str, state: Arrays, selected: NDArray[np.bool_]
-    ) -> NDArray[np.int64]:
+    def private_sum(self, step: str, state: Arrays, selected: NDArray[np.bool_]) -> Sums:
         """The clipped integer sum of a step over the selected users, int64 [P], without noise.
+
+        Others may be asked for once it was added to where it belongs.
 
         Raises:
             EngineOverdue: it takes longer than the plan's `deadline_s`; the process is killed.
@@ -96,7 +101,7 @@ class Enclosure:
         found = self._ask_within(self._deadline_s, overdue, header, arrays)
         if "memories" in found:
             self._keep(found["memories"])
-        return found["total"]
+        return self._sums
 
     def memory(self, state: Arrays) -> None:
         """Compute every user's memory and keep it in the node's store.
@@ -133,6 +138,7 @@ class Enclosure:
         """End the process."""
         self._process.end()
         self._log.close()
+        self._sums.close()
 
     def __enter__(self) -> Self:
         return self
@@ -199,9 +205,13 @@ class _Child:
     """What runs inside: one plan, one data set, one question after the other.
 
     Made before the lock-down, while the arrays can still be opened; `read` comes after it.
+
+    Args:
+        sums: where its sums go.
     """
 
-    def __init__(self, store: Path, plan_hash: str) -> None:
+    def __init__(self, store: Path, plan_hash: str, sums: mmap.mmap) -> None:
+        self._sums = sums
         self._data = Interactions.load(store)
         self.people = _people(self._data.names)
         kept = store / _memory_name(plan_hash, self.people)
@@ -247,7 +257,8 @@ class _Child:
             if "memory" in memory.user and self._tensors.memories is not None:
                 # The next release starts from these, also if this process doesn't live to see it.
                 found["memories"] = self._tensors.memories
-        return {"total": private_sum(step, state, self._tensors, selected), **found}
+        private_sum(step, state, self._tensors, selected, self._sums)
+        return found
 
     def _memory_of(self, state: Any, users: NDArray[np.int64]) -> NDArray:
         from domains.engine import user_memories
@@ -305,8 +316,12 @@ def load() -> None:
     prepare()
 
 
-def serve(store: Path) -> None:
-    """Lock this process down and serve frames on standard input and output until they close."""
+def serve(store: Path, sums: int) -> None:
+    """Lock this process down and serve frames on standard input and output until they close.
+
+    Args:
+        sums: open file of `domains.sums`.
+    """
     from policies.graph import GraphFailed
 
     output, source = os.fdopen(os.dup(1), "wb"), os.fdopen(os.dup(0), "rb")
@@ -315,7 +330,8 @@ def serve(store: Path) -> None:
         opening, _ = read_frame(source)
     except EOFError:
         return
-    child = _Child(store, str(opening["plan_hash"]))
+    child = _Child(store, str(opening["plan_hash"]), mmap.mmap(sums, 0))
+    os.close(sums)
     protections = [asdict(each) for each in confine()]
     child.read(opening)
     write_frame(output, {"people": child.people, "protections": protections}, {})

@@ -14,6 +14,9 @@ follows it are done row by row, with the same roundings wherever a row lies.
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from mmap import mmap
 
 import numpy as np
 import torch
@@ -49,13 +52,17 @@ def private_sum(
     state: Mapping[str, Tensor],
     people: UserTensors,
     selected: NDArray[np.int64],
+    memory: mmap | None = None,
 ) -> NDArray[np.int64]:
     """The clipped, quantised sum of a step over the selected users: int64 of shape [P].
+
+    Args:
+        memory: where it is to lie, from the beginning on; without, in memory of its own.
 
     Raises:
         GraphFailed: an operation failed; says which node, never a value.
     """
-    total = Total(step, len(selected))
+    total = Total(step, len(selected), memory)
     for _, integers, parts in user_integers(step, state, people, selected):
         total.add(integers, parts)
     return total.integers()
@@ -184,6 +191,20 @@ def _memory_length(graph: Graph) -> int | None:
     return next((spec.count for spec in graph.inputs if spec.name == "memory"), None)
 
 
+@dataclass(frozen=True)
+class _Inspected:
+    """A graph, known by its text, under a data set's bounds."""
+
+    text: str
+    bounds: Bounds
+    graph: Graph = field(compare=False)
+
+
+@lru_cache(maxsize=32)  # a release asks for what the one before did
+def _bytes_of_one(of: _Inspected) -> int:
+    return inspect(of.graph, of.bounds, memory=_memory_length(of.graph)).bytes
+
+
 def _power_of_two_within(most: int) -> int:
     return 1 << max(0, most.bit_length() - 1)
 
@@ -198,7 +219,9 @@ def batch_size(step: Step, bounds: Bounds, width: int) -> int:
         PlanRefused: the step wouldn't be admitted.
     """
     # Going backwards keeps every intermediate and makes about as many again.
-    each = 3 * inspect(step.graph, bounds, memory=_memory_length(step.graph)).bytes + 32 * width
+    each = (
+        3 * _bytes_of_one(_Inspected(step.graph.model_dump_json(), bounds, step.graph)) + 32 * width
+    )
     most = min(LARGEST_BATCH, BATCH_BYTES // each, CACHED_BYTES // (4 * width))
     if bounds.users is not None:
         most = min(most, int(bounds.users * step.sampling_rate) // USERS_A_PLACE)

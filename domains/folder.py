@@ -20,6 +20,7 @@ import tomllib
 import uuid
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -152,7 +153,7 @@ class DomainFolder:
             FolderError: no such domain, or a field is missing, unknown or malformed.
         """
         try:
-            return DomainSettings(**tomllib.loads(self.settings_file.read_text()))
+            return _settings_in(self.settings_file.read_text())
         except FileNotFoundError:
             raise FolderError(
                 f"There is no domain in {self.path}. Make one: coterie domain init {self.path.name}"
@@ -193,6 +194,12 @@ class DomainFolder:
             return read_secret(self.path, name)
         except SecretMissing as error:
             raise FolderError(str(error)) from None
+
+
+@lru_cache(maxsize=16)
+def _settings_in(text: str) -> DomainSettings:
+    """Read anew only where the text changed: every call of a round asks for them twice."""
+    return DomainSettings(**tomllib.loads(text))
 
 
 def _why(error: Exception) -> str:

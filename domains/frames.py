@@ -3,7 +3,8 @@
 A frame is an 8-byte length, a JSON header with the arrays' names, dtypes and shapes, and their raw
 bytes. Nothing is pickled.
 A state as long as a model is never in memory as a whole on its way: `Stored` arrays lie in a file
-and are copied from there, piece by piece.
+and are copied from there, piece by piece. What both sides have open, such as the memory in which an
+engine leaves its sum, doesn't pass through the pipe at all.
 """
 
 import json

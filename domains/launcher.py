@@ -22,7 +22,7 @@ from typing import IO, Any
 from domains.confinement import clean_environment
 
 _LONGEST_MESSAGE = 2**14
-_PIPES = 3
+_FILES = 4
 _PIPE_BYTES = 2**20
 
 
@@ -64,11 +64,12 @@ class EngineProcess:
             self.questions.close()
 
 
-def launch(store: Path | None, log: int) -> EngineProcess:
+def launch(store: Path | None, log: int, memory: int | None = None) -> EngineProcess:
     """A new engine on the data set in `store`; None: a process that examines a plan, without data.
 
     Args:
         log: open file that its standard error goes to.
+        memory: open file that an engine has beside its pipes; `domains.sums`.
 
     Raises:
         LauncherFailed: it couldn't be started.
@@ -77,7 +78,8 @@ def launch(store: Path | None, log: int) -> EngineProcess:
     hear, answers = _wide_pipe()
     try:
         where = None if store is None else str(store)
-        started = _ask({"do": "launch", "store": where}, (questions, answers, log))
+        more = () if memory is None else (memory,)
+        started = _ask({"do": "launch", "store": where}, (questions, answers, log, *more))
     except BaseException:
         os.close(ask)
         os.close(hear)
@@ -166,11 +168,11 @@ class _Children:
     def __init__(self) -> None:
         self._running: set[int] = set()
 
-    def start(self, line: socket.socket, store: str | None, pipes: list[int]) -> int:
+    def start(self, line: socket.socket, store: str | None, files: list[int]) -> int:
         """Fork an engine; only the child never comes back from here."""
         pid = os.fork()
         if pid == 0:
-            _become_engine(line, store, pipes)
+            _become_engine(line, store, files)
         self._running.add(pid)
         return pid
 
@@ -187,19 +189,20 @@ class _Children:
             self._running.discard(pid)
 
 
-def _become_engine(line: socket.socket, store: str | None, pipes: list[int]) -> None:
+def _become_engine(line: socket.socket, store: str | None, files: list[int]) -> None:
     from domains import enclosure, examination
 
     code = 1
     try:
         line.close()
-        for standard, pipe in enumerate(pipes):
-            os.dup2(pipe, standard)
-            os.close(pipe)
+        standard, more = files[:3], files[3:]
+        for number, file in enumerate(standard):
+            os.dup2(file, number)
+            os.close(file)
         if store is None:
             examination.serve()
         else:
-            enclosure.serve(Path(store))
+            enclosure.serve(Path(store), *more)
         code = 0
     except BaseException as error:
         # Its text may quote private values.
@@ -221,13 +224,13 @@ def main() -> None:
     children = _Children()
     while True:
         try:
-            message, pipes = _receive(line, _PIPES)
+            message, files = _receive(line, _FILES)
         except (EOFError, OSError):
             return
         if message["do"] == "launch":
-            pid = children.start(line, message["store"], pipes)
-            for pipe in pipes:
-                os.close(pipe)
+            pid = children.start(line, message["store"], files)
+            for file in files:
+                os.close(file)
             _send(line, {"pid": pid}, ())
         elif message["do"] == "end":
             children.end(message["pid"])

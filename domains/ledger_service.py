@@ -15,6 +15,9 @@ from domains.desk import DeskRefused
 from policies.accounting import ADJACENCY
 from policies.ledger import EntryFilter
 
+_MOST_KINDS = 64
+_WIDE = 2**63
+
 
 @serializable(canonical_name="CoterieLedger", version=1)
 class CoterieLedger(Answering):
@@ -25,7 +28,7 @@ class CoterieLedger(Answering):
     def ledger(self, context: AuthedServiceContext, after: int, limit: int) -> str:
         """Signed ledger entries, for owners and auditors."""
         self.require_auditor_or_owner(context)
-        return json.dumps(self.desk.entries(after, limit))
+        return json.dumps(self.desk.entries(index_of(after), index_of(limit)))
 
     @service_method(path="coterie.ledger_counts", name="ledger_counts", roles=GUEST_ROLE_LEVEL)
     @answering
@@ -56,14 +59,15 @@ class CoterieLedger(Answering):
     ) -> str:
         """Entries newest first; `wanted` is an `EntryFilter` as JSON."""
         self.require_auditor_or_owner(context)
-        return _json(self.desk.ledger.overview.page(filter_of(wanted), before, limit))
+        page = self.desk.ledger.overview.page
+        return _json(page(filter_of(wanted), index_of(before), index_of(limit)))
 
     @service_method(path="coterie.ledger_entry", name="ledger_entry", roles=GUEST_ROLE_LEVEL)
     @answering
     def ledger_entry(self, context: AuthedServiceContext, index: int) -> str:
         """One entry, with the proof that it is in the ledger and who co-signed a head over it."""
         self.require_auditor_or_owner(context)
-        return json.dumps(self.desk.ledger_entry(index))
+        return json.dumps(self.desk.ledger_entry(index_of(index)))
 
     @service_method(path="coterie.ledger_heads", name="ledger_heads", roles=GUEST_ROLE_LEVEL)
     @answering
@@ -97,10 +101,17 @@ def filter_of(text: str) -> EntryFilter:
     """Raises DeskRefused unless the JSON says an `EntryFilter`."""
     try:
         said = dict(json.loads(text))
-        kinds = tuple(str(kind) for kind in said.pop("kinds", ()))
+        kinds = tuple(str(kind) for kind in said.pop("kinds", ())[:_MOST_KINDS])
         return EntryFilter(kinds=kinds, **{name: str(value) for name, value in said.items()})
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise DeskRefused(f"Not a filter of ledger entries: {error}") from None
+
+
+def index_of(value: int) -> int:
+    """Raises DeskRefused unless it is an integer that a database can hold."""
+    if type(value) is not int or not -_WIDE <= value < _WIDE:
+        raise DeskRefused("Expected the number of an entry, or how many.")
+    return value
 
 
 def one_of(text: str, *allowed: str) -> Any:

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from domains.coming_noise import ComingNoise
+from domains.coming_noise import MOST, ComingNoise
 from domains.frames import Arrays
 from domains.refusals import RoundRefused
 from domains.runs import OpenRun
@@ -14,9 +14,7 @@ from policies.plan import Step
 _AT_A_TIME = 2**17
 
 
-def noised_sum(
-    run: OpenRun, step: Step, state: Arrays, coming: ComingNoise | None
-) -> NDArray[np.int64]:
+def noised_sum(run: OpenRun, step: Step, state: Arrays, coming: ComingNoise) -> NDArray[np.int64]:
     """The sum over users whom secret coins selected, noised: int64 [P].
 
     Args:
@@ -29,9 +27,11 @@ def noised_sum(
     selected = sample_users(run.dataset.users, step.sampling_rate, SecureRandom())
     total = run.enclosure().private_sum(step.name, state, selected)
     _require_noise(run, step)
-    begin = 0 if coming is None else coming.add_to(total)
-    noised(run, step, total[begin:], step.clip_norm, step.scale)
-    return total
+    # In this process's own memory: what the engine could read there would undo the noise.
+    value = coming.taken()
+    total.add_to(value)
+    noised(run, step, value[MOST:], step.clip_norm, step.scale)
+    return value
 
 
 def noised(

@@ -14,6 +14,7 @@ from domains.enclosure import EngineOverdue
 from domains.kept import Memory
 from domains.refusals import RoundRefused
 from domains.runs import OpenRun
+from domains.states import Octets
 from domains.tensors import KeptTensors
 from policies.ledger import Ledger
 from policies.plan import Plan, Step
@@ -64,7 +65,8 @@ class OpenRuns:
         status = self._ledger.status(plan.hash)
         if status != "approved":
             raise RoundRefused(f"{self._name}: this plan is {status} here, so it can't run.")
-        run = OpenRun(plan, approvals, dataset, self._folder)
+        until = self._ledger.approved_until(plan.hash)
+        run = OpenRun(plan, approvals, dataset, self._folder, until)
         run.tensors = KeptTensors(
             self._name, plan, self._signing_key, self._sum_of(run), self._memory, self._spu
         )
@@ -97,8 +99,8 @@ class OpenRuns:
             raise RoundRefused(f"{self._name}: {missing}.")
         return run
 
-    def _sum_of(self, run: OpenRun) -> Callable[[Step, bytes | str], NDArray[np.int64]]:
-        def of(step: Step, state: bytes | str) -> NDArray[np.int64]:
+    def _sum_of(self, run: OpenRun) -> Callable[[Step, Octets | str], NDArray[np.int64]]:
+        def of(step: Step, state: Octets | str) -> NDArray[np.int64]:
             try:
                 return run.sum_of(step, state)
             except EngineOverdue:

@@ -166,7 +166,7 @@ class Participation:
         release: int,
         attempt: int,
         adverts: Sequence[Any],
-        state: bytes | str,
+        state: Octets | str,
         held: Mapping[str, Sequence[int]],
     ) -> tuple[list[Any], dict[str, Any]]:
         """Compute this domain's noised private sum and share this attempt's secrets.
@@ -201,7 +201,7 @@ class Participation:
             try:
                 current.value = (
                     noised(run, definition, value.view(np.int64).copy(), clip_norm, 1)
-                    if tensor
+                    if current.noise is None
                     else noised_sum(run, definition, tensors, current.noise)
                 )
             except EngineOverdue as error:
@@ -241,7 +241,9 @@ class Participation:
             current = self._current(run, context)
             if current.value is None:
                 raise RoundRefused(f"{self._name}: nothing was shared in this attempt yet.")
-            answer = charged_input(self._ledger, run.plan, self._name, current, sealed, notes)
+            answer = charged_input(
+                self._ledger, run.plan, self._name, current, sealed, notes, run.confirmed
+            )
             run.attempt = None
             return answer
 
@@ -289,6 +291,7 @@ class Participation:
             opened = {receipt.domain: receipt.digest.hex() for receipt in receipts}
             inputs = sha256_hex(canonical(opened))
             self._ledger.settle(plan_hash, step, release, attempt, inputs, opened)
+            run.confirmed.settled(context)
             return confirmation, self._ledger.heads.cosignatures(
                 peers_of(run.plan, self._name).values()
             )
@@ -315,9 +318,11 @@ class Participation:
         confirmed = {each.domain for each in confirmations}
         kept = keeping_cosignatures(self._ledger, run.plan, self._name, confirmed, cosignatures)
         with run.lock, self._charged(context) as files, kept:
-            return self._party(run.plan, context, files).unmask(confirmations, *more)
+            answer = self._party(run.plan, context, files).unmask(confirmations, *more)
+            run.confirmed.opened(context, confirmed)
+            return answer
 
-    def finish(self, plan_hash: str, state: bytes | str) -> None:
+    def finish(self, plan_hash: str, state: Octets | str) -> None:
         """End the run: every user's memory is computed and stays here; the model is kept.
 
         What the plan held of the budget but never used goes back.

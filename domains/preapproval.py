@@ -7,7 +7,7 @@ from domains.dataset import PrivateDataset
 from domains.folder import write_private
 from domains.shelf import DeskRefused, Shelf
 from policies.accounting import RenyiFilter
-from policies.approvals import validity
+from policies.approvals import Statement, validity
 from policies.canonical import sha256_hex
 from policies.envelopes import Envelope, read_consent
 from policies.ledger import Commitment, LedgerError
@@ -34,6 +34,7 @@ class Preapproval(Shelf):
         days = policy.max_approval_days
         if not found.holds() or found.expires > validity(days)[1]:
             raise DeskRefused(f"An envelope must hold for at most {days} days, and still now.")
+        self._require_past(found)
         write_private(self._envelopes / f"{found.hash}.json", text)
         return found.hash
 
@@ -70,6 +71,13 @@ class Preapproval(Shelf):
             except LedgerError:
                 (self._plans / f"{plan.hash}.signature").unlink()
             return
+
+    def _require_past(self, said: Statement) -> None:
+        if said.ahead():
+            raise DeskRefused(
+                f"This was signed {said.signed}, which is in the future for {self.name}: one of"
+                " the two clocks is wrong. Set it and sign again."
+            )
 
     def _has_room(self, envelope: Envelope, plan: Plan, past: Sequence[Commitment]) -> bool:
         under = self._under(envelope)

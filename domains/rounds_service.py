@@ -19,7 +19,6 @@ from domains.arguments import (
     octets_of,
     sizes_of,
 )
-from domains.refusals import RoundRefused
 from domains.wire import WIRES
 from network.smpc.agreement import agreement_of
 from network.smpc.ckks.messages import read_residues
@@ -36,9 +35,7 @@ class CoterieRounds(Answering):
     def open(self, context: AuthedServiceContext, plan_hash: str, approvals: str) -> str:
         """Begin or take up a run; `approvals` are the owners' signatures by domain, as JSON."""
         plan = self.own_plan(context, plan_hash)
-        signatures = json.loads(approvals)
-        if not isinstance(signatures, dict):
-            raise RoundRefused("approvals must be a JSON object of signatures by domain.")
+        signatures = json_object(approvals)
         self.participation.open(plan, signatures, self.desk.dataset(plan.dataset))
         return json.dumps(self.desk.progress(plan_hash))
 
@@ -100,7 +97,7 @@ class CoterieRounds(Answering):
             release,
             attempt,
             parsed,
-            state_digest or bytes_of(state),
+            state_digest or octets_of(state),
             sizes_of(held),
         )
         return json.dumps({"sealed": [shares.to_dict() for shares in sealed], "note": note})
@@ -135,7 +132,7 @@ class CoterieRounds(Answering):
         attempt: int,
         seeds: str,
         notes: str,
-    ) -> np.ndarray:
+    ) -> Any:
         """This domain's masked input and its receipt, as bytes; charged before it leaves.
 
         Refused unless the `notes` show every member's ledger in order.
@@ -158,7 +155,7 @@ class CoterieRounds(Answering):
         release: int,
         attempt: int,
         begin: int,
-    ) -> np.ndarray:
+    ) -> Any:
         """What `reveal` answered, from byte `begin` on, at most 16 MiB of it."""
         wire = WIRES[self.own_plan(context, plan_hash).aggregation]
         receipt, content = self.participation.revealed(plan_hash, step, release, attempt)
@@ -239,5 +236,5 @@ class CoterieRounds(Answering):
         `state_digest` names the one that came by `hold`.
         """
         self.own_plan(context, plan_hash)
-        self.participation.finish(plan_hash, state_digest or bytes_of(state))
+        self.participation.finish(plan_hash, state_digest or octets_of(state))
         return json.dumps({"status": self.desk.ledger.status(plan_hash)})

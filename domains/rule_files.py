@@ -117,6 +117,11 @@ class RuleFiles:
             raise RulesRefused("The rules were changed meanwhile. Look at them again first.")
         if not signed.holds():
             raise RulesRefused(f"What was signed expired at {signed.expires}. Sign again.")
+        if signed.ahead():
+            raise RulesRefused(
+                f"This was signed {signed.signed}, which is in the future for {self.domain}: one"
+                " of the two clocks is wrong. Set it and sign again."
+            )
         if any(each["signature"] == signature for each in self.ledger.amendments.of(dataset.name)):
             raise RulesRefused("This signature was used already. Sign again.")
         return signed

@@ -5,15 +5,16 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from blake3 import blake3
 from numpy.typing import NDArray
 
 from domains.attempts import Attempt
+from domains.cosigning import Confirmed
 from domains.dataset import PrivateDataset
 from domains.enclosure import Enclosure
 from domains.refusals import RoundRefused
 from domains.states import Octets, State, model_limit, read_state, state_limit
 from domains.tensors import KeptTensors
+from policies.approvals import moment
 from policies.envelopes import read_consent, why_not_approved
 from policies.plan import Plan, Step
 
@@ -23,19 +24,28 @@ class OpenRun:
 
     Args:
         folder: where the states that come are kept, in files without names.
+        expires: when the first signature under this domain's own approval does, a second person's
+            too, which doesn't travel.
     """
 
     tensors: KeptTensors
 
     def __init__(
-        self, plan: Plan, approvals: Mapping[str, str], dataset: PrivateDataset, folder: Path
+        self,
+        plan: Plan,
+        approvals: Mapping[str, str],
+        dataset: PrivateDataset,
+        folder: Path,
+        expires: str,
     ) -> None:
         self.plan = plan
+        self.expires = expires
         self.approvals = dict(approvals)
         self.dataset = dataset
         self.lock = threading.Lock()
         self.attempt: Attempt | None = None
         self.state: State | None = None
+        self.confirmed = Confirmed()
         self._folder = folder
         self._enclosure: Enclosure | None = None
 
@@ -47,7 +57,7 @@ class OpenRun:
             )
             if why is not None:
                 return why
-        return None
+        return None if moment() < self.expires else f"this approval expired at {self.expires}"
 
     def why_not(self, step: str, release: int, tensor: str) -> str | None:
         """Why the plan has no such release, or None.
@@ -78,12 +88,12 @@ class OpenRun:
             read_consent(entry.owner_key, entry.name, self.approvals.get(entry.name))
             for entry in self.plan.roster
         )
-        return min(consent.expires for consent in found if consent is not None)
+        return min(self.expires, *(each.expires for each in found if each is not None))
 
-    def state_of(self, state: bytes | str) -> State:
+    def state_of(self, state: Octets | str) -> State:
         """A state as it came, which is held from now on; or the held one, by its digest."""
-        if isinstance(state, bytes) and state:
-            self.state = State(blake3(state).hexdigest(), len(state), self._folder)
+        if not isinstance(state, str) and len(state):
+            self.state = State("", len(state), self._folder)
             self.state.take(state)
         held = self.state
         if held is None or not held.complete or (isinstance(state, str) and state != held.digest):
@@ -115,11 +125,13 @@ class OpenRun:
             self._enclosure = self.dataset.enclosure(self.plan.to_json())
         return self._enclosure
 
-    def sum_of(self, step: Step, state: bytes | str) -> NDArray[np.int64]:
+    def sum_of(self, step: Step, state: Octets | str) -> NDArray[np.int64]:
         """This domain's part of a kept step; all users take part, so no coins are tossed."""
         tensors = read_state(step, self.state_of(state).file)
         everybody = np.ones(self.dataset.users, dtype=bool)
-        return self.enclosure().private_sum(step.name, tensors, everybody)
+        total = np.zeros(step.width, dtype=np.int64)
+        self.enclosure().private_sum(step.name, tensors, everybody).add_to(total)
+        return total
 
     def close_enclosure(self) -> None:
         if self._enclosure is not None:

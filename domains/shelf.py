@@ -128,10 +128,8 @@ class Shelf:
         file = self._plans / f"{plan_hash}.json"
         if len(plan_hash) != 64 or not plan_hash.isalnum() or not file.exists():
             return None
-        if scientist is not None:
-            record = self.ledger.plan(plan_hash)
-            if record is None or record.scientist != scientist:
-                return None
+        if scientist is not None and self.ledger.scientist(plan_hash) != scientist:
+            return None
         return _parsed(file.read_text())
 
     def plans(self, scientist: str | None) -> list[dict[str, Any]]:

@@ -14,8 +14,8 @@ from domains.frames import Stored
 from domains.refusals import RoundRefused
 from policies.plan import Plan, Step
 
-MAX_STATE_BYTES = 2**29
 _STATE_HEADER = 2**20
+MAX_STATE_BYTES = 2**29 + _STATE_HEADER
 _MOST_AXES = 32
 _DTYPES = {
     name: np.dtype(dtype)
@@ -30,7 +30,8 @@ class State:
     """A public state as it comes, part by part, into a file without a name.
 
     Args:
-        digest: BLAKE3 of the whole, hex, as it was named; size: of the whole, in bytes.
+        digest: BLAKE3 of the whole, hex, as it was named; empty: it is as it turns out.
+        size: of the whole, in bytes.
         folder: where the file is.
     """
 
@@ -56,8 +57,12 @@ class State:
         self.file.flush()
         self._hash.update(part)
         self.held += len(part)
-        if self.complete and self._hash.hexdigest() != self.digest:
+        if not self.complete:
+            return
+        found = self._hash.hexdigest()
+        if self.digest and found != self.digest:
             raise RoundRefused("The state isn't the one that its digest names.")
+        self.digest = found
 
 
 def state_limit(step: Step) -> int:

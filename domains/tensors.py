@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from domains.comparing import INSTALL, Comparing, Place
 from domains.kept import Kept, Memory, Piece, whole_of
+from domains.states import Octets
 from network.smpc.agreement import comparison_of, computation_of, sharing_of
 from network.smpc.comparisons import Comparison, Offer
 from network.smpc.dealing import Computation
@@ -34,7 +35,7 @@ _MAP_BYTES, _MATRIX_BYTES = 16, 48
 """A public map takes no more, while it lasts, for each element that goes in or comes out; one by a
 matrix."""
 
-PrivateSum = Callable[[Step, bytes | str], NDArray[np.int64]]
+PrivateSum = Callable[[Step, Octets | str], NDArray[np.int64]]
 """(step, state or its digest) -> this domain's clipped sum in integer units, without noise."""
 
 
@@ -100,7 +101,7 @@ class KeptTensors:
         return self._sharing.signed_key
 
     def share(
-        self, step: str, number: int, keys: Sequence[TensorKey], state: bytes | str
+        self, step: str, number: int, keys: Sequence[TensorKey], state: Octets | str
     ) -> list[str]:
         """Compute this domain's part of a kept step and keep a share of the sum.
 

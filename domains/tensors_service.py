@@ -9,7 +9,7 @@ from syft.service.service import service_method
 from syft.service.user.user_roles import DATA_SCIENTIST_ROLE_LEVEL
 
 from domains.answering import Answering, answering
-from domains.arguments import bytes_of, json_list, json_object
+from domains.arguments import bytes_of, json_list, json_object, octets_of
 from domains.computing import compute
 from network.smpc.comparisons import Comparison, Offer
 from network.smpc.sharing import TensorKey
@@ -50,7 +50,7 @@ class CoterieTensors(Answering):
         self.own_plan(context, plan_hash)
         parsed = [TensorKey.from_dict(key) for key in json_list(keys)]
         with self.participation.tensors(plan_hash) as tensors:
-            return json.dumps(tensors.share(step, number, parsed, bytes_of(state)))
+            return json.dumps(tensors.share(step, number, parsed, octets_of(state)))
 
     @service_method(
         path="coterie.tensor_apply", name="tensor_apply", roles=DATA_SCIENTIST_ROLE_LEVEL

@@ -1,6 +1,7 @@
 """The integers of a step, added up over its users, exactly."""
 
 from collections.abc import Sequence
+from mmap import mmap
 
 import numpy as np
 import torch
@@ -38,15 +39,20 @@ class Total:
 
     Args:
         users: at most so many will be added.
+        memory: where the integers are to lie, from the beginning on.
 
     Raises:
         ValueError: the sum of so many users could pass 2^53.
     """
 
-    def __init__(self, step: Step, users: int) -> None:
+    def __init__(self, step: Step, users: int, memory: mmap | None = None) -> None:
         if users * step.clip_norm * step.scale >= EXACT_SUM:
             raise ValueError("The sum of so many users could pass 2^53; lower the step's scale.")
-        self._sums = torch.zeros(step.width, dtype=torch.float64)
+        self._sums = (
+            torch.empty(step.width, dtype=torch.float64)
+            if memory is None
+            else torch.frombuffer(memory, dtype=torch.float64, count=step.width)
+        ).zero_()
         self._outputs = self._sums.split([spec.count for spec in step.released])
 
     def add(self, units: Tensor, parts: Sequence[Part]) -> None:

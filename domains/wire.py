@@ -21,6 +21,7 @@ from network.smpc.ckks.party import CkksParty
 from network.smpc.messages import (
     Advert,
     Confirmation,
+    OctetParts,
     SealedShares,
     pack_masked,
 )
@@ -44,7 +45,7 @@ class Wire:
     advert: type[Advert] | type[KeyAdvert]
     shared: type[SealedShares] | type[Joining]
     confirmation: type[Confirmation] | type[TaggedConfirmation]
-    pack_input: Callable[..., Packed]
+    pack_input: Callable[..., OctetParts]
     pack_opened: Callable[[Any], Packed | Mapping[str, Any]]
 
 
@@ -62,9 +63,9 @@ WIRES: Mapping[str, Wire] = {
         advert=KeyAdvert,
         shared=Joining,
         confirmation=TaggedConfirmation,
-        pack_input=lambda receipt, content, begin, size: pack_ciphertexts(receipt, content)[
-            begin : begin + size
-        ],
+        pack_input=lambda receipt, content, begin, size: OctetParts(
+            (pack_ciphertexts(receipt, content)[begin : begin + size],)
+        ),
         pack_opened=lambda opened: {} if opened is None else pack_opening(*opened),
     ),
 }

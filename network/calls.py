@@ -35,12 +35,15 @@ from network.reader import read
 from network.reader_names import OWNER, PLAIN
 from network.refusals import refusal_of
 from network.replay import ISSUED, CallMemory, CallRefused
+from network.smpc.messages import OctetParts
 from network.streams import (
     MAX_STREAM_BYTES,
+    Parts,
     StreamCall,
     answer_parts,
     read_head,
     refusal_parts,
+    sendable,
 )
 
 _CHANGING_MEMBERS = frozenset({"user.create", "user.update", "user.delete"})
@@ -49,7 +52,6 @@ _LISTED_AND_REFUSED = frozenset({"action.get"})
 
 _log = structlog.get_logger("coterie.gate")
 
-_Parts = tuple[bytes, bytes | memoryview]
 Paths = Callable[[ServiceRole], frozenset[str]]
 
 
@@ -77,6 +79,7 @@ class Calls:
         self._accounts = Rate(limits.calls_per_s, limits.burst)
         self._at_once = AtOnce(limits.calls_at_once)
         self._methods = lru_cache(maxsize=16)(self._methods_of_role)
+        self._services = lru_cache(maxsize=16)(UserServiceConfigRegistry.from_role)
 
     def answer(self, blob: bytes) -> Response:
         """Authenticate, read, allow and carry out one signed call."""
@@ -154,13 +157,13 @@ class Calls:
         remembered = self._calls.take(call.key, call.id, call.issued)
         return _Admitted(key, role, message, remembered, over)
 
-    def answer_stream(self, admitted: "_Admitted", carried: Mapping[str, Any]) -> _Parts:
+    def answer_stream(self, admitted: "_Admitted", carried: Mapping[str, Any]) -> Parts:
         """Carry out an admitted stream with the octets that came after its head.
 
         Syft's own dispatch would look the account up twice more, which took three quarters of a
         small call's time; its table of what a role may call is asked all the same.
         """
-        services = UserServiceConfigRegistry.from_role(admitted.role)
+        services = self._services(admitted.role)
         context = AuthedServiceContext(
             server=self._server, credentials=admitted.key, role=admitted.role
         )
@@ -196,7 +199,8 @@ class Calls:
         return None
 
     def _signed(self, value: Any) -> Any:
-        return SyftAPIData(data=value).sign(self._node_key)
+        data = value.whole() if isinstance(value, OctetParts) else value
+        return SyftAPIData(data=data).sign(self._node_key)
 
     def log_in(self, body: dict[str, Any], address: str) -> Response:
         return _reply(self._members.log_in(body, address))
@@ -249,10 +253,9 @@ class Streams:
         size = str(sum(map(len, parts))).encode()
         headers = [(b"content-type", b"application/octet-stream"), (b"content-length", size)]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        # Text goes in one piece; octets are not copied to have their kind before them.
-        whole = [b"".join(parts)] if isinstance(parts[1], bytes) else parts
-        for left, part in enumerate(whole, 1 - len(whole)):
-            await send({"type": "http.response.body", "body": part, "more_body": left < 0})
+        pieces = sendable(parts)
+        for left, piece in enumerate(pieces, 1 - len(pieces)):
+            await send({"type": "http.response.body", "body": piece, "more_body": left < 0})
 
 
 class ComingStream:
@@ -292,7 +295,7 @@ class ComingStream:
         if self._admitted is not None:
             self._admitted.over()
 
-    def answer(self, blob: bytearray) -> _Parts:
+    def answer(self, blob: bytearray) -> Parts:
         if self._call is None:
             raise BytesRefused("The stream ends within its head.")
         if not self._call.octets:

@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import safetensors.torch
@@ -98,13 +98,13 @@ def save_run(run: Run) -> None:
         "plan_hash": run.plan_hash,
         "state": name,
         "finished": run.finished,
-        "history": [asdict(progress) for progress in run.history],
+        "history": [vars(progress) for progress in run.history],
     }
     # Both are on the disk before the one that names the other is in its place.
     state, said = run.folder / name, run.folder / "journal.json"
     with ThreadPoolExecutor(1) as pool:
         written = pool.submit(_write, state, saved(run.state))
-        _write(said, json.dumps(journal, indent=1).encode())
+        _write(said, json.dumps(journal).encode())
         written.result()
     for path in (state, said):
         os.replace(_new(path), path)

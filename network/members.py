@@ -145,10 +145,11 @@ def json_object(blob: bytes | bytearray) -> dict[str, Any]:
 
 
 def _text_in(body: dict[str, Any], field: str) -> str:
-    """A field that is text and can be written down: JSON can spell halves of characters."""
+    """A field that is text and can be written down: JSON can spell halves of characters, and
+    Postgres has no place for a zero."""
     value = body.get(field)
     try:
-        if isinstance(value, str) and value.encode():
+        if isinstance(value, str) and value.encode() and "\0" not in value:
             return value
     except UnicodeEncodeError:
         pass

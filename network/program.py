@@ -30,7 +30,7 @@ from policies.modules import aliases, of_state, source_of, state_of, trainable
 from policies.plan import Dealer, Kept, RosterEntry, Step
 from policies.plan import Plan as ApprovablePlan
 from policies.protection import largest_total
-from policies.trace import TraceError, trace
+from policies.trace import TraceError, check_admissible, traced
 from policies.users import Bounds
 
 State = Mapping[str, Tensor]
@@ -263,9 +263,22 @@ class Plan:
         if memory is not None:
             state["memory"] = torch.zeros(memory)
         called = function if self.model is None else of_state(self.model, function)
-        graph = trace(called, state, bounds)
-        check_same(graph, called, state, bounds, trained(graph))
+        graph, lines = traced(called, state, bounds)
+        check_admissible(graph, lines, bounds, memory)
+        names = trained(graph)
+        self._check_dtypes(graph, lines, names)
+        check_same(graph, called, state, bounds, names)
         return graph
+
+    def _check_dtypes(self, graph: Graph, lines: Mapping[str, str], trained: Sequence[str]) -> None:
+        """What leaves is float32."""
+        for name in trained:
+            if self.state[name].dtype != torch.float32:
+                [first, *_] = [node.name for node in graph.nodes if name in node.references()]
+                raise TraceError(
+                    f"{lines[first]}: {name!r} is {self.state[name].dtype}; what is trained must "
+                    "be float32, as all outputs: write model.float()."
+                )
 
     def _step(
         self, step: Sum | Gradient, noise: float, bounds: Bounds, memory: int | None, domains: int

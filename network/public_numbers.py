@@ -4,6 +4,7 @@ They are integers times a public unit; what is proven of a tensor is proven of t
 """
 
 import math
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -72,6 +73,30 @@ def integers(matrix: ArrayLike) -> tuple[NDArray[np.int64], Fraction]:
     return np.rint(np.ldexp(values, bits)).astype(np.int64), Fraction(2) ** -bits
 
 
+def shape_of(asked: Sequence[Any], length: int) -> tuple[int, ...]:
+    """A shape for `length` elements, as numpy's `reshape` takes it: sizes or a tuple of them.
+
+    Raises:
+        TensorRefused: something else than whole numbers, or more than one -1, or they don't fit.
+    """
+    sizes = asked[0] if len(asked) == 1 and isinstance(asked[0], tuple | list) else asked
+    if not all(is_whole(size) for size in sizes):
+        raise TensorRefused(f"A shape is whole numbers, not {sizes!r}.")
+    found = [int(size) for size in sizes]
+    if -1 in found:
+        others = -math.prod(found)
+        if others > 0 and length % others == 0:
+            found[found.index(-1)] = length // others
+    if any(size < 1 for size in found) or math.prod(found) != length:
+        raise TensorRefused(f"{length} elements don't fill the shape {tuple(sizes)}.")
+    return tuple(found)
+
+
+def is_whole(number: Any) -> bool:
+    """Whether it is an integer; a truth value is none."""
+    return isinstance(number, int | np.integer) and not isinstance(number, bool)
+
+
 def bounds_of(
     index: Any, shape: tuple[int, ...]
 ) -> tuple[tuple[tuple[int, int, int], ...], tuple[int, ...]]:
@@ -92,7 +117,7 @@ def bounds_of(
                 raise TensorRefused(f"{part!r} takes nothing, or backwards, of {size} elements.")
             step = min(step, size)
             left.append(count)
-        elif isinstance(part, int | np.integer) and -size <= part < size:
+        elif is_whole(part) and -size <= part < size:
             begin, end, step = int(part) % size, int(part) % size + 1, 1
         else:
             raise TensorRefused(f"{part!r} is no index of an axis of {size} elements.")

@@ -135,6 +135,10 @@ def verify_rounds(plan: Plan, folder: Path) -> list[tuple[str, int, int]]:
     """
     checked = []
     for kept in sorted((folder / "rounds").glob("*/messages.json")):
+        if not all(each.is_file() for each in kept.parent.iterdir()):
+            # A pipe, say, would be read for ever.
+            name = kept.parent.name
+            raise SharingRefused("the coordinator", f"keeps other things than files in {name}")
         agreement = _agreement_of_folder(plan, kept.parent)
         verify = verify_transcript if plan.aggregation == "smpc" else verify_ckks_transcript
         verify(agreement, kept.parent)

@@ -29,7 +29,7 @@ from nacl.signing import SigningKey, VerifyKey
 from numpy.typing import NDArray
 
 from network.capnproto import BytesRefused
-from network.smpc.messages import PART_BYTES
+from network.smpc.messages import PART_BYTES, OctetParts
 
 STREAMS = "/coterie/v1"
 """Under this path, followed by the method's name."""
@@ -44,6 +44,7 @@ MAX_OCTETS_BYTES = 1 + PART_BYTES
 """The longest answer to a step of a sum."""
 _FIELDS = {"server", "path", "arguments", "id", "issued", "octets", "digest", "carried_as"}
 _TEXT, _OCTETS, _REFUSAL = b"T", b"O", b"R"
+_PIECE_BYTES = 2**20
 
 
 class Refused(Exception):
@@ -152,6 +153,8 @@ def read_head(begun: bytes | bytearray) -> StreamCall | None:
 def _call_of(head: bytes, key: bytes, begin: int) -> StreamCall:
     try:
         said = json.loads(head)
+        if b"\\u" in head:  # it can spell halves of characters, which no answer could repeat
+            json.dumps(said, ensure_ascii=False).encode()
     except (ValueError, RecursionError):
         raise BytesRefused("The stream's head isn't JSON.") from None
     if not isinstance(said, dict) or set(said) != _FIELDS:
@@ -188,7 +191,7 @@ def _call_of(head: bytes, key: bytes, begin: int) -> StreamCall:
 
 
 def write_answer(value: object) -> bytes:
-    """What a service method answered, text or uint8 [n].
+    """What a service method answered, text or octets: uint8 [n], or `OctetParts`.
 
     Raises:
         TypeError: it is neither.
@@ -196,8 +199,12 @@ def write_answer(value: object) -> bytes:
     return b"".join(answer_parts(value))
 
 
-def answer_parts(value: object) -> tuple[bytes, bytes | memoryview]:
-    """`write_answer` in two parts, of which octets are no copy.
+Parts = tuple[bytes | memoryview, ...]
+"""Of an answer: its kind, and what follows."""
+
+
+def answer_parts(value: object) -> Parts:
+    """`write_answer` in parts, of which octets are no copy.
 
     Raises:
         TypeError: see `write_answer`.
@@ -205,8 +212,23 @@ def answer_parts(value: object) -> tuple[bytes, bytes | memoryview]:
     if isinstance(value, str):
         return _TEXT, value.encode()
     if isinstance(value, np.ndarray) and value.dtype == np.uint8 and value.ndim == 1:
-        return _OCTETS, np.ascontiguousarray(value).data
-    raise TypeError("a stream answers text or octets")
+        value = OctetParts((value,))
+    if not isinstance(value, OctetParts):
+        raise TypeError("a stream answers text or octets")
+    return _OCTETS, *(np.ascontiguousarray(part).data for part in value.parts)
+
+
+def sendable(parts: Parts) -> list[bytes | memoryview]:
+    """Parts as they are sent, one after the other: short answers in one piece, long ones in pieces
+    of at most 1 MiB, which a server copies at little cost.
+    """
+    if sum(map(len, parts)) <= _PIECE_BYTES:
+        return [b"".join(parts)]
+    return [
+        part[begin : begin + _PIECE_BYTES]
+        for part in parts
+        for begin in range(0, len(part), _PIECE_BYTES)
+    ]
 
 
 def write_refusal(reason: str) -> bytes:
@@ -214,7 +236,7 @@ def write_refusal(reason: str) -> bytes:
     return b"".join(refusal_parts(reason))
 
 
-def refusal_parts(reason: str) -> tuple[bytes, bytes]:
+def refusal_parts(reason: str) -> Parts:
     """`write_refusal` in two parts."""
     return _REFUSAL, reason.encode()
 

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from network.public_numbers import bounds_of, exact, integers, last_below, rounded
-from network.smpc.tensors import Operation, digest_of_matrix
+from network.public_numbers import bounds_of, exact, integers, last_below, rounded, shape_of
+from network.smpc.tensors import MAX_PARTS, Operation, digest_of_matrix
 from policies import sensitivity
 from policies.sensitivity import Proven, TensorRefused
 
@@ -94,9 +94,10 @@ class SMPCTensor:
         total = self.sum(axis)
         return total._scaled(Fraction(total.proven.length, self.proven.length))
 
-    def reshape(self, *shape: int) -> "SMPCTensor":
-        """The same numbers in another shape, row by row."""
-        return self._home.apply(Operation(do="reshape", of=(self.name,), shape=shape), self)
+    def reshape(self, *shape: int | tuple[int, ...]) -> "SMPCTensor":
+        """The same numbers in another shape, row by row; one size may be -1, as numpy has it."""
+        sizes = shape_of(shape, self.proven.length)
+        return self._home.apply(Operation(do="reshape", of=(self.name,), shape=sizes), self)
 
     def truncate(self, bits: int) -> "SMPCTensor":
         """The same numbers with a coarser `precision`, 2^bits times as large: room for products.
@@ -142,8 +143,10 @@ class SMPCTensor:
     @staticmethod
     def concatenate(tensors: Sequence["SMPCTensor"], axis: int = 0) -> "SMPCTensor":
         """Tensors one after another along an axis."""
-        if not tensors:
-            raise TensorRefused("Concatenate needs at least one tensor.")
+        if not 1 <= len(tensors) <= MAX_PARTS or any(
+            not isinstance(t, SMPCTensor) for t in tensors
+        ):
+            raise TensorRefused(f"Concatenate takes 1 to {MAX_PARTS} shared tensors.")
         axis = tensors[0]._axis(axis) or 0
         names = tuple(tensor.name for tensor in tensors)
         return tensors[0]._home.apply(Operation(do="concatenate", of=names, axis=axis), *tensors)
@@ -235,6 +238,8 @@ class SMPCTensor:
     def __iter__(self) -> NoReturn:
         raise TypeError("a shared tensor isn't iterated; take slices of it")
 
+    __reversed__ = __iter__
+
     def __contains__(self, _: object) -> NoReturn:
         raise TypeError("whether a shared tensor holds a number would tell of its numbers")
 
@@ -262,6 +267,7 @@ class SMPCTensor:
         return self._home.apply(operation, self, matrix=entries)
 
     def _axis(self, axis: int | None) -> int | None:
+        axis = None if axis is None else int(operator.index(axis))
         if axis is None or 0 <= axis < len(self.shape):
             return axis
         if -len(self.shape) <= axis < 0:

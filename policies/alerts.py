@@ -38,7 +38,7 @@ class Alert:
 
     Attributes:
         kind: 'spend rate', 'near-duplicate plans', 'same query repeated', 'cap raised', 'data set
-            in two populations' or 'head not co-signed'.
+            in two populations', 'partner refused' or 'head not co-signed'.
         population: whose budget it touches.
         message: a sentence.
         entries: the entries it follows from.
@@ -74,6 +74,7 @@ class _Read:
     reserved: dict[tuple[Any, ...], tuple[int, datetime, str, Event]] = field(default_factory=dict)
     charged: dict[tuple[Any, ...], int] = field(default_factory=dict)
     opened: list[tuple[Any, ...]] = field(default_factory=list)
+    objections: dict[tuple[str, str], list[int]] = field(default_factory=dict)
 
 
 def alerts(entries: Iterable[Written], now: datetime) -> list[Alert]:
@@ -86,10 +87,11 @@ def alerts(entries: Iterable[Written], now: datetime) -> list[Alert]:
       noise smaller by sqrt(k).
     - *cap raised*: an owner gave a population more than it was opened with.
     - *data set in two populations*: plans on one data set were charged to two budgets.
+    - *partner refused*: what a partner's ledger showed in a round contradicts what this one holds.
     """
     read = _read(entries)
     found = [*_spend_rates(read, now), *_duplicates(read), *_averaging(read)]
-    return [*found, *_raised(read), *_moved(read)]
+    return [*found, *_raised(read), *_moved(read), *_objections(read)]
 
 
 def partners(entries: Iterable[Written]) -> set[str]:
@@ -162,6 +164,8 @@ def _read(entries: Iterable[Written]) -> _Read:
             read.charged[_attempt(body)] = entry.index
         elif entry.kind == "release":
             read.opened.append(_attempt(body))
+        elif entry.kind == "objection":
+            read.objections.setdefault((body["plan"], body["reason"]), []).append(entry.index)
     return read
 
 
@@ -298,6 +302,13 @@ def _moved(read: _Read) -> Iterable[Alert]:
                 "these other people, or does one population have two budgets?",
                 (before.index, plan.index),
             )
+
+
+def _objections(read: _Read) -> Iterable[Alert]:
+    for (plan, reason), entries in read.objections.items():
+        population = read.plans[plan].population if plan in read.plans else ""
+        message = f"A round of plan {plan[:12]} was refused: {reason}"
+        yield Alert("partner refused", population, message, tuple(entries))
 
 
 def _event(body: dict[str, Any]) -> Event:

@@ -34,6 +34,9 @@ from policies.canonical import canonical
 APPROVAL_DAYS = 90
 """How long an approval holds if the owner says nothing else."""
 
+CLOCK_SKEW = timedelta(minutes=10)
+"""By how much two honest clocks may differ."""
+
 _SIGNED = "coterie-approval-v2"
 _SUBMISSION = b"coterie-submission-v1"
 _LONGEST = 100_000
@@ -123,6 +126,10 @@ class Statement(BaseModel):
     def holds(self, now: datetime | None = None) -> bool:
         """Whether it hasn't expired yet."""
         return moment(now) < self.expires
+
+    def ahead(self) -> bool:
+        """Whether it is dated in the future, by more than honest clocks differ."""
+        return self.signed > moment(datetime.now(UTC) + CLOCK_SKEW)
 
 
 class Approval(Statement):
@@ -214,22 +221,36 @@ def may_approve(owner_key: str, plan_hash: str, domain: str, text: str) -> bool:
 def sign_statement(key: Ed25519PrivateKey, statement: Statement) -> str:
     """The statement and the owner's signature under its exact bytes, as one line of JSON."""
     said = canonical(statement.model_dump(mode="json")).decode()
-    signature = key.sign(_statement_message(said)).hex()
-    return canonical({"said": said, "signature": signature}).decode()
+    return _spelled(said, key.sign(_statement_message(said)))
+
+
+def _spelled(said: str, signature: bytes) -> str:
+    return canonical({"said": said, "signature": signature.hex()}).decode()
 
 
 def read_statement(kind: type[S], owner_key: str, domain: str, text: Any) -> S | None:
-    """The statement in `text` if `owner_key` (hex) signed it for this domain, else None."""
+    """The statement in `text` if `owner_key` (hex) signed it for this domain, else None.
+
+    A statement has one spelling, `sign_statement`'s, so that who counts texts counts statements.
+    """
     try:
         if not isinstance(text, str) or len(text) > _LONGEST:
             return None
         outer = json.loads(text)
+        said, signature = outer["said"], bytes.fromhex(outer["signature"])
         public = Ed25519PublicKey.from_public_bytes(bytes.fromhex(owner_key))
-        public.verify(bytes.fromhex(outer["signature"]), _statement_message(outer["said"]))
-        statement = kind.model_validate_json(outer["said"])
+        public.verify(signature, _statement_message(said))
+        statement = kind.model_validate_json(said)
+        if _spelled(said, signature) != text:
+            return None
     except (ValueError, TypeError, KeyError, RecursionError, InvalidSignature):
         return None
     return statement if statement.domain == domain else None
+
+
+def expiry_of(text: str) -> str:
+    """Until when a statement holds that was read before."""
+    return str(json.loads(json.loads(text)["said"])["expires"])
 
 
 def validity(days: float, now: datetime | None = None) -> tuple[str, str]:

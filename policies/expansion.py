@@ -6,7 +6,6 @@ _ATEN = torch.ops.aten
 
 # Operators that PyTorch expands into allowed ones while it traces.
 DECOMPOSED = (
-    _ATEN.nll_loss_forward,
     _ATEN.binary_cross_entropy_with_logits,
     _ATEN.binary_cross_entropy,
     _ATEN.mse_loss,
@@ -30,6 +29,22 @@ DECOMPOSED = (
     _ATEN.mish,
     _ATEN.norm,
     _ATEN.trace,
+    _ATEN._adaptive_avg_pool2d,
+    _ATEN.aminmax,
+    _ATEN.frac,
+    _ATEN.hardshrink,
+    _ATEN.hypot,
+    _ATEN.linalg_cross,
+    _ATEN.nansum,
+    _ATEN.renorm,
+    _ATEN.rot90,
+    _ATEN.sgn,
+    _ATEN.softshrink,
+    _ATEN.special_entr,
+    _ATEN.std_mean,
+    _ATEN.threshold,
+    _ATEN.var_mean,
+    _ATEN.vdot,
     # Gradients inside a contribution: local training steps.
     _ATEN._log_softmax_backward_data,
     _ATEN._softmax_backward_data,
@@ -54,17 +69,15 @@ DECOMPOSED = (
     _ATEN.threshold_backward,
 )
 
-# Those whose expansion is our own (`policies.trace`).
-WRITTEN_OUT = (_ATEN.embedding_dense_backward, _ATEN.xlogy)
-
 RENAMED = {
     "aten.unsafe_split.Tensor": "aten.split.Tensor",
     "aten.diagonal_copy.default": "aten.diagonal.default",
     "aten.view.default": "aten.reshape.default",
     "aten._unsafe_view.default": "aten.reshape.default",
     "aten._reshape_alias.default": "aten.reshape.default",
-    # PyTorch's own gradients fill it at once; a graph may never read what wasn't written.
+    # PyTorch's own layers and gradients fill it at once; no graph may read what wasn't written.
     "aten.empty_like.default": "aten.zeros_like.default",
+    "aten.new_empty.default": "aten.new_zeros.default",
 }
 
 # These give their first argument back: names, not operations.

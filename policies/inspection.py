@@ -134,7 +134,8 @@ class _Inspection:
         """A check that can't be made is a refusal: hostile arguments may fit no check at all."""
         try:
             self._visit(node)
-        except PlanRefused:
+        except PlanRefused as refused:
+            refused.node = node.name
             raise
         except Exception as error:
             raise PlanRefused(

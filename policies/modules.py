@@ -13,15 +13,28 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.parameter import is_lazy
 
 from policies.graph import DTYPES
+from policies.remedies import TraceError
+from policies.untraceable import calling_line
 
 CONSTANT_BUFFER = 4_096
 """Integer and boolean buffers of at most this many elements become constants."""
 
 
 def state_of(module: nn.Module) -> dict[str, Tensor]:
-    """The module's tensors that become public state, by name, detached; tied ones once."""
+    """The module's tensors that become public state, by name, detached; tied ones once.
+
+    Raises:
+        TraceError: a lazy layer's have no shape yet.
+    """
+    unknown = [name for name, tensor in module.named_parameters() if is_lazy(tensor)]
+    if unknown:
+        raise TraceError(
+            f"{calling_line()}: {unknown[0]!r} has no shape before the first call of its lazy "
+            "layer: write nn.Linear(inputs, outputs) and the like, or call the model once."
+        )
     buffers = {name: tensor for name, tensor in module.named_buffers() if not _is_constant(tensor)}
     tensors = dict(module.named_parameters()) | buffers
     return {name: tensor.detach() for name, tensor in tensors.items()}

@@ -119,9 +119,11 @@ def _running_sum(known: Integers) -> Range:
 
 
 def _written_out(known: Integers) -> Range:
-    start, end, _ = [*known.args, None, None][:3]
-    numbers = [0, _whole(start)] if end is None else [_whole(start), _whole(end)]
-    return min(numbers), max(numbers)
+    start, end, step = [*known.args, None, None][:3]
+    begin, end = (0, _whole(start)) if end is None else (_whole(start), _whole(end))
+    if begin < end and (step is None or _whole(step) > 0):
+        return begin, end - 1
+    return min(begin, end), max(begin, end)
 
 
 def _constant(value: int) -> Any:

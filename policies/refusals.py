@@ -8,11 +8,13 @@ class PlanRefused(ValueError):
 
     Attributes:
         rule: short name of the rule, for ledgers and tables.
+        node: of a graph, at which it was found; empty: not at one.
     """
 
     def __init__(self, rule: str, message: str) -> None:
         super().__init__(message)
         self.rule = rule
+        self.node = ""
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,6 @@ class Limits:
     user_bytes: int = 512 * 2**20
     memory_bytes: int = 2**30
     work: float = 1e15
-    state_bytes: int = 256 * 2**20
-    width: int = 2**26
+    state_bytes: int = 2**29
+    width: int = 2**27
     releases: int = 100_000

@@ -39,6 +39,8 @@ from policies.plan import Plan, Step
 
 MAX_ELEMENTS = 2**24
 MAX_DIMENSIONS = 4
+MAX_PARTS = 64
+"""Tensors beside each other."""
 LARGEST_ENTRY = 2**20
 """Of a public matrix, in integers; no matrix has more than as many entries."""
 
@@ -146,8 +148,10 @@ def added(x: Proven, y: Proven) -> tuple[list[int], Proven]:
 def concatenated(parts: Sequence[Proven], axis: int) -> tuple[list[int], Proven]:
     """The parts one after another along an axis, and the multipliers of each one's integers."""
     shapes = [part.shape for part in parts]
-    if not 1 <= len(parts) <= 64 or not 0 <= axis < len(shapes[0]):
-        raise TensorRefused("Concatenate 1 to 64 tensors along one of their axes, counted from 0.")
+    if not 1 <= len(parts) <= MAX_PARTS or not 0 <= axis < len(shapes[0]):
+        raise TensorRefused(
+            f"Concatenate 1 to {MAX_PARTS} tensors along one of their axes, counted from 0."
+        )
     others = {shape[:axis] + shape[axis + 1 :] for shape in shapes}
     if len(others) > 1 or len({len(shape) for shape in shapes}) > 1:
         raise TensorRefused(f"Tensors of shapes {shapes} don't fit beside each other.")

@@ -13,38 +13,29 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 from torch.func import functionalize
-from torch.fx import GraphModule
+from torch.fx import GraphModule, Interpreter
 from torch.fx import Node as FxNode
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from policies.expansion import DECOMPOSED
 from policies.graph import NAMES, USER_TENSORS, Graph, TensorSpec
-from policies.untraceable import Author, Operators, TraceError, author_line, hint, mutates
+from policies.inspection import PlanRefused, inspect
+from policies.remedies import TraceError, hint
+from policies.untraceable import (
+    LINE,
+    Author,
+    Operators,
+    author_line,
+    calling_line,
+    mutates,
+    noted,
+)
 from policies.users import Bounds, User, mock_user, user_specs
 from policies.writer import Writer
+from policies.written_out import EXPANSIONS
 
 __all__ = ["TraceError", "trace"]
-
-_ATEN = torch.ops.aten
-
-
-def _embedding_gradient(
-    gradient: Tensor, index: Tensor, rows: int, padding: int, scaled: bool
-) -> Tensor:
-    """PyTorch's own expansion indexes with a mask, which admission couldn't follow."""
-    if scaled:
-        raise TraceError("An embedding with scale_grad_by_freq can't be differentiated here.")
-    width = gradient.shape[-1]
-    each, index = gradient.reshape(-1, width), index.reshape(-1)
-    if padding >= 0:
-        each = torch.where((index != padding).unsqueeze(1), each, 0.0)
-    return gradient.new_zeros((rows, width)).index_add(0, index, each)
-
-
-def _x_log_y(x: Tensor, y: Tensor) -> Tensor:
-    """PyTorch's own expansion writes NaN, which graphs don't have, where y has it already."""
-    return torch.where(x == 0, 0.0, x * torch.log(y))
 
 
 def trace(
@@ -52,7 +43,16 @@ def trace(
     state: Mapping[str, Tensor],
     bounds: Bounds,
 ) -> Graph:
-    """The graph of `function(state, user)`.
+    """The graph of `function(state, user)`, as `traced` without the lines."""
+    return traced(function, state, bounds)[0]
+
+
+def traced(
+    function: Callable[[dict[str, Tensor], User], Tensor | Mapping[str, Tensor]],
+    state: Mapping[str, Tensor],
+    bounds: Bounds,
+) -> tuple[Graph, dict[str, str]]:
+    """The graph of `function(state, user)`, and the author's line for each node of it.
 
     A single returned tensor becomes the output "loss". Outputs are converted to float32. The
     graph's inputs are the state tensors it uses, in the order given, and the user tensors it uses.
@@ -70,6 +70,8 @@ def trace(
     reserved = sorted(set(public) & set(USER_TENSORS))
     if reserved:
         raise TraceError(f"A state tensor can't be named {reserved[0]!r}: users have one of it.")
+    for name, tensor in public.items():
+        _refuse_without_storage(name, tensor)
     _refuse_tied(public)
     memory = state["memory"].numel() if "memory" in state else None
     user = mock_user(bounds, memory)
@@ -77,7 +79,33 @@ def trace(
     tensors = [*public.values(), *(getattr(user, name) for name in specs)]
     inputs = [*(_state_spec(name, t) for name, t in public.items()), *specs.values()]
     captured, names, constants = _capture(function, tensors, list(public), list(specs))
-    return Writer(captured, inputs, names, constants).graph()
+    writer = Writer(captured, inputs, names, constants)
+    return writer.graph(), writer.lines
+
+
+def check_admissible(
+    graph: Graph, lines: Mapping[str, str], bounds: Bounds, memory: int | None
+) -> None:
+    """What a node would refuse whatever its limits are is told its author, with the line.
+
+    Raises:
+        TraceError: an argument, a shape, an index or a divisor that no node admits.
+    """
+    try:
+        inspect(graph, bounds, memory=memory)
+    except PlanRefused as refused:
+        if refused.rule in ("operation", "shape", "dtype", "index", "division"):
+            where = lines.get(refused.node) or "Your function"
+            raise TraceError(f"{where}: {refused}") from None
+
+
+def _refuse_without_storage(name: str, tensor: Tensor) -> None:
+    if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
+        what = "meta" if tensor.is_meta else str(tensor.layout).removeprefix("torch.")
+        raise TraceError(
+            f"{calling_line()}: the state tensor {name!r} is {what}; graphs have dense tensors "
+            f"with numbers: write {name}.to_dense() of a sparse one."
+        )
 
 
 def _refuse_tied(state: Mapping[str, Tensor]) -> None:
@@ -99,11 +127,14 @@ def _state_spec(name: str, tensor: Tensor) -> TensorSpec:
         return TensorSpec.of(name, tensor)
     except ValidationError:
         raise TraceError(
-            f"The state tensor {name!r} can't be used: a name has {NAMES}, and no axis is empty. "
-            "Rename it."
+            f"{calling_line()}: the state tensor {name!r} can't be used: a name has {NAMES}, and "
+            "no axis is empty. Rename it."
         ) from None
     except ValueError as error:
-        raise TraceError(f"The state tensor {name!r} can't be used: {error}") from None
+        raise TraceError(
+            f"{calling_line()}: the state tensor {name!r} can't be used: {error} "
+            f"Write model.float(), or {name}.float()."
+        ) from None
 
 
 def _capture(
@@ -131,13 +162,21 @@ def _capture(
             constants = _lift_constants(captured)
             if any(mutates(node.target) for node in captured.graph.nodes):
                 # PyTorch's own composite operators (gru_cell, attention) write in place inside.
-                captured = _functional(captured, [*tensors, *constants])
+                captured = _functional(_Again(captured).run, [*tensors, *constants])
     except TraceError:
         raise
     except Exception as error:
         said = f"{author_line(error)}: {type(error).__name__}: {error}"
         raise TraceError(said + hint(str(error))) from error
     return captured, names, constants
+
+
+class _Again(Interpreter):
+    """Runs what was captured, to be captured again from the same lines."""
+
+    def run_node(self, n: FxNode) -> Any:
+        with noted(n.meta.get(LINE, "")):
+            return super().run_node(n)
 
 
 def _lift_constants(captured: GraphModule) -> list[Tensor]:
@@ -158,9 +197,7 @@ def _lift_constants(captured: GraphModule) -> list[Tensor]:
 
 
 def _functional(function: Callable[..., Any], tensors: list[Tensor]) -> GraphModule:
-    decompositions = dict(torch._decomp.get_decompositions(DECOMPOSED))
-    decompositions[_ATEN.embedding_dense_backward.default] = _embedding_gradient
-    decompositions[_ATEN.xlogy.Tensor] = _x_log_y
+    decompositions = {**torch._decomp.get_decompositions(DECOMPOSED), **EXPANSIONS}
     capture = make_fx(
         functionalize(function, remove="mutations"), decomposition_table=decompositions
     )

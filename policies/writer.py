@@ -10,7 +10,8 @@ from torch.fx import Node as FxNode
 from policies.expansion import RENAMED, TRANSPARENT
 from policies.graph import Constant, Graph, Node, TensorSpec, reference
 from policies.operations import ALLOWED
-from policies.untraceable import TraceError, refusal
+from policies.remedies import TraceError, refusal
+from policies.untraceable import LINE
 
 _IGNORED_KEYWORDS = {"device", "layout", "pin_memory", "memory_format", "non_blocking"}
 _SLICES = {"aten.slice.Tensor": 1, "aten.slice_scatter.default": 2}
@@ -32,6 +33,9 @@ class Writer:
         self._values = constants
         self._constants: list[Constant] = []
         self._nodes: list[Node] = []
+        self._line = ""
+        self.lines: dict[str, str] = {}
+        """Of each operation that was written: the author's line."""
         self._written: dict[FxNode, str] = {}
 
     def graph(self) -> Graph:
@@ -66,8 +70,8 @@ class Writer:
         for node in nodes:
             if str(node.target).startswith("aten.copy_."):
                 raise TraceError(
-                    "Your function writes into one of its inputs, or into a tensor from outside of "
-                    "it; both are read-only. clone() it first."
+                    f"{node.meta.get(LINE) or 'Your function'}: it writes into one of its inputs, "
+                    "or into a tensor from outside of it; both are read-only. clone() it first."
                 )
         used = {nodes[-1]}
         for node in reversed(nodes):
@@ -77,7 +81,7 @@ class Writer:
         return used
 
     def _write(self, node: FxNode) -> None:
-        name = str(node.target)
+        name, self._line = str(node.target), node.meta.get(LINE, "")
         if name in TRANSPARENT:
             self._written[node] = self._written[node.all_input_nodes[0]]
         elif _is_copy(node):
@@ -104,7 +108,7 @@ class Writer:
         if getattr(node.target, "__name__", "") == "getitem":
             op = "getitem"
         if op not in ALLOWED:
-            raise TraceError(f"{refusal(node.target, name)}.")
+            raise TraceError(f"{self._line or 'Your function'}: {refusal(node.target, name)}.")
         args = list(node.args)
         if op in _SLICES:
             args = _bounded_slice(node, _SLICES[op])
@@ -113,6 +117,7 @@ class Writer:
 
     def _append(self, op: str, args: list[Any], keywords: dict[str, Any]) -> str:
         written = f"n{len(self._nodes)}"
+        self.lines[written] = self._line
         self._nodes.append(
             Node(
                 name=written,

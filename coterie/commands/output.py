@@ -44,7 +44,7 @@ _CODES = {
     "recommenders.datasets.DataUnavailable": ExitCode.BAD_DATA,
     "network.client.NodeRefused": ExitCode.REFUSED,
     "policies.ledger.errors.LedgerError": ExitCode.REFUSED,
-    "policies.untraceable.TraceError": ExitCode.USAGE,
+    "policies.remedies.TraceError": ExitCode.USAGE,
     "network.federation.FederationError": ExitCode.USAGE,
     "domains.folder.FolderError": ExitCode.USAGE,
     "policies.approvals.OwnerKeyError": ExitCode.USAGE,

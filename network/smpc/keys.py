@@ -1,6 +1,7 @@
 """A domain's X25519 key pairs for one attempt (RFC 7748), erased when they have done their work."""
 
 import os
+from functools import lru_cache
 from typing import NoReturn, Self
 
 from nacl import bindings
@@ -9,10 +10,12 @@ from nacl.exceptions import CryptoError
 _KEY_BYTES = 32
 _NONCE_BYTES = bindings.crypto_box_NONCEBYTES
 _ANY_SECRET = bytes(range(1, 33))
+_FIELD_PRIME = 2**255 - 19
 
 
 class UnusableKey(ValueError):
-    """A public key is of low order, so it would agree on a secret that everyone knows."""
+    """A public key of low order, which would agree on a secret that everyone knows, or one that
+    isn't in its one canonical encoding."""
 
 
 class EphemeralKey:
@@ -76,12 +79,17 @@ class EphemeralKey:
         raise TypeError("an ephemeral key must not leave its process")
 
 
+@lru_cache(maxsize=1024)  # checked when it comes and again with the whole attempt
 def check_public_key(public_key: bytes) -> None:
     """Nothing, if the key is usable.
 
     Raises:
-        UnusableKey: it is of low order (RFC 7748, section 6.1).
+        UnusableKey: it is of low order (RFC 7748, section 6.1), or another encoding of a key:
+            X25519 takes numbers beyond the field and any top bit, so equal keys could look
+            different.
     """
+    if int.from_bytes(public_key, "little") >= _FIELD_PRIME:
+        raise UnusableKey("the public key isn't encoded canonically")
     _agreed(_ANY_SECRET, public_key)
 
 

@@ -9,6 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Annotated, Any, Self
 
@@ -285,9 +286,20 @@ def is_signed(message: bytes, signature: bytes, node_key: str) -> bool:
     return True
 
 
+@dataclass(frozen=True)
+class OctetParts:
+    """Bytes for the wire that lie in several places, uint8 [n] each: none of them is copied."""
+
+    parts: tuple[NDArray[np.uint8], ...]
+
+    def whole(self) -> NDArray[np.uint8]:
+        """A copy of all of them, side by side."""
+        return np.concatenate(self.parts)
+
+
 def pack_masked(
     receipt: Receipt, elements: ring.Elements, begin: int = 0, size: int | None = None
-) -> NDArray[np.uint8]:
+) -> OctetParts:
     """Masked elements and their receipt as bytes for the wire, or a part of these bytes.
 
     A frame of ring elements, then the receipt as JSON: without its end, what came is a file of the
@@ -303,4 +315,4 @@ def pack_masked(
                  np.frombuffer(tail, np.uint8)):  # fmt: skip
         parts.append(each[max(0, begin - at) : max(0, end - at)])
         at += each.size
-    return np.concatenate(parts)
+    return OctetParts(tuple(parts))

@@ -33,6 +33,7 @@ from policies.sensitivity import MAX_DIMENSIONS, Proven, TensorRefused
 Local = Callable[[Sequence[Elements]], Elements]
 """Every domain's own part of a map: its arrays, flat, to its array of the result, flat."""
 
+MAX_PARTS = sensitivity.MAX_PARTS
 _NUMBER = re.compile("-?[0-9]{1,20}(/[0-9]{1,20})?")
 Hex = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Size = Annotated[int, Field(ge=0, le=sensitivity.MAX_ELEMENTS)]
@@ -53,7 +54,7 @@ class Operation(_Message):
     """
 
     do: Literal["add", "concatenate", "scale", "sum", "slice", "reshape", "left", "right", "join"]
-    of: Annotated[tuple[Hex, ...], Field(min_length=1, max_length=64)]
+    of: Annotated[tuple[Hex, ...], Field(min_length=1, max_length=MAX_PARTS)]
     axis: Annotated[int, Field(ge=0, lt=MAX_DIMENSIONS)] | None = None
     factor: Annotated[str, Field(max_length=42)] = "1"
     bounds: tuple[tuple[Size, Size, Size], ...] = ()

@@ -180,7 +180,7 @@ def verify_transcript(agreement: Agreement, folder: Path) -> NDArray[np.int64]:
                 "the coordinator",
                 "the total it published isn't the one that the domains' messages open",
             )
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
         what = str(error) if isinstance(error, MalformedMessage) else type(error).__name__
         raise SharingRefused("the coordinator", f"its transcript is unreadable: {what}") from None
     return total
@@ -284,6 +284,8 @@ def _answers(
     unmaskings: Sequence[Unmasking],
 ) -> dict[str, Unmasking]:
     answers = {answer.domain: answer for answer in unmaskings}
+    if len(answers) < len(unmaskings):
+        raise SharingRefused("the coordinator", "shows more than one list of a domain's shares")
     dropped = set(members) - set(survivors)
     for name, answer in answers.items():
         if name not in survivors:

@@ -171,7 +171,7 @@ def _unique(
     if len(known) < agreement.threshold:
         missing = [name for name in expected if name not in known]
         raise SharingRefused(
-            missing[0] if missing else expected[0],
+            next(iter(missing or expected), "the coordinator"),
             f"sent no {what}; {len(known)} are fewer than the threshold {agreement.threshold}",
         )
     return {name: known[name] for name in sorted(known)}

@@ -16,9 +16,11 @@ from policies.ledger.export import bundle, proof
 from policies.ledger.heads import Heads
 from policies.ledger.overview import Overview
 from policies.ledger.records import Records
+from policies.ledger.statements import Statement
 from policies.ledger.tables import BUDGETS, change_of, row_of
 
-_BUDGET, _ADD, _CHANGE = row_of(BUDGETS), insert(BUDGETS), change_of(BUDGETS)
+_BUDGET, _ADD = Statement(row_of(BUDGETS)), Statement(insert(BUDGETS))
+_CHANGE = Statement(change_of(BUDGETS))
 _NAMES = select(BUDGETS.c.population)
 
 
@@ -67,16 +69,16 @@ class Ledger(Decisions, Charges, Records):
         cap = {"epsilon": epsilon, "delta": delta, "public": public}
         new = {"population": population, **cap}
         with self._database.writing() as connection:
-            old = connection.execute(_BUDGET, {"population": population}).first()
+            old = _BUDGET.first(connection, {"population": population})
             if old is None:
                 require_unlike(population, connection.execute(_NAMES).scalars())
             elif old._asdict() == new:
                 return
             accountant = filter_for(connection, population, epsilon, delta)
             if old is None:
-                connection.execute(_ADD, new)
+                _ADD.run(connection, new)
             else:
-                connection.execute(_CHANGE, {"at_population": population, **cap})
+                _CHANGE.run(connection, {"at_population": population, **cap})
             self._chain.append(
                 connection,
                 "budget",

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, bindparam, func, insert, select
 
 from policies.accounting import Event, RenyiFilter
 from policies.ledger.errors import BudgetExceeded, unknown_population
+from policies.ledger.statements import Statement
 from policies.ledger.tables import (
     BUDGETS,
     ENTRIES,
@@ -25,8 +26,8 @@ from policies.offers import offers_of
 
 Mechanism = tuple[float, float]  # (noise multiplier, sampling rate)
 
-_BUDGET = row_of(BUDGETS)
-_FILTER = (
+_BUDGET = Statement(row_of(BUDGETS))
+_FILTER = Statement(
     select(ENTRIES.c.body)
     .join(MENTIONS, MENTIONS.c.index == ENTRIES.c.index)
     .where(MENTIONS.c.kind == "budget", MENTIONS.c.about == bindparam("population"))
@@ -35,21 +36,26 @@ _FILTER = (
 )
 _MECHANISM = USES.c.noise_multiplier, USES.c.sampling_rate
 _HERE = USES.c.population == bindparam("population")
-_ANY_USE = select(USES.c.plan_hash).where(_HERE).limit(1)
-_SPENT = select(*_MECHANISM, func.sum(USES.c.count)).where(_HERE).group_by(*_MECHANISM)
-_USE, _ADD_USE, _COUNT = row_of(USES), insert(USES), change_of(USES)
-_USES_OF_PLAN = select(*_MECHANISM, USES.c.repeat, USES.c.count).where(
-    _HERE, USES.c.plan_hash == bindparam("plan_hash")
+_ANY_USE = Statement(select(USES.c.plan_hash).where(_HERE).limit(1))
+_SPENT = Statement(select(*_MECHANISM, func.sum(USES.c.count)).where(_HERE).group_by(*_MECHANISM))
+_USE, _ADD_USE = Statement(row_of(USES)), Statement(insert(USES))
+_COUNT = Statement(change_of(USES))
+_USES_OF_PLAN = Statement(
+    select(*_MECHANISM, USES.c.repeat, USES.c.count).where(
+        _HERE, USES.c.plan_hash == bindparam("plan_hash")
+    )
 )
-_SPENT_BY_PLAN = (
+_SPENT_BY_PLAN = Statement(
     select(PLANS.c.summary, *_MECHANISM, USES.c.count)
     .join(PLANS, USES.c.plan_hash == PLANS.c.plan_hash)
     .where(_HERE, USES.c.count > 0)
 )
-_APPROVED = select(PLANS.c.plan_hash, PLANS.c.events, PLANS.c.summary).where(
-    PLANS.c.population == bindparam("population"), PLANS.c.status == "approved"
+_APPROVED = Statement(
+    select(PLANS.c.plan_hash, PLANS.c.events, PLANS.c.summary).where(
+        PLANS.c.population == bindparam("population"), PLANS.c.status == "approved"
+    )
 )
-_USES_OF_APPROVED = (
+_USES_OF_APPROVED = Statement(
     select(USES.c.plan_hash, *_MECHANISM, USES.c.repeat, USES.c.count)
     .join(PLANS, USES.c.plan_hash == PLANS.c.plan_hash)
     .where(_HERE, PLANS.c.status == "approved")
@@ -119,8 +125,8 @@ class OpenPlan:
 
 def filter_of(connection: Connection, population: str) -> RenyiFilter:
     """The filter of a population's budget, as its newest entry records it."""
-    newest = connection.execute(_FILTER, {"population": population}).scalar_one()
-    return RenyiFilter.recorded(json.loads(newest))
+    newest = _FILTER.one(connection, {"population": population})
+    return RenyiFilter.recorded(json.loads(newest.body))
 
 
 def filter_for(
@@ -128,7 +134,7 @@ def filter_for(
 ) -> RenyiFilter:
     """The filter of a budget that is opened or changed: nothing that was ever reserved may have
     been chosen before the filter was."""
-    if connection.execute(_ANY_USE, {"population": population}).first() is None:
+    if _ANY_USE.first(connection, {"population": population}) is None:
         return RenyiFilter.of_cap(epsilon, delta)
     return replace(filter_of(connection, population), delta=delta)
 
@@ -145,7 +151,7 @@ def require_unlike(population: str, known: Iterable[str]) -> None:
 
 def require_budget(connection: Connection, population: str) -> Row:
     """Raises UnknownPopulation if no budget was opened for the population."""
-    row = connection.execute(_BUDGET, {"population": population}).first()
+    row = _BUDGET.first(connection, {"population": population})
     if row is None:
         raise unknown_population(population)
     return row
@@ -266,30 +272,30 @@ def add_use(
         "sampling_rate": event.sampling_rate,
         "repeat": repeat,
     }
-    found = connection.execute(_USE, key).mappings().first()
+    found = _USE.first(connection, key)
     if found is None:
-        connection.execute(_ADD_USE, {**key, "count": count})
+        _ADD_USE.run(connection, {**key, "count": count})
     else:
         at = {f"at_{name}": value for name, value in key.items()}
-        connection.execute(_COUNT, {**at, "count": found["count"] + count})
+        _COUNT.run(connection, {**at, "count": found.count + count})
 
 
 def uses_of(connection: Connection, population: str, plan_hash: str) -> list[Use]:
     """One plan's attempts that are reserved or charged, counted by mechanism."""
     where = {"population": population, "plan_hash": plan_hash}
-    rows = connection.execute(_USES_OF_PLAN, where)
+    rows = _USES_OF_PLAN.all(connection, where)
     return [Use((z, q), repeat, count) for z, q, repeat, count in rows]
 
 
 def spent_of(connection: Connection, population: str) -> list[Event]:
     """Everything charged or reserved, over all plans."""
-    rows = connection.execute(_SPENT, {"population": population})
+    rows = _SPENT.all(connection, {"population": population})
     return [Event(z, q, int(count)) for z, q, count in rows if count > 0]
 
 
 def _spent_by_partners(connection: Connection, population: str) -> list[tuple[list[Event], int]]:
     found: dict[int, list[Event]] = {}
-    for summary, z, q, count in connection.execute(_SPENT_BY_PLAN, {"population": population}):
+    for summary, z, q, count in _SPENT_BY_PLAN.all(connection, {"population": population}):
         found.setdefault(partners_of(summary), []).append(Event(z, q, int(count)))
     return [(events, partners) for partners, events in found.items()]
 
@@ -309,9 +315,9 @@ def _open_plans(connection: Connection, population: str) -> dict[str, OpenPlan]:
     where = {"population": population}
     plans = {
         plan_hash: OpenPlan(counts_of(read_events(events)), [], partners_of(summary))
-        for plan_hash, events, summary in connection.execute(_APPROVED, where)
+        for plan_hash, events, summary in _APPROVED.all(connection, where)
     }
-    for plan_hash, z, q, repeat, count in connection.execute(_USES_OF_APPROVED, where):
+    for plan_hash, z, q, repeat, count in _USES_OF_APPROVED.all(connection, where):
         plans[plan_hash].used.append(Use((z, q), repeat, count))
     return plans
 

@@ -11,17 +11,19 @@ from sqlalchemy import Connection, insert, select
 
 from policies.canonical import canonical, sha256_hex
 from policies.ledger.errors import LedgerError
+from policies.ledger.statements import Statement
 from policies.ledger.tables import ENTRIES, HEAD, MENTIONS, change_of
 
-_HEAD = select(HEAD.c.index, HEAD.c.hash).where(HEAD.c.id == 1)
-_END = (
+_HEAD = Statement(select(HEAD.c.index, HEAD.c.hash).where(HEAD.c.id == 1))
+_END = Statement(
     select(HEAD.c.index, HEAD.c.hash, ENTRIES.c.body)
     .outerjoin(ENTRIES, ENTRIES.c.index == HEAD.c.index)
     .where(HEAD.c.id == 1)
 )
-_FIRST = select(ENTRIES.c.body).where(ENTRIES.c.index == 1)
-_LAST = select(ENTRIES.c.index, ENTRIES.c.hash).order_by(ENTRIES.c.index.desc()).limit(1)
-_ADD_ENTRY, _ADD_MENTION, _MOVE = insert(ENTRIES), insert(MENTIONS), change_of(HEAD)
+_FIRST = Statement(select(ENTRIES.c.body).where(ENTRIES.c.index == 1))
+_LAST = Statement(select(ENTRIES.c.index, ENTRIES.c.hash).order_by(ENTRIES.c.index.desc()).limit(1))
+_ADD_HEAD, _ADD_ENTRY = Statement(insert(HEAD)), Statement(insert(ENTRIES))
+_ADD_MENTION, _MOVE = Statement(insert(MENTIONS)), Statement(change_of(HEAD))
 
 GENESIS = "0" * 64
 """The hash that the first entry names as its predecessor."""
@@ -35,7 +37,7 @@ class Entry:
         index: 1 for the first.
         previous: hash of the entry before, 64 zeros for the first.
         kind: ledger, budget, submission, refusal, consent, approval, denial, reservation, charge,
-            release, void, closure, owner or rules.
+            release, void, closure, objection, owner or rules.
         body: canonical JSON (RFC 8785) with the time in UTC.
         hash: SHA-256 over purpose, index, previous, kind and body.
         signature: the node's Ed25519 signature of the hash, hex.
@@ -64,18 +66,18 @@ class Chain:
 
     def begin(self, connection: Connection) -> None:
         """Open the ledger if there is none."""
-        if connection.execute(_HEAD).first() is None:
-            connection.execute(insert(HEAD), {"id": 1, "index": 0, "hash": GENESIS})
+        if _HEAD.first(connection, {}) is None:
+            _ADD_HEAD.run(connection, {"id": 1, "index": 0, "hash": GENESIS})
             self.append(connection, "ledger", domain=self.domain, node_key=self.node_key)
 
     def append(self, connection: Connection, kind: str, **body: Any) -> Entry:
         """Add one entry."""
-        index, previous, last = connection.execute(_END).one()
+        index, previous, last = _END.one(connection, {})
         time = "" if last is None else time_of(last)
         entry = self.link(index, previous, time, kind, body)
-        connection.execute(_ADD_ENTRY, vars(entry))
-        connection.execute(_ADD_MENTION, mention(entry.index, kind, body, time_of(entry.body)))
-        connection.execute(_MOVE, {"at_id": 1, "index": entry.index, "hash": entry.hash})
+        _ADD_ENTRY.run(connection, vars(entry))
+        _ADD_MENTION.run(connection, mention(entry.index, kind, body, time_of(entry.body)))
+        _MOVE.run(connection, {"at_id": 1, "index": entry.index, "hash": entry.hash})
         return entry
 
     def link(
@@ -100,14 +102,14 @@ class Chain:
         Raises:
             LedgerError: says which.
         """
-        first = json.loads(connection.execute(_FIRST).scalar_one())
+        first = json.loads(_FIRST.one(connection, {}).body)
         if (first["domain"], first["node_key"]) != (self.domain, self.node_key):
             raise LedgerError(
                 f"This ledger belongs to domain {first['domain']!r} with node key"
                 f" {first['node_key'][:16]}, not to {self.domain!r} with {self.node_key[:16]}."
                 " Open it with its own key, or choose another file"
             )
-        head, last = connection.execute(_HEAD).one(), connection.execute(_LAST).one()
+        head, last = _HEAD.one(connection, {}), _LAST.one(connection, {})
         if last != head:
             raise LedgerError(
                 f"The ledger's last entry is {last[0]}, its head says {head[0]}: it was"

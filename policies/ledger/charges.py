@@ -13,9 +13,11 @@ from policies.ledger.errors import AlreadyReleased, NotApproved, NotReserved
 from policies.ledger.heads import Heads, Shown
 from policies.ledger.plans import check_hash, plan_at
 from policies.ledger.releases import attempt_json, check_attempt, open_reservation
+from policies.ledger.statements import Statement
 from policies.ledger.tables import ATTEMPTS, Row, change_of, row_of
 
-_ATTEMPT, _ADD, _CHANGE = row_of(ATTEMPTS), insert(ATTEMPTS), change_of(ATTEMPTS)
+_ATTEMPT, _ADD = Statement(row_of(ATTEMPTS)), Statement(insert(ATTEMPTS))
+_CHANGE = Statement(change_of(ATTEMPTS))
 
 
 class Charges:
@@ -65,8 +67,8 @@ class Charges:
                 attempt=attempt,
                 event=event_json(event),
             )
-            connection.execute(
-                _ADD,
+            _ADD.run(
+                connection,
                 {
                     "plan_hash": plan_hash,
                     "step": step,
@@ -176,13 +178,13 @@ def attempt_at(
 ) -> Row | None:
     """An attempt's row, a `LedgerAttempt`, if it was ever reserved."""
     where = {"plan_hash": plan_hash, "step": step, "release": release, "attempt": attempt}
-    return connection.execute(_ATTEMPT, where).first()
+    return _ATTEMPT.first(connection, where)
 
 
 def _change(connection: Connection, row: Row, **values: str) -> None:
     where = (row.plan_hash, row.step, row.release, row.attempt)
     names = ("at_plan_hash", "at_step", "at_release", "at_attempt")
-    connection.execute(_CHANGE, {**dict(zip(names, where, strict=True)), **values})
+    _CHANGE.run(connection, {**dict(zip(names, where, strict=True)), **values})
 
 
 def void_attempt(connection: Connection, chain: Chain, row: Row, reason: str) -> None:

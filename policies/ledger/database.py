@@ -25,6 +25,8 @@ class Database:
 
     def __init__(self, url: str) -> None:
         self.read_engine, self.write_engine = _engines(url)
+        driver = self.read_engine.dialect.loaded_dbapi
+        self._failures = SQLAlchemyError, sqlite3.Error, driver.Error
 
     @contextmanager
     def writing(self, create: bool = False) -> Iterator[Connection]:
@@ -34,7 +36,7 @@ class Database:
                 if create:
                     migrate(connection)
                 yield connection
-        except (SQLAlchemyError, sqlite3.Error) as error:
+        except self._failures as error:
             _unavailable(error)
 
     @contextmanager
@@ -42,8 +44,9 @@ class Database:
         """One snapshot."""
         try:
             with self.read_engine.connect() as connection:
+                connection.begin()
                 yield connection
-        except (SQLAlchemyError, sqlite3.Error) as error:
+        except self._failures as error:
             _unavailable(error)
 
     def dispose(self) -> None:
@@ -105,7 +108,7 @@ def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
 
 def _begin_sqlite(connection: sqlalchemy.Connection) -> None:
     writing = connection.get_execution_options().get("writing")
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
+    connection.connection.cursor().execute("BEGIN IMMEDIATE" if writing else "BEGIN")
 
 
 def _begin_postgres(connection: sqlalchemy.Connection) -> None:
@@ -117,7 +120,9 @@ def _begin_postgres(connection: sqlalchemy.Connection) -> None:
 
 def _unavailable(error: Exception) -> NoReturn:
     # Not the whole text of SQLAlchemy's error: that repeats the statement and its values.
-    cause = getattr(error, "orig", None) or type(error).__name__
+    cause: object = error
+    if isinstance(error, SQLAlchemyError):
+        cause = getattr(error, "orig", None) or type(error).__name__
     raise LedgerUnavailable(
         f"The ledger can't be used ({cause}). Nothing was recorded and nothing may leave the node."
         " Make room or restore access to its file, then try again"

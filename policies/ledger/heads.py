@@ -6,6 +6,7 @@ and that contains the reservation of this very release. Both then hold each othe
 is rolled back or rewritten no longer fits what the peers hold, and they refuse it.
 """
 
+import json
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -16,6 +17,7 @@ from sqlalchemy import Connection, bindparam, insert, select
 from policies.ledger.chain import Chain, Entry
 from policies.ledger.database import Database
 from policies.ledger.errors import HeadRefused, LedgerError
+from policies.ledger.opened import check_opened, newest, newest_opened
 from policies.ledger.shown import (
     Cosignature,
     Extension,
@@ -33,22 +35,25 @@ from policies.ledger.shown import (
     holds,
     rewritten,
 )
+from policies.ledger.statements import Statement
 from policies.ledger.tables import COSIGNATURES, ENTRIES, PEER_HEADS, Row, change_of, row_of
 from policies.merkle import Tree
 
 __all__ = ["Cosignature", "Head", "Heads", "Note", "Release", "Shown"]
 
-_ENTRY = row_of(ENTRIES)
-_HASHES = (
+_ENTRY = Statement(row_of(ENTRIES))
+_HASHES = Statement(
     select(ENTRIES.c.hash).where(ENTRIES.c.index >= bindparam("index")).order_by(ENTRIES.c.index)
 )
-_PEER_HEAD, _ADD_PEER_HEAD, _COVER = row_of(PEER_HEADS), insert(PEER_HEADS), change_of(PEER_HEADS)
-_UNCOVERED = (
+_PEER_HEAD, _ADD_PEER_HEAD = Statement(row_of(PEER_HEADS)), Statement(insert(PEER_HEADS))
+_COVER = Statement(change_of(PEER_HEADS))
+_UNCOVERED = Statement(
     select(PEER_HEADS)
     .where(PEER_HEADS.c.node_key == bindparam("node_key"), PEER_HEADS.c.covered.is_(False))
     .order_by(PEER_HEADS.c.size)
 )
-_COSIGNATURE, _ADD_COSIGNATURE = row_of(COSIGNATURES), insert(COSIGNATURES)
+_OBJECTION = newest("objection").with_only_columns(ENTRIES.c.body)
+_COSIGNATURE, _ADD_COSIGNATURE = Statement(row_of(COSIGNATURES)), Statement(insert(COSIGNATURES))
 
 
 class Heads:
@@ -79,7 +84,7 @@ class Heads:
         with self._lock, self._database.reading() as connection:
             tree = self._grown(connection)
             head = self._head(tree, size)
-            row = connection.execute(_ENTRY, {"index": index}).first()
+            row = _ENTRY.first(connection, {"index": index})
             if row is None or index > head.size:
                 raise LedgerError(f"There is no entry {index} among the first {head.size}")
             return head, _leaf(Entry(*row), tree, head.size)
@@ -91,10 +96,11 @@ class Heads:
             held: by peer, the sizes of the heads of this ledger that it holds.
 
         Returns:
-            Head and reservation, and `extends` by peer.
+            Head and reservation, `extends` by peer, and what was `opened` last in the plan.
         """
         with self._lock, self._database.reading() as connection:
             tree = self._grown(connection)
+            last = newest_opened(connection, json.loads(reservation.body)["plan"])
             known = {
                 peer: [
                     Extension(size=size, path=_hex(tree.consistency(size, len(tree))))
@@ -110,6 +116,7 @@ class Heads:
                     peer: [each.model_dump(mode="json") for each in found]
                     for peer, found in known.items()
                 },
+                "opened": last and _leaf(last, tree, len(tree)).model_dump(mode="json"),
             }
 
     def held(self, node_keys: Iterable[str]) -> dict[str, list[int]]:
@@ -127,8 +134,8 @@ class Heads:
                 round brought meanwhile is kept beside this one, and the next must extend both.
 
         Raises:
-            HeadRefused: it isn't signed, is older than one held, doesn't extend it, or doesn't
-                contain the release's reservation.
+            HeadRefused: it isn't signed, is older than one held, doesn't extend it, doesn't
+                contain the release's reservation, or says that another total was opened.
         """
         self.cosign_all([Shown(note, domain, node_key, held)], release)
 
@@ -154,6 +161,7 @@ class Heads:
         with self._database.reading() as connection:
             for each in shown:
                 _extended(connection, each)
+                check_opened(connection, each, self._chain.domain, release.plan)
 
     def keep_shown(self, connection: Connection, shown: Sequence[Shown]) -> None:
         """Sign and keep heads that `check` let pass, in the caller's transaction.
@@ -166,8 +174,18 @@ class Heads:
             for row in _extended(connection, each):
                 if size > row.size and not row.covered:
                     at = {"at_node_key": row.node_key, "at_size": row.size}
-                    connection.execute(_COVER, {**at, "covered": True})
+                    _COVER.run(connection, {**at, "covered": True})
             self._keep_peer(connection, each.note.head, each.node_key)
+
+    def object_to(self, plan_hash: str, reason: str) -> None:
+        """Record, for auditors, that what a peer showed was refused; said already, it does nothing.
+
+        Whoever carried it may have changed it, so the entry is a reason to ask.
+        """
+        with self._database.writing() as connection:
+            last = connection.execute(_OBJECTION, {"plan_hash": plan_hash}).scalar()
+            if last is None or json.loads(last)["reason"] != reason:
+                self._chain.append(connection, "objection", plan=plan_hash, reason=reason)
 
     def cosignatures(self, node_keys: Iterable[str]) -> list[Cosignature]:
         """Our signatures under the newest heads held of these ledgers."""
@@ -214,9 +232,9 @@ class Heads:
                 " this node was rolled back to an older copy. Restore the newest one"
             )
         key = {"size": size, "node_key": node_key}
-        if connection.execute(_COSIGNATURE, key).first() is None:
+        if _COSIGNATURE.first(connection, key) is None:
             said = cosignature.model_dump(include={"root", "time", "signature"})
-            connection.execute(_ADD_COSIGNATURE, {**key, "witness": witness, **said})
+            _ADD_COSIGNATURE.run(connection, {**key, "witness": witness, **said})
 
     def kept(self) -> list[dict[str, Any]]:
         """The peers' co-signatures under this ledger's heads, oldest first."""
@@ -243,7 +261,7 @@ class Heads:
 
     def _keep_peer(self, connection: Connection, head: Head, node_key: str) -> None:
         key = {"node_key": node_key, "size": head.size}
-        row = connection.execute(_PEER_HEAD, key).first()
+        row = _PEER_HEAD.first(connection, key)
         if row is not None:
             if row.root != head.root:
                 raise rewritten(head.domain, head.size)
@@ -256,7 +274,7 @@ class Heads:
             "cosignature": self._chain.sign(cosignature_words(**signed)),
             "covered": False,
         }
-        connection.execute(_ADD_PEER_HEAD, {**signed, **kept})
+        _ADD_PEER_HEAD.run(connection, {**signed, **kept})
 
     def _head(self, tree: Tree, size: int | None = None) -> Head:
         size = len(tree) if size is None else size
@@ -271,14 +289,19 @@ class Heads:
 
     def _grown(self, connection: Connection) -> Tree:
         """The tree over all entries; those seen before aren't read again."""
-        hashes = connection.execute(_HASHES, {"index": max(len(self._tree), 1)}).scalars().all()
+        hashes = _hashes(connection, max(len(self._tree), 1))
         if self._tree and hashes[:1] != [self._last]:
             self._tree = Tree()  # another copy of the file was put in its place
-            hashes = connection.execute(_HASHES, {"index": 1}).scalars().all()
+            hashes = _hashes(connection, 1)
         for found in hashes[1:] if self._tree else hashes:
             self._tree.append(bytes.fromhex(found))
             self._last = found
         return self._tree
+
+
+def _hashes(connection: Connection, index: int) -> list[str]:
+    """The hashes of the entries from `index` on."""
+    return [row.hash for row in _HASHES.all(connection, {"index": index})]
 
 
 def _cosignature(row: Row) -> Cosignature:
@@ -292,13 +315,13 @@ def _cosignature(row: Row) -> Cosignature:
 
 
 def _uncovered(connection: Connection, node_key: str) -> Sequence[Row]:
-    return connection.execute(_UNCOVERED, {"node_key": node_key}).all()
+    return _UNCOVERED.all(connection, {"node_key": node_key})
 
 
 def _extended(connection: Connection, shown: Shown) -> list[Row]:
     """What was held of the peer; raises HeadRefused unless the head shown extends all of it."""
     keys = ({"node_key": shown.node_key, "size": size} for size in shown.held)
-    rows = [connection.execute(_PEER_HEAD, key).one() for key in keys]
+    rows = [_PEER_HEAD.one(connection, key) for key in keys]
     for row in rows:
         check_extends(shown.note, row)
     return rows

@@ -11,9 +11,11 @@ from sqlalchemy import Connection, insert
 from policies.accounting import Event
 from policies.ledger.budgets import read_events
 from policies.ledger.errors import WrongStatus
+from policies.ledger.statements import Statement
 from policies.ledger.tables import PLANS, LedgerPlan, Row, change_of, row_of
 
-_PLAN, _ADD, _CHANGE = row_of(PLANS), insert(PLANS), change_of(PLANS)
+_PLAN, _ADD = Statement(row_of(PLANS)), Statement(insert(PLANS))
+_CHANGE = Statement(change_of(PLANS))
 
 
 @dataclass(frozen=True)
@@ -39,21 +41,21 @@ class PlanRecord:
 
 def plan_at(connection: Connection, plan_hash: str) -> Row | None:
     """A plan's row, a `LedgerPlan`, if it was ever submitted or refused."""
-    return connection.execute(_PLAN, {"plan_hash": plan_hash}).first()
+    return _PLAN.first(connection, {"plan_hash": plan_hash})
 
 
 def keep_plan(connection: Connection, plan: Mapping[str, Any]) -> None:
     """Write a plan's row, a new one or another in its place."""
     if plan_at(connection, plan["plan_hash"]) is None:
-        connection.execute(_ADD, plan)
+        _ADD.run(connection, plan)
     else:
-        connection.execute(_CHANGE, {"at_plan_hash": plan["plan_hash"], **plan})
+        _CHANGE.run(connection, {"at_plan_hash": plan["plan_hash"], **plan})
 
 
 def decide(connection: Connection, plan: Row, status: str, time: str, by: str, reason: str) -> None:
     decided = {"status": status, "decided": time, "decided_by": by, "reason": reason}
     said = {"submitted": plan.submitted or time, **decided}
-    connection.execute(_CHANGE, {"at_plan_hash": plan.plan_hash, **said})
+    _CHANGE.run(connection, {"at_plan_hash": plan.plan_hash, **said})
 
 
 def require(plan: Row | None, plan_hash: str, *statuses: str) -> Row:

@@ -1,21 +1,30 @@
 """What a ledger says when it is asked; nothing here changes it."""
 
+import json
 from collections.abc import Sequence
 
 from sqlalchemy import bindparam, select
 
 from policies.accounting import Event, RenyiFilter
+from policies.approvals import expiry_of
 from policies.ledger.budgets import Budget, check_room, filter_of, read_budget
 from policies.ledger.chain import Entry
 from policies.ledger.charges import attempt_at
 from policies.ledger.commitments import Commitment, commitments_of
 from policies.ledger.database import Database
 from policies.ledger.plans import PlanRecord, plan_at, record_of
-from policies.ledger.tables import ATTEMPTS, BUDGETS, ENTRIES, HEAD, PLANS
+from policies.ledger.statements import Statement
+from policies.ledger.tables import ATTEMPTS, BUDGETS, ENTRIES, HEAD, MENTIONS, PLANS
 
-_STATUS = select(PLANS.c.status).where(PLANS.c.plan_hash == bindparam("plan_hash"))
+_STATUS = Statement(select(PLANS.c.status).where(PLANS.c.plan_hash == bindparam("plan_hash")))
+_APPROVAL = (
+    select(ENTRIES.c.body)
+    .join(MENTIONS, MENTIONS.c.index == ENTRIES.c.index)
+    .where(MENTIONS.c.about == bindparam("plan_hash"), MENTIONS.c.kind == "approval")
+)
+_SCIENTIST = Statement(select(PLANS.c.scientist).where(PLANS.c.plan_hash == bindparam("plan_hash")))
 _WHERE = ATTEMPTS.c.step, ATTEMPTS.c.release, ATTEMPTS.c.attempt
-_ATTEMPTS = (
+_ATTEMPTS = Statement(
     select(*_WHERE, ATTEMPTS.c.state)
     .where(ATTEMPTS.c.plan_hash == bindparam("plan_hash"))
     .order_by(*_WHERE)
@@ -30,8 +39,8 @@ class Records:
     def status(self, plan_hash: str) -> str:
         """unknown, pending, awaiting signature, approved, denied, refused or closed."""
         with self._database.reading() as connection:
-            found = connection.execute(_STATUS, {"plan_hash": plan_hash}).scalar()
-            return "unknown" if found is None else str(found)
+            found = _STATUS.first(connection, {"plan_hash": plan_hash})
+            return "unknown" if found is None else str(found.status)
 
     def plan(self, plan_hash: str) -> PlanRecord | None:
         """A plan that was ever submitted or refused."""
@@ -39,10 +48,27 @@ class Records:
             found = plan_at(connection, plan_hash)
             return None if found is None else record_of(found)
 
+    def approved_until(self, plan_hash: str) -> str:
+        """When the first of the signatures under its approval here expires; empty: not approved."""
+        with self._database.reading() as connection:
+            found = connection.execute(_APPROVAL, {"plan_hash": plan_hash}).scalar()
+        signed = {} if found is None else json.loads(found)
+        return min(
+            (expiry_of(signed[name]) for name in ("signature", "second") if name in signed),
+            default="",
+        )
+
+    def scientist(self, plan_hash: str) -> str | None:
+        """The account that submitted a plan; empty for one that was refused before, None if
+        it is unknown."""
+        with self._database.reading() as connection:
+            found = _SCIENTIST.first(connection, {"plan_hash": plan_hash})
+            return None if found is None else str(found.scientist)
+
     def attempts(self, plan_hash: str) -> list[tuple[str, int, int, str]]:
         """(step, release, attempt, state) of the plan; state is reserved, charged or void."""
         with self._database.reading() as connection:
-            rows = connection.execute(_ATTEMPTS, {"plan_hash": plan_hash})
+            rows = _ATTEMPTS.all(connection, {"plan_hash": plan_hash})
             return [(step, at, attempt, state) for step, at, attempt, state in rows]
 
     def attempt(self, plan_hash: str, step: str, release: int, attempt: int) -> str | None:

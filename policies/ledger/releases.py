@@ -14,18 +14,23 @@ from policies.ledger.errors import (
     NotApproved,
     NotReserved,
 )
+from policies.ledger.statements import Statement
 from policies.ledger.tables import ATTEMPTS, Row
 
 _MORE_VOIDED = 10
 """As many attempts as a plan has, and so many more, may be given up after they were computed."""
 
-_STATES = select(ATTEMPTS.c.attempt, ATTEMPTS.c.state).where(
-    ATTEMPTS.c.plan_hash == bindparam("plan_hash"),
-    ATTEMPTS.c.step == bindparam("step"),
-    ATTEMPTS.c.release == bindparam("release"),
+_STATES = Statement(
+    select(ATTEMPTS.c.attempt, ATTEMPTS.c.state).where(
+        ATTEMPTS.c.plan_hash == bindparam("plan_hash"),
+        ATTEMPTS.c.step == bindparam("step"),
+        ATTEMPTS.c.release == bindparam("release"),
+    )
 )
-_VOIDED = select(func.count()).where(
-    ATTEMPTS.c.plan_hash == bindparam("plan_hash"), ATTEMPTS.c.state == "void"
+_VOIDED = Statement(
+    select(func.count().label("attempts")).where(
+        ATTEMPTS.c.plan_hash == bindparam("plan_hash"), ATTEMPTS.c.state == "void"
+    )
 )
 
 
@@ -35,7 +40,7 @@ def check_attempt(
     """Whether the attempt repeats a charged one; raises unless the plan still allows it."""
     name = f"{step}/{release}"
     where = {"plan_hash": plan.plan_hash, "step": step, "release": release}
-    states = {row.attempt: row.state for row in connection.execute(_STATES, where)}
+    states = {row.attempt: row.state for row in _STATES.all(connection, where)}
     latest = max(states, default=-1)
     if attempt <= latest:
         raise AlreadyReleased(
@@ -52,7 +57,7 @@ def check_attempt(
 
 def _check_voided(connection: Connection, plan: Row, name: str) -> None:
     """An attempt that was given back was computed, and how long that took could be seen."""
-    voided = connection.execute(_VOIDED, {"plan_hash": plan.plan_hash}).scalar_one()
+    voided = _VOIDED.one(connection, {"plan_hash": plan.plan_hash}).attempts
     most = counts_of(read_events(plan.events)).total() + _MORE_VOIDED
     if voided >= most:
         raise AttemptsExhausted(

@@ -1,6 +1,6 @@
 """What domains show each other of their ledgers, as messages, and what is checked of them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Self
 
@@ -73,6 +73,20 @@ class Note(_Message):
     head: Head
     extends: Annotated[tuple[Extension, ...], Field(max_length=64)]
     reservation: LeafEntry
+    opened: LeafEntry | None = None
+    """About the last total of this plan that it helped to open; see `policies.ledger.opened`."""
+
+
+class Opened(_Message):
+    """The body of a release entry. `opened`: by domain, the digest of its masked input, hex."""
+
+    plan: Hash
+    step: Annotated[str, Field(max_length=200)]
+    release: int
+    attempt: int
+    inputs: Hash
+    opened: dict[str, Hash] = {}
+    time: str
 
 
 class Cosignature(_Message):
@@ -98,12 +112,18 @@ class Release:
 
 @dataclass(frozen=True)
 class Shown:
-    """What a peer showed, its node key, and what was held of it (see `Heads.cosign`)."""
+    """What a peer showed, its node key, and what was held of it (see `Heads.cosign`).
+
+    Attributes:
+        expected: (plan hash, step, release, attempt) of each total of the plan that its ledger may
+            name as the last one; empty if it isn't known to have confirmed any.
+    """
 
     note: Note
     domain: str
     node_key: str
     held: Sequence[int]
+    expected: Collection[tuple[str, str, int, int]] = ()
 
 
 def cosignature_message(said: Cosignature) -> str:

@@ -10,7 +10,8 @@ from typing import Any
 import sqlalchemy
 from sqlmodel import Field, SQLModel
 
-Row = sqlalchemy.Row[Any]
+Row = Any
+"""A row of one of these tables, or of some of their columns, by their names."""
 
 
 class LedgerEntry(SQLModel, table=True):

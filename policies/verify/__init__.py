@@ -196,6 +196,13 @@ def _verdict(state: Replay, count: int, problem: str, first_bad: int | None) -> 
     lines.append(f"Epsilon holds for plans chosen adaptively; unit: {UNIT}.")
     if not state.pinned:
         lines.append("The node's key was taken from the ledger itself: compare it with the roster.")
+    if state.last_owner is None and state.owners:
+        signed = ", ".join(sorted(state.owners)[:3])
+        more = f" and {len(state.owners) - 3} more" if len(state.owners) > 3 else ""
+        lines.append(
+            f"No owner's key was given: what is signed as the owner's is by {signed}{more}. Compare"
+            " with the roster."
+        )
     if state.covered and state.peers is None:
         lines.append("The peers' keys were taken from their files: compare them with the roster.")
     complete = not problem and bool(state.covered)

@@ -93,7 +93,9 @@ def bundle_words(bundle: dict[str, Any]) -> str:
 def statement_of(key: str, text: str) -> dict[str, Any] | None:
     """What an owner signed, an approval or an envelope; None if it isn't `key`'s."""
     try:
-        outer = json.loads(text, object_pairs_hook=unique_keys)
+        outer = strict_json(text)
+        if set(outer) != {"said", "signature"}:
+            return None
         signed = is_signed(key, outer["signature"], f"coterie-approval-v2\n{outer['said']}")
         said = json.loads(outer["said"], object_pairs_hook=unique_keys)
     except UNREADABLE:

@@ -23,6 +23,7 @@ FIELDS: dict[str, tuple[set[str], set[str]]] = {
     "release": ({*_TRY, "inputs"}, {"opened"}),
     "void": ({*_TRY, "reason"}, set()),
     "closure": ({"plan", "reason"}, {"by", "explanation"}),
+    "objection": ({"plan", "reason"}, set()),
     "owner": ({"replaces", "owner_key", "signature", "consent"}, set()),
     "rules": (
         {"population", "data_set", "replaces", "rules", "changes", "by", "reason"}

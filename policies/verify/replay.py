@@ -47,6 +47,7 @@ class PlanState:
     partners: int = 1
     status: str = "pending"
     expires: str = ""
+    envelope: BudgetState | None = None
     firsts: Counter[Mechanism] = field(default_factory=Counter)
     repeats: int = 0
 
@@ -79,6 +80,8 @@ class Replay:
         self.charged: set[tuple[str, str, int]] = set()
         self.open: Counter[str] = Counter()
         self.signed: Counter[str] = Counter()
+        self.envelopes: dict[str, BudgetState] = {}
+        self.owners: set[str] = set()
         self.peers: Collection[str] | None = None
         self.mentions: list[Row] = []
         self.watched: dict[int, tuple[str, datetime]] = {}
@@ -156,6 +159,7 @@ class Replay:
             "release": self._read_release,
             "void": self._read_void,
             "closure": self._read_closure,
+            "objection": self._plan,
             "owner": self._read_owner,
             "rules": self._read_rules,
         }
@@ -205,7 +209,8 @@ class Replay:
         self._move(body, plan, body["by"], reason, "awaiting signature", "pending")
 
     def _read_approval(self, body: dict[str, Any]) -> None:
-        said, plan = check_approval(body, self.domain, self.time, self.expect), self._plan(body)
+        said, until = check_approval(body, self.domain, self.time, self.expect)
+        plan = self._plan(body)
         if said["kind"] == "envelope":
             check_envelope(plan.row["summary"], plan.allowed, said, self.expect)
             self.signed[body["signature"]] += 1
@@ -213,11 +218,15 @@ class Replay:
                 self.signed[body["signature"]] <= said["plans"],
                 f"its envelope approves {said['plans']} plans, and this is one more",
             )
-        plan.expires = said["expires"]
+            plan.envelope = self.envelopes.setdefault(
+                body["signature"], BudgetState(said["total_epsilon"], said["delta"])
+            )
+        plan.expires = until
         self._expect_owner(body["owner_key"])
         self._decide(body, "approved")
 
     def _expect_owner(self, key: str) -> None:
+        self.owners.add(key)
         self.expect(
             self.owner_key in (None, key), f"it is signed by {key}, not by the domain's owner"
         )
@@ -254,6 +263,7 @@ class Replay:
         plan, key = self._plan(body), attempt_of(body)
         self.expect(plan.status == "approved", f"reserved while the plan is {plan.status}")
         self.expect(body["time"] < plan.expires, f"the approval had expired {plan.expires}")
+        self.expect(key[2] >= 0, "releases are counted from 0")
         before = self.latest.get(key[:3], -1)
         self.expect(key[3] > before, "this attempt, or a later one, was reserved before")
         if before >= 0:
@@ -281,6 +291,9 @@ class Replay:
         )
 
     def _spend(self, plan: PlanState, mechanism: Mechanism) -> None:
+        if plan.envelope is not None:
+            plan.envelope.add(mechanism, plan.partners, 1)
+            self.expect(not plan.envelope.over(), "plans under its envelope are over their limit")
         budget = self.budgets[plan.population]
         budget.add(mechanism, plan.partners, 1)
         if budget.over():
@@ -317,6 +330,8 @@ class Replay:
         plan = self._plan(body)
         one.state, one.index = "void", self.index
         self.budgets[plan.population].add(one.mechanism, plan.partners, -1)
+        if plan.envelope is not None:
+            plan.envelope.add(one.mechanism, plan.partners, -1)
         if one.repeat:
             plan.repeats -= 1
         else:

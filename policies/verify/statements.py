@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
-from policies.verify.evidence import HEX64, statement_of, utc
+from policies.verify.evidence import CLOCK_SKEW, HEX64, statement_of, utc
 from policies.verify.fields import check_changes
 from policies.verify.spending import Mechanism
 
@@ -15,8 +15,9 @@ Expect = Callable[[bool, str], None]
 
 def check_approval(
     body: Mapping[str, Any], domain: str, now: datetime, expect: Expect
-) -> dict[str, Any]:
-    """The approval or envelope under which an owner, and perhaps a second person, approved a plan.
+) -> tuple[dict[str, Any], str]:
+    """The approval or envelope under which an owner, and perhaps a second person, approved a plan,
+    and when the first of their signatures expires.
 
     Args:
         now: when the entry was written.
@@ -32,7 +33,8 @@ def check_approval(
             body, body["second_key"], body["second"], domain, now, expect, "second person"
         )
         expect(second["kind"] == "approval", "the second person didn't approve this very plan")
-    return said
+        return said, min(said["expires"], second["expires"])
+    return said, said["expires"]
 
 
 def _approved(
@@ -52,6 +54,7 @@ def _approved(
         and (said["kind"] == "envelope" or said["plan"] == body["plan"])
     )
     expect(fits, f"the {who}'s signature doesn't fit the plan")
+    _check_signed_before(said, now, expect)
     expect(utc(said["expires"]) > now, f"the approval had expired {said['expires']}")
     return said
 
@@ -101,5 +104,11 @@ def check_rules(body: Mapping[str, Any], domain: str, now: datetime, expect: Exp
     expect(fits, "the owner's signature doesn't fit the rules")
     same = ("data_set", "replaces", "rules", "reason")
     expect(all(said[name] == body[name] for name in same), "the owner signed other rules")
+    _check_signed_before(said, now, expect)
     expect(utc(said["expires"]) > now, f"what was signed expired {said['expires']}")
     return True
+
+
+def _check_signed_before(said: Mapping[str, Any], now: datetime, expect: Expect) -> None:
+    signed = utc(said["signed"])
+    expect(signed <= now + CLOCK_SKEW, f"it was signed {signed}, after it had been recorded")

@@ -33,6 +33,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ledger.approve(PLAN, HOSTILE, owner_key_hex(OWNER), signature, "e" * 64, HOSTILE)
     ledger.reserve(PLAN, "train", 0, 0, Event(4.0, 1.0, 1))
     ledger.charge(PLAN, "train", 0, 0, "5" * 64)
+    ledger.settle(PLAN, "train", 0, 0, "6" * 64)
     ledger.dispose()
     return home
 
@@ -62,6 +63,16 @@ def test_every_epsilon_of_the_page_has_its_delta_and_unit(home: Path, tmp_path: 
     assert {unit for _, _, unit in figures} == {ADJACENCY}
     assert [delta for _, delta, _ in figures] == ["1e-05"] * 5 + ["1e-06"] * 2
     assert "partners" in page
+
+
+def test_the_page_says_what_to_ask_about(home: Path, tmp_path: Path) -> None:
+    coterie(home, "ledger", "export", "--domain", "north", "--out", str(tmp_path))
+    page = (tmp_path / "north-ledger.html").read_text()
+    alerts = page[page.index("<h2>Alerts</h2>") : page.index("<h2>Plans</h2>")]
+    shown = json.loads(coterie(home, "ledger", "alerts", "--domain", "north", "--json").stdout)
+    assert [each["kind"] for each in shown] == ["head not co-signed"]
+    assert shown[0]["message"][:60] in alerts.replace("&#39;", "'")
+    assert "Nothing to ask about" not in alerts
 
 
 def test_a_changed_bundle_does_not_verify(home: Path, tmp_path: Path) -> None:

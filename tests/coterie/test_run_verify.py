@@ -1,6 +1,7 @@
 """`coterie run verify`: whoever gets a run's folder recomputes its totals; who lied is named."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -102,6 +103,13 @@ def no_messages(folder: Path) -> None:
     _messages(folder, lambda said: {})
 
 
+def a_pipe(folder: Path) -> None:
+    """Whoever opened it would wait for ever."""
+    file = next(at(folder, 1).glob("masked-*.ring"))
+    file.unlink()
+    os.mkfifo(file)
+
+
 def broken_journal(folder: Path) -> None:
     (folder / "journal.json").write_text("[" * 9)
 
@@ -131,6 +139,7 @@ LIES: dict[Callable[[Path], None], str] = {
     a_receipt_left_out: "fewer than the threshold",
     shares_left_out: "other shares than those that it carried",
     no_messages: "transcript is unreadable",
+    a_pipe: "keeps other things than files",
     broken_journal: "journal is unreadable",
     other_journal: "journal is unreadable",
     broken_plan: "plan or journal is unreadable",

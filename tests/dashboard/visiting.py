@@ -1,5 +1,7 @@
 """A scientist's and an auditor's pages in this process, signed in at the network of three."""
 
+import re
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -41,3 +43,12 @@ def drawn(name: str, who: Session, language: str = "en") -> AppTest:
 def said(page: AppTest) -> str:
     elements = [*page.markdown, *page.caption, *page.info, *page.warning, *page.error]
     return "\n".join(str(each.value) for each in elements)
+
+
+def said_in_chinese(lines: Iterable[str], translated: Callable[[str], str]) -> None:
+    """Every line has Chinese words, and every figure and name that it had."""
+    for line in lines:
+        said = translated(line)
+        assert re.search("[\u4e00-\u9fff]", said), line
+        for kept in re.findall(r"\d[\d.e-]*\d|'[a-z]+'", line):
+            assert kept.strip("'") in said, (kept, said)

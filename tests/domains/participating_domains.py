@@ -3,6 +3,7 @@
 Only the engines' processes are left out: what a domain's users add up to is given by hand.
 """
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from domains.frames import Stored
 from domains.participation import Participation
+from domains.sums import Sums
 from network.heads import Heads
 from network.program import DataSet, Plan, Sum
 from network.smpc.agreement import agreement_of
@@ -68,7 +70,7 @@ class Domains:
     def open(self, name: str) -> None:
         engine = SimpleNamespace(
             alive=True,
-            private_sum=lambda *_: self.values[name].copy(),
+            private_sum=lambda *_: left(self.values[name]),
             memory=lambda state: self.models.update({name: arrays_of(state)}),
             close=lambda: None,
         )
@@ -143,12 +145,14 @@ def domains_in(
     releases: int = 4,
     remembered: int | None = None,
     kept: bool = False,
+    second: Mapping[str, float] | None = None,
 ) -> Domains:
     """Three domains that all opened the run of a plan with one step, `s`, of `size` numbers.
 
     Args:
         remembered: how many numbers there are in the state that users' memories come from.
         kept: whether the step's sum stays shared among them.
+        second: by domain where two persons agree, for how many days the second one does.
     """
 
     def count(state, user):  # type: ignore[no-untyped-def]
@@ -177,15 +181,28 @@ def domains_in(
     domains = Domains(folder, plan, keys, approvals, values)
     definition = plan.steps[0]
     event = Event(definition.noise_multiplier, definition.sampling_rate, releases + 2)
+    second = second or {}
     for name in NAMES:
         domains.restart(name)
         ledger = domains.ledgers[name]
         ledger.open_budget("shoppers", 1e6, 1e-5)
         ledger.submit(plan.hash, "p", "f" * 64, "shoppers", [event], {"steps": 1}, 2)
         signed, key = approvals[name], owner_key_hex(owners[name])
-        ledger.approve(plan.hash, "owner", key, signed, "what it does", "fine")
+        agreed = None
+        if name in second:
+            person = Ed25519PrivateKey.generate()
+            text = sign_approval(person, plan.hash, name, days=second[name])
+            agreed = owner_key_hex(person), text
+        ledger.approve(plan.hash, "owner", key, signed, "what it does", "fine", agreed)
         domains.open(name)
     return domains
+
+
+def left(values: NDArray[np.int64]) -> Sums:
+    """A sum as an engine leaves it."""
+    sums = Sums(values.size)
+    os.pwrite(sums.fileno(), values.tobytes(), 0)
+    return sums
 
 
 def arrays_of(state: Mapping[str, Stored]) -> dict[str, NDArray]:

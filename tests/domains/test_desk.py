@@ -5,7 +5,7 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from domains.dataset import load_datasets
 from domains.desk import Desk, DeskRefused
 from domains.folder import Peer, public_hex
 from domains.judge import Judge
+from policies.accounting import RenyiFilter
 from policies.approvals import (
     load_owner_key,
     owner_key_hex,
@@ -253,6 +254,24 @@ def test_an_envelope_approves_no_more_plans_than_it_says_when_many_come_at_once(
     assert sorted(statuses) == ["approved"] * 2 + ["pending"] * 4
 
 
+@pytest.mark.parametrize(
+    ("plans", "epsilon"), [(2, 1e3), (99, 1.01)], ids=["their number", "epsilon altogether"]
+)
+def test_either_limit_of_an_envelope_ends_it_alone(
+    plans: int, epsilon: float, office: Open
+) -> None:
+    """Epsilon altogether in multiples of what two of the plans cost."""
+    here = office()
+    first = here.plan("seed 0", 0.2)
+    here.submit(first)
+    two = RenyiFilter(first.delta).epsilon(first.events() * 2)
+    here.desk.preapprove(around(here, first, plans, total_epsilon=epsilon * two))
+    statuses = [here.submit(here.plan(f"seed {n}", 0.2))["status"] for n in range(1, 5)]
+    assert statuses == ["approved"] * 2 + ["pending"] * 2
+    (kept,) = here.desk.envelopes()
+    assert kept["used"] == 2
+
+
 def test_what_no_longer_fits_is_refused_with_what_would(office: Open) -> None:
     here = office()
     first, second = (here.plan(f"a large one {number}", 3.0) for number in range(2))
@@ -317,7 +336,20 @@ def test_an_envelope_holds_no_longer_than_an_approval_may(office: Open) -> None:
         here.desk.preapprove(around(here, plan, plans=3, days=31))
 
 
-def around(here: Office, plan: Plan, plans: int, days: int = 7) -> str:
+def test_what_is_signed_in_the_future_is_refused(office: Open) -> None:
+    here, tomorrow = office(), datetime.now(UTC) + timedelta(days=1)
+    plan = here.plan("by a clock that is ahead")
+    here.submit(plan)
     shown = sha256_hex(here.desk.explain(plan).encode())
-    envelope = Envelope.around(plan, "north", plans=plans, days=days, explanation=shown)
+    early = sign_approval(here.owner, plan.hash, "north", explanation=shown, now=tomorrow)
+    with pytest.raises(DeskRefused, match="in the future for north"):
+        here.desk.approve(plan.hash, "owner", early, "", "")
+    envelope = Envelope.around(plan, "north", plans=1, days=7, explanation=shown, now=tomorrow)
+    with pytest.raises(DeskRefused, match="in the future for north"):
+        here.desk.preapprove(sign_envelope(here.owner, envelope))
+
+
+def around(here: Office, plan: Plan, plans: int, days: int = 7, **limits: float) -> str:
+    shown = sha256_hex(here.desk.explain(plan).encode())
+    envelope = Envelope.around(plan, "north", plans=plans, days=days, explanation=shown, **limits)
     return sign_envelope(here.owner, envelope)

@@ -3,11 +3,15 @@
 import os
 import signal
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
+from domains.coming_noise import ComingNoise
 from domains.enclosure import Enclosure, EnclosureFailed, EngineOverdue
+from domains.noised import noised_sum
 from policies.users import Bounds
 from tests.domains.test_engine import ITEMS, WIDTH, bound, people, plan, remembering, total
 
@@ -20,7 +24,9 @@ def test_a_memory_is_kept_from_release_to_release_and_outlives_the_engine(tmp_pa
     plan_json, scale = bound(written).to_json(), bound(written).steps[0].scale
 
     def released(engine: Enclosure, selected: np.ndarray) -> float:
-        return float(engine.private_sum("s", state, selected)[0] / scale)
+        counted = np.zeros(1, np.int64)
+        engine.private_sum("s", state, selected).add_to(counted)
+        return float(counted[0] / scale)
 
     with Enclosure(tmp_path, plan_json, Bounds(ITEMS, WIDTH)) as engine:
         assert released(engine, some) == counts[some].sum()
@@ -36,7 +42,8 @@ def test_the_enclosure_gives_the_engines_sum_and_keeps_memory_inside(tmp_path: P
     approved = bound(written)
     state = {"v": written.state["v"].numpy()}
     with Enclosure(tmp_path, approved.to_json(), Bounds(ITEMS, WIDTH)) as enclosure:
-        found = enclosure.private_sum("s", {}, np.ones(6, dtype=bool))
+        found = np.zeros(approved.steps[0].width, np.int64)
+        enclosure.private_sum("s", {}, np.ones(6, dtype=bool)).add_to(found)
         assert np.array_equal(found, total(approved.steps[0], data, dict(written.state)))
         enclosure.memory(state)
         best = enclosure.recommend(state, "u2", 4)
@@ -44,6 +51,23 @@ def test_the_enclosure_gives_the_engines_sum_and_keeps_memory_inside(tmp_path: P
         assert not seen & {item for item, _ in best}
         with pytest.raises(EnclosureFailed, match="no user"):
             enclosure.recommend(state, "stranger", 4)
+
+
+def test_an_engine_never_has_noise_where_it_can_read_it(tmp_path: Path) -> None:
+    approved, data = bound(plan()), people(6)
+    data.save(tmp_path)
+    step = approved.steps[0]
+    with Enclosure(tmp_path, approved.to_json(), Bounds(ITEMS, WIDTH)) as enclosure:
+        run: Any = SimpleNamespace(
+            plan=approved,
+            dataset=SimpleNamespace(public=False, users=6),
+            enclosure=lambda: enclosure,
+        )
+        noised = noised_sum(run, step, {}, ComingNoise(approved, step))
+        left = os.pread(enclosure._sums.fileno(), noised.nbytes, 0)
+    exact = total(step, data, dict(plan().state))
+    assert np.array_equal(np.frombuffer(left, np.int64), exact)
+    assert not np.array_equal(noised, exact)
 
 
 def test_a_killed_engine_is_noticed_at_once(tmp_path: Path) -> None:

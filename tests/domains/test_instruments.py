@@ -21,6 +21,7 @@ from domains.coming_noise import ComingNoise
 from domains.engine import private_sum
 from domains.interactions import Interactions, user_keys
 from domains.noised import noised_sum
+from domains.sums import Sums
 from domains.users import UserTensors
 from network.clip_norms import AdaptiveClip
 from network.program import (
@@ -34,6 +35,7 @@ from policies import clipping, mechanism
 from policies.mechanism import truncate
 from policies.plan import Plan as ApprovablePlan
 from policies.plan import RosterEntry, Step
+from tests.domains.participating_domains import left
 from tests.instruments import (
     Broken,
     check_fresh,
@@ -194,8 +196,8 @@ class Nodes:
     def noised(self, present: NDArray[np.bool_]) -> NDArray[np.int64]:
         def engine_of_process(
             step: str, state: Mapping[str, NDArray], selected: NDArray[np.bool_]
-        ) -> NDArray[np.int64]:
-            return self.sum(selected & present)
+        ) -> Sums:
+            return left(self.sum(selected & present))
 
         step = self.plan.steps[0]
         run: Any = SimpleNamespace(

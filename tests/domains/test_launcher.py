@@ -12,12 +12,20 @@ import pytest
 from domains import launcher
 from domains.frames import read_frame, write_frame
 from domains.launcher import EngineProcess, launch
+from domains.sums import Sums
 
 
 @pytest.fixture
 def log(tmp_path: Path) -> Iterator[int]:
     with (tmp_path / "engine.log").open("wb") as file:
         yield file.fileno()
+
+
+@pytest.fixture
+def memory() -> Iterator[int]:
+    sums = Sums(1)
+    yield sums.fileno()
+    sums.close()
 
 
 def ended(engine: EngineProcess) -> bool:
@@ -36,8 +44,8 @@ def opened_by(engine: EngineProcess, log: int) -> list[str]:
     return [os.readlink(file) for file in folder.iterdir()]
 
 
-def test_each_engine_is_a_process_of_its_own(tmp_path: Path, log: int) -> None:
-    first, second = launch(tmp_path, log), launch(tmp_path, log)
+def test_each_engine_is_a_process_of_its_own(tmp_path: Path, log: int, memory: int) -> None:
+    first, second = launch(tmp_path, log, memory), launch(tmp_path, log, memory)
     assert first.pid != second.pid
     first.end()
     assert not first.alive
@@ -46,8 +54,10 @@ def test_each_engine_is_a_process_of_its_own(tmp_path: Path, log: int) -> None:
     assert not second.alive
 
 
-def test_an_engine_holds_its_own_pipes_and_no_line_to_others(tmp_path: Path, log: int) -> None:
-    first, second = launch(tmp_path, log), launch(tmp_path, log)
+def test_an_engine_holds_its_own_pipes_and_no_line_to_others(
+    tmp_path: Path, log: int, memory: int
+) -> None:
+    first, second = launch(tmp_path, log, memory), launch(tmp_path, log, memory)
     held = [opened_by(engine, log) for engine in (first, second)]
     assert not [each for of in held for each in of if each.startswith("socket:")]
     pipes = [{each for each in of if each.startswith("pipe:")} for of in held]
@@ -59,14 +69,14 @@ def test_an_engine_holds_its_own_pipes_and_no_line_to_others(tmp_path: Path, log
 
 
 def test_a_killed_launcher_is_replaced_and_its_engines_are_not_used_again(
-    tmp_path: Path, log: int
+    tmp_path: Path, log: int, memory: int
 ) -> None:
-    before = launch(tmp_path, log)
+    before = launch(tmp_path, log, memory)
     assert launcher._launcher is not None
     os.kill(launcher._launcher.process.pid, signal.SIGKILL)
     launcher._launcher.process.wait()
     assert not before.alive
-    after = launch(tmp_path, log)
+    after = launch(tmp_path, log, memory)
     assert after.alive
     after.end()
     before.end()
@@ -87,7 +97,9 @@ LAUNCHES_AND_WAITS = """
 import sys
 from pathlib import Path
 from domains.launcher import launch
-engine = launch(Path(sys.argv[1]), 1)
+from domains.sums import Sums
+sums = Sums(1)
+engine = launch(Path(sys.argv[1]), 1, sums.fileno())
 print("started", flush=True)
 sys.stdin.read()
 import time
@@ -96,9 +108,9 @@ time.sleep(600)
 
 
 def test_an_engine_that_is_told_nonsense_ends_without_a_word_of_it(
-    tmp_path: Path, log: int
+    tmp_path: Path, log: int, memory: int
 ) -> None:
-    engine = launch(tmp_path, log)
+    engine = launch(tmp_path, log, memory)
     write_frame(engine.questions, {"plan_hash": "secret"}, {})
     with pytest.raises(EOFError):
         read_frame(engine.answers)

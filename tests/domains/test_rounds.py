@@ -17,6 +17,7 @@ from domains.coming_noise import ComingNoise
 from domains.participation import Participation
 from domains.refusals import RoundRefused
 from network.smpc.coordination import SumAborted
+from network.smpc.messages import SharingRefused
 from tests.domains.participating_domains import NAMES, Carried, Domains, domains_in
 
 
@@ -67,17 +68,14 @@ def test_an_attempt_s_noise_is_added_once_and_to_no_other_attempt(
     domains: Domains,
 ) -> None:
     plan = domains.plan
-    first, again = np.zeros(8, np.int64), np.zeros(8, np.int64)
     noise = ComingNoise(plan, plan.steps[0])
-    assert noise.add_to(first) == 8
-    assert first.any()
+    assert noise.taken().any()
     with pytest.raises(RoundRefused, match="noise is gone"):
-        noise.add_to(again)
+        noise.taken()
     given_up = ComingNoise(plan, plan.steps[0])
     given_up.erase()
     with pytest.raises(RoundRefused, match="noise is gone"):
-        given_up.add_to(again)
-    assert not again.any()
+        given_up.taken()
 
 
 def test_noise_given_up_while_it_is_drawn_is_never_added_in_part(
@@ -91,15 +89,14 @@ def test_noise_given_up_while_it_is_drawn_is_never_added_in_part(
         return part + 1
 
     monkeypatch.setattr(coming_noise, "add_noise_share", slow)
-    noise, total = ComingNoise(domains.plan, domains.plan.steps[0]), np.zeros(8, np.int64)
+    noise = ComingNoise(domains.plan, domains.plan.steps[0])
     with ThreadPoolExecutor(1) as pool:
-        adding = pool.submit(noise.add_to, total)
+        adding = pool.submit(noise.taken)
         assert begun.wait(120)
         noise.erase()
         going_on.set()
         with pytest.raises(RoundRefused, match="noise is gone"):
             adding.result()
-    assert not total.any()
 
 
 def test_two_attempts_of_a_release_carry_different_noise(tmp_path: Path) -> None:
@@ -167,6 +164,58 @@ def test_two_attempts_of_a_release_never_both_open(domains: Domains) -> None:
     for name in NAMES:
         with pytest.raises(Exception, match="given up"):
             first.ask(name, "unmask", stopped[name])
+
+
+def test_what_was_said_in_one_release_is_refused_in_the_next(domains: Domains) -> None:
+    """A hub hands each domain, in each step, what it was told in the release before."""
+    earlier: dict[str, Mapping[str, Any]] = {}
+    first, second = Carried(domains), Carried(domains, 1)
+
+    def listen(phase: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        earlier[phase] = dict(arguments)
+        return first.exchange(phase, arguments)
+
+    def mix(phase: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        for name in NAMES if phase != "advertise" else ():
+            with pytest.raises(SharingRefused):
+                second.ask(name, phase, earlier[phase][name])
+        return second.exchange(phase, arguments)
+
+    first.run(listen)
+    opened = second.run(mix)
+    given = [second.noised[name] for name in opened.survivors]
+    np.testing.assert_array_equal(opened.total, np.sum(given, axis=0))
+
+
+def test_two_hubs_that_run_one_attempt_open_one_sum(domains: Domains) -> None:
+    """The second one begins where the first one is, with other words for the same numbers."""
+    one, other = Carried(domains), Carried(domains)
+
+    def meddle(phase: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        answers = one.exchange(phase, arguments)
+        for name in NAMES:
+            if phase == "advertise":
+                assert other.ask(name, phase, None) == answers[name], "no second pair of keys"
+            if phase == "share":
+                with pytest.raises(RoundRefused, match="was used"):
+                    other.ask(name, "advertise", None)
+                with pytest.raises(RoundRefused, match="shared already"):
+                    other.ask(name, phase, arguments[name])
+            if phase == "reveal":
+                again = one.ask(name, phase, arguments[name][:1])
+                assert again[0] == answers[name][0], "charged and signed once"
+                np.testing.assert_array_equal(again[1], answers[name][1])
+            if phase == "confirm":
+                with pytest.raises(SharingRefused):
+                    one.ask(name, phase, arguments[name][:2])
+        return answers
+
+    opened = one.run(meddle)
+    given = [one.noised[name] for name in NAMES]
+    np.testing.assert_array_equal(opened.total, np.sum(given, axis=0))
+    for name in NAMES:
+        states = [state for *_, state in domains.ledgers[name].attempts(domains.plan.hash)]
+        assert states == ["charged"]
 
 
 @pytest.mark.parametrize("release", [-1, 4, 2**31])

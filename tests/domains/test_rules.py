@@ -10,8 +10,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from domains.desk import Desk
 from domains.rule_files import RulesRefused
-from policies.amendments import changes_between, loosened, sign_amendment
-from policies.approvals import create_owner_key, load_owner_key
+from policies.amendments import Amendment, changes_between, loosened, sign_amendment
+from policies.approvals import (
+    create_owner_key,
+    load_owner_key,
+    owner_key_hex,
+    read_statement,
+    sign_statement,
+)
 from policies.canonical import sha256_hex
 from policies.envelopes import read_consent
 from policies.ledger import Ledger
@@ -20,6 +26,7 @@ from policies.verify import verify
 from tests.desks import ACCOUNT, Desks, open_desk
 
 DATA, NODE = "interactions", Ed25519PrivateKey.generate()
+AGES_AGO, AGES_AHEAD = "1999-01-01T00:00:00+00:00", "2999-01-01T00:00:00+00:00"
 ACCOUNT_EMAIL = "owner@north.example"
 
 
@@ -86,7 +93,8 @@ def test_what_was_signed_is_taken_once_for_these_rules_here_only(desks: Desks, f
         (wanted, sign_amendment(stranger, "north", DATA, wanted, digest), "not signed by"),
         (wanted, "", "not signed by"),
         (wanted, signed(desks, wanted, replaces="ab" * 32), "changed meanwhile"),
-        (wanted, _expired(desks, wanted, digest), "expired"),
+        (wanted, _dated(desks, wanted, digest, expires=AGES_AGO), "expired"),
+        (wanted, _dated(desks, wanted, digest, signed=AGES_AHEAD), "in the future for north"),
         ("epsilon = -1", signed(desks, "epsilon = -1"), "epsilon"),
     ):
         with pytest.raises(RulesRefused, match=why):
@@ -96,11 +104,17 @@ def test_what_was_signed_is_taken_once_for_these_rules_here_only(desks: Desks, f
     change(desks, lying)
     with pytest.raises(RulesRefused, match="used already"):
         desks.north.write_rules(DATA, wanted, used, ACCOUNT_EMAIL)
+    for respelled in (used.replace('{"said"', '{ "said"'), used[:-130] + used[-130:].upper()):
+        with pytest.raises(RulesRefused, match="not signed by"):
+            desks.north.write_rules(DATA, wanted, respelled, ACCOUNT_EMAIL)
 
 
-def _expired(desks: Desks, text: str, digest: str) -> str:
+def _dated(desks: Desks, text: str, digest: str, **dates: str) -> str:
     key = load_owner_key(desks.home.owner_key("north"), None)
-    return sign_amendment(key, "north", DATA, text, digest, days=-1.0)
+    signed = sign_amendment(key, "north", DATA, text, digest)
+    said = read_statement(Amendment, owner_key_hex(key), "north", signed)
+    assert said is not None
+    return sign_statement(key, said.model_copy(update=dates))
 
 
 @pytest.mark.parametrize("said", [f'second_approvers = ["{"a" * 64}"]', "public = true"])

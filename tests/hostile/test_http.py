@@ -46,6 +46,14 @@ FRAMING = {
     "frames of a websocket": LOGIN.replace(b"POST", b"GET") + b"Connection: Upgrade\r\nUpgrade: "
     b"websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: eDNKSEhNYkRMMUV6TGtoOQ==\r\n"
     b"\r\n\x81\xfe\xff\xff",
+    "a transfer coding and a comma": LOGIN + b"Transfer-Encoding: Chunked,\r\n\r\n0\r\n\r\n",
+    "chunks that are packed": LOGIN + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+    "a blank before a coding's colon": LOGIN + b"Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n",
+    "a blank before a length's colon": LOGIN + b"Content-Length : 2\r\n\r\n{}",
+    "two lengths": LOGIN + b"Content-Length: 2\r\nContent-Length: 3\r\n\r\n{}",
+    "a length with a plus": LOGIN + b"Content-Length: +2\r\n\r\n{}",
+    "a negative length": LOGIN + b"Content-Length: -1\r\n\r\n{}",
+    "a length of 5,000 digits": LOGIN + b"Content-Length: " + b"9" * 5000 + b"\r\n\r\n{}",
     "a TLS hello without TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(range(200)),
 }  # fmt: skip
 ODD = {
@@ -66,6 +74,31 @@ ODD = {
     "a chunk's extension of 100 kB": CHUNKED + b"2;" + b"a" * 100_000 + b"\r\n{}\r\n0\r\n\r\n",
     "20,000 trailers": CHUNKED + b"2\r\n{}\r\n0\r\n" + b"X: y\r\n" * 20_000 + b"\r\n",
     "1,000 empty lines first": b"\r\n" * 1000 + LOGIN + b"Content-Length: 0\r\n\r\n",
+    "no host": b"GET /healthz HTTP/1.1\r\n\r\n",
+    "two hosts": b"GET /healthz HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+    "HTTP/0.9": b"GET /healthz\r\n",
+    "no method": b" / HTTP/1.1\r\nHost: a\r\n\r\n",
+    "a method in lower case": b"get /healthz HTTP/1.1\r\nHost: a\r\n\r\n",
+    "a zero in the path": b"GET /healthz\x00.txt HTTP/1.1\r\nHost: a\r\n\r\n",
+    "an encoded zero in the path": b"GET /healthz%00 HTTP/1.1\r\nHost: a\r\n\r\n",
+    "parameters of a path": b"GET /healthz;x=1 HTTP/1.1\r\nHost: a\r\n\r\n",
+    "steps up, encoded": b"GET /api/v2/%2e%2e/%2e%2e/healthz HTTP/1.1\r\nHost: a\r\n\r\n",
+    "two slashes each": b"GET //api//v2//metadata HTTP/1.1\r\nHost: a\r\n\r\n",
+    "another host's address": b"GET http://evil.example/healthz HTTP/1.1\r\nHost: a\r\n\r\n",
+    "a tunnel": b"CONNECT 127.0.0.1:22 HTTP/1.1\r\nHost: a\r\n\r\n",
+    "a trace": b"TRACE /api/v2/metadata HTTP/1.1\r\nHost: a\r\nX: y\r\n\r\n",
+    "a slash in a stream's method": b"POST /coterie/v1/open%2f..%2fplans HTTP/1.1\r\nHost: a\r\n"
+    b"Content-Length: 0\r\n\r\n",
+    "a websocket in place of a stream": b"GET /coterie/v1/open HTTP/1.1\r\nHost: a\r\nConnection: "
+    b"Upgrade\r\nUpgrade: websocket\r\n\r\n",
+    "no number for an email": LOGIN + b"Content-Length: 33\r\n\r\n"
+    b'{"email": NaN, "password": 1e999}',
+    "a zero in an email": LOGIN + b"Content-Length: 37\r\n\r\n"
+    b'{"email": "a\\u0000", "password": "x"}',
+    "half a character as password": LOGIN + b"Content-Length: 37\r\n\r\n"
+    b'{"email": "a", "password": "\\ud800x"}',
+    "1,000 brackets for heads": b"POST /heads HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n"
+    + b"[" * 1000,
     "a body that never comes": LOGIN + b"Content-Length: 4096\r\n\r\n{",
     "the owner's list by two keys": b"GET /api/v2/api?verify_key=a&verify_key=b&"
     b"communication_protocol=dev HTTP/1.1\r\nHost: a\r\n\r\n",

@@ -71,8 +71,9 @@ class WithDealer:
         shares = [party.result() for party in self.parties.values()]
         return np.sum(shares, axis=0, dtype=np.uint64)
 
-    def resigned(self, dealt: Any, corrections: Words) -> Any:
-        """The same seeds with other corrections, under the dealer's own signature."""
+    def resigned(self, dealt: Any, corrections: Words, **fields: Any) -> Any:
+        """The same with other corrections, or other fields, under the dealer's own signature."""
+        dealt = dealt.model_copy(update=fields)
         known = {party.me: party.signed_key for party in self.parties.values()}
         transcript = keys_transcript(self.agreement, known)
         digest = digest_of_words(corrections)

@@ -158,6 +158,14 @@ def test_a_low_order_key_is_unusable(point: bytes) -> None:
         check_public_key(point)
 
 
+@pytest.mark.parametrize("beyond", [2**255 - 19, 2**255], ids=["p more", "the top bit"])
+def test_a_key_has_one_encoding(beyond: int) -> None:
+    """X25519 agrees on the same secret for 9 and for p + 9, with the top bit and without."""
+    check_public_key((9).to_bytes(32, "little"))
+    with pytest.raises(UnusableKey, match="canonically"):
+        check_public_key((9 + beyond).to_bytes(32, "little"))
+
+
 def test_an_ephemeral_key_is_neither_pickled_nor_printed() -> None:
     key = EphemeralKey(b"k" * 32)
     assert (b"k" * 32).hex() not in repr(key)

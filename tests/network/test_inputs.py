@@ -1,6 +1,8 @@
 """Masked inputs as files: a round's memory doesn't grow with its domains, nor with a crash."""
 
+import json
 import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +34,7 @@ def into_files(domains: Domains, folder: Path) -> Any:
 
 def taken(domains: Domains, folder: Path, name: str, answer: Any) -> Any:
     kept = masked_file(folder, domains.agreement, name)
-    arriving(kept).write_bytes(pack_masked(*answer).tobytes())
+    arriving(kept).write_bytes(pack_masked(*answer).whole().tobytes())
     return take_masked(domains.agreement, kept)
 
 
@@ -94,6 +96,22 @@ def test_an_attempt_that_opened_nothing_keeps_its_messages_alone(
     assert [kept.name for kept in tmp_path.iterdir()] == ["begun.json"]
 
 
+def without(kind: str) -> Callable[[bytes], bytes]:
+    """The kept messages without those of a kind."""
+    return lambda kept: json.dumps(json.loads(kept) | {kind: []}).encode()
+
+
+def doubled(kind: str) -> Callable[[bytes], bytes]:
+    """The kept messages with the last one of a kind twice."""
+
+    def change(kept: bytes) -> bytes:
+        messages = json.loads(kept)
+        messages[kind].append(messages[kind][-1])
+        return json.dumps(messages).encode()
+
+    return change
+
+
 @pytest.mark.parametrize(
     ("file", "change", "culprit"),
     [
@@ -103,6 +121,11 @@ def test_an_attempt_that_opened_nothing_keeps_its_messages_alone(
         ("total.ring", lambda kept: kept[:-1] + bytes([kept[-1] ^ 1]), "the coordinator"),
         ("total.ring", lambda kept: kept[:-8], "the coordinator"),
         ("messages.json", lambda kept: kept[: len(kept) // 2], "the coordinator"),
+        ("messages.json", lambda kept: b'{"adverts":' + b"[" * 10**5, "the coordinator"),
+        ("messages.json", without("receipts"), "the coordinator"),
+        ("messages.json", doubled("unmaskings"), "the coordinator"),
+        ("messages.json", doubled("confirmations"), "domain-2"),
+        ("messages.json", doubled("sealed"), "the coordinator"),
     ],
 )
 def test_a_kept_attempt_that_was_changed_or_cut_is_refused(

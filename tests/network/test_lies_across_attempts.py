@@ -25,16 +25,9 @@ from network.smpc.messages import (
     unmasking_message,
 )
 from network.smpc.transcript import open_total
+from tests.network.lies import HONEST, LIAR, OTHER, changed, of
 from tests.network.roster_of_domains import CONTEXT, Domains
-from tests.network.test_malicious import (
-    HONEST,
-    LIAR,
-    OTHER,
-    _confirmed,
-    assert_nothing_learned,
-    changed,
-    of,
-)
+from tests.network.test_malicious import _confirmed, assert_nothing_learned
 
 LOW_ORDER = {
     "zero": bytes(32),

@@ -3,6 +3,7 @@
 import json
 import socket
 import struct
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -12,16 +13,21 @@ import requests
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nacl.signing import SigningKey
+from syft.server.credentials import SyftSigningKey
 
 from network import streams
+from network.calls import Calls
 from network.capnproto import BytesRefused
 from network.client import NodeRefused
+from network.smpc.messages import OctetParts
 from network.streams import (
     PART_BYTES,
     STREAMS,
     Refused,
+    answer_parts,
     read_answer,
     read_head,
+    sendable,
     write_answer,
     write_call,
     write_refusal,
@@ -108,11 +114,28 @@ def test_a_head_of_any_length_is_refused_before_it_comes() -> None:
 def test_an_answer_is_text_octets_or_a_no() -> None:
     assert read_answer(write_answer("yes")) == "yes"
     np.testing.assert_array_equal(read_answer(write_answer(OCTETS)), OCTETS)
+    scattered = OctetParts((OCTETS[:3], OCTETS[:0], OCTETS[3:]))
+    assert write_answer(scattered) == write_answer(OCTETS) == write_answer(scattered.whole())
     with pytest.raises(Refused, match="because"):
         read_answer(write_refusal("because"))
     for junk in (b"", b"X", b"T\xff"):
         with pytest.raises(BytesRefused):
             read_answer(junk)
+
+
+@pytest.mark.parametrize("size", [0, 1, 2**20 - 1, 2**20, 2**21 + 5])
+def test_a_long_answer_goes_in_pieces_that_are_no_copies(size: int) -> None:
+    octets = np.arange(size, dtype=np.uint8)
+    pieces = sendable(answer_parts(OctetParts((octets[:7], octets[7:]))))
+    assert b"".join(pieces) == write_answer(octets)
+    assert max(map(len, pieces)) <= 2**20
+    assert len(pieces) == 1 or all(np.shares_memory(octets, piece) for piece in pieces[1:])
+
+
+def test_syft_s_own_api_answers_the_same_octets() -> None:
+    gate: Any = SimpleNamespace(_node_key=SyftSigningKey.generate())
+    scattered = OctetParts((OCTETS[:3], OCTETS[3:]))
+    np.testing.assert_array_equal(Calls._signed(gate, scattered).message.data, OCTETS)
 
 
 @pytest.mark.nodes

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from network.public_numbers import bounds_of, integers, last_below, rounded
+from network.public_numbers import bounds_of, integers, last_below, rounded, shape_of
 from policies.sensitivity import TensorRefused
 
 WHOLE = np.arange(5 * 6 * 7).reshape(5, 6, 7)
@@ -39,12 +39,30 @@ def test_indices_are_numpys(index: Any) -> None:
         slice(None, None, -1),
         [0, 1],
         1.0,
+        True,
+        np.True_,
         np.array([True]),
     ],
 )
 def test_other_indices_are_refused(index: Any) -> None:
     with pytest.raises((TensorRefused, ValueError)):
         bounds_of(index, WHOLE.shape)
+
+
+@pytest.mark.parametrize(
+    "shape", [(2, 105), (210,), (-1,), (5, -1), (np.int64(7), 30), ((6, 35),), ([10, -1],), (-1, 1)]
+)
+def test_shapes_are_numpys(shape: Any) -> None:
+    assert shape_of(shape, WHOLE.size) == WHOLE.reshape(*shape).shape
+
+
+@pytest.mark.parametrize(
+    "shape", [(), (0,), (0, 210), (4,), (-1, -1), (-1, 0), (-2, -105), (-1, -2, -3), (4, -1),
+              (2.0, 105), ("7", 30), (True, 210), (None,), ((2, 105), 1)]
+)  # fmt: skip
+def test_other_shapes_are_refused_in_words(shape: Any) -> None:
+    with pytest.raises(TensorRefused, match=r"whole numbers|don't fill"):
+        shape_of(shape, WHOLE.size)
 
 
 @pytest.mark.parametrize("unit", [Fraction(1, 4), Fraction(-3, 7), Fraction(5)])

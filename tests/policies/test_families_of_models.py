@@ -12,7 +12,7 @@ from torch.nn import functional as fn
 
 from network.program import Gradient, Plan
 from policies.trace import TraceError
-from tests.policies.test_modules import (
+from tests.policies.one_user_alone import (
     DATA,
     ITEMS,
     PRECISION,
@@ -253,14 +253,36 @@ REFUSED: dict[str, tuple[str, Loss]] = {
         r"torch\.func\.grad",
         lambda m, u: torch.autograd.grad(m.items(u.items).sum(), m.items.weight)[0].sum(),
     ),
-    "bags": ("F.embedding", lambda m, u: fn.embedding_bag(u.items[None], m.items.weight).sum()),
-    "convolutions": (
-        "shifted products",
-        lambda m, u: fn.conv1d(m.items(u.items).T[None], m.items.weight[None, :, :3]).sum(),
+    "bags of unequal length": (
+        "F.embedding",
+        lambda m, u: fn.embedding_bag(u.items, m.items.weight, torch.tensor([0, 3])).sum(),
+    ),
+    "transposed convolutions": (
+        "a product with a matrix",
+        lambda m, u: fn.conv_transpose1d(m.items(u.items)[None], m.items.weight[:8, None]).sum(),
+    ),
+    "the largest of a window": (
+        r"unfold.*amax",
+        lambda m, u: fn.max_pool1d(m.items(u.items).T[None], 2).sum(),
+    ),
+    "a position out of a fraction": (
+        r"clamp\(0, 7\)",
+        lambda m, u: m.items(u.items)[u.mask.sum().long() - 1].sum(),
+    ),
+    "sparse gradients": (
+        "leave it out",
+        lambda m, u: fn.embedding(u.items, m.items.weight, sparse=True).sum(),
+    ),
+    "sparse matrices": (
+        "leave it dense",
+        lambda m, u: torch.sparse.mm(torch.eye(ITEMS).to_sparse(), m.items.weight)[u.items].sum(),
+    ),
+    "classes to be counted": (
+        r"one_hot\(index, classes\)",
+        lambda m, u: (fn.one_hot(u.items)[:, :1] * m.items(u.items)).sum(),
     ),
     "the best few": ("rank by comparing", lambda m, u: m.items.weight.sum(1).topk(3)[0].sum()),
     "a largest element with its place": ("amax", lambda m, u: m.items(u.items).max(0)[0].sum()),
-    "rolling": ("torch.cat", lambda m, u: m.items(u.items).roll(1, 0).sum()),
     "singular values": ("its steps depend", lambda m, u: torch.linalg.svdvals(m.items.weight)[0]),
     "drawn numbers": ("draw it in public", lambda m, u: (m.query * torch.randn(SIZE)).sum()),
 }
@@ -281,7 +303,7 @@ def test_what_changes_from_call_to_call_is_refused() -> None:
         calls.append(1)
         return model.items(user.items).sum() * len(calls)
 
-    with pytest.raises(TraceError, match="another output than the graph"):
+    with pytest.raises(TraceError, match="another output 'loss' than the graph"):
         check(Tables(), loss)
 
 

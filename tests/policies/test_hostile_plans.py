@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from policies.admission import PlanRefused, admit
+from policies.admission import Limits, PlanRefused, admit
 from policies.canonical import canonical
 from policies.plan import Plan as ApprovablePlan
 from tests.policies.plans_of_attackers import (
@@ -262,9 +262,11 @@ def test_poisoned_memories_are_refused(trick: str) -> None:
 
 
 def test_many_steps_cannot_hide_how_large_a_plan_is() -> None:
-    steps = [with_graph(chain(4_000))["steps"][0] for _ in range(6)]
+    steps = [with_graph(chain(100))["steps"][0] for _ in range(6)]
     steps = [{**step, "name": f"s{index}"} for index, step in enumerate(steps)]
-    assert verdict(text_of(with_plan(steps=steps))) == "size"
+    plan, limits = ApprovablePlan.from_json(text_of(with_plan(steps=steps))), Limits(plan_nodes=500)
+    with pytest.raises(PlanRefused, match="600 operations in the plan, at most 500"):
+        admit(plan, BOUNDS, public=False, limits=limits)
 
 
 def test_work_without_end_is_refused_with_its_estimate() -> None:

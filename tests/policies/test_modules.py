@@ -1,162 +1,35 @@
-"""Recommenders as plans: what the admitted graph computes for each user is what PyTorch computes.
-
-Every model is written as its author would write it, traced, admitted, and mapped over users as a
-node does it (`vmap` of `grad`); each user's result is compared with plain autograd on her alone.
-"""
+"""Recommenders written as modules, as plans: trained, frozen, tied and adapted layers."""
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as fn
 
-from network.program import DataSet, Gradient, Plan, Sum
-from policies.admission import Bounds, admit
-from policies.graph import NEGATIVES
+from network.program import Gradient, Plan
 from policies.modules import aliases, state_of, trainable
-from policies.plan import Plan as ApprovablePlan
-from policies.plan import RosterEntry
 from policies.trace import TraceError
-from policies.users import User, user_specs
-
-ITEMS, WIDTH, SIZE, FEATURES, WORDS, TOKENS = 30, 8, 6, 5, 20, 4
-DATA = DataSet("clicks", ITEMS, WIDTH, 300, "0" * 64, True)
-ROSTER = [
-    RosterEntry(name=n, server_uid=n * 32, node_key=k * 64, owner_key=k * 64)
-    for n, k in (("a", "1"), ("b", "2"), ("c", "3"))
-]
-PRECISION = 1e-5
-
-
-@dataclass(frozen=True)
-class Case:
-    """A step in its plan, and its function for PyTorch alone."""
-
-    plan: Plan
-    function: Callable[[Any, Any], Any]
-
-
-def users(memory: int | None = None) -> list[User]:
-    """Six users: with one interaction, with all, with repeated items, without a target."""
-    random = torch.Generator().manual_seed(3)
-    found = []
-    for length in (1, 2, 4, 5, WIDTH, WIDTH):
-        mask = (torch.arange(WIDTH) < length).float()
-        items = torch.randint(0, ITEMS, (WIDTH,), generator=random)
-        values = torch.randint(1, 6, (WIDTH,), generator=random) / 5
-        found.append(
-            User(
-                items=items * mask.long(),
-                mask=mask,
-                values=values * mask,
-                target=torch.randint(0, ITEMS, (), generator=random),
-                has_target=torch.tensor(float(length != 2)),
-                negatives=torch.randint(0, ITEMS, (NEGATIVES,), generator=random),
-                memory=None if memory is None else torch.randn(memory, generator=random),
-            )
-        )
-    return found
-
-
-def approved(plan: Plan) -> ApprovablePlan:
-    bound = plan.bind(ROSTER, "0" * 64)
-    admit(bound, Bounds(ITEMS, WIDTH, 100), public=True)
-    return bound
-
-
-def mapped(plan: Plan, people: list[User]) -> dict[str, Tensor]:
-    """The contributions of all users at once, from the plan's text alone, as a node gets it."""
-    [step] = ApprovablePlan.from_json(approved(plan).to_json()).steps
-    names = [name for name in user_specs(Bounds(ITEMS, WIDTH), 1) if name in step.graph.user]
-    batch = {name: torch.stack([getattr(user, name) for user in people]) for name in names}
-    state = {spec.name: plan.state[spec.name] for spec in step.state}
-
-    def contribution(user: dict[str, Tensor]) -> dict[str, Tensor]:
-        if step.kind == "sum":
-            return step.graph.run({**state, **user})
-        chosen = {spec.name: state[spec.name] for spec in step.outputs}
-        return torch.func.grad(lambda part: step.graph.run({**state, **part, **user})["loss"])(
-            chosen
-        )
-
-    return torch.func.vmap(contribution)(batch)
-
-
-def alone(case: Case, user: User) -> dict[str, Tensor]:
-    """One user's contribution by plain PyTorch, without functorch or graphs."""
-    [step] = case.plan.steps
-    if isinstance(step, Sum):
-        with torch.enable_grad():
-            found = case.function(case.plan.model or case.plan.state, user)
-        return {name: tensor.detach() for name, tensor in found.items()}
-    if case.plan.model is not None:
-        model = case.plan.model
-        model.zero_grad()
-        case.function(model, user).backward()
-        return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
-    leaves = {name: t.clone() for name, t in case.plan.state.items()}
-    for name in step.parameters or ():
-        leaves[name].requires_grad_()
-    case.function(leaves, user).backward()
-    return {name: t.grad for name, t in leaves.items() if t.grad is not None}
-
-
-def flat(tensors: dict[str, Tensor], names: list[str]) -> Tensor:
-    return torch.cat([tensors[name].double().flatten() for name in names])
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return 0.3 * torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def gradient(loss: Callable, state: dict[str, Tensor], *names: str, **more: Any) -> Case:
-    return Case(Plan("m", "test", DATA, [Gradient("s", loss, names)], state, None, **more), loss)
-
-
-def trained(loss: Callable, model: nn.Module, **more: Any) -> Case:
-    plan = Plan("m", "test", DATA, [Gradient("s", loss)], epsilon=None, model=model, **more)
-    return Case(plan, loss)
-
-
-def summed(contribution: Callable, state: dict[str, Tensor], **more: Any) -> Case:
-    step = Sum("s", contribution, 1.0)
-    return Case(Plan("m", "test", DATA, [step], state, None, **more), contribution)
-
-
-def pairs(features: Tensor, user: User) -> tuple[Tensor, Tensor, Tensor]:
-    """(user, item) features, labels and weights of her items and as many negatives."""
-    items = torch.cat([user.items, user.negatives[:WIDTH]])
-    liking = (user.values[:, None] * features[user.items]).sum(0) / user.mask.sum()
-    x = torch.cat([features[items], features[items] * liking, liking.expand(2 * WIDTH, -1)], 1)
-    labels = torch.cat([torch.ones(WIDTH), torch.zeros(WIDTH)])
-    return x, labels, torch.cat([user.mask, user.mask])
-
-
-def logistic_regression() -> Case:
-    def loss(state, user):
-        x, labels, weights = pairs(state["features"], user)
-        logits = x @ state["weights"] + state["bias"]
-        each = fn.binary_cross_entropy_with_logits(logits, labels, reduction="none")
-        return (each * weights).sum()
-
-    state = {
-        "features": normal(ITEMS, FEATURES),
-        "weights": normal(3 * FEATURES, seed=1),
-        "bias": normal(1, seed=2),
-    }
-    return gradient(loss, state, "weights", "bias")
-
-
-def linear_regression() -> Case:
-    def statistics(state, user):
-        x = state["features"][user.items] * user.mask[:, None]
-        return {"xx": x.T @ x, "xy": x.T @ user.values, "yy": user.values @ user.values}
-
-    return summed(statistics, {"features": normal(ITEMS, FEATURES)})
+from policies.users import User
+from tests.policies.one_user_alone import (
+    DATA,
+    FEATURES,
+    ITEMS,
+    ROSTER,
+    SIZE,
+    TOKENS,
+    WIDTH,
+    WORDS,
+    Case,
+    approved,
+    check,
+    normal,
+    pairs,
+    trained,
+    users,
+)
 
 
 class Perceptron(nn.Module):
@@ -176,37 +49,6 @@ def perceptron() -> Case:
         return (fn.binary_cross_entropy(model(x), labels, reduction="none") * weights).sum()
 
     return trained(loss, Perceptron())
-
-
-def squared_error(vectors: Tensor, mine: Tensor, user: User) -> Tensor:
-    predicted = vectors[user.items] @ mine
-    return (user.mask * (user.values - predicted) ** 2).sum() + 0.1 * (vectors**2).sum()
-
-
-def factorisation_with_stored_memory() -> Case:
-    def loss(state, user):
-        return squared_error(state["vectors"], user.memory, user)
-
-    def descend(state, user):
-        mine = torch.where((user.memory == 0).all(), 0.1, user.memory)
-        hers = state["vectors"][user.items] * user.mask[:, None]
-        return mine - 0.1 * hers.T @ (hers @ mine - user.values)
-
-    return gradient(
-        loss, {"vectors": normal(ITEMS, SIZE)}, "vectors", memory=descend, memory_size=SIZE
-    )
-
-
-def factorisation_with_solved_memory() -> Case:
-    def solved(state, user):
-        hers = state["vectors"][user.items] * user.mask[:, None]
-        gram = hers.T @ hers + 0.5 * torch.eye(SIZE)
-        return torch.linalg.solve(gram, hers.T @ user.values)
-
-    def loss(state, user):
-        return squared_error(state["vectors"], solved(state, user), user)
-
-    return gradient(loss, {"vectors": normal(ITEMS, SIZE)}, "vectors", memory=solved)
 
 
 class NeuMF(nn.Module):
@@ -376,153 +218,24 @@ def recurrent() -> Case:
     return trained(loss, Recurrent())
 
 
-def local_steps() -> Case:
-    """User-level FedAvg (McMahan et al. 2018): the change after three local steps."""
-
-    def loss(model, weights, user):
-        tensors = {f"layers.{name}": value for name, value in weights.items()}
-        x, labels, mask = pairs(model.features, user)
-        hidden = torch.relu(fn.linear(x, tensors["layers.0.weight"], tensors["layers.0.bias"]))
-        logits = fn.linear(hidden, tensors["layers.2.weight"], tensors["layers.2.bias"]).squeeze(1)
-        each = fn.binary_cross_entropy_with_logits(logits, labels, reduction="none")
-        return (each * mask).sum()
-
-    def change(model, user):
-        first = {"0.weight": model.hidden.weight, "0.bias": model.hidden.bias}
-        first |= {"2.weight": model.out.weight, "2.bias": model.out.bias}
-        weights = first
-        for _ in range(3):
-            found = torch.func.grad(lambda w: loss(model, w, user))(weights)
-            weights = {name: value - 0.1 * found[name] for name, value in weights.items()}
-        return {name.replace(".", "_"): weights[name] - first[name] for name in first}
-
-    def by_autograd(model, user):
-        names = ("0.weight", "0.bias", "2.weight", "2.bias")
-        first = [model.hidden.weight, model.hidden.bias, model.out.weight, model.out.bias]
-        weights = [tensor.detach().clone().requires_grad_() for tensor in first]
-        for _ in range(3):
-            named = dict(zip(names, weights, strict=True))
-            found = torch.autograd.grad(loss(model, named, user), weights)
-            weights = [
-                (w - 0.1 * g).detach().requires_grad_() for w, g in zip(weights, found, strict=True)
-            ]
-        ends = zip(names, weights, first, strict=True)
-        return {"layers." + n: w - f for n, w, f in ends}
-
-    def renamed(model, user):
-        return {"w_" + name: value for name, value in change(model, user).items()}
-
-    def expected(model, user):
-        found = by_autograd(model, user)
-        return {"w_" + n[len("layers.") :].replace(".", "_"): t for n, t in found.items()}
-
-    plan = Plan("m", "t", DATA, [Sum("s", renamed, 1.0)], epsilon=None, model=Perceptron())
-    return Case(plan, expected)
-
-
-def local_steps_on_embeddings() -> Case:
-    """As above, where gradients reach tables by look-up, indexing and softmax."""
-
-    def change(state, user):
-        def loss(weights):
-            mine = fn.embedding(user.items, weights["table"], padding_idx=0).sum(0)
-            logits = weights["table"] @ torch.tanh(fn.layer_norm(mine, (SIZE,)))
-            good = weights["table"][user.items] @ mine
-            return -fn.log_softmax(logits, 0)[user.target] - fn.logsigmoid(good).mean()
-
-        found = torch.func.grad(loss)({"table": state["table"]})
-        return {"change": -0.1 * found["table"]}
-
-    def by_autograd(state, user):
-        leaf = state["table"].clone().requires_grad_()
-        mine = fn.embedding(user.items, leaf, padding_idx=0).sum(0)
-        logits = leaf @ torch.tanh(fn.layer_norm(mine, (SIZE,)))
-        good = leaf[user.items] @ mine
-        (-fn.log_softmax(logits, 0)[user.target] - fn.logsigmoid(good).mean()).backward()
-        return {"change": -0.1 * leaf.grad}
-
-    return replace(summed(change, {"table": normal(ITEMS, SIZE)}), function=by_autograd)
-
-
-def als_statistics() -> Case:
-    """Hu, Koren and Volinsky 2008: every item's normal equations, with the user solved inside."""
-
-    def contribution(state, user):
-        hers = state["vectors"][user.items]
-        weights = user.mask * (1 + 10 * user.values)
-        gram = state["vectors"].T @ state["vectors"] + 0.1 * torch.eye(SIZE)
-        gram = gram + hers.T @ ((weights - user.mask)[:, None] * hers)
-        mine = torch.linalg.solve(gram, hers.T @ weights)
-        seen = torch.zeros(ITEMS).index_add(0, user.items, weights)
-        return {
-            "left": seen[:, None, None] * torch.outer(mine, mine),
-            "right": seen[:, None] * mine,
-        }
-
-    return summed(contribution, {"vectors": normal(ITEMS, SIZE)})
-
-
-def popularity() -> Case:
-    def count(state, user):
-        return {"counts": torch.zeros(ITEMS).scatter_add(0, user.items, user.mask)}
-
-    return summed(count, {})
-
-
-def metrics() -> Case:
-    """HR@10, NDCG@10 and AUC against the sampled negatives, and over the whole catalogue."""
-
-    def evaluate(state, user):
-        scores = state["vectors"] @ (state["vectors"][user.items] * user.mask[:, None]).sum(0)
-        rivals = scores[user.negatives]
-        rank = ((rivals >= scores[user.target]) & (user.negatives != user.target)).sum()
-        hit = user.has_target * (rank < 10)
-        auc = (rivals < scores[user.target]).float().mean()
-        full = (scores > scores[user.target]).sum()
-        figures = [hit, hit / torch.log2(rank + 2.0), user.has_target * auc, user.has_target]
-        return {"quality": torch.stack(figures), "full_hit": user.has_target * (full < 10)}
-
-    return summed(evaluate, {"vectors": normal(ITEMS, SIZE)})
-
-
 CASES: dict[str, Callable[[], Case]] = {
     case.__name__: case
     for case in (
-        logistic_regression,
-        linear_regression,
         perceptron,
-        factorisation_with_stored_memory,
-        factorisation_with_solved_memory,
         neumf,
         sasrec_with_sampled_softmax,
         sasrec_with_full_softmax,
         two_towers,
         adapters_on_a_frozen_text_encoder,
         recurrent,
-        local_steps,
-        local_steps_on_embeddings,
-        als_statistics,
-        popularity,
-        metrics,
     )
 }
-MEMORIES = {"factorisation_with_stored_memory": SIZE}
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_each_user_contributes_what_plain_pytorch_computes(name: str) -> None:
     torch.manual_seed(0)
-    case, people = CASES[name](), users(MEMORIES.get(name))
-    found = mapped(case.plan, people)
-    for index, user in enumerate(people):
-        expected = alone(case, user)
-        hers = {output: tensor[index] for output, tensor in found.items()}
-        assert set(hers) == set(expected)
-        names = sorted(hers)
-        wanted = flat(expected, names)
-        error = torch.linalg.vector_norm(flat(hers, names) - wanted)
-        assert float(error) <= PRECISION * max(float(wanted.norm()), 1e-6)
-        assert bool(torch.isfinite(wanted).all())
+    check(CASES[name](), users())
 
 
 def test_frozen_parameters_never_leave_and_never_change() -> None:

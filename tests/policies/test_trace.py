@@ -16,13 +16,15 @@ from policies.graph import Graph
 from policies.modules import of_state, state_of
 from policies.trace import TraceError, trace
 from policies.users import Bounds
-from tests.policies.test_modules import ROSTER, sasrec_with_full_softmax
+from tests.policies.one_user_alone import ROSTER
+from tests.policies.test_modules import sasrec_with_full_softmax
 
 ITEMS, WIDTH = 12, 6
 BOUNDS = Bounds(ITEMS, WIDTH)
 STATE = {"table": torch.ones(ITEMS, 3), "bias": torch.ones(3)}
 HASH_OF_A_PLAN = """
-from tests.policies.test_modules import ROSTER, sasrec_with_full_softmax
+from tests.policies.one_user_alone import ROSTER
+from tests.policies.test_modules import sasrec_with_full_softmax
 print(sasrec_with_full_softmax().plan.bind(ROSTER, "0" * 64).hash)
 """
 

@@ -196,7 +196,7 @@ def verify_ckks_transcript(agreement: Agreement, folder: Path) -> NDArray[np.int
         }
         total = ring.from_ring(ring.unpack((folder / _TOTAL).read_bytes(), agreement.length))
         check_opened(agreement, transcript, ciphertexts, total)
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
         what = str(error) if isinstance(error, MalformedMessage) else type(error).__name__
         raise SharingRefused("the coordinator", f"its transcript is unreadable: {what}") from None
     return total
