@@ -45,15 +45,9 @@ from tests.policies.test_ledger import (  # noqa: F401 - run here on Postgres
 pytestmark = pytest.mark.skipif(postgres.programs() is None, reason=postgres.MISSING)
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    with postgres.running_postgres() as url:
-        yield url
-
-
 @pytest.fixture
-def url(server: str) -> str:
-    return postgres.new_database(server)
+def url(postgres_server: str) -> str:
+    return postgres.new_database(postgres_server)
 
 
 def open_ledger(url: str) -> Ledger:
