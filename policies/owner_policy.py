@@ -29,6 +29,7 @@ from pydantic import (
 )
 
 from policies.accounting import ADJACENCY, Event, plan_epsilon
+from policies.ledger.errors import gap
 from policies.operations import ALLOWED
 
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
@@ -270,11 +271,11 @@ class OwnerPolicy(_Rules):
             )
         limit = self.max_epsilon_per_plan or self.epsilon
         if plan.epsilon > limit and not self.public:
-            yield Refusal(
-                "max_epsilon_per_plan",
+            costs = (
                 f"The plan costs epsilon {plan.epsilon:.3f} at delta {plan.delta:g} ({ADJACENCY});"
-                f" at most {limit:.3f}. Ask for more noise or fewer releases",
+                f" at most {limit:.3f}. Ask for more noise or fewer releases"
             )
+            yield Refusal("max_epsilon_per_plan", "\n".join([costs, *gap(plan.epsilon, limit)]))
 
     def _check_noise(self, plan: PlanFacts) -> Iterable[Refusal]:
         if self.public:

@@ -93,16 +93,23 @@ def shortfall(
 
     `everywhere`: the bound for a person at every partner, without what was requested and with it.
     """
+    before, after = (_round(each, ROUND_CEILING) for each in everywhere)
+    return [
+        *gap(requested, remaining),
+        f"All at delta {delta:g}; unit: {ADJACENCY}.",
+        f"A person who is a user at every partner: epsilon {before} before this, {after} with it.",
+    ]
+
+
+def gap(requested: float, remaining: float) -> list[str]:
+    """The three lines alone."""
     up, down = _round(requested, ROUND_CEILING), _round(remaining, ROUND_FLOOR)
     finite = math.isfinite(requested - remaining)
     short = str(Decimal(up) - Decimal(down)) if finite else "infinite"
-    before, after = (_round(each, ROUND_CEILING) for each in everywhere)
     return [
         f"Requested  epsilon {up}",
         f"Remaining  epsilon {down}",
         f"Short by   epsilon {short}",
-        f"All at delta {delta:g}; unit: {ADJACENCY}.",
-        f"A person who is a user at every partner: epsilon {before} before this, {after} with it.",
     ]
 
 

@@ -54,8 +54,12 @@ def test_every_broken_rule_is_named_and_says_what_was_asked_and_allowed() -> Non
 
 def test_one_plan_may_be_limited_below_the_budget() -> None:
     strict = OwnerPolicy(epsilon=8.0, max_epsilon_per_plan=2.0)
-    assert [refusal.rule for refusal in strict.check(facts(epsilon=3.0))] == [
-        "max_epsilon_per_plan"
+    (refusal,) = strict.check(facts(epsilon=3.0))
+    assert refusal.rule == "max_epsilon_per_plan"
+    assert refusal.message.splitlines()[1:] == [
+        "Requested  epsilon 3.000",
+        "Remaining  epsilon 2.000",
+        "Short by   epsilon 1.000",
     ]
 
 
