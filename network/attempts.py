@@ -87,7 +87,7 @@ class Attempt:
         self.left_out: dict[str, str] = {}
         self.lost: set[str] = set()
         self.seconds: dict[str, float] = {}
-        self.heads = Heads()
+        self.heads = Heads(len(agreement.roster))
         self._nodes, self._lines = nodes, lines
         self._state = np.frombuffer(state, dtype=np.uint8)
         self._digest = blake3(state).hexdigest()

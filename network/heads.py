@@ -14,8 +14,8 @@ from network.smpc.shamir import MAX_SHARES
 
 MAX_NOTE_BYTES = 2**14
 """Of what a domain shows each of its peers, as it travels: JSON within JSON."""
-MAX_EXTENSION_BYTES = 2**13
-"""Of what it shows to one of them besides."""
+_NOTES_BYTES = 3 * 2**19
+"""Of what all domains show one of them."""
 _MOST = 64
 """Sizes or signatures at a time; a node takes no more."""
 
@@ -25,14 +25,21 @@ class Heads:
     """What domains show each other of their ledgers.
 
     Attributes:
+        domains: how many there are.
         held: by holder, then by domain: sizes of the heads it holds.
         notes: by domain, what it shows.
         cosignatures: by signer, what it co-signed.
     """
 
+    domains: int = MAX_SHARES
     held: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     notes: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     cosignatures: dict[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+
+    @property
+    def extension_bytes(self) -> int:
+        """Of what a domain shows to one of its peers besides."""
+        return _NOTES_BYTES // self.domains - MAX_NOTE_BYTES
 
     def take_held(self, domain: str, held: Mapping[str, Any]) -> None:
         """Sizes of the heads that a domain holds, by peer.
@@ -54,9 +61,9 @@ class Heads:
         if not isinstance(extends, dict):
             raise MalformedMessage("the answer's note of a ledger doesn't say what it extends")
         longest = max((_travelling(each) for each in extends.values()), default=0)
-        if _travelling({**note, "extends": []}) > MAX_NOTE_BYTES or longest > MAX_EXTENSION_BYTES:
+        if _travelling({**note, "extends": []}) > MAX_NOTE_BYTES or longest > self.extension_bytes:
             raise MalformedMessage(
-                f"a ledger's note has at most {MAX_NOTE_BYTES} bytes, and {MAX_EXTENSION_BYTES} "
+                f"a ledger's note has at most {MAX_NOTE_BYTES} bytes, and {self.extension_bytes} "
                 "for each peer"
             )
         self.notes[domain] = note

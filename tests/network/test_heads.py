@@ -23,7 +23,7 @@ def as_long_as(size: int) -> str:
 def test_what_64_domains_show_one_of_them_fits_a_message() -> None:
     heads = Heads()
     for name in NAMES:
-        extends = {peer: [as_long_as(carried.MAX_EXTENSION_BYTES)] for peer in NAMES}
+        extends = {peer: [as_long_as(heads.extension_bytes)] for peer in NAMES}
         heads.take_note(name, {"head": as_long_as(carried.MAX_NOTE_BYTES), "extends": extends})
     told = json.dumps({"notes": json.dumps(heads.notes_for(NAMES[0]))})
     assert MAX_HEAD_BYTES / 2 < len(told) < MAX_HEAD_BYTES - SHARES_BYTES
@@ -35,13 +35,19 @@ def test_what_64_domains_show_one_of_them_fits_a_message() -> None:
         {},
         {"extends": []},
         {"extends": {}, "head": as_long_as(2 * carried.MAX_NOTE_BYTES)},
-        {"extends": {"south": [as_long_as(2 * carried.MAX_EXTENSION_BYTES)]}},
+        {"extends": {"south": [as_long_as(2 * Heads().extension_bytes)]}},
     ],
     ids=["nothing", "a list", "too long", "too long for one"],
 )
 def test_a_note_that_peers_would_refuse_is_its_own_domain_s(note: dict[str, Any]) -> None:
     with pytest.raises(MalformedMessage):
         Heads().take_note("north", note)
+
+
+def test_few_domains_may_show_each_other_many_heads() -> None:
+    """As many as runs go on at once: 64 heads of ledgers of a thousand million entries."""
+    shown = [{"size": 2**30, "path": ["4f" * 32] * 31} for _ in range(64)]
+    Heads(3).take_note("north", {"extends": {"south": shown}})
 
 
 @pytest.mark.parametrize(
