@@ -88,7 +88,7 @@ class Attempt:
         self.left_out: dict[str, str] = {}
         self.lost: set[str] = set()
         self.seconds: dict[str, float] = {}
-        self.heads = Heads()
+        self.heads = Heads(len(agreement.roster))
         self._nodes, self._lines = nodes, lines
         self._state = np.frombuffer(state, dtype=np.uint8)
         self._deadline_s = deadline_s
@@ -209,17 +209,16 @@ class Attempt:
         if phase == "unmask":
             return Unmasking.from_dict(said)
         if phase == "advertise":
-            self.heads.held[name] = _part(said, "held", dict)
+            self.heads.take_held(name, _part(said, "held", dict))
             self._holds[name] = said.get("state") == self._digest
             return self.advert.from_dict(said.get("advert"))
         if phase == "confirm":
-            self.heads.cosignatures[name] = _part(said, "cosignatures", list)
+            self.heads.take_cosignatures(name, _part(said, "cosignatures", list))
             return self.confirmation.from_dict(said.get("confirmation"))
-        sealed, note = _part(said, "sealed", list), _part(said, "note", dict)
+        sealed = _part(said, "sealed", list)
         if len(sealed) > len(self.agreement.roster):
             raise MalformedMessage("expected a list of sealed shares")
-        _part(note, "extends", dict)
-        self.heads.notes[name] = note
+        self.heads.take_note(name, _part(said, "note", dict))
         return [self.shared.from_dict(each) for each in sealed]
 
 

@@ -34,7 +34,8 @@ from network.smpc.messages import PART_BYTES, OctetParts
 STREAMS = "/coterie/v1"
 """Under this path, followed by the method's name."""
 
-MAX_HEAD_BYTES = 2**18
+MAX_HEAD_BYTES = 2**21
+"""What 64 domains' ledgers show one of them (`network.heads`), with its shares beside."""
 
 _MAGIC = b"CTS\x01"
 _TAG = b"coterie-stream-v1\x00"
