@@ -7,11 +7,11 @@ shows this ledger's head with the reservation in it, `reveal` refuses unless eve
 order and co-signs it, `confirm` gives the co-signatures, `unmask` takes those under our own.
 
 An attempt moves forward only. `share` reserves the release in the ledger before anything is
-computed; `reveal` adds the noise and charges the release, durably, before the masked input can leave. What was answered is
-kept, so that asking again gives the same bytes and nothing new. What a crash leaves reserved but
-not charged was never sent: it is voided when the node starts again, and that attempt is never
-continued. What was charged can still be confirmed and unmasked after a crash. The protocol itself
-is `network.smpc.aggregation`, or `network.smpc.ckks` where the plan says so.
+computed; `reveal` adds the noise and charges the release, durably, before the masked input can
+leave. What was answered is kept, so that asking again gives the same bytes and nothing new. What a
+crash leaves reserved but not charged was never sent: it is voided when the node starts again, and
+that attempt is never continued. What was charged can still be confirmed and unmasked after a crash.
+The protocol itself is `network.smpc.aggregation`, or `network.smpc.ckks` where the plan says so.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
