@@ -30,7 +30,7 @@ from policies.modules import aliases, of_state, source_of, state_of, trainable
 from policies.plan import Dealer, Kept, RosterEntry, Step
 from policies.plan import Plan as ApprovablePlan
 from policies.protection import largest_total
-from policies.trace import TraceError, check_admissible, traced
+from policies.trace import TraceError, check_admissible, check_reads_user, traced
 from policies.users import Bounds
 
 State = Mapping[str, Tensor]
@@ -253,10 +253,12 @@ class Plan:
         bounds: Bounds,
         memory: int | None,
         trained: Callable[[Graph], Sequence[str]] = lambda graph: (),
+        summed: bool = True,
     ) -> Graph:
         """The function's graph, compared with it.
 
         Args:
+            summed: over users; a memory may be the same for all of them.
             trained: of the graph, the names by which its loss is differentiated.
         """
         state = dict(self.state)
@@ -264,14 +266,23 @@ class Plan:
             state["memory"] = torch.zeros(memory)
         called = function if self.model is None else of_state(self.model, function)
         graph, lines = traced(called, state, bounds)
+        if summed:
+            check_reads_user(graph, lines)
         check_admissible(graph, lines, bounds, memory)
         names = trained(graph)
-        self._check_dtypes(graph, lines, names)
+        self._check_loss(graph, lines, names)
         check_same(graph, called, state, bounds, names)
         return graph
 
-    def _check_dtypes(self, graph: Graph, lines: Mapping[str, str], trained: Sequence[str]) -> None:
-        """What leaves is float32."""
+    def _check_loss(self, graph: Graph, lines: Mapping[str, str], trained: Sequence[str]) -> None:
+        """A loss is one number, and what is trained by it float32."""
+        shape = list(graph.output_specs()[0].shape) if trained else []
+        if shape:
+            where = lines.get(graph.outputs[0][1], "Your function")
+            raise TraceError(
+                f"{where}: the loss has shape {shape}; expected one number for a user: its .sum() "
+                "or .mean()."
+            )
         for name in trained:
             if self.state[name].dtype != torch.float32:
                 [first, *_] = [node.name for node in graph.nodes if name in node.references()]
@@ -371,7 +382,7 @@ class Plan:
     def _trace_memory(self, bounds: Bounds) -> Graph | None:
         if self.memory is None:
             return None
-        return self._trace(_named("memory", self.memory), bounds, self.memory_size)
+        return self._trace(_named("memory", self.memory), bounds, self.memory_size, summed=False)
 
     def _trace_scores(self, memory: int | None, bounds: Bounds) -> Graph | None:
         if self.scores is None or memory is None:

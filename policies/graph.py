@@ -93,6 +93,12 @@ class Constant(_Value):
     spec: TensorSpec
     data: tuple[int | float | bool, ...]
 
+    @field_validator("data")
+    @classmethod
+    def _without_negative_zeros(cls, data: tuple[int | float | bool, ...]) -> tuple[Any, ...]:
+        """JSON's canonical form has one zero only, and what is traced must be what is sent."""
+        return tuple(0.0 if type(value) is float and value == 0 else value for value in data)
+
     @model_validator(mode="after")
     def _matches_its_spec(self) -> "Constant":
         if len(self.data) != self.spec.count:
@@ -277,7 +283,8 @@ def _normal_float(value: float) -> Any:
         raise ValueError("NaN isn't allowed as a constant")
     if math.isinf(value):
         return {"float": "inf" if value > 0 else "-inf"}
-    return {"float": value} if value.is_integer() else value
+    # As in `Constant`, there is one zero only.
+    return {"float": value or 0.0} if value.is_integer() else value
 
 
 def _normal_tagged(value: dict[str, Any]) -> dict[str, Any]:

@@ -142,6 +142,7 @@ _HINTS = (
     ),
     ("does not require grad", "Differentiate with torch.func.grad(function)(weights)"),
     ("register a hook", "A graph has no hooks: write what it does, with .detach() where needed"),
+    ("not allocated yet", "torch.tensor takes numbers out of tensors: write torch.stack or cat"),
     ("dynamo-optimized", "Pass the module as it was before torch.compile"),
 )
 

@@ -99,6 +99,19 @@ def check_admissible(
             raise TraceError(f"{where}: {refused}") from None
 
 
+def check_reads_user(graph: Graph, lines: Mapping[str, str]) -> None:
+    """What is summed over users is computed from each of them.
+
+    Raises:
+        TraceError: the graph reads nothing of a user.
+    """
+    if not graph.user:
+        raise TraceError(
+            f"{next(iter(lines.values()), 'Your function')}: nothing here hangs on a user, so "
+            "there is nothing to ask of the partners: compute it in public, or read user.items."
+        )
+
+
 def _refuse_without_storage(name: str, tensor: Tensor) -> None:
     if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
         what = "meta" if tensor.is_meta else str(tensor.layout).removeprefix("torch.")

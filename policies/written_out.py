@@ -119,6 +119,11 @@ def roll(x: Tensor, shifts: Sequence[int], dims: Sequence[int] = ()) -> Tensor:
     return x
 
 
+def split(x: Tensor, sizes: Sequence[int], axis: int = 0) -> list[Tensor]:
+    ends = list(itertools.accumulate(sizes))
+    return [x.narrow(axis, end - size, size) for size, end in zip(sizes, ends, strict=True)]
+
+
 def unfold(x: Tensor, axis: int, size: int, step: int) -> Tensor:
     """Every window along an axis, in a new last axis."""
     axis %= x.dim()
@@ -151,6 +156,7 @@ EXPANSIONS: Mapping[Any, Callable[..., Any]] = {
     _ATEN.nll_loss_forward.default: nll_loss,
     _ATEN.nll_loss2d_forward.default: nll_loss,
     _ATEN.roll.default: roll,
+    _ATEN.split_with_sizes.default: split,
     _ATEN.unfold.default: unfold,
     _ATEN.xlogy.Tensor: x_log_y,
 }

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from network.program import Gradient, Plan, Sum
 from policies.trace import TraceError
-from tests.policies.one_user_alone import DATA, ITEMS, ROSTER, SIZE, normal
+from tests.policies.one_user_alone import DATA, ITEMS, ROSTER, SIZE, WIDTH, normal
 
 SCALES = [1e-9, 1.0, 1e9]
 STATE = {"v": normal(ITEMS, SIZE)}
@@ -40,6 +40,17 @@ def test_a_counter_is_found_in_a_small_output_beside_a_large_one() -> None:
 
     with pytest.raises(TraceError, match="another output 'small' than the graph"):
         bound(Sum("s", contribution, 1.0), {})
+
+
+@pytest.mark.parametrize("zeros", [lambda: torch.full((WIDTH,), -0.0), lambda: -torch.zeros(WIDTH)])
+def test_a_zero_below_zero_which_no_plan_can_say_is_found(zeros: Callable[[], Tensor]) -> None:
+    minus = zeros()
+
+    def turned(state: Any, user: Any) -> dict[str, Tensor]:
+        return {"angle": torch.atan2(minus * user.mask, -user.mask)}
+
+    with pytest.raises(TraceError, match="another output 'angle' than the graph"):
+        bound(Sum("s", turned, 1.0), {})
 
 
 def mean_squares(v: Tensor, user: Any) -> Tensor:
@@ -94,6 +105,21 @@ def test_other_floats_than_single_ones_are_refused_with_line_and_remedy(
 ) -> None:
     with pytest.raises(TraceError, match=rf"(?s)test_fidelity\.py, line \d+.*{says}"):
         bound(Gradient("s", score), model=model)
+
+
+@pytest.mark.parametrize(
+    ("loss", "says"),
+    [
+        (lambda s, u: s["v"][u.items].sum(1), r"shape \[8\]; expected one number.*\.sum\(\)"),
+        (lambda s, u: s["v"].sum(), "nothing here hangs on a user"),
+        (lambda s, u: torch.tensor([u.values[0], 1.0]).sum() * s["v"].sum(), r"torch\.stack"),
+        (lambda s, u: (s["v"][u.items] - 1).long()[:, 0].sum() // u.items.sum(), "divisor"),
+    ],
+    ids=["a vector", "nobody's", "numbers taken out", "divided by a count"],
+)
+def test_what_no_node_would_take_is_told_with_line_and_remedy(loss: Any, says: str) -> None:
+    with pytest.raises(TraceError, match=rf"(?s)test_fidelity\.py, line \d+.*{says}"):
+        bound(Gradient("s", loss, ["v"]))
 
 
 def test_a_lazy_layer_is_refused_with_line_and_remedy() -> None:

@@ -34,6 +34,7 @@ class Layers(nn.Module):
         )
         self.group = nn.GroupNorm(2, SIZE)
         self.pairs = nn.Bilinear(SIZE, SIZE, 2)
+        self.decoder = nn.TransformerDecoderLayer(SIZE, 2, 8, batch_first=True).eval()
         self.out = nn.Linear(SIZE, ITEMS)
 
 
@@ -90,6 +91,11 @@ def ignored_labels(model: Any, user: Any) -> Tensor:
     return weighted + smooth + fn.cross_entropy(logits.T[None], labels[None], reduction="sum")
 
 
+def one_sequence_decoded_by_another(model: Any, user: Any) -> Tensor:
+    x, y = model.items(user.items)[None], model.items(user.negatives[:3])[None]
+    return (model.decoder(y, x) * torch.linspace(0, 1, SIZE)).pow(2).sum()
+
+
 def rivals_in_the_sequence(model: Any, user: Any) -> Tensor:
     """Others' next items as negatives, among her own."""
     x = model.items(user.items)
@@ -110,6 +116,7 @@ LOSSES: dict[str, Loss] = {
         classes,
         not_numbers,
         ignored_labels,
+        one_sequence_decoded_by_another,
         rivals_in_the_sequence,
     )
 }
