@@ -81,6 +81,32 @@ def test_rounding_is_taken_for_rounding_at_every_scale(
     bound(Gradient("s", lambda state, user: scale * function(state["v"], user), ["v"]))
 
 
+class Attention(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.items = nn.Embedding(ITEMS, SIZE)
+        self.parts = nn.ModuleList(nn.Linear(SIZE, SIZE) for _ in range(3))
+
+    def forward(self, items: Tensor) -> Tensor:
+        x = self.items(items)[None]
+        query, key, value = (part(x)[:, None] for part in self.parts)
+        y = nn.functional.scaled_dot_product_attention(query, key, value, is_causal=True)
+        return x[0] + y[0, 0]
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_a_gradient_that_cancels_out_among_others_is_taken_for_nothing(scale: float) -> None:
+    """The made-up user's loss looks at one item alone, where attention has no choice."""
+    torch.manual_seed(0)
+
+    def loss(model: Any, user: Any) -> Tensor:
+        scores = model(user.items)[:-1] @ model.items.weight.T
+        each = nn.functional.cross_entropy(scores, user.items[1:], reduction="none")
+        return scale * (each * user.mask[1:]).sum()
+
+    bound(Gradient("s", loss), model=Attention())
+
+
 class Tables(nn.Module):
     def __init__(self) -> None:
         super().__init__()
