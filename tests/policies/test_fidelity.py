@@ -84,14 +84,15 @@ def test_rounding_is_taken_for_rounding_at_every_scale(
 class Attention(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.items = nn.Embedding(ITEMS, SIZE)
-        self.parts = nn.ModuleList(nn.Linear(SIZE, SIZE) for _ in range(3))
+        self.items = nn.Embedding(ITEMS, 8)
+        self.norm = nn.LayerNorm(8)
+        self.parts = nn.ModuleList(nn.Linear(8, 8) for _ in range(3))
 
     def forward(self, items: Tensor) -> Tensor:
-        x = self.items(items)[None]
-        query, key, value = (part(x)[:, None] for part in self.parts)
-        y = nn.functional.scaled_dot_product_attention(query, key, value, is_causal=True)
-        return x[0] + y[0, 0]
+        x = self.items(items)
+        heads = [part(self.norm(x)).view(1, WIDTH, 2, 4).transpose(1, 2) for part in self.parts]
+        y = nn.functional.scaled_dot_product_attention(*heads, is_causal=True)
+        return x + y.transpose(1, 2).reshape(WIDTH, 8)
 
 
 @pytest.mark.parametrize("scale", SCALES)
