@@ -30,7 +30,7 @@ from policies.modules import aliases, of_state, source_of, state_of, trainable
 from policies.plan import Dealer, Kept, RosterEntry, Step
 from policies.plan import Plan as ApprovablePlan
 from policies.protection import largest_total
-from policies.trace import TraceError, check_admissible, check_reads_user, traced
+from policies.trace import TraceError, check_admissible, check_loss, check_reads_user, traced
 from policies.users import Bounds
 
 State = Mapping[str, Tensor]
@@ -270,26 +270,9 @@ class Plan:
             check_reads_user(graph, lines)
         check_admissible(graph, lines, bounds, memory)
         names = trained(graph)
-        self._check_loss(graph, lines, names)
+        check_loss(graph, lines, state, names)
         check_same(graph, called, state, bounds, names)
         return graph
-
-    def _check_loss(self, graph: Graph, lines: Mapping[str, str], trained: Sequence[str]) -> None:
-        """A loss is one number, and what is trained by it float32."""
-        shape = list(graph.output_specs()[0].shape) if trained else []
-        if shape:
-            where = lines.get(graph.outputs[0][1], "Your function")
-            raise TraceError(
-                f"{where}: the loss has shape {shape}; expected one number for a user: its .sum() "
-                "or .mean()."
-            )
-        for name in trained:
-            if self.state[name].dtype != torch.float32:
-                [first, *_] = [node.name for node in graph.nodes if name in node.references()]
-                raise TraceError(
-                    f"{lines[first]}: {name!r} is {self.state[name].dtype}; what is trained must "
-                    "be float32, as all outputs: write model.float()."
-                )
 
     def _step(
         self, step: Sum | Gradient, noise: float, bounds: Bounds, memory: int | None, domains: int

@@ -17,9 +17,9 @@ from policies.untraceable import author_line
 from policies.users import Bounds, User
 
 Function = Callable[[dict[str, Tensor], User], Tensor | Mapping[str, Tensor]]
-_RELATIVE, _OF_LARGEST = 1e-3, 1e-5
-"""Of the same operations, some of which PyTorch fuses: beside each number, and beside the largest
-of its tensor, where numbers cancel out."""
+_RELATIVE, _OF_LARGEST, _OF_ALL = 1e-3, 1e-5, 1e-6
+"""Of the same operations, some of which PyTorch fuses: beside each number; beside the largest of
+its tensor, where numbers cancel out; and of all gradients, of which a tensor's may cancel out."""
 
 _MOVED, _DRAWS, _TIMES = 1e-6, 2, 30
 """How far rounding can carry a result is seen by moving the state by a few of its last bits, a few
@@ -57,8 +57,10 @@ def check_same(
         moved = _moved(known, seed)
         other = _run(lambda values: graph.run({**values, **hers}), moved, trained)
         rounding = {n: max(most, _distance(other[n], found[n])) for n, most in rounding.items()}
+    gradients = [_largest(x) for name, x in expected.items() if name.startswith("gradient")]
     for name, mine in expected.items():
-        if not _alike(mine, found[name], _TIMES * rounding[name]):
+        steepest = max(gradients) if name.startswith("gradient") else 0.0
+        if not _alike(mine, found[name], max(_TIMES * rounding[name], _OF_ALL * steepest)):
             raise TraceError(
                 f"For another made-up user your function gives another {name} than the graph that "
                 "was traced from it: something in it goes past PyTorch's operations (numpy, a "

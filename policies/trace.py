@@ -6,7 +6,7 @@ in order of execution, nothing unused, views as reshapes. Equal functions give e
 A node trusts none of this: `policies.admission` checks the graph again, whoever made it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -110,6 +110,33 @@ def check_reads_user(graph: Graph, lines: Mapping[str, str]) -> None:
             f"{next(iter(lines.values()), 'Your function')}: nothing here hangs on a user, so "
             "there is nothing to ask of the partners: compute it in public, or read user.items."
         )
+
+
+def check_loss(
+    graph: Graph, lines: Mapping[str, str], state: Mapping[str, Tensor], trained: Sequence[str]
+) -> None:
+    """A loss is one number, and what is trained by it float32.
+
+    Args:
+        trained: names of the state tensors by which it is differentiated; none: it isn't a loss.
+
+    Raises:
+        TraceError: otherwise, with the author's line.
+    """
+    shape = list(graph.output_specs()[0].shape) if trained else []
+    if shape:
+        where = lines.get(graph.outputs[0][1], "Your function")
+        raise TraceError(
+            f"{where}: the loss has shape {shape}; expected one number for a user: its .sum() or "
+            ".mean()."
+        )
+    for name in trained:
+        if state[name].dtype != torch.float32:
+            [first, *_] = [node.name for node in graph.nodes if name in node.references()]
+            raise TraceError(
+                f"{lines[first]}: {name!r} is {state[name].dtype}; what is trained must be "
+                "float32, as all outputs: write model.float()."
+            )
 
 
 def _refuse_without_storage(name: str, tensor: Tensor) -> None:

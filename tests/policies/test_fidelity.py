@@ -81,6 +81,33 @@ def test_rounding_is_taken_for_rounding_at_every_scale(
     bound(Gradient("s", lambda state, user: scale * function(state["v"], user), ["v"]))
 
 
+class Attention(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.items = nn.Embedding(ITEMS, 8)
+        self.norm = nn.LayerNorm(8)
+        self.parts = nn.ModuleList(nn.Linear(8, 8) for _ in range(3))
+
+    def forward(self, items: Tensor) -> Tensor:
+        x = self.items(items)
+        heads = [part(self.norm(x)).view(1, WIDTH, 2, 4).transpose(1, 2) for part in self.parts]
+        y = nn.functional.scaled_dot_product_attention(*heads, is_causal=True)
+        return x + y.transpose(1, 2).reshape(WIDTH, 8)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_a_gradient_that_cancels_out_among_others_is_taken_for_nothing(scale: float) -> None:
+    """The made-up user's loss looks at one item alone, where attention has no choice."""
+    torch.manual_seed(0)
+
+    def loss(model: Any, user: Any) -> Tensor:
+        scores = model(user.items)[:-1] @ model.items.weight.T
+        each = nn.functional.cross_entropy(scores, user.items[1:], reduction="none")
+        return scale * (each * user.mask[1:]).sum()
+
+    bound(Gradient("s", loss), model=Attention())
+
+
 class Tables(nn.Module):
     def __init__(self) -> None:
         super().__init__()
