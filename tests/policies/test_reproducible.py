@@ -65,7 +65,7 @@ def hashes() -> dict[str, str]:
         )
         for name, (settings, before) in SETTINGS.items()
     }
-    return {name: process.communicate(timeout=300)[0].strip() for name, process in running.items()}
+    return {name: process.communicate(timeout=500)[0].strip() for name, process in running.items()}
 
 
 def test_the_hash_hangs_on_no_setting_of_the_process(hashes: dict[str, str]) -> None:
