@@ -21,17 +21,14 @@ from types import SimpleNamespace
 from typing import Any
 from uuid import UUID, uuid4
 
-import requests
 import sqlalchemy
 from sqlalchemy import MetaData, Table
 from sqlalchemy.exc import SQLAlchemyError
 
+from coterie.heard import NOBODY, Partners, RestoreRefused, gathered
 from coterie.home import Home
 from coterie.processes import running
-from domains.folder import DomainFolder, FolderError, Peer, public_hex, require_name
-from domains.witness import ask_for_heads
-from network.answers import AnswerRefused, ask
-from network.hub import directory
+from domains.folder import DomainFolder, public_hex, require_name
 from policies.ledger.migrations import migrate
 from policies.verify import verify
 
@@ -41,10 +38,6 @@ _DATABASES = ("syft/syft.db", "syft/calls.db", "syft/logins.db", "ledger.db")
 _SHARES = (".held", ".masked", ".receipt", ".spare")
 _PLAIN_ENTRIES = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.DIRTYPE)
 _LEFT_OUT = ("-wal", "-shm", ".new", ".log", ".pid")
-
-
-class RestoreRefused(FolderError):
-    """A back-up can't be made or put back; the text says why and what to do."""
 
 
 def back_up(home: Home, name: str, out: Path) -> int:
@@ -95,7 +88,7 @@ def restore(
     archive: Path,
     *,
     heads: Sequence[Path] = (),
-    hub: str | None = None,
+    partners: Partners = NOBODY,
     unheard: Sequence[str] = (),
 ) -> str:
     """Put a back-up back, unless a partner co-signed a newer ledger; gives the verdict's text.
@@ -105,7 +98,7 @@ def restore(
 
     Args:
         heads: what partners exported (`coterie ledger heads`).
-        hub: where the partners' addresses are listed, to ask their nodes.
+        partners: how the others' nodes are asked.
         unheard: partners that the owner does without.
 
     Raises:
@@ -118,11 +111,12 @@ def restore(
         raise RestoreRefused(f"{name} is running. Stop it first: coterie domain stop {name}")
     folder.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     staged = DomainFolder(folder.path.with_name(f".{name}.restored"))
+    _take_up(staged.path, folder.path)
     shutil.rmtree(staged.path, ignore_errors=True)
     try:
         _unpack(archive, staged.path, name)
         _keep_own_word(staged, folder)
-        text = _checked(staged, folder, heads, hub, unheard)
+        text = _checked(staged, folder, heads, partners, unheard)
         if (staged.path / _TABLES).exists():
             _restore_tables(staged.database_url, _kept_tables(staged))
             (staged.path / _TABLES).unlink()
@@ -130,19 +124,28 @@ def restore(
         settings = staged.settings().model_copy(update={"epoch": uuid4().hex})
         staged.write_settings(settings)
         if folder.path.exists():
-            os.replace(folder.path, folder.path.with_name(f".{name}.before-{int(time.time())}"))
+            os.replace(folder.path, folder.path.with_name(f".{name}.before-{time.time_ns()}"))
         os.replace(staged.path, folder.path)
     finally:
         shutil.rmtree(staged.path, ignore_errors=True)
     return text
 
 
+def _take_up(staged: Path, folder: Path) -> None:
+    """Put back the folder that a restoring set aside before it was killed: it is the present one,
+    whose pins and ledger count."""
+    aside = sorted(folder.parent.glob(f".{folder.name}.before-*"))
+    if staged.exists() and aside and not folder.exists():
+        os.replace(aside[-1], folder)
+
+
 def _files(folder: Path) -> Iterator[Path]:
     for path in sorted(folder.rglob("*")):
-        inside = str(path.relative_to(folder))
-        if path.is_symlink() or path.suffix in _SHARES or inside.endswith(_LEFT_OUT):
+        inside = path.relative_to(folder)
+        left_out = any(part.endswith(_LEFT_OUT) for part in inside.parts)
+        if path.is_symlink() or path.suffix in _SHARES or left_out:
             continue
-        if inside not in _DATABASES and (path.is_file() or path.is_dir()):
+        if str(inside) not in _DATABASES and (path.is_file() or path.is_dir()):
             yield path
 
 
@@ -210,19 +213,20 @@ def _checked(
     staged: DomainFolder,
     present: DomainFolder,
     heads: Sequence[Path],
-    hub: str | None,
+    partners: Partners,
     unheard: Sequence[str],
 ) -> str:
     node_key = public_hex(staged.node_key())
     peers = set(staged.settings().peers)
     with tempfile.TemporaryDirectory() as place:
-        said = _gathered(staged, heads, hub, Path(place))
+        said = gathered(staged, heads, partners, Path(place))
         missing = sorted(peers - said - set(unheard))
         if missing:
             raise RestoreRefused(
                 f"Not heard: {', '.join(missing)}. An older ledger would forget charges that they "
-                "know of. Give their `coterie ledger heads` with --heads, or --hub to ask them; "
-                "if a partner is gone for good, --unheard NAME."
+                "know of. Give their `coterie ledger heads` with --heads; or --hub to ask them, "
+                "with --certificate for each that no public authority signed. If a partner is "
+                "gone for good, --unheard NAME."
             )
         ledger = _ledger_of(staged, Path(place))
         known = Path(place) / "heads"
@@ -241,47 +245,6 @@ def _checked(
     return "\n".join(
         [verdict.text, *(f"Pinned by the back-up; compare: {each}" for each in sorted(pinned))]
     )
-
-
-def _gathered(
-    staged: DomainFolder, heads: Sequence[Path], hub: str | None, place: Path
-) -> set[str]:
-    """Collect what partners hold of this ledger, by their pinned keys; gives who was heard."""
-    peers = staged.settings().peers
-    keys = {peer.node_key: name for name, peer in peers.items()}
-    folder = place / "heads"
-    folder.mkdir()
-    said = set()
-    for file in heads:
-        try:
-            found = json.loads(file.read_text())
-            witness = found["witness_key"]
-        except (OSError, ValueError, KeyError, TypeError):
-            raise RestoreRefused(f"{file} is not what `coterie ledger heads` writes.") from None
-        if witness not in keys:
-            raise RestoreRefused(
-                f"{file} is by a node that {staged.settings().name} hasn't pinned."
-            )
-        said.add(keys[witness])
-        (folder / f"{keys[witness]}.json").write_text(json.dumps(found))
-    for name, card in (directory(hub) if hub is not None else {}).items():
-        if name in peers and name not in said and card.node_key == peers[name].node_key:
-            answer = _asked(staged, card.url, peers[name])
-            if answer is not None:
-                said.add(name)
-                (folder / f"{name}.json").write_bytes(answer)
-    return said
-
-
-def _asked(staged: DomainFolder, url: str, peer: Peer) -> bytes | None:
-    """A partner's node, asked under our node key; None if it doesn't answer as itself."""
-    body = ask_for_heads(staged.node_key(), peer.node_key)
-    try:
-        with requests.Session() as session:
-            answer = ask(session, "POST", f"{url}/heads", body, json_body=True, timeout=(5, 30))
-    except (requests.RequestException, AnswerRefused):
-        return None
-    return answer.content if answer.status == 200 and answer.is_from(peer.node_key) else None
 
 
 def _ledger_of(staged: DomainFolder, place: Path) -> Any:

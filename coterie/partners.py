@@ -16,7 +16,7 @@ from coterie.addresses import certificate_of, renew_certificate, trust_hub, trus
 from coterie.home import Home
 from coterie.owner import ROLES, Owner, log_in_owner
 from coterie.processes import hold, running, start, stop
-from domains.dataset import load_dataset
+from domains.dataset import COMING, load_dataset
 from domains.declaration import Declaration, read_catalogue
 from domains.folder import (
     DomainFolder,
@@ -163,7 +163,7 @@ def add_data(
             f"{folder.path.name} has a data set '{dataset}' already. To append or correct rows, "
             f"see docs/owner.md; its files lie in {place / 'data'}."
         )
-    staged = folder.datasets / f".{dataset}.new"
+    staged = folder.datasets / f".{dataset}{COMING}"
     shutil.rmtree(staged, ignore_errors=True)
     try:
         (staged / "data").mkdir(mode=0o700, parents=True)

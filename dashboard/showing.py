@@ -85,12 +85,14 @@ def records(frame: pd.DataFrame, key: str, *, empty_says: str = "", next_step: s
                 if value != "" and not pd.isna(value):
                     with st.container(width="content", gap=None):
                         st.caption(plain(heading(str(name))))
-                        st.text(_figure(value))
+                        st.text(_figure(str(name), value))
     download(frame, key)
 
 
-def _figure(value: Any) -> str:
-    return f"{value:,.6g}" if isinstance(value, float) else str(shortened(str(value)))
+def _figure(name: str, value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:,.3f}" if "epsilon" in name else f"{value:,.6g}"
+    return str(shortened(str(value)))
 
 
 def _lines(words: str) -> str:

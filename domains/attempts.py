@@ -5,7 +5,7 @@ import hashlib
 import mmap
 import os
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from domains.coming_noise import ComingNoise
 from domains.cosigning import event_of
+from domains.refusals import RoundRefused
 from network.smpc.attempt import Context
 from policies.ledger import Ledger
 from policies.plan import Plan, Step
@@ -36,12 +37,33 @@ class Attempt:
     held: Mapping[str, Sequence[int]]
     """By peer, the sizes of the ledger heads held of it when the attempt began."""
     noise: ComingNoise | None = None
+    summed: Callable[[], NDArray[np.int64]] | None = None
+    """From `share` on: gives the noised sum, once."""
     value: NDArray[np.int64] | None = None
+    """The noised sum, once it was asked for."""
+
+    @property
+    def shared(self) -> bool:
+        """Whether its sum was made."""
+        return self.summed is not None or self.value is not None
+
+    def noised(self) -> NDArray[np.int64]:
+        """The noised sum of an attempt that was shared: int64 [P]; waits for its noise.
+
+        Raises:
+            RoundRefused: the noise or the sum is gone.
+        """
+        if self.value is None and self.summed is not None:
+            self.value = self.summed()
+        if self.value is None:
+            raise RoundRefused("This attempt's sum is gone. Start the next attempt.")
+        return self.value
 
     def erase(self) -> None:
         self.party.abandon()
         if self.noise is not None:
             self.noise.erase()
+        self.summed = None
         if self.value is not None:
             self.value[:] = 0
             self.value = None

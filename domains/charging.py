@@ -36,6 +36,7 @@ def charged_input(
     Raises:
         HeadRefused: a member's ledger was rolled back or rewritten, or hasn't set this release
             aside; before anything was masked.
+        RoundRefused: the attempt's noise or sum is gone.
     """
     where, members = current.context, {each.sender for each in sealed}
     try:
@@ -45,7 +46,7 @@ def charged_input(
         raise
     try:
         with current.files:
-            receipt, elements = current.party.mask(current.value, sealed)
+            receipt, elements = current.party.mask(current.noised(), sealed)
     except Exception:
         # What was shown is held against whoever showed it, whatever becomes of the attempt.
         ledger.heads.cosign_all(shown, reserved(plan, where))

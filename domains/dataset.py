@@ -1,13 +1,18 @@
 """A private data set on its node: the declaration, the owner's policy, the compact arrays."""
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from domains.declaration import Declaration
 from domains.enclosure import Enclosure
 from domains.folder import DomainFolder, FolderError
 from domains.interactions import LoadReport, load_interactions
 from policies.owner_policy import OwnerPolicy, OwnerPolicyError
+
+COMING = ".new"
+"""How the folder of a data set ends that isn't whole yet; it begins with a dot."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +39,9 @@ class PrivateDataset:
     def name(self) -> str:
         return self.declaration.name
 
-    def enclosure(self, plan_json: str) -> Enclosure:
-        """A new engine process for a plan on this data set."""
-        return Enclosure(self.store, plan_json, self.declaration.bounds)
+    def enclosure(self, plan_json: str, states: IO[bytes] | None = None) -> Enclosure:
+        """A new engine process for a plan on this data set; `states` as there."""
+        return Enclosure(self.store, plan_json, self.declaration.bounds, states)
 
     @property
     def public(self) -> bool:
@@ -46,12 +51,16 @@ class PrivateDataset:
 def load_datasets(folder: DomainFolder) -> dict[str, PrivateDataset]:
     """Load every data set declared in `datasets/*/dataset.toml` from the `data/` beside it.
 
+    What an adding that was killed left behind (`.NAME.new`) is no data set, and removed.
+
     Raises:
         FolderError: no declaration, or two of the same name.
         DeclarationError, OwnerPolicyError, InteractionsError: as the loaders say.
     """
     found: dict[str, PrivateDataset] = {}
-    for file in sorted(folder.datasets.glob("*/dataset.toml")):
+    for left in folder.datasets.glob(f".*{COMING}"):
+        shutil.rmtree(left, ignore_errors=True)
+    for file in sorted(folder.datasets.glob("[!.]*/dataset.toml")):
         dataset = load_dataset(folder, file.parent)
         if dataset.name in found:
             raise FolderError(f"{file} declares '{dataset.name}', which another file declares too.")

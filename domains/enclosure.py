@@ -3,7 +3,8 @@
 The parent (the node) keeps keys, ledger and noise. The child maps the arrays, locks itself down
 (`domains.confinement`) and only then reads the plan. It answers framed messages (`domains.frames`).
 It writes no file: users' memory goes to the parent, which keeps it. A sum, as long as a model, it
-leaves in memory that both have open (`domains.sums`).
+leaves in memory that both have open (`domains.sums`). A public state it reads from the parent's own
+file, which it has open for reading only.
 """
 
 import ctypes
@@ -14,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import IO, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +25,7 @@ from domains.deadline import Deadline, DeadlinePassed
 from domains.frames import Arrays, read_frame, write_frame
 from domains.interactions import Interactions, private_file
 from domains.launcher import LauncherFailed, launch
-from domains.sums import Sums
+from domains.sums import ExactSum, Sums
 from policies.plan import Plan
 from policies.users import Bounds
 
@@ -44,6 +45,9 @@ class EngineOverdue(EnclosureFailed):
 class Enclosure:
     """A running engine for one plan on one data set; close it, or use it in a `with` block.
 
+    Args:
+        states: the file in which states lie that it is given later; others pass through a pipe.
+
     Attributes:
         protections: what the child gave up, and what it couldn't.
 
@@ -51,7 +55,9 @@ class Enclosure:
         EnclosureFailed: the process did not start.
     """
 
-    def __init__(self, store: Path, plan_json: str, bounds: Bounds) -> None:
+    def __init__(
+        self, store: Path, plan_json: str, bounds: Bounds, states: IO[bytes] | None = None
+    ) -> None:
         log = store / "engine.log"
         kept = log.exists() and log.stat().st_size < _MAX_LOG
         self._log = log.open("ab" if kept else "wb")
@@ -59,13 +65,17 @@ class Enclosure:
         plan = Plan.from_json(plan_json)
         plan_hash, self._deadline_s = plan.hash, plan.deadline_s
         self._rate = min(step.sampling_rate for step in plan.steps)
-        self._sums = Sums(max(step.width for step in plan.steps))
+        self._sums, self._states = Sums(max(step.width for step in plan.steps)), states
+        readable = [] if states is None else [_for_reading(states)]
         try:
-            self._process = launch(store, self._log.fileno(), self._sums.fileno())
+            self._process = launch(store, self._log.fileno(), self._sums.fileno(), *readable)
         except LauncherFailed as error:
             self._log.close()
             self._sums.close()
             raise EnclosureFailed(str(error)) from None
+        finally:
+            for file in readable:
+                os.close(file)
         opening = {"plan": plan_json, "plan_hash": plan_hash, "bounds": asdict(bounds)}
         try:
             opened = self._ask(opening, {})[0]
@@ -81,10 +91,8 @@ class Enclosure:
         """Whether the process still runs; a dead one answers nothing more."""
         return self._process.alive
 
-    def private_sum(self, step: str, state: Arrays, selected: NDArray[np.bool_]) -> Sums:
+    def private_sum(self, step: str, state: Arrays, selected: NDArray[np.bool_]) -> ExactSum:
         """The clipped integer sum of a step over the selected users, int64 [P], without noise.
-
-        Others may be asked for once it was added to where it belongs.
 
         Raises:
             EngineOverdue: it takes longer than the plan's `deadline_s`; the process is killed.
@@ -98,10 +106,11 @@ class Enclosure:
             "deadline."
         )
         arrays["selected"] = selected
+        asked = self._sums.next()
         found = self._ask_within(self._deadline_s, overdue, header, arrays)
         if "memories" in found:
             self._keep(found["memories"])
-        return self._sums
+        return asked
 
     def memory(self, state: Arrays) -> None:
         """Compute every user's memory and keep it in the node's store.
@@ -168,7 +177,7 @@ class Enclosure:
         self, header: Mapping[str, Any], arrays: Arrays
     ) -> tuple[dict[str, Any], dict[str, NDArray]]:
         try:
-            write_frame(self._process.questions, header, arrays)
+            write_frame(self._process.questions, header, arrays, self._states)
             answer, found = read_frame(self._process.answers)
         except (OSError, EOFError, ValueError):
             raise EnclosureFailed(
@@ -178,6 +187,10 @@ class Enclosure:
         if "error" in answer:
             raise EnclosureFailed(str(answer["error"]))
         return answer, found
+
+
+def _for_reading(file: IO[bytes]) -> int:
+    return os.open(f"/proc/self/fd/{file.fileno()}", os.O_RDONLY)
 
 
 def keep_freed_memory() -> None:
@@ -316,11 +329,11 @@ def load() -> None:
     prepare()
 
 
-def serve(store: Path, sums: int) -> None:
+def serve(store: Path, sums: int, states: int | None = None) -> None:
     """Lock this process down and serve frames on standard input and output until they close.
 
     Args:
-        sums: open file of `domains.sums`.
+        sums: open file of `domains.sums`. states: see `Enclosure`.
     """
     from policies.graph import GraphFailed
 
@@ -337,7 +350,7 @@ def serve(store: Path, sums: int) -> None:
     write_frame(output, {"people": child.people, "protections": protections}, {})
     while True:
         try:
-            header, arrays = read_frame(source)
+            header, arrays = read_frame(source, states)
         except EOFError:
             return
         try:

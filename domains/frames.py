@@ -9,6 +9,7 @@ engine leaves its sum, doesn't pass through the pipe at all.
 
 import json
 import math
+import mmap
 import os
 import struct
 from collections.abc import Iterator, Mapping
@@ -60,19 +61,28 @@ Arrays = Mapping[str, NDArray | Stored]
 """By name, in memory or in a file."""
 
 
-def write_frame(pipe: IO[bytes], header: Mapping[str, Any], arrays: Arrays) -> None:
+def write_frame(
+    pipe: IO[bytes], header: Mapping[str, Any], arrays: Arrays, shared: IO[bytes] | None = None
+) -> None:
     """Write one message: length, JSON header, then the arrays' bytes in order.
+
+    Args:
+        shared: a file that the other side has open too; of arrays in it, only the place is told.
 
     Raises:
         ValueError: see `Stored.pieces`.
     """
-    described = [
-        {"name": name, "dtype": str(array.dtype), "shape": list(array.shape)}
-        for name, array in arrays.items()
-    ]
+    described, sent = [], []
+    for name, array in arrays.items():
+        told: dict[str, Any] = {"name": name, "dtype": str(array.dtype), "shape": list(array.shape)}
+        if isinstance(array, Stored) and array.file is shared:
+            told["begin"] = array.begin
+        else:
+            sent.append(array)
+        described.append(told)
     text = json.dumps({"header": dict(header), "arrays": described}).encode()
     pipe.write(struct.pack("<Q", len(text)) + text)
-    for array in arrays.values():
+    for array in sent:
         if isinstance(array, Stored):
             for piece in array.pieces():
                 pipe.write(piece)
@@ -81,8 +91,14 @@ def write_frame(pipe: IO[bytes], header: Mapping[str, Any], arrays: Arrays) -> N
     pipe.flush()
 
 
-def read_frame(pipe: IO[bytes]) -> tuple[dict[str, Any], dict[str, NDArray]]:
+def read_frame(
+    pipe: IO[bytes], shared: int | None = None
+) -> tuple[dict[str, Any], dict[str, NDArray]]:
     """Read what `write_frame` wrote.
+
+    Args:
+        shared: the file in which arrays may lie. They are mapped: what is written to them stays
+            with this process.
 
     Raises:
         EOFError: the other side ended. ValueError: not such a frame.
@@ -99,10 +115,20 @@ def read_frame(pipe: IO[bytes]) -> tuple[dict[str, Any], dict[str, NDArray]]:
         size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
         if not 0 <= size <= MAX_FRAME:
             raise ValueError("the frame has an array that is too large")
+        if "begin" in described and shared is not None:
+            arrays[described["name"]] = _mapped(shared, described["begin"], dtype, shape)
+            continue
         array = np.empty(shape, dtype)
         _fill(pipe, array.reshape(-1).view(np.uint8).data)
         arrays[described["name"]] = array
     return message["header"], arrays
+
+
+def _mapped(file: int, begin: int, dtype: np.dtype, shape: tuple[int, ...]) -> NDArray:
+    content = mmap.mmap(file, 0, access=mmap.ACCESS_COPY)
+    found = np.frombuffer(content, dtype, math.prod(shape), begin).reshape(shape)
+    # A file may begin with a header of any length; what lies oddly is copied.
+    return np.require(found, requirements="A")
 
 
 def _exactly(pipe: IO[bytes], size: int) -> bytearray:

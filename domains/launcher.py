@@ -22,7 +22,7 @@ from typing import IO, Any
 from domains.confinement import clean_environment
 
 _LONGEST_MESSAGE = 2**14
-_FILES = 4
+_FILES = 5
 _PIPE_BYTES = 2**20
 
 
@@ -64,12 +64,12 @@ class EngineProcess:
             self.questions.close()
 
 
-def launch(store: Path | None, log: int, memory: int | None = None) -> EngineProcess:
+def launch(store: Path | None, log: int, *more: int) -> EngineProcess:
     """A new engine on the data set in `store`; None: a process that examines a plan, without data.
 
     Args:
         log: open file that its standard error goes to.
-        memory: open file that an engine has beside its pipes; `domains.sums`.
+        more: open files that an engine has beside its pipes; see `domains.enclosure.serve`.
 
     Raises:
         LauncherFailed: it couldn't be started.
@@ -78,7 +78,6 @@ def launch(store: Path | None, log: int, memory: int | None = None) -> EnginePro
     hear, answers = _wide_pipe()
     try:
         where = None if store is None else str(store)
-        more = () if memory is None else (memory,)
         started = _ask({"do": "launch", "store": where}, (questions, answers, log, *more))
     except BaseException:
         os.close(ask)

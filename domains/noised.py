@@ -1,5 +1,7 @@
 """A domain's share of the noise, added before anything leaves the run."""
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,24 +16,34 @@ from policies.plan import Step
 _AT_A_TIME = 2**17
 
 
-def noised_sum(run: OpenRun, step: Step, state: Arrays, coming: ComingNoise) -> NDArray[np.int64]:
-    """The sum over users whom secret coins selected, noised: int64 [P].
+def noised_sum(
+    run: OpenRun, step: Step, state: Arrays, coming: ComingNoise
+) -> Callable[[], NDArray[np.int64]]:
+    """The sum over users whom secret coins selected, made now and noised when it is called for.
 
     Args:
-        coming: this attempt's noise, for the first numbers; the others' is drawn here.
+        coming: this attempt's noise, for the first numbers; the others' is drawn at the call.
+
+    Returns:
+        What gives it, once: int64 [P]. It waits for the noise, and raises RoundRefused if this or
+        the sum is gone.
 
     Raises:
         EnclosureFailed: the engine failed.
         RoundRefused: see `noised`.
     """
+    _require_noise(run, step)
     selected = sample_users(run.dataset.users, step.sampling_rate, SecureRandom())
     total = run.enclosure().private_sum(step.name, state, selected)
-    _require_noise(run, step)
-    # In this process's own memory: what the engine could read there would undo the noise.
-    value = coming.taken()
-    total.add_to(value)
-    noised(run, step, value[MOST:], step.clip_norm, step.scale)
-    return value
+
+    def with_noise() -> NDArray[np.int64]:
+        # In this process's own memory: what the engine could read there would undo the noise.
+        value = coming.taken()
+        total.add_to(value)
+        noised(run, step, value[MOST:], step.clip_norm, step.scale)
+        return value
+
+    return with_noise
 
 
 def noised(

@@ -7,11 +7,11 @@ shows this ledger's head with the reservation in it, `reveal` refuses unless eve
 order and co-signs it, `confirm` gives the co-signatures, `unmask` takes those under our own.
 
 An attempt moves forward only. `share` reserves the release in the ledger before anything is
-computed; `reveal` charges it, durably, before the masked input can leave. What was answered is
-kept, so that asking again gives the same bytes and nothing new. What a crash leaves reserved but
-not charged was never sent: it is voided when the node starts again, and that attempt is never
-continued. What was charged can still be confirmed and unmasked after a crash. The protocol itself
-is `network.smpc.aggregation`, or `network.smpc.ckks` where the plan says so.
+computed; `reveal` adds the noise and charges the release, durably, before the masked input can
+leave. What was answered is kept, so that asking again gives the same bytes and nothing new. What a
+crash leaves reserved but not charged was never sent: it is voided when the node starts again, and
+that attempt is never continued. What was charged can still be confirmed and unmasked after a crash.
+The protocol itself is `network.smpc.aggregation`, or `network.smpc.ckks` where the plan says so.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -169,9 +169,10 @@ class Participation:
         state: Octets | str,
         held: Mapping[str, Sequence[int]],
     ) -> tuple[list[Any], dict[str, Any]]:
-        """Compute this domain's noised private sum and share this attempt's secrets.
+        """Compute this domain's private sum and share this attempt's secrets.
 
-        The charge is reserved durably first. Only sealed shares are returned; they are independent
+        The charge is reserved durably first; the sum meets its noise in `reveal`, which waits for
+        it. Only sealed shares are returned; they are independent
         of the data.
 
         Args:
@@ -186,7 +187,7 @@ class Participation:
         run = self._open_runs.of(plan_hash)
         with run.lock:
             current = self._current(run, Context(plan_hash, step, release, attempt))
-            if current.value is not None:
+            if current.shared:
                 raise RoundRefused(f"{self._name}: this attempt was shared already.")
             sealed = current.party.share(adverts)
             definition = run.plan.step(step)
@@ -199,11 +200,11 @@ class Participation:
                 plan_hash, step, release, attempt, event_of(definition), run.until()
             )
             try:
-                current.value = (
-                    noised(run, definition, value.view(np.int64).copy(), clip_norm, 1)
-                    if current.noise is None
-                    else noised_sum(run, definition, tensors, current.noise)
-                )
+                if current.noise is None:
+                    whole = value.view(np.int64).copy()
+                    current.value = noised(run, definition, whole, clip_norm, 1)
+                else:
+                    current.summed = noised_sum(run, definition, tensors, current.noise)
             except EngineOverdue as error:
                 run.close_enclosure()
                 self._spend_attempt(run)
@@ -239,7 +240,7 @@ class Participation:
             if self._attempts.state_of(context) == "charged":
                 return self._masked(run.plan, context)
             current = self._current(run, context)
-            if current.value is None:
+            if not current.shared:
                 raise RoundRefused(f"{self._name}: nothing was shared in this attempt yet.")
             answer = charged_input(
                 self._ledger, run.plan, self._name, current, sealed, notes, run.confirmed
@@ -391,4 +392,4 @@ class Participation:
 
 
 def _unshared(run: OpenRun) -> bool:
-    return run.attempt is not None and run.attempt.value is None
+    return run.attempt is not None and not run.attempt.shared

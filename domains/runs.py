@@ -3,6 +3,8 @@
 import threading
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +25,7 @@ class OpenRun:
     """A plan being executed here: its checked approvals, its engine, its one live attempt.
 
     Args:
-        folder: where the states that come are kept, in files without names.
+        folder: where the states that come are kept, one at a time, in a file without a name.
         expires: when the first signature under this domain's own approval does, a second person's
             too, which doesn't travel.
     """
@@ -46,7 +48,7 @@ class OpenRun:
         self.attempt: Attempt | None = None
         self.state: State | None = None
         self.confirmed = Confirmed()
-        self._folder = folder
+        self._place: IO[bytes] = TemporaryFile(dir=folder)  # noqa: SIM115
         self._enclosure: Enclosure | None = None
 
     def missing(self) -> str | None:
@@ -93,7 +95,7 @@ class OpenRun:
     def state_of(self, state: Octets | str) -> State:
         """A state as it came, which is held from now on; or the held one, by its digest."""
         if not isinstance(state, str) and len(state):
-            self.state = State("", len(state), self._folder)
+            self.state = State("", len(state), self._place)
             self.state.take(state)
         held = self.state
         if held is None or not held.complete or (isinstance(state, str) and state != held.digest):
@@ -106,7 +108,7 @@ class OpenRun:
         if not 0 < size <= limit:
             raise RoundRefused(f"The state has {size} bytes; at most {limit} pass.")
         if begin == 0:
-            self.state = State(digest, size, self._folder)
+            self.state = State(digest, size, self._place)
         held = self.state
         if held is None or (held.digest, held.size, held.held) != (digest, size, begin):
             raise RoundRefused("The parts of a state come in order, from its beginning.")
@@ -122,7 +124,7 @@ class OpenRun:
         if self._enclosure is not None and not self._enclosure.alive:
             self.close_enclosure()
         if self._enclosure is None:
-            self._enclosure = self.dataset.enclosure(self.plan.to_json())
+            self._enclosure = self.dataset.enclosure(self.plan.to_json(), self._place)
         return self._enclosure
 
     def sum_of(self, step: Step, state: Octets | str) -> NDArray[np.int64]:

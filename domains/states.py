@@ -3,8 +3,6 @@
 import json
 import os
 import struct
-from pathlib import Path
-from tempfile import TemporaryFile
 from typing import IO
 
 import numpy as np
@@ -27,17 +25,18 @@ Octets = bytes | memoryview
 
 
 class State:
-    """A public state as it comes, part by part, into a file without a name.
+    """A public state as it comes, part by part.
 
     Args:
         digest: BLAKE3 of the whole, hex, as it was named; empty: it is as it turns out.
         size: of the whole, in bytes.
-        folder: where the file is.
+        file: where it is written, in the place of what is there.
     """
 
-    def __init__(self, digest: str, size: int, folder: Path) -> None:
+    def __init__(self, digest: str, size: int, file: IO[bytes]) -> None:
         self.digest, self.size, self.held = digest, size, 0
-        self.file: IO[bytes] = TemporaryFile(dir=folder)  # noqa: SIM115
+        self.file = file
+        self.file.truncate(size)
         self._hash = blake3()
 
     @property
@@ -53,8 +52,7 @@ class State:
         """
         if self.held + max(len(part), 1) > self.size:
             raise RoundRefused("The part goes beyond the state's end.")
-        self.file.write(part)
-        self.file.flush()
+        _write_at(self.file.fileno(), part, self.held)
         self._hash.update(part)
         self.held += len(part)
         if not self.complete:
@@ -63,6 +61,13 @@ class State:
         if self.digest and found != self.digest:
             raise RoundRefused("The state isn't the one that its digest names.")
         self.digest = found
+
+
+def _write_at(file: int, part: Octets, begin: int) -> None:
+    left = memoryview(part)
+    while left:
+        written = os.pwrite(file, left, begin)
+        left, begin = left[written:], begin + written
 
 
 def state_limit(step: Step) -> int:

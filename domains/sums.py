@@ -7,12 +7,31 @@ its own: whatever is changed there later changes nothing, and noise never gets t
 import fcntl
 import mmap
 import os
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from domains.refusals import RoundRefused
+
 _MAPPED_BYTES = 2**24
 """As much of it as the node has mapped at a time; all of what isn't longer stays mapped."""
+
+
+@dataclass(frozen=True)
+class ExactSum:
+    """One sum, until the engine is asked for another or ends."""
+
+    sums: "Sums"
+    number: int
+
+    def add_to(self, vector: NDArray[np.int64]) -> None:
+        """Add it to a vector of its length, int64 [P], in place.
+
+        Raises:
+            RoundRefused: another lies in its place, or none.
+        """
+        self.sums.add(self.number, vector)
 
 
 class Sums:
@@ -28,13 +47,21 @@ class Sums:
         seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
         fcntl.fcntl(memory, fcntl.F_ADD_SEALS, seals)
         self._kept = self._mapped(0, width) if 8 * width <= _MAPPED_BYTES else None
+        self._last = 0
 
     def fileno(self) -> int:
         """The open file, for the engine."""
         return self._file.fileno()
 
-    def add_to(self, vector: NDArray[np.int64]) -> None:
-        """Add the last sum to a vector of its length, int64 [P], in place."""
+    def next(self) -> "ExactSum":
+        """The sum that the engine is asked for now; the one before it is gone."""
+        self._last += 1
+        return ExactSum(self, self._last)
+
+    def add(self, number: int, vector: NDArray[np.int64]) -> None:
+        """See `ExactSum.add_to`."""
+        if number != self._last or self._file.closed:
+            raise RoundRefused("This attempt's sum is gone. Start the next attempt.")
         if self._kept is not None:
             vector += self._kept[: vector.size]
             return

@@ -7,7 +7,7 @@ and checks them afterwards.
 import json
 import time
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +62,7 @@ class Attempt:
 
     Args:
         kept: the attempt's folder.
-        if_refused, keep: see `run_attempt`.
+        if_refused, keep, meanwhile: see `run_attempt`.
     """
 
     advert: type[Advert] | type[KeyAdvert] = Advert
@@ -82,6 +82,7 @@ class Attempt:
         kept: Path,
         if_refused: Callable[[], object],
         keep: Callable[[Callable[[], object]], object],
+        meanwhile: Callable[[], object],
     ) -> None:
         self.agreement = agreement
         self.left_out: dict[str, str] = {}
@@ -90,11 +91,15 @@ class Attempt:
         self.heads = Heads()
         self._nodes, self._lines = nodes, lines
         self._state = np.frombuffer(state, dtype=np.uint8)
-        self._digest = blake3(state).hexdigest()
         self._deadline_s = deadline_s
         self._kept = kept
-        self._if_refused, self._keep = if_refused, keep
+        self._if_refused, self._keep, self._meanwhile = if_refused, keep, meanwhile
         self._holds: dict[str, bool] = {}
+
+    @cached_property
+    def _digest(self) -> str:
+        """Of the state; taken while the domains begin, who don't need it for that."""
+        return blake3(self._state.data).hexdigest()
 
     def open_total(self) -> tuple[NDArray[np.int64], tuple[str, ...]]:
         """Carry the attempt through and keep it: (total, survivors), or SumAborted."""
@@ -112,6 +117,8 @@ class Attempt:
 
     def exchange(self, phase: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
         began = time.monotonic()
+        if phase == "share":
+            self._meanwhile()
         questions = {n: partial(self._ask, phase, n, a) for n, a in arguments.items()}
         calls = self._lines.ask(questions, self._deadline_s + _GRACE_S)
         self.seconds[phase] = round(time.monotonic() - began, 2)

@@ -28,7 +28,7 @@ def write_begun(kept: Path, begun: dict[str, Any], heads: Heads) -> None:
     kept.mkdir(parents=True, exist_ok=True)
     temporary = kept / (BEGUN + ".new")
     with temporary.open("w") as file:
-        json.dump({**begun, "notes": heads.notes}, file)
+        file.write(json.dumps({**begun, "notes": heads.notes}))
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, kept / BEGUN)

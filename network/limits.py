@@ -9,6 +9,7 @@ import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ class Limits:
     longest_wait_s: float = 900.0
 
 
+@lru_cache(maxsize=4096)  # asked three times for each request
 def block_of(address: str) -> str:
     """What limits per address count by: a whole /64 of IPv6, since one host may have all of it."""
     try:

@@ -75,6 +75,7 @@ def run_attempt(
     lines: Lines | None = None,
     if_refused: Callable[[], object] = lambda: None,
     keep: Callable[[Callable[[], object]], object] = lambda write: write(),
+    meanwhile: Callable[[], object] = lambda: None,
 ) -> Release:
     """Run one attempt of one release, or go on with one whose masked inputs were charged.
 
@@ -85,6 +86,7 @@ def run_attempt(
         lines: to the domains, to be kept open afterwards; without, for this attempt alone.
         if_refused: called when a domain refuses to begin; what it raises ends the attempt.
         keep: given what writes the attempt's transcript; by default it is written at once.
+        meanwhile: called once the domains have begun, who draw their noise then.
 
     Raises:
         RoundAborted: too few domains are left. Take the next attempt number.
@@ -93,7 +95,9 @@ def run_attempt(
     agreement = agreement_of(plan, step, release, attempt, tensor)
     kind = Attempt if plan.aggregation == "smpc" else CkksAttempt
     with nullcontext(lines) if lines is not None else Lines() as open_lines:
-        call = kind(nodes, open_lines, agreement, state, plan.deadline_s, kept, if_refused, keep)
+        call = kind(
+            nodes, open_lines, agreement, state, plan.deadline_s, kept, if_refused, keep, meanwhile
+        )
         try:
             total, survivors = call.open_total()
         except SumAborted as aborted:

@@ -75,8 +75,8 @@ def train(
     open_run(nodes, approved)
     run = load_run(folder, approved, plan)
     try:
-        with Lines() as lines:
-            releases = _Releases(nodes, plan, approved, run, lines)
+        with Lines() as lines, ThreadPoolExecutor(1) as pool:
+            releases = _Releases(nodes, plan, approved, run, lines, pool)
             for index, (step, release) in enumerate(approved.schedule(), start=1):
                 if index > len(run.history):
                     releases.make(index, step, release)
@@ -102,7 +102,11 @@ def open_run(nodes: Mapping[str, NodeClient], approved: ApprovablePlan) -> None:
 
 
 class _Releases:
-    """Makes a run's releases, one after the other, on lines that stay open."""
+    """Makes a run's releases, one after the other, on lines that stay open.
+
+    Args:
+        pool: of one thread, for what needn't be waited for while the domains work.
+    """
 
     def __init__(
         self,
@@ -111,8 +115,9 @@ class _Releases:
         approved: ApprovablePlan,
         run: Run,
         lines: Lines,
+        pool: ThreadPoolExecutor,
     ) -> None:
-        self._nodes, self._lines = nodes, lines
+        self._nodes, self._lines, self._pool = nodes, lines, pool
         self._plan, self._approved, self._run = plan, approved, run
         self._charged: dict[str, dict[str, Any]] | None = None
 
@@ -127,23 +132,25 @@ class _Releases:
         payload = _pack(run.state, definition)
         if self._charged is None:
             self._charged = progress_of(self._nodes, self._approved, self._lines)
-        with ThreadPoolExecutor(1) as pool:
-            # Losses take longer to compose than most steps of a round; the domains work meanwhile.
-            # The accountant keeps what it computed, so that it is there when the attempt is known.
-            ahead = (step, release, _AHEAD)
-            pool.submit(_epsilon_so_far, self._approved, self._charged, ahead)
-            written: list[Future[object]] = []
-            attempt, opened = self._open(
-                step, release, payload, lambda write: written.append(pool.submit(write))
-            )
-            totals = unflatten(opened.total, definition)
-            noise = noise_std(self._approved, definition)
-            own = in_own_units(author, run.state, totals)
-            metrics = dict(author.metrics(own)) if author.metrics is not None else {}
-            run.state = after_release(self._plan, definition, run.state, totals, noise)
-            epsilon = _epsilon_so_far(self._approved, self._charged, (step, release, attempt))
-            for each in written:
-                each.result()
+        # Losses take longer to compose than most steps of a round; the domains work meanwhile.
+        # The accountant keeps what it computed, so that it is there when the attempt is known.
+        ahead = self._approved, self._charged, (step, release, _AHEAD)
+        written: list[Future[object]] = []
+        attempt, opened = self._open(
+            step,
+            release,
+            payload,
+            lambda write: written.append(self._pool.submit(write)),
+            lambda: self._pool.submit(_epsilon_so_far, *ahead),
+        )
+        totals = unflatten(opened.total, definition)
+        noise = noise_std(self._approved, definition)
+        own = in_own_units(author, run.state, totals)
+        metrics = dict(author.metrics(own)) if author.metrics is not None else {}
+        run.state = after_release(self._plan, definition, run.state, totals, noise)
+        epsilon = _epsilon_so_far(self._approved, self._charged, (step, release, attempt))
+        for each in written:
+            each.result()
         run.history.append(
             Progress(
                 index=index,
@@ -166,9 +173,18 @@ class _Releases:
             found["attempts"].append([step, release, attempt, "charged"])
 
     def _open(
-        self, step: str, release: int, payload: bytes, keep: Callable[[Callable[[], object]], None]
+        self,
+        step: str,
+        release: int,
+        payload: bytes,
+        keep: Callable[[Callable[[], object]], None],
+        meanwhile: Callable[[], object],
     ) -> tuple[int, Release]:
-        """The total, from an attempt that enough domains charged if it can still be opened."""
+        """The total, from an attempt that enough domains charged if it can still be opened.
+
+        Args:
+            keep, meanwhile: see `run_attempt`.
+        """
         assert self._charged is not None
         attempts = charged_attempts(self._charged, step).get(release, {})
         last = max(attempts, default=-1)
@@ -180,7 +196,7 @@ class _Releases:
         def attempt(number: int) -> Release:
             return run_attempt(
                 self._nodes, self._approved, step, release, number, payload, self._run.folder,
-                lines=self._lines, if_refused=require_open, keep=keep,
+                lines=self._lines, if_refused=require_open, keep=keep, meanwhile=meanwhile,
             )  # fmt: skip
 
         begun = was_begun(self._run.folder, step, release, last)

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, settings
 from coterie import processes
 from tests.network_of_three import Network
 from tests.nursery import Nursery
+from tests.policies.postgres import MISSING, programs, running_postgres
 
 torch.set_num_threads(1)
 # The same examples every time, however long they take: no test passes or fails by chance or speed.
@@ -53,6 +54,15 @@ def nursery(request: pytest.FixtureRequest) -> Iterator[Nursery | None]:
         patch.setattr(processes, "_launch", started.launch)
         yield started
     started.close()
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """The URL of a Postgres, up for the whole test run; each test takes a database of its own."""
+    if programs() is None:
+        pytest.skip(MISSING)
+    with running_postgres() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,9 @@
 """Processes that start at once: forked from one that has imported what they import.
 
-Importing Syft takes seconds and the tests start some thirty nodes. The nursery runs the very
-module that `coterie domain up` would run, with the same arguments, environment, log and lock; only
-the interpreter isn't new. What a newcomer runs, `coterie demo`, is tested without it.
+Importing Syft and PyTorch takes seconds and the tests start some fifty nodes. The nursery runs the
+very module that `coterie domain up` would run, with the same arguments, environment, log and lock;
+only the interpreter isn't new. So it is with the launcher of a node's engines, forked before the
+node knows anything. What a newcomer runs, `coterie demo`, is tested without it.
 """
 
 import ctypes
@@ -122,9 +123,16 @@ class Forked:
 
 def _import_all() -> None:
     """What the servers import by and by; nothing of it is started here."""
+    import torch
+
+    from domains import enclosure, examination
+
     gc.disable()
     for module in LOADED:
         importlib.import_module(module)
+    torch.set_num_threads(1)
+    enclosure._load_lazy_parts()
+    examination.prepare()
     gc.freeze()
     gc.enable()
 
@@ -139,8 +147,30 @@ def _become(message: dict, output: int) -> None:
         os.execve(sys.executable, new, message["environment"])
     os.environ.clear()
     os.environ.update(message["environment"])
+    if message["command"][0] == "domains.node":
+        _fork_launcher()
     sys.argv = message["command"]
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+
+
+def _fork_launcher() -> None:
+    """The launcher that this process will find started when it asks for the first engine."""
+    from domains import confinement, launcher
+
+    ours, its = socket.socketpair()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setsid()
+            os.dup2(its.fileno(), 0)
+            os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+            os.environ.clear()
+            os.environ.update(confinement.clean_environment())
+            launcher.main()
+        finally:
+            os._exit(0)
+    its.close()
+    launcher._launcher = launcher._Launcher(ours, Forked(child))  # type: ignore[arg-type]
 
 
 def _orphan() -> int | None:

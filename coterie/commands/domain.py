@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from coterie.addresses import trust_hub, trust_own, url_of
+from coterie.addresses import trust_own, url_of
 from coterie.backup import back_up
 from coterie.backup import restore as put_back
 from coterie.commands import keys, members
@@ -23,6 +23,7 @@ from coterie.commands.output import (
 from coterie.doctor import examine_on_its_machine
 from coterie.exit_codes import ExitCode
 from coterie.finding import Verdict
+from coterie.heard import Partners
 from coterie.outside import examine_from_outside
 from coterie.partners import (
     add_data,
@@ -270,6 +271,9 @@ def restore(
     hub_certificate: Annotated[
         Path | None, typer.Option(help="The hub's certificate, if no public authority signed it.")
     ] = None,
+    certificate: Annotated[
+        list[Path] | None, typer.Option(help="A partner's node's certificate, too; repeat it.")
+    ] = None,
     unheard: Annotated[
         list[str] | None, typer.Option(help="A partner to do without, gone for good.")
     ] = None,
@@ -279,9 +283,9 @@ def restore(
 
     Example: coterie domain restore north north-monday.tar --hub https://hub.example
     """
-    if hub is not None:
-        trust_hub(home_of(home).domain(name), hub, hub_certificate)
-    text = put_back(home_of(home), name, file, heads=heads or (), hub=hub, unheard=unheard or ())
+    asked = Partners(hub, hub_certificate, certificate or ())
+    place = home_of(home)
+    text = put_back(place, name, file, heads=heads or (), partners=asked, unheard=unheard or ())
     console.print(text, markup=False, highlight=False)
     console.print(f"{name} is back. Start it: coterie domain up {name}")
 

@@ -208,7 +208,7 @@ def write_messages(folder: Path, messages: Mapping[str, object]) -> None:
     """Keep an attempt's messages as JSON: all of them, or as before after a crash."""
     temporary = folder / (_MESSAGES + ".new")
     with temporary.open("w") as file:
-        json.dump(messages, file)
+        file.write(json.dumps(messages))
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, folder / _MESSAGES)

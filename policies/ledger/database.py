@@ -82,7 +82,8 @@ def _engines(url: str) -> tuple[sqlalchemy.Engine, sqlalchemy.Engine]:
     engine = create_engine(url)
     sqlalchemy.event.listen(engine, "begin", _begin_postgres)
     snapshots = engine.execution_options(isolation_level="REPEATABLE READ")
-    return snapshots, engine.execution_options(writing=True)
+    # Whoever waited for the lock must see what its holder wrote, whatever the server's default is.
+    return snapshots, engine.execution_options(writing=True, isolation_level="READ COMMITTED")
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:

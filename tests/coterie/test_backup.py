@@ -6,7 +6,6 @@ import os
 import signal
 import sqlite3
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -42,7 +41,7 @@ from policies.ledger.heads import Note
 from policies.ledger.heads import Release as Reserved
 from policies.verify import verify
 from tests.network_of_three import Network, counting_plan, create_partner
-from tests.policies.postgres import MISSING, new_database, programs, running_postgres
+from tests.policies.postgres import new_database
 
 
 @pytest.fixture
@@ -299,12 +298,8 @@ def test_partners_nodes_say_what_they_hold_to_that_partner_only(network: Network
     assert requests.post(url, data=b"x" * 5000, timeout=120).status_code == 413
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    if programs() is None:
-        pytest.skip(MISSING)
-    with running_postgres() as url:
-        yield url
+class Killed(BaseException):
+    """Where a process would have ended."""
 
 
 def home_url(home: Home) -> str:
@@ -329,8 +324,10 @@ def taken(url: str, path: str, blob: bytes) -> bool:
     return b"interactions" in answer.content
 
 
-def test_the_ledger_commands_read_a_ledger_on_postgres(server: str, tmp_path: Path) -> None:
-    home, url = Home(tmp_path / "home"), new_database(server)
+def test_the_ledger_commands_read_a_ledger_on_postgres(
+    postgres_server: str, tmp_path: Path
+) -> None:
+    home, url = Home(tmp_path / "home"), new_database(postgres_server)
     create_domain(home, "north", "127.0.0.1", 8101, database_url=url)
 
     def ledger(*words: str) -> Result:
@@ -354,10 +351,10 @@ def test_the_ledger_commands_read_a_ledger_on_postgres(server: str, tmp_path: Pa
 
 @pytest.mark.nodes
 def test_a_node_on_postgres_survives_a_kill_and_comes_back_from_a_back_up(
-    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    postgres_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home = Home(tmp_path / "home")
-    url = new_database(server)
+    url = new_database(postgres_server)
     create_partner(home, "north", database_url=url)
     start_domain(home, "north", None)
     try:
@@ -391,7 +388,7 @@ def test_a_node_on_postgres_survives_a_kill_and_comes_back_from_a_back_up(
     password = url.split(":")[2].split("@")[0]
     assert password not in home.domain("north").log_file.read_text()
 
-    fresh = new_database(server)
+    fresh = new_database(postgres_server)
     with pytest.raises(RestoreRefused, match="isn't empty"):
         restore(Home(tmp_path / "third"), "north", tmp_path / "north.tar")
     third = Home(tmp_path / "third")
@@ -430,6 +427,39 @@ def test_what_a_kill_leaves_is_no_back_up(
     with pytest.raises(RestoreRefused, match="exists"):
         back_up(home, "north", tmp_path / "north.tar")
     assert [each.name for each in tmp_path.glob("north.tar*")] == ["north.tar"]
+
+
+def test_a_restoring_that_was_killed_leaves_the_old_folder_or_the_new(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed at each step that moves something: called again, it finishes, and pins still count."""
+    heads = cosigned_by_east(home, tmp_path / "east.json")
+    back_up(home, "north", tmp_path / "north.tar")
+    folder = home.domain("north")
+    peers = folder.settings().peers
+    uid, moves = folder.settings().server_uid, 0
+    while True:
+        moved, left = os.replace, [moves]
+
+        def killed(source: Path, target: Path, moved=moved, left=left) -> None:  # type: ignore[no-untyped-def]
+            if not left[0]:
+                raise Killed
+            left[0] -= 1
+            moved(source, target)
+
+        with monkeypatch.context() as patch:
+            patch.setattr("os.replace", killed)
+            patch.setattr("shutil.rmtree", lambda *_, **__: None)  # a kill cleans nothing up
+            try:
+                restore(home, "north", tmp_path / "north.tar", heads=[heads])
+                break
+            except Killed:
+                moves += 1
+        restore(home, "north", tmp_path / "north.tar", heads=[heads])
+        assert folder.settings().peers == peers
+        assert folder.settings().server_uid == uid
+        assert not list(folder.path.parent.glob(".north.restored"))
+    assert moves >= 3
 
 
 def test_a_file_that_goes_while_it_is_backed_up_is_left_out(

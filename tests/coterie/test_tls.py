@@ -13,17 +13,21 @@ from syft.client.client import HTTPConnection
 from typer.testing import CliRunner
 
 import coterie as ct
+from coterie.backup import RestoreRefused, back_up, restore
 from coterie.cli import app
 from coterie.finding import Verdict
+from coterie.heard import Partners
 from coterie.home import Home
 from coterie.outside import examine_from_outside
-from coterie.partners import create_domain, invite, start_domain, stop_domain
+from coterie.partners import create_domain, invite, pin_peer, start_domain, stop_domain
 from coterie.processes import free_ports
+from domains.folder import public_hex
 from network import tls
 from network.answers import AnswerRefused
 from network.client import LoginFailed, NodeUnreachable, log_in
 from network.federation import read_accounts
 from network.hub import HubError, admit_member, announce, create_hub, directory, new_card
+from policies.ledger import Ledger
 from tests.network_of_three import create_partner
 
 pytestmark = pytest.mark.nodes
@@ -127,6 +131,33 @@ def test_the_doctor_is_content_with_it(home: Home) -> None:
     assert found["verdict"] == "good"
 
 
+def partner_of(home: Home, other: Home) -> Home:
+    """A domain whose one partner is north, and which is north's."""
+    create_domain(other, "west", "127.0.0.1", 8199, tls=True)
+    west, north = other.domain("west"), home.domain("north")
+    Ledger(west.ledger_url, "west", west.node_key()).open_budget("people", 8.0, 1e-5)
+    for one, name, its in ((west, "north", north), (north, "west", west)):
+        pin_peer(one, name, public_hex(its.node_key()), its.settings().owner_key)
+    return other
+
+
+def comes_back_by_the_word_of_a_partner_with_a_certificate_of_its_own(
+    home: Home, west: Home, hub_url: str, hub: Home
+) -> None:
+    archive, elsewhere = west.path / "west.tar", Home(west.path / "new machine")
+    back_up(west, "west", archive)
+    certificate = hub.hub / "tls.pem"
+    tls._known.clear()
+    with pytest.raises(RestoreRefused, match="Not heard: north"):
+        restore(elsewhere, "west", archive, partners=Partners(hub_url, certificate))
+    arguments = ["domain", "restore", "west", str(archive), "--home", str(elsewhere.path)]
+    arguments += ["--hub", hub_url, "--hub-certificate", str(certificate)]
+    arguments += ["--certificate", str(home.domain("north").path / "tls.pem")]
+    restored = CliRunner().invoke(app, arguments)
+    assert restored.exit_code == 0, restored.output
+    assert "west is back" in restored.output
+
+
 def test_hub_and_domains_show_each_other_certificates(
     home: Home, forgetful: None, tmp_path: Path
 ) -> None:
@@ -137,7 +168,9 @@ def test_hub_and_domains_show_each_other_certificates(
     (port,) = free_ports(1)
     create_hub(hub.hub, "127.0.0.1", port, tls=True)
     north = home.domain("north")
-    (hub.hub / "clients.pem").write_bytes((north.path / "tls.pem").read_bytes())
+    west = partner_of(home, hub)
+    listed = [north.path / "tls.pem", west.domain("west").path / "tls.pem"]
+    (hub.hub / "clients.pem").write_text("".join(each.read_text() for each in listed))
     url = start_hub(hub, "127.0.0.1", port)
     try:
         certificate = (hub.hub / "tls.pem").read_text()
@@ -152,6 +185,7 @@ def test_hub_and_domains_show_each_other_certificates(
         tls.trust(url, certificate, north.path / "tls.pem", north.path / "tls.key")
         announce(url, card)
         assert directory(url)["north"].node_key == node_key
+        comes_back_by_the_word_of_a_partner_with_a_certificate_of_its_own(home, west, url, hub)
     finally:
         stop_hub(hub)
 

@@ -77,11 +77,6 @@ Highlighted code is left out: Streamlit lets nobody set its colours."""
 _DESCRIBED = """() => [...document.querySelectorAll("[data-testid=stVegaLiteChart]")]
     .every(chart => [chart, ...chart.querySelectorAll("*")]
         .some(each => each.matches("[role^=graphics][aria-label]")))"""
-_HOLD = """() => {
-    const send = WebSocket.prototype.send, held = []
-    WebSocket.prototype.send = function (message) { held.push(() => send.call(this, message)) }
-    window.letGo = () => { WebSocket.prototype.send = send; held.forEach(each => each()) }
-}"""
 SCREENSHOTS = "COTERIE_SCREENSHOTS"
 """Environment variable: the folder that screenshots are kept in."""
 
@@ -254,13 +249,6 @@ class Visitor:
         table.locator("canvas [role=gridcell]").first.wait_for(state="attached")
         table.click(position={"x": 18, "y": 18 + 35 * number})
         table.locator("canvas tr[aria-selected=true]").first.wait_for(state="attached")
-
-    @contextmanager
-    def stalled(self) -> Iterator[None]:
-        """What the page sends meanwhile arrives only afterwards, in its order."""
-        self.page.evaluate(_HOLD)
-        yield
-        self.page.evaluate("window.letGo()")
 
     def settle(self) -> None:
         """Until the page's script, of which something new is in sight, has run to its end.

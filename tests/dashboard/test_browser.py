@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from coterie.partners import open_owner
+from dashboard.texts import catalogue
 from network.federation import Federation
 from policies.approvals import sign_submission
 from policies.plan import Plan
@@ -102,9 +103,8 @@ def test_approved_on_the_page_is_the_same_as_approved_by_the_command(
     page.get_by_role("button", name="Approve", exact=True).click()
     page.get_by_label("Why? It goes into your signature").fill("as agreed")
     page.keyboard.press("Control+Enter")
-    page.get_by_text("It takes epsilon").nth(1).wait_for()
-    key = network.home.owner_key("north")
-    page.locator("input[type=file]").set_input_files(key)
+    page.get_by_text("You approve counting").wait_for()
+    owner.choose_file(network.home.owner_key("north"))
     owner.photograph("approval-light")
     page.get_by_role("button", name="Approve and sign").click()
     page.get_by_text(f"Plan {plan_hash[:12]}: approved").wait_for()
@@ -140,10 +140,11 @@ def test_nothing_secret_is_in_the_address_the_browser_or_the_log(
     assert {c["name"] for c in json.loads(cookies)} <= {"_streamlit_xsrf"}
 
 
-def test_a_request_is_reached_without_a_mouse(
+def test_a_request_is_approved_without_a_mouse(
     browser: Any, dashboard: tuple[str, Line], network: Network, pictures: Path
 ) -> None:
-    """From signing in by Tab, Enter and typing, by the names a screen reader says."""
+    """From signing in to the signature by Tab, Enter, Space, typing and pasting, by the names a
+    screen reader says."""
     plan_hash = submitted(network, "by keyboard")
     visitor = Visitor.open(browser, dashboard[0], pictures)
     page = visitor.page
@@ -162,18 +163,33 @@ def test_a_request_is_reached_without_a_mouse(
     page.get_by_text(plan_hash).first.wait_for()
     visitor.settle()
     assert page.evaluate(UNNAMED) == []
+    visitor.tab_to("Approve", "button")
+    page.keyboard.press("Space")
+    page.get_by_label("Why? It goes into your signature").wait_for()
+    visitor.settle()
+    visitor.tab_to("Why? It goes into your signature")
+    page.keyboard.type("without a mouse")
+    page.keyboard.press("Control+Enter")
+    page.get_by_text("You approve counting").wait_for()
+    visitor.settle()
+    visitor.tab_to("Signature made elsewhere")
+    signature = open_owner(network.home, "north").sign(plan_hash, "without a mouse")
+    page.keyboard.insert_text(signature)
+    visitor.tab_to("Approve and sign")
+    page.keyboard.press("Enter")
+    page.get_by_text(f"Plan {plan_hash[:12]}: approved").wait_for()
+    shown = open_owner(network.home, "north").show(plan_hash)
+    assert (shown["status"], shown["reason"]) == ("approved", "without a mouse")
+    page.context.close()
 
 
 def test_several_are_denied_together_with_one_reason(owner: Visitor, network: Network) -> None:
     hashes = [submitted(network, f"one of {n}") for n in range(2)]
     owner.go("Requests")
     page = owner.page
-    grid = page.get_by_test_id("stDataFrame").first
-    grid.scroll_into_view_if_needed()
-    grid.click(position={"x": 12, "y": 18})  # the box in the heading: all rows
+    owner.choose_row(0)
     page.get_by_text("You deny").wait_for()
     owner.photograph("bulk-denial-light")
-    owner.settle()
     page.get_by_label("Why not? The scientist reads this").fill("not this month")
     page.get_by_role("button", name=re.compile(r"Deny \d+ requests")).click()
     page.get_by_text("Denied:").wait_for()
@@ -257,7 +273,7 @@ def test_every_page_in_light_dark_chinese_and_on_a_phone(
     assert dark.page.evaluate(FAINT) == []
     dark.sign_in(*owner_login(network.home, "north"))
     for visitor, colours in ((owner, "light"), (dark, "dark")):
-        for title in ("Requests", "Budgets", "Rules", "Account"):
+        for title in ("Requests", "Budgets", "Rules", "Entries", "Network", "Account"):
             visitor.go(title)
             visitor.photograph(f"{title.lower()}-{colours}")
             assert visitor.page.get_by_test_id("stException").count() == 0
@@ -270,11 +286,18 @@ def test_every_page_in_light_dark_chinese_and_on_a_phone(
     dark.page.get_by_role("option", name="中文").click()
     dark.page.get_by_text("谁在请求").wait_for()
     dark.photograph("request-chinese-dark")
+    said = catalogue("zh")
+    for name in ("requests", "budgets", "policy"):
+        dark.go(said[f"pages.{name}"])
+        dark.described()
+        dark.photograph(f"{name}-phone-chinese-dark", width=390)
+        assert dark.sideways() <= 0, name
 
 
 def test_rules_are_previewed_on_open_plans_signed_and_applied(
     owner: Visitor, network: Network
 ) -> None:
+    """By somebody who clicks without her key: she is told, and keeps what she typed."""
     file = network.home.domain("north").datasets / "interactions" / "policy.toml"
     before = file.read_text()
     owner.go("Rules")
@@ -287,8 +310,16 @@ def test_rules_are_previewed_on_open_plans_signed_and_applied(
     page.get_by_label("Why? It goes into your signature").fill("fewer results")
     page.keyboard.press("Control+Enter")
     page.get_by_text("You change: max_releases from 1000 to 2").wait_for()
-    page.locator("input[type=file]").set_input_files(network.home.owner_key("north"))
-    page.get_by_role("button", name="Sign and apply these rules").click()
+    key = network.home.owner_key("north")
+    apply = page.get_by_role("button", name="Sign and apply these rules")
+    page.get_by_label("Its passphrase").fill("typed already")
+    apply.click()
+    page.get_by_text("it hadn't arrived").wait_for()
+    assert file.read_text() == before
+    assert page.get_by_label("Its passphrase").input_value() == "typed already"
+    page.get_by_label("Its passphrase").fill("")
+    owner.choose_file(key)
+    apply.click()
     page.get_by_text("north applies them from now on").wait_for()
     owner.photograph("rules-written-light")
     assert "max_releases = 2" in file.read_text()
@@ -317,6 +348,7 @@ def test_a_node_that_goes_down_is_shown_as_such(
         visitor.sign_in(*owner_login(network.home, "south"))
         line.garble()
         visitor.page.get_by_test_id("stSidebarNav").get_by_role("link", name="Rules").click()
+        visitor.page.get_by_role("heading", name="Rules", exact=True).wait_for()
         visitor.page.get_by_test_id("stAlert").first.wait_for()
         visitor.settle()
         assert "Maintenance" not in visitor.text()

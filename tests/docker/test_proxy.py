@@ -32,7 +32,7 @@ from network.client import LoginFailed, NodeClient, log_in
 from network.federation import Account, read_accounts
 from tests.docker.test_docker import COMPOSE, NGINX, SERVICES
 from tests.network_of_three import ITEMS, interactions
-from tests.policies.postgres import MISSING, new_database, programs, running_postgres
+from tests.policies.postgres import new_database
 
 pytestmark = pytest.mark.nodes
 
@@ -83,15 +83,13 @@ def run(*arguments: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+def site(tmp_path_factory: pytest.TempPathFactory, postgres_server: str) -> Iterator[Site]:
     nginx = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
     if nginx is None:
         pytest.skip("nginx isn't installed (Debian: apt-get install nginx-light)")
-    if programs() is None:
-        pytest.skip(MISSING)
     root = tmp_path_factory.mktemp("site")
     node, outside, alive = free_ports(3)
-    with running_postgres() as server, names_below_localhost():
+    with names_below_localhost():
         place = {
             "/var/lib/coterie": str(root),
             "0.0.0.0": "127.0.0.1",
@@ -99,7 +97,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             ":8443": f":{outside}",
             "172.30.11.0/24": "127.0.0.1/32",
             "postgresql+psycopg2://coterie@north-database:5432/coterie": without_password(
-                root, new_database(server)
+                root, new_database(postgres_server)
             ),
         }
         run(*command_of("proxy-setup", **place))

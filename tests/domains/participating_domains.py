@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from domains.frames import Stored
 from domains.participation import Participation
-from domains.sums import Sums
+from domains.sums import ExactSum, Sums
 from network.heads import Heads
 from network.program import DataSet, Plan, Sum
 from network.smpc.agreement import agreement_of
@@ -74,7 +74,7 @@ class Domains:
             memory=lambda state: self.models.update({name: arrays_of(state)}),
             close=lambda: None,
         )
-        dataset: Any = SimpleNamespace(users=10, public=False, enclosure=lambda _: engine)
+        dataset: Any = SimpleNamespace(users=10, public=False, enclosure=lambda *_: engine)
         self.parts[name].open(self.plan, self.approvals, dataset)
 
     def round(self, release: int = 0, attempt: int = 0) -> Opened:
@@ -110,8 +110,7 @@ class Carried:
     def _value_of(self, part: Participation) -> NDArray[np.int64]:
         attempt = part._open_runs.of(self.domains.plan.hash).attempt
         assert attempt is not None
-        assert attempt.value is not None
-        return attempt.value.copy()
+        return attempt.noised().copy()
 
     def ask(self, name: str, phase: str, argument: Any) -> Any:
         part, heads = self.domains.parts[name], self.heads
@@ -198,11 +197,11 @@ def domains_in(
     return domains
 
 
-def left(values: NDArray[np.int64]) -> Sums:
+def left(values: NDArray[np.int64]) -> ExactSum:
     """A sum as an engine leaves it."""
     sums = Sums(values.size)
     os.pwrite(sums.fileno(), values.tobytes(), 0)
-    return sums
+    return sums.next()
 
 
 def arrays_of(state: Mapping[str, Stored]) -> dict[str, NDArray]:

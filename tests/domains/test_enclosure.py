@@ -3,8 +3,9 @@
 import os
 import signal
 from pathlib import Path
+from tempfile import TemporaryFile
 from types import SimpleNamespace
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ import pytest
 from domains.coming_noise import ComingNoise
 from domains.enclosure import Enclosure, EnclosureFailed, EngineOverdue
 from domains.noised import noised_sum
+from domains.states import State, read_state
+from network.states import saved
 from policies.users import Bounds
 from tests.domains.test_engine import ITEMS, WIDTH, bound, people, plan, remembering, total
 
@@ -63,7 +66,7 @@ def test_an_engine_never_has_noise_where_it_can_read_it(tmp_path: Path) -> None:
             dataset=SimpleNamespace(public=False, users=6),
             enclosure=lambda: enclosure,
         )
-        noised = noised_sum(run, step, {}, ComingNoise(approved, step))
+        noised = noised_sum(run, step, {}, ComingNoise(approved, step))()
         left = os.pread(enclosure._sums.fileno(), noised.nbytes, 0)
     exact = total(step, data, dict(plan().state))
     assert np.array_equal(np.frombuffer(left, np.int64), exact)
@@ -102,3 +105,34 @@ def test_the_engine_knows_no_secret_of_the_environment(
         environment = Path(f"/proc/{enclosure._process.pid}/environ").read_bytes()
         assert b"SERVER_PRIVATE_KEY" not in environment
         assert "memory" in {wall.name for wall in enclosure.protections if wall.on}
+
+
+def test_a_state_in_the_node_s_own_file_is_read_there_and_stays_as_it_is(tmp_path: Path) -> None:
+    """Also one that takes the place of another, longer or shorter, as every release's does."""
+    written, data = plan("gradient"), people(6)
+    data.save(tmp_path)
+    approved = bound(written)
+    with TemporaryFile() as file:
+        place = Enclosure(tmp_path, approved.to_json(), Bounds(ITEMS, WIDTH), file)
+        with place as enclosure:
+            for factor in (1.0, 0.5):
+                state = {"v": factor * written.state["v"]}
+                content = saved(state)
+                held = State("", len(content), file)
+                held.take(content)
+                found = np.zeros(approved.steps[0].width, np.int64)
+                tensors = read_state(approved.steps[0], file)
+                enclosure.private_sum("s", tensors, np.ones(6, dtype=bool)).add_to(found)
+                assert np.array_equal(found, total(approved.steps[0], data, state))
+                assert os.pread(file.fileno(), len(content) + 1, 0) == content
+            assert _ways_open(enclosure._process.pid, file) == {os.O_RDONLY}
+
+
+def _ways_open(pid: int, file: IO[bytes]) -> set[int]:
+    """How a process has a file open: for reading, writing or both."""
+    ours, folder = os.fstat(file.fileno()), Path(f"/proc/{pid}")
+    theirs = [
+        each.name for each in (folder / "fd").iterdir() if os.path.samestat(each.stat(), ours)
+    ]
+    told = [(folder / "fdinfo" / name).read_text() for name in theirs]
+    return {int(each.split("flags:")[1].split()[0], 8) & os.O_ACCMODE for each in told}

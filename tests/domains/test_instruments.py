@@ -21,7 +21,7 @@ from domains.coming_noise import ComingNoise
 from domains.engine import private_sum
 from domains.interactions import Interactions, user_keys
 from domains.noised import noised_sum
-from domains.sums import Sums
+from domains.sums import ExactSum
 from domains.users import UserTensors
 from network.clip_norms import AdaptiveClip
 from network.program import (
@@ -196,7 +196,7 @@ class Nodes:
     def noised(self, present: NDArray[np.bool_]) -> NDArray[np.int64]:
         def engine_of_process(
             step: str, state: Mapping[str, NDArray], selected: NDArray[np.bool_]
-        ) -> Sums:
+        ) -> ExactSum:
             return left(self.sum(selected & present))
 
         step = self.plan.steps[0]
@@ -205,7 +205,7 @@ class Nodes:
             dataset=SimpleNamespace(public=False, users=NUMBERS),
             enclosure=lambda: SimpleNamespace(private_sum=engine_of_process),
         )
-        return noised_sum(run, step, {}, ComingNoise(self.plan, step))
+        return noised_sum(run, step, {}, ComingNoise(self.plan, step))()
 
     def sum(self, present: NDArray[np.bool_]) -> NDArray[np.int64]:
         return private_sum(self.plan.steps[0], {}, self.people, np.flatnonzero(present))

@@ -99,6 +99,23 @@ def test_noise_given_up_while_it_is_drawn_is_never_added_in_part(
             adding.result()
 
 
+def test_nothing_is_revealed_or_charged_once_the_noise_is_gone(domains: Domains) -> None:
+    carried = Carried(domains)
+    adverts = [carried.ask(name, "advertise", None) for name in NAMES]
+    sealed = [each for name in NAMES for each in carried.ask(name, "share", adverts)]
+    attempt = domains.parts["east"]._open_runs.of(domains.plan.hash).attempt
+    assert attempt is not None
+    assert attempt.noise is not None
+    attempt.noise.erase()
+    # As if its noise were still awaited.
+    attempt.summed, attempt.value = attempt.noise.taken, None
+    for _ in range(2):
+        with pytest.raises(RoundRefused, match="noise is gone"):
+            carried.ask("east", "reveal", [s for s in sealed if s.receiver == "east"])
+    states = [tuple(each) for each in domains.ledgers["east"].attempts(domains.plan.hash)]
+    assert states == [("s", 0, 0, "reserved")]
+
+
 def test_two_attempts_of_a_release_carry_different_noise(tmp_path: Path) -> None:
     domains = domains_in(tmp_path, size=64)
     seen = []

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from domains import sums
+from domains.refusals import RoundRefused
 from tests.domains.participating_domains import left
 
 
@@ -21,14 +22,25 @@ def test_a_sum_is_added_whole_however_much_is_mapped_at_a_time(
     shorter = np.zeros(7, np.int64)
     total.add_to(shorter)
     assert np.array_equal(shorter, values[:7])
-    total.close()
+    total.sums.close()
+
+
+def test_a_sum_is_gone_once_another_was_asked_for_or_the_engine_ended() -> None:
+    first, vector = left(np.arange(8)), np.zeros(8, np.int64)
+    second = first.sums.next()
+    with pytest.raises(RoundRefused, match="sum is gone"):
+        first.add_to(vector)
+    second.sums.close()
+    with pytest.raises(RoundRefused, match="sum is gone"):
+        second.add_to(vector)
+    assert not vector.any()
 
 
 def test_whoever_has_it_open_can_t_change_its_size() -> None:
     total = left(np.arange(8))
     for size in (0, 8, 128):
         with pytest.raises(PermissionError):
-            os.ftruncate(total.fileno(), size)
+            os.ftruncate(total.sums.fileno(), size)
     with pytest.raises(PermissionError):
-        os.pwrite(total.fileno(), b"more", 64)
-    total.close()
+        os.pwrite(total.sums.fileno(), b"more", 64)
+    total.sums.close()

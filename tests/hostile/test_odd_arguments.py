@@ -43,7 +43,7 @@ def streamed(method: str, **arguments: Any) -> Callable[[Target], str]:
         node = target.rival
         key, server = node._key.signing_key, str(node.server_uid)
         message = write_call(key, server, f"coterie.{method}", arguments)
-        answer = requests.post(f"{node.url}{STREAMS}/{method}", data=message, timeout=30)
+        answer = requests.post(f"{node.url}{STREAMS}/{method}", data=message, timeout=120)
         return verdict(answer.status_code, answer.content)
 
     return run

@@ -120,7 +120,7 @@ REFUSED: dict[str, Respond] = {
 @pytest.mark.parametrize("how", REFUSED)
 def test_an_odd_answer_is_refused_in_plain_text(how: str) -> None:
     with node(REFUSED[how]) as client, pytest.raises((NodeRefused, NodeUnreachable)) as refused:
-        client.call("describe", timeout_s=5)
+        client.call("describe", timeout_s=2)
     assert str(refused.value).isprintable()
     assert len(str(refused.value)) < 1000
 
@@ -151,7 +151,7 @@ def test_an_answer_sent_ahead_is_not_taken_for_the_next_request() -> None:
         assert client.call("describe", timeout_s=120) == "true"
         for _ in range(3):
             with suppress(NodeRefused, NodeUnreachable):
-                assert client.call("describe", timeout_s=5) == "true"
+                assert client.call("describe", timeout_s=120) == "true"
 
 
 def test_a_node_that_is_always_busy_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,7 @@
 Each cell ends with the right sum over at least tau survivors, or with no sum at all; then the next
 attempt succeeds, and over both no domain masked two vectors with the same piece of keystream. Under
 CKKS the key holder is needed in every step, and everybody whose ciphertexts were collected in
-`confirm`.
+`confirm`. A hub that is killed at any message goes on with what it kept.
 """
 
 from collections.abc import Mapping
@@ -14,8 +14,9 @@ import pytest
 
 from network.smpc import aggregation
 from network.smpc.aggregation import OutOfTurn
+from network.smpc.ckks.coordination import CkksCoordinator
 from network.smpc.ckks.messages import key_holder
-from network.smpc.coordination import SumAborted
+from network.smpc.coordination import Coordinator, SumAborted
 from network.smpc.masks import Mask
 from network.smpc.messages import SharingRefused
 from tests.network.roster_of_domains import PHASES, Domains
@@ -163,6 +164,37 @@ def test_no_fault_gives_a_wrong_sum_under_ckks(count: int, phase: str, fault: st
     assert key_holder(domains.agreement) != holder, (
         "a failed attempt's key holder isn't asked again"
     )
+
+
+@pytest.mark.parametrize("aggregation", ["smpc", "ckks"])
+@pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize("heard", [False, True], ids=["before", "after"])
+def test_a_hub_killed_at_any_step_goes_on_with_what_it_kept(
+    aggregation: str, phase: str, heard: bool, recorder: Recorder
+) -> None:
+    """Before the domains were asked, or when they had answered; they are asked for the same again,
+    and what they say in the end is the sum."""
+    domains = Domains(3, 3, 1, aggregation=aggregation)
+    kind: Any = Coordinator if aggregation == "smpc" else CkksCoordinator
+    kept: list[Any] = []
+
+    def until_killed(asked: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        answers = domains.exchange(asked, arguments) if heard or asked != phase else {}
+        if asked == phase:
+            raise KeyboardInterrupt
+        return answers
+
+    def run(hub: Any) -> None:
+        kept.append(hub.begin())
+        hub.finish(kept[0])
+
+    with pytest.raises(KeyboardInterrupt):
+        run(kind(domains.agreement, until_killed))
+    hub = kind(domains.agreement, domains.exchange)
+    begun = type(kept[0]).from_dict(kept[0].to_dict()) if kept else hub.begin()
+    opened = hub.finish(begun)
+    np.testing.assert_array_equal(opened.total, domains.sum_of(tuple(sorted(domains.keys))))
+    assert not domains.refusals
 
 
 @pytest.mark.parametrize("fallen", range(4))

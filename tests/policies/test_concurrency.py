@@ -4,7 +4,6 @@ Its `storm` checks after every kill that the verifier agrees, that no accountant
 passed, and that nothing a process saw returned is lost.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,14 +13,10 @@ from tests.policies import postgres
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path / 'ledger.db'}"
-        return
-    if postgres.programs() is None:
-        pytest.skip(postgres.MISSING)
-    with postgres.running_postgres() as server:
-        yield postgres.new_database(server)
+        return f"sqlite:///{tmp_path / 'ledger.db'}"
+    return postgres.new_database(request.getfixturevalue("postgres_server"))
 
 
 def test_processes_killed_at_random_never_overspend_nor_forget(url: str) -> None:

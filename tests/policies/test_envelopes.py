@@ -1,5 +1,6 @@
 """What an owner approves in advance, and what never gets through."""
 
+import math
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -66,6 +67,26 @@ def test_within_the_same_computation_the_numbers_are_limited(plan: Plan, why: st
     envelope = around(identical=False)
     assert envelope.misses(with_step(releases=3)) == []
     assert why in envelope.misses(plan)[0]
+
+
+@pytest.mark.parametrize(
+    ("limit", "why"),
+    [({"collusion": 2}, "t is 1, at least 2"), ({"epsilon": 0.01}, "at most 0.010")],
+    ids=["collusion", "epsilon"],
+)
+def test_one_limit_alone_keeps_a_plan_out(limit: dict[str, Any], why: str) -> None:
+    for identical in (True, False):
+        envelope = around(identical=identical)
+        assert envelope.misses(PLAN) == []
+        (said,) = envelope.model_copy(update=limit).misses(PLAN)
+        assert why in said
+
+
+def test_a_plan_that_costs_exactly_what_an_envelope_allows_is_within() -> None:
+    exact = around().epsilon
+    below = around().model_copy(update={"epsilon": math.nextafter(exact, 0.0)})
+    assert around().model_copy(update={"epsilon": exact}).misses(PLAN) == []
+    assert below.misses(PLAN) != []
 
 
 def test_an_envelope_holds_for_its_domain_its_key_and_its_time() -> None:

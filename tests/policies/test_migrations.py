@@ -1,7 +1,6 @@
 """The ledger's schema, from the first one on: an old ledger opens, and loses nothing."""
 
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -31,23 +30,11 @@ from tests.policies.test_ledger import ROUND as EVENT
 OURS = {table.name for table in TABLES}
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[str | None]:
-    """A Postgres, or None where there is none."""
-    if postgres.programs() is None:
-        yield None
-        return
-    with postgres.running_postgres() as found:
-        yield found
-
-
 @pytest.fixture(params=["sqlite", "postgres"])
-def url(request: pytest.FixtureRequest, tmp_path: Path, server: str | None) -> str:
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'ledger.sqlite'}"
-    if server is None:
-        pytest.skip(postgres.MISSING)
-    return postgres.new_database(server)
+    return postgres.new_database(request.getfixturevalue("postgres_server"))
 
 
 def test_the_migrations_make_the_tables_that_the_code_declares(url: str) -> None:

@@ -135,8 +135,9 @@ def test_a_clock_that_is_set_back_revives_no_approval(
 ) -> None:
     mine = approve(ledger, 1, releases=3)
     now = datetime.now(UTC)
-    until = (now + timedelta(minutes=2)).isoformat(timespec="seconds")
-    shown = [now + timedelta(minutes=4)]
+    expiry = now + timedelta(minutes=2)
+    until = expiry.isoformat(timespec="seconds")
+    shown = [expiry]
 
     class Clock(datetime):
         @classmethod
@@ -146,6 +147,7 @@ def test_a_clock_that_is_set_back_revives_no_approval(
     monkeypatch.setattr(chain, "datetime", Clock)
     with pytest.raises(NotApproved, match="expired"):
         ledger.reserve(mine, "train", 0, 0, ROUND, until)
+    shown[0] = now + timedelta(minutes=4)
     ledger.refuse(plan(2), "office_hours", "any entry at that time")
     shown[0] = now - timedelta(days=400)
     with pytest.raises(NotApproved, match="expired"):

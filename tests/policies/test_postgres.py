@@ -1,6 +1,7 @@
 """The ledger on Postgres: the same specification and guards, one budget for many processes."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import sqlalchemy
@@ -44,15 +45,9 @@ from tests.policies.test_ledger import (  # noqa: F401 - run here on Postgres
 pytestmark = pytest.mark.skipif(postgres.programs() is None, reason=postgres.MISSING)
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    with postgres.running_postgres() as url:
-        yield url
-
-
 @pytest.fixture
-def url(server: str) -> str:
-    return postgres.new_database(server)
+def url(postgres_server: str) -> str:
+    return postgres.new_database(postgres_server)
 
 
 def open_ledger(url: str) -> Ledger:
@@ -95,6 +90,26 @@ def test_a_commit_waits_for_the_disk_whatever_the_server_is_set_to(ledger: Ledge
     with ledger._database.writing() as connection:
         shown = connection.exec_driver_sql("SHOW synchronous_commit").scalar_one()
     assert shown == "on"
+
+
+@pytest.mark.parametrize("level", ["repeatable read", "serializable"])
+def test_writers_take_turns_whatever_the_server_s_isolation_is(url: str, level: str) -> None:
+    name = sqlalchemy.make_url(url).database
+    first = open_ledger(url)
+    first.open_budget("shoppers", 8.0, DELTA)
+    with first._database.write_engine.begin() as connection:
+        connection.exec_driver_sql(
+            f"ALTER DATABASE \"{name}\" SET default_transaction_isolation = '{level}'"
+        )
+    first.dispose()
+    ledger = open_ledger(url)
+    plans = [plan(number) for number in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        for done in [pool.submit(submit, ledger, each, ROUND) for each in plans]:
+            done.result()
+    assert len(ledger.plans()) == 8
+    ledger.dispose()
+    assert verify(url, node_key_hex()).problem == ""
 
 
 def test_tampering_with_a_table_is_found_through_the_address(ledger: Ledger, url: str) -> None:

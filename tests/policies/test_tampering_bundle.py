@@ -80,6 +80,29 @@ def own_witness(scene: Scene) -> None:
     file.write_text(json.dumps(said))
 
 
+def tried_while_open(scene: Scene) -> None:
+    place = scene.place("reservation", 2)
+    again = scene.edited("reservation", 2, attempt=1)[place]
+    scene.resign([*scene.entries[: place + 1], again, *scene.entries[place + 1 :]])
+
+
+def reserved_more(releases: range, attempts: range) -> Callable[[Scene], object]:
+    """These releases of the first plan are reserved and charged behind the end."""
+
+    def tamper(scene: Scene) -> None:
+        reservation = scene.entries[scene.place("reservation")]
+        charge = scene.entries[scene.place("charge")]
+        more = [
+            scene.again(entry, release=release, attempt=attempt)
+            for release in releases
+            for attempt in attempts
+            for entry in (reservation, charge)
+        ]
+        scene.resign([*scene.entries, *more])
+
+    return tamper
+
+
 NO_NOISE = {"count": 1, "noise_multiplier": 0.5, "sampling_rate": 1}
 KINDS = [
     Kind("remove the approval", lambda s: s.resign(s.without("approval")),
@@ -116,6 +139,12 @@ KINDS = [
         "owner's signature doesn't fit", "bundle"),
     Kind("open a second ledger inside", lambda s: s.resign([*s.entries, s.again(s.entries[0])]),
          "opened only once", "bundle"),
+    Kind("try a release again while it is open", tried_while_open,
+         "an earlier attempt of this release is open", "bundle"),
+    Kind("repeat a release more often than was approved", reserved_more(range(1), range(1, 4)),
+         "more repetitions than spare attempts", "bundle"),
+    Kind("release more than was approved", reserved_more(range(3, 9), range(1)),
+         "more releases than were approved", "bundle"),
     # The node writes entries as no honest one does, hashed and signed by its key
     Kind("write a whole number as a fraction",
          respell("reservation", '"noise_multiplier":4,', '"noise_multiplier":4.0,'),
