@@ -30,7 +30,7 @@ from policies.modules import aliases, of_state, source_of, state_of, trainable
 from policies.plan import Dealer, Kept, RosterEntry, Step
 from policies.plan import Plan as ApprovablePlan
 from policies.protection import largest_total
-from policies.trace import TraceError, check_admissible, check_loss, check_reads_user, traced
+from policies.trace import TraceError, check_admissible, check_loss, traced
 from policies.users import Bounds
 
 State = Mapping[str, Tensor]
@@ -253,12 +253,10 @@ class Plan:
         bounds: Bounds,
         memory: int | None,
         trained: Callable[[Graph], Sequence[str]] = lambda graph: (),
-        summed: bool = True,
     ) -> Graph:
         """The function's graph, compared with it.
 
         Args:
-            summed: over users; a memory may be the same for all of them.
             trained: of the graph, the names by which its loss is differentiated.
         """
         state = dict(self.state)
@@ -266,8 +264,6 @@ class Plan:
             state["memory"] = torch.zeros(memory)
         called = function if self.model is None else of_state(self.model, function)
         graph, lines = traced(called, state, bounds)
-        if summed:
-            check_reads_user(graph, lines)
         check_admissible(graph, lines, bounds, memory)
         names = trained(graph)
         check_loss(graph, lines, state, names)
@@ -365,7 +361,7 @@ class Plan:
     def _trace_memory(self, bounds: Bounds) -> Graph | None:
         if self.memory is None:
             return None
-        return self._trace(_named("memory", self.memory), bounds, self.memory_size, summed=False)
+        return self._trace(_named("memory", self.memory), bounds, self.memory_size)
 
     def _trace_scores(self, memory: int | None, bounds: Bounds) -> Graph | None:
         if self.scores is None or memory is None:

@@ -89,27 +89,20 @@ def check_admissible(
     """What a node would refuse whatever its limits are is told its author, with the line.
 
     Raises:
-        TraceError: an argument, a shape, an index or a divisor that no node admits.
-    """
-    try:
-        inspect(graph, bounds, memory=memory)
-    except PlanRefused as refused:
-        if refused.rule in ("operation", "shape", "dtype", "index", "division"):
-            where = lines.get(refused.node) or "Your function"
-            raise TraceError(f"{where}: {refused}") from None
-
-
-def check_reads_user(graph: Graph, lines: Mapping[str, str]) -> None:
-    """What is summed over users is computed from each of them.
-
-    Raises:
-        TraceError: the graph reads nothing of a user.
+        TraceError: an argument, a shape, an index or a divisor that no node admits; or nothing of a
+            user.
     """
     if not graph.user:
         raise TraceError(
             f"{next(iter(lines.values()), 'Your function')}: nothing here hangs on a user, so "
             "there is nothing to ask of the partners: compute it in public, or read user.items."
         )
+    try:
+        inspect(graph, bounds, memory=memory)
+    except PlanRefused as refused:
+        if refused.rule in ("operation", "shape", "dtype", "index", "division"):
+            where = lines.get(refused.node) or "Your function"
+            raise TraceError(f"{where}: {refused}") from None
 
 
 def check_loss(

@@ -171,7 +171,7 @@ def domains_in(
     data = DataSet("clicks", min(size, 9), 4, 100, "0" * 64, False, 100 if kept else None)
     step = Sum("s", count, 4.0, releases=releases, kept=kept)
     state = {} if remembered is None else {"w": torch.zeros(remembered)}
-    memory = None if remembered is None else (lambda state, user: state["w"][:2])
+    memory = None if remembered is None else (lambda state, user: state["w"][:2] * user.mask.sum())
     written = Plan("p", "test", data, [step], state, epsilon=4.0, memory=memory)
     plan = written.bind(roster, "f" * 64)
     approvals = {n: sign_approval(owners[n], plan.hash, n) for n in NAMES}

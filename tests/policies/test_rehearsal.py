@@ -1,5 +1,7 @@
 """A plan's computation on made-up users: repeatable, and true to what the node clips."""
 
+from typing import Any
+
 import torch
 
 from network.program import Gradient, Plan, Sum
@@ -18,8 +20,8 @@ def test_every_step_says_how_large_one_users_contribution_gets() -> None:
 
 
 def test_what_is_not_finite_adds_nothing() -> None:
-    def endless(state: object, user: object) -> dict[str, torch.Tensor]:
-        return {"x": torch.ones(2) / torch.zeros(2)}
+    def endless(state: object, user: Any) -> dict[str, torch.Tensor]:
+        return {"x": torch.ones(2) / (0 * user.mask.sum())}
 
     plan = Plan("plan", "", DATA, [Sum("endless", endless, 1.0)], {}).bind(ROSTER, "0" * 64)
     (rehearsed,) = rehearse(plan, ITEMS)
