@@ -172,8 +172,7 @@ class Participation:
         """Compute this domain's private sum and share this attempt's secrets.
 
         The charge is reserved durably first; the sum meets its noise in `reveal`, which waits for
-        it. Only sealed shares are returned; they are independent
-        of the data.
+        it. Only sealed shares are returned; they are independent of the data.
 
         Args:
             adverts: the attempt's adverts, of at least tau domains.

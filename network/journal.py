@@ -5,8 +5,8 @@ It lies with the data scientist and holds nothing private.
 
 import json
 import os
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -91,8 +91,12 @@ def load_run(folder: Path, approved: ApprovablePlan, plan: Plan) -> Run:
     return Run(approved.hash, folder, state, history, kept["finished"])
 
 
-def save_run(run: Run) -> None:
-    """Write state and journal durably; a crash leaves the previous ones."""
+def save_run(run: Run, first: Iterable[Future[object]] = ()) -> None:
+    """Write state and journal durably; a crash leaves the previous ones.
+
+    Args:
+        first: what is being written, and must be done before the journal tells of the release.
+    """
     name = f"state-{len(run.history):05d}.safetensors"
     journal = {
         "plan_hash": run.plan_hash,
@@ -106,6 +110,8 @@ def save_run(run: Run) -> None:
         written = pool.submit(_write, state, saved(run.state))
         _write(said, json.dumps(journal).encode())
         written.result()
+    for each in first:
+        each.result()
     for path in (state, said):
         os.replace(_new(path), path)
     for old in run.folder.glob("state-*.safetensors"):

@@ -149,8 +149,6 @@ class _Releases:
         metrics = dict(author.metrics(own)) if author.metrics is not None else {}
         run.state = after_release(self._plan, definition, run.state, totals, noise)
         epsilon = _epsilon_so_far(self._approved, self._charged, (step, release, attempt))
-        for each in written:
-            each.result()
         run.history.append(
             Progress(
                 index=index,
@@ -167,7 +165,7 @@ class _Releases:
                 },
             )
         )
-        save_run(run)
+        save_run(run, written)
         # So the next release needs no question: who didn't survive has charged no more than this.
         for found in self._charged.values():
             found["attempts"].append([step, release, attempt, "charged"])
