@@ -187,7 +187,6 @@ class Participation:
             current = self._current(run, Context(plan_hash, step, release, attempt))
             if current.shared:
                 raise RoundRefused(f"{self._name}: this attempt was shared already.")
-            self._attempts.give_up_charged(plan_hash)
             sealed = current.party.share(adverts)
             definition = run.plan.step(step)
             tensor = current.context.tensor
@@ -198,6 +197,7 @@ class Participation:
             entry = self._ledger.reserve(
                 plan_hash, step, release, attempt, event_of(definition), run.until()
             )
+            self._attempts.give_up_charged(plan_hash)
             try:
                 if current.noise is None:
                     whole = value.view(np.int64).copy()
