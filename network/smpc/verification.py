@@ -124,6 +124,11 @@ def verify_masked(
 def _signed(
     agreement: Agreement, transcript: bytes, members: tuple[str, ...], receipts: Sequence[Receipt]
 ) -> dict[str, Receipt]:
+    for receipt in receipts:
+        # Before it is hashed: whoever carries receipts can write any members in them.
+        said = set(receipt.members)
+        if receipt.members != tuple(name for name in agreement.names if name in said):
+            raise SharingRefused(receipt.domain, "its receipt doesn't list domains of the roster")
     known = _unique(agreement, receipts, members, "receipt")
     for name, receipt in known.items():
         message = receipt_message(transcript, dict(receipt))
