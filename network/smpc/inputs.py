@@ -8,6 +8,7 @@ another name, which the next try overwrites.
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +24,8 @@ from network.smpc.messages import (
     Receipt,
     SharingRefused,
 )
+
+_AT_A_TIME = 2**18
 
 
 def masked_file(folder: Path, agreement: Agreement, name: str) -> Path:
@@ -42,7 +45,7 @@ def arriving(kept: Path) -> Path:
 
 
 class ComingInput:
-    """What a domain gives, written beside its place and hashed as it comes; for a `with` block.
+    """What a domain gives, written beside its place as it comes; for a `with` block.
 
     Args:
         kept: its place, `masked_file` say.
@@ -51,20 +54,29 @@ class ComingInput:
 
     def __init__(self, kept: Path, head: int, size: int) -> None:
         self.kept, self.size = kept, size
-        self._head, self._came, self._words = head, 0, blake3()
+        self._head, self._came = head, 0
+        self._known: bytes | None = None
         self._file = arriving(kept).open("wb")
 
     @property
     def digest(self) -> bytes:
         """BLAKE3 of the words that came."""
-        return self._words.digest()
+        if self._known is None:
+            self._known = _digest_of(arriving(self.kept), self._head, self.size)
+        return self._known
 
     def write(self, part: bytes) -> None:
         """The next part."""
-        begin, end = max(self._head - self._came, 0), max(self.size - self._came, 0)
-        self._words.update(memoryview(part)[begin:end])
         self._file.write(part)
         self._came += len(part)
+
+    def sealed(self, parts: Sequence[tuple[int, bytes]]) -> None:
+        """What just came was in parts of these sizes and digests, which were computed here."""
+        begin = self._came - sum(size for size, _ in parts)
+        for size, digest in parts:
+            if (begin, begin + size) == (self._head, self.size):
+                self._known = digest
+            begin += size
 
     def __enter__(self) -> Self:
         return self
@@ -76,6 +88,15 @@ class ComingInput:
         at: TracebackType | None,
     ) -> None:
         self._file.close()
+
+
+def _digest_of(file: Path, begin: int, end: int) -> bytes:
+    digest = blake3()
+    with file.open("rb") as words:
+        words.seek(begin)
+        while part := words.read(min(_AT_A_TIME, end - words.tell())):
+            digest.update(part)
+    return digest.digest()
 
 
 def coming_masked(folder: Path, agreement: Agreement, name: str) -> ComingInput:
