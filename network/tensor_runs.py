@@ -123,7 +123,10 @@ class Tensors:
 
     def _ours(self, of: tuple[SMPCTensor, ...]) -> None:
         if any(tensor._home.approved.hash != self.approved.hash for tensor in of):
-            raise TensorRefused("Tensors of different plans are held by different agreements.")
+            raise TensorRefused(
+                "These tensors are of different plans, and each plan's are proven and paid for "
+                "alone. Keep both steps in one plan, or reveal them first."
+            )
 
     def multiply(self, x: SMPCTensor, y: SMPCTensor, matrices: bool) -> SMPCTensor:
         """The secret product of two tensors, elementwise or of matrices.
