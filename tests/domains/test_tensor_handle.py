@@ -14,7 +14,8 @@ import torch
 import coterie as ct
 from network.client import NodeRefused
 from network.smpc.tensors import Operation
-from tests.domains.domains_of_tensors import Domains
+from policies.graph import TensorSpec
+from tests.domains.domains_of_tensors import NAMES, Domains
 from tests.domains.handle_on_domains import handle_on
 
 Tensor = ct.SMPCTensor
@@ -130,6 +131,34 @@ def test_a_refusal_says_what_is_wrong_and_what_is_expected(x: Tensor, what: str)
     with pytest.raises(ct.TensorRefused, match=why) as refused:
         wrong(x)
     assert len(str(refused.value)) < 300
+
+
+STATES: dict[str, Any] = {
+    "none of that name": {"v": torch.ones(3)},
+    "another shape": {"w": torch.ones(3, 1)},
+    "double precision": {"w": torch.ones(3, dtype=torch.float64)},
+    "numpy's": {"w": np.ones(3, np.float32)},
+    "a list": {"w": [1.0, 1.0, 1.0]},
+    "no dict": [torch.ones(3)],
+}
+
+
+@pytest.mark.parametrize("what", STATES)
+def test_a_state_is_what_the_step_reads(what: str, tmp_path: Path) -> None:
+    """Told before any node is asked for a key."""
+    domains = Domains.create()
+    read = TensorSpec(name="w", shape=(3,), dtype="float32")
+    step = domains.plan.step("x").model_copy(update={"state": (read,)})
+    domains.plan = domains.plan.model_copy(update={"steps": (step,)})
+    for name in NAMES:
+        domains.restart(name)
+    kept = handle_on(domains, tmp_path)
+    with pytest.raises(ct.TensorRefused, match=r"reads 'w', a tensor \(3,\)|dict of tensors"):
+        kept.share("x", STATES[what])
+    with pytest.raises(ct.TensorRefused, match="reads 'w'"):
+        kept.share("x")
+    found = kept.share("x", {"w": torch.ones(3, requires_grad=True), "more": torch.ones(1)})
+    assert found["counts"].shape == (6,)
 
 
 def test_tensors_of_different_plans_do_not_meet(x: Tensor, tmp_path: Path) -> None:
