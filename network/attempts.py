@@ -25,17 +25,16 @@ from network.smpc.ckks.messages import (
     Joining,
     KeyAdvert,
     TaggedConfirmation,
-    ciphertexts_bytes,
     residues_bytes,
     unpack_opening,
 )
 from network.smpc.ckks.transcript import (
-    ciphertexts_file,
+    coming_ciphertexts,
     take_ciphertexts,
     write_ckks_transcript,
 )
 from network.smpc.coordination import Begun, Coordinator
-from network.smpc.inputs import arriving, masked_bytes, masked_file, take_masked
+from network.smpc.inputs import ComingInput, coming_masked, take_masked
 from network.smpc.messages import (
     PART_BYTES,
     RECEIPT_BYTES,
@@ -68,9 +67,8 @@ class Attempt:
     advert: type[Advert] | type[KeyAdvert] = Advert
     shared: type[SealedShares] | type[Joining] = SealedShares
     confirmation: type[Confirmation] | type[TaggedConfirmation] = Confirmation
-    input_file = staticmethod(masked_file)
-    input_bytes = staticmethod(masked_bytes)
-    take_input: Callable[[Agreement, Path], tuple[Receipt, Any]] = staticmethod(take_masked)
+    coming_input = staticmethod(coming_masked)
+    take_input: Callable[[Agreement, ComingInput], tuple[Receipt, Any]] = staticmethod(take_masked)
 
     def __init__(
         self,
@@ -172,16 +170,15 @@ class Attempt:
             MalformedMessage: there is more than was agreed on, or something else.
             SharingRefused: it isn't what its domain signed.
         """
-        kept = self.input_file(self._kept, self.agreement, name)
-        most = self.input_bytes(self.agreement) + RECEIPT_BYTES
-        with arriving(kept).open("wb") as file:
-            held = part = ask("reveal", into=file, **arguments)
+        with self.coming_input(self._kept, self.agreement, name) as coming:
+            most = coming.size + RECEIPT_BYTES
+            held = part = ask("reveal", into=coming, **arguments)
             while part == PART_BYTES and held <= most:
-                part = ask("masked", into=file, **attempt, begin=held)
+                part = ask("masked", into=coming, **attempt, begin=held)
                 held += part
         if held > most:
             raise MalformedMessage(f"{name}: an input has at most {most} bytes")
-        return self.take_input(self.agreement, kept)
+        return self.take_input(self.agreement, coming)
 
     def _arguments(self, phase: str, name: str, argument: Any) -> dict[str, Any]:
         if phase == "advertise":
@@ -228,8 +225,7 @@ class CkksAttempt(Attempt):
     advert = KeyAdvert
     shared = Joining
     confirmation = TaggedConfirmation
-    input_file = staticmethod(ciphertexts_file)
-    input_bytes = staticmethod(ciphertexts_bytes)
+    coming_input = staticmethod(coming_ciphertexts)
     take_input = staticmethod(take_ciphertexts)
 
     def open_total(self) -> tuple[NDArray[np.int64], tuple[str, ...]]:

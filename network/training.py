@@ -26,7 +26,7 @@ from network.program import Plan, State
 from network.rounds import Release, RoundAborted, run_attempt, was_begun
 from network.states import end_run, model_of, saved
 from network.updates import after_release, in_own_units, noise_std
-from policies.accounting import epsilon_at_every_partner, plan_epsilon
+from policies.accounting import epsilon_at_every_partner, running_epsilon
 from policies.plan import Plan as ApprovablePlan
 from policies.plan import Step
 
@@ -132,7 +132,7 @@ class _Releases:
         payload = _pack(run.state, definition)
         if self._charged is None:
             self._charged = progress_of(self._nodes, self._approved, self._lines)
-        # Losses take longer to compose than most steps of a round; the domains work meanwhile.
+        # Sampled losses take longer to compose than a round's steps; the domains work meanwhile.
         # The accountant keeps what it computed, so that it is there when the attempt is known.
         ahead = self._approved, self._charged, (step, release, _AHEAD)
         written: list[Future[object]] = []
@@ -271,7 +271,7 @@ def _epsilon_so_far(
         charged = {(s, r, a) for s, r, a, state in progress["attempts"] if state == "charged"}
         steps = [step for step, _, _ in charged | {opened}]
         events = [approved.step(name).event(steps.count(name)) for name in sorted(set(steps))]
-        spent.append(plan_epsilon(events, approved.delta))
+        spent.append(running_epsilon(events, approved.delta))
     return max(spent)
 
 
