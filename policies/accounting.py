@@ -127,8 +127,8 @@ def plan_epsilon(events: Iterable[Event], delta: float) -> float:
 
 
 def running_epsilon(events: Iterable[Event], delta: float) -> float:
-    """`plan_epsilon` for a figure that each release changes: without sampling in a fifteenth of the
-    time, as dp-accounting's `get_epsilon_gaussian` gives it too; its distributions give 1e-7 of it
+    """`plan_epsilon` for a figure that each release changes: without sampling in a fiftieth of the
+    time, as dp-accounting's `get_epsilon_gaussian` has it; its distributions say up to 1e-5 of it
     more.
     """
     check_delta(delta)
