@@ -89,7 +89,7 @@ class OpenRuns:
         if run is None:
             raise RoundRefused(
                 f"{self._name}: no run of this plan is open here. Take it up again: "
-                "coterie run resume"
+                "coterie run resume, or fed.tensors(plan) for tensors in shares"
             )
         status = self._ledger.status(plan_hash)
         if status != "approved":

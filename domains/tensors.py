@@ -107,7 +107,7 @@ class KeptTensors:
 
         Args:
             keys: of all domains, from `key`.
-            state: the public state that the step reads.
+            state: the public state that the step reads, or the digest of the one held.
 
         Returns:
             The names of the step's outputs, as tensors.
@@ -217,13 +217,14 @@ class KeptTensors:
         """Do the comparison that was begun, and keep the result; gives its name.
 
         Raises:
-            TensorRefused: none was begun. SharingRefused: a partner's offer or SPU failed.
+            TensorRefused: none was begun. SharingRefused: a partner's offer or SPU failed, or it
+                took longer than the plan's deadline.
         """
         if self._comparing is None:
             raise TensorRefused(f"{self._me}: no comparison was begun here.")
         (asked, comparing), self._comparing = self._comparing, None
         x = self.tensor(asked.of)
-        made = comparing.run(offers, asked.job(x.proven), x.share)
+        made = comparing.run(offers, asked.job(x.proven), x.share, self._plan.deadline_s)
         name = computed_name(self._plan.hash, comparing.transcript)
         self._keep(name, asked.planned(x.proven), lambda: made)
         return name

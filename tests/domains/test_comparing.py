@@ -176,6 +176,27 @@ def test_a_failing_engine_makes_nothing(domains: Domains) -> None:
     assert domains.memory.free == free
 
 
+ENDLESS = """#!/bin/sh
+[ "$2" = -c ] && { printf '%s\\n' "${0%/*}" /usr/bin /bin; exit; }
+while :; do :; done
+"""
+
+
+def test_an_engine_is_ended_at_the_plans_deadline(domains: Domains, tmp_path: Path) -> None:
+    """Whoever holds a comparison up doesn't hold up the run for longer than a release may take."""
+    endless = tmp_path / "python"
+    endless.write_text(ENDLESS)
+    endless.chmod(0o700)
+    domains.plan = domains.plan.model_copy(update={"deadline_s": 1})
+    for name in NAMES:
+        domains.restart(name)
+    x = domains.share("x")
+    offers = [domains.kept[name].offer(asked("above", x)) for name in NAMES]
+    object.__setattr__(begun(domains, "east")._place, "python", str(endless))
+    with pytest.raises(SharingRefused, match="SPU took longer than 1 s here; it was ended"):
+        domains.kept["east"].compare(offers)
+
+
 def test_a_node_does_one_comparison_at_a_time(
     domains: Domains, monkeypatch: pytest.MonkeyPatch
 ) -> None:

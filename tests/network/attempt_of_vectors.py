@@ -23,11 +23,14 @@ from network.smpc.coordination import Coordinator
 from network.smpc.keys import EphemeralKey
 from network.smpc.masks import Mask, apply, mask_key
 from network.smpc.messages import pair_info, self_info, transcript_hash
+from network.smpc.neighbours import degree, neighbourhood, share_threshold
 from policies.mechanism import truncate
 from policies.noise import SecureRandom, discrete_gaussian
 from tests.network.roster_of_domains import _MASKS, Disk
 
 NAMES = ("east", "north", "south")
+FIVE = (*NAMES, "up", "west")
+ROSTERS = [(5, 4, 1), (16, 12, 7), (17, 13, 5), (20, 18, 3), (33, 25, 8), (64, 60, 4)]
 FIXED = [0.0, 1.0, -1.0, 0.3333333, -0.3333333, 1e-7, -1e-7, 255.99999]
 
 
@@ -85,18 +88,39 @@ def primitives() -> dict[str, Any]:
     }
 
 
-def attempt() -> dict[str, Any]:
-    """Four elements, three domains, one attempt, from adverts to the total."""
-    keys = {n: hashlib.sha256(b"sign " + n.encode()).digest() for n in NAMES}
+def neighbours(size: int, threshold: int, collusion: int) -> dict[str, Any]:
+    """Who masks with whom in a roster: of the first, a middle and the last domain."""
+    each = degree(size, threshold, collusion)
+    return {
+        "domains": size,
+        "threshold": threshold,
+        "collusion": collusion,
+        "degree": each,
+        "share_threshold": share_threshold(size, threshold, collusion),
+        "neighbourhoods": {i: neighbourhood(i, size, each) for i in (0, size // 2, size - 1)},
+    }
+
+
+def attempt(names: tuple[str, ...] = NAMES, threshold: int = 3, silent: str = "") -> dict[str, Any]:
+    """Four elements, one attempt, from adverts to the total.
+
+    Args:
+        silent: a domain that says nothing more once it has dealt its shares.
+    """
+    keys = {n: hashlib.sha256(b"sign " + n.encode()).digest() for n in names}
     signing = {n: Ed25519PrivateKey.from_private_bytes(key) for n, key in keys.items()}
     roster = {n: key.public_key().public_bytes_raw().hex() for n, key in signing.items()}
-    agreement = Agreement(Context("ab" * 32, "train", 7, 1), roster, 3, 1, 4, 32)
-    values = {n: np.array([1, -2, 3, 4]) * (i + 1) for i, n in enumerate(NAMES)}
+    agreement = Agreement(Context("ab" * 32, "train", 7, 1), roster, threshold, 1, 4, 32)
+    values = {n: np.array([1, -2, 3, 4]) * (i + 1) for i, n in enumerate(names)}
     with patch.object(os, "urandom", entropy()):
-        parties = {n: Party(n, agreement, signing[n], Disk()) for n in NAMES}
+        parties = {n: Party(n, agreement, signing[n], Disk()) for n in names}
         coordinator = Coordinator(
             agreement,
-            lambda phase, told: {n: _MASKS[phase](parties[n], values[n], told[n]) for n in told},
+            lambda phase, told: {
+                n: _MASKS[phase](parties[n], values[n], told[n])
+                for n in told
+                if n != silent or phase in ("advertise", "share")
+            },
         )
         opened = coordinator.finish(coordinator.begin())
     heard = transcript_hash(agreement, {a.domain: a for a in opened.transcript.adverts})
@@ -116,5 +140,15 @@ def attempt() -> dict[str, Any]:
     }
 
 
+def vectors() -> dict[str, Any]:
+    """Everything in the file."""
+    return {
+        "primitives": primitives(),
+        "neighbours": [neighbours(*roster) for roster in ROSTERS],
+        "attempt": attempt(),
+        "attempt without north": attempt(FIVE, 4, "north"),
+    }
+
+
 if __name__ == "__main__":
-    print(json.dumps({"primitives": primitives(), "attempt": attempt()}, indent=1))
+    print(json.dumps(vectors(), indent=1))
