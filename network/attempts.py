@@ -163,7 +163,7 @@ class Attempt:
 
     def _put(self, phase: str, arguments: Mapping[str, Any]) -> dict[str, Future]:
         """Ask, except who was asked ahead: unless that failed, or the line was given up since."""
-        ahead, self._ahead = self._ahead, {}
+        ahead = self._ahead if phase == "advertise" else {}
         asked = {name: call for name, call in ahead.items() if not _failed(call)}
         rest = {name: argument for name, argument in arguments.items() if name not in asked}
         questions = {n: partial(self._ask, phase, n, a) for n, a in rest.items()}
