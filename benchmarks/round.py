@@ -50,7 +50,7 @@ from coterie.partners import (
 )
 from coterie.processes import free_ports, running
 from network.answers import Seal, ask
-from network.rounds import run_attempt
+from network.rounds import carried_through
 from network.smpc.masks import Mask, apply
 from network.smpc.messages import PART_BYTES
 from network.smpc.ring import to_ring, word
@@ -166,13 +166,13 @@ def attempts_watched(folder: Path) -> Iterator[dict[str, list[float]]]:
     def watched(*arguments: Any, **more: Any) -> Any:
         pids = [running(Home(folder).domain(name).pid_file) for name in NAMES]
         peaks = [PeakMemory(pid) for pid in (None, *pids)]
-        opened = run_attempt(*arguments, **more)
+        opened = carried_through(*arguments, **more)
         ours, *nodes = (peak.stop() for peak in peaks)
         found["coordinator"].append(ours)
         found["node"].append(max(nodes))
         return opened
 
-    with patch("network.training.run_attempt", watched):
+    with patch("network.training.carried_through", watched):
         yield found
 
 

@@ -9,6 +9,7 @@ import fcntl
 import gc
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -37,19 +38,22 @@ class EngineProcess:
     Attributes:
         pid: its process number.
         questions, answers: its standard input and output.
+        launcher: who started it, and can end it.
     """
 
     pid: int
     questions: IO[bytes]
     answers: IO[bytes]
+    launcher: "_Launcher"
 
     @property
     def alive(self) -> bool:
         """Whether the process still runs; one whose launcher died isn't used any more."""
-        try:
-            return bool(_ask({"do": "look", "pid": self.pid}, ())["alive"])
-        except LauncherFailed:
+        if self.launcher is not _launcher or not self.launcher.runs or self.answers.closed:
             return False
+        output = select.poll()
+        output.register(self.answers, 0)  # nobody else has its output, so it ends with it
+        return not output.poll(0)
 
     def kill(self) -> None:
         """Kill it, if it still runs: whoever waits for its answer finds that it ended."""
@@ -78,7 +82,8 @@ def launch(store: Path | None, log: int, *more: int) -> EngineProcess:
     hear, answers = _wide_pipe()
     try:
         where = None if store is None else str(store)
-        started = _ask({"do": "launch", "store": where}, (questions, answers, log, *more))
+        files = (questions, answers, log, *more)
+        launcher, started = _ask({"do": "launch", "store": where}, files)
     except BaseException:
         os.close(ask)
         os.close(hear)
@@ -86,7 +91,8 @@ def launch(store: Path | None, log: int, *more: int) -> EngineProcess:
     finally:
         os.close(questions)
         os.close(answers)
-    return EngineProcess(int(started["pid"]), os.fdopen(ask, "wb"), os.fdopen(hear, "rb"))
+    pid = int(started["pid"])
+    return EngineProcess(pid, os.fdopen(ask, "wb"), os.fdopen(hear, "rb"), launcher)
 
 
 def _wide_pipe() -> tuple[int, int]:
@@ -100,7 +106,7 @@ def _wide_pipe() -> tuple[int, int]:
 def warm_up() -> None:
     """Start loading now, in the background, so that the next engine starts at once."""
     with _turn:
-        _line_to_launcher()
+        _running_launcher()
 
 
 @dataclass(frozen=True)
@@ -108,29 +114,34 @@ class _Launcher:
     line: socket.socket
     process: subprocess.Popen[bytes]
 
+    @property
+    def runs(self) -> bool:
+        return self.line.fileno() >= 0 and self.process.poll() is None
+
 
 _turn = threading.Lock()
 _launcher: _Launcher | None = None
 
 
-def _ask(message: dict[str, Any], files: tuple[int, ...]) -> dict[str, Any]:
+def _ask(message: dict[str, Any], files: tuple[int, ...]) -> tuple[_Launcher, dict[str, Any]]:
+    """Whom was asked, and what it answered."""
     with _turn:
-        line = _line_to_launcher()
+        asked = _running_launcher()
         try:
-            _send(line, message, files)
-            return _receive(line, 0)[0]
+            _send(asked.line, message, files)
+            return asked, _receive(asked.line, 0)[0]
         except (OSError, EOFError):
             # Never asked again with the same pipes: a child might already read from them.
-            line.close()
+            asked.line.close()
             raise LauncherFailed(
                 "The engine's process did not start; the machine may be out of memory. "
                 "Start the next attempt."
             ) from None
 
 
-def _line_to_launcher() -> socket.socket:
+def _running_launcher() -> _Launcher:
     global _launcher
-    if _launcher is None or _launcher.line.fileno() < 0 or _launcher.process.poll() is not None:
+    if _launcher is None or not _launcher.runs:
         ours, its = socket.socketpair()
         with its:
             process = subprocess.Popen(
@@ -140,7 +151,7 @@ def _line_to_launcher() -> socket.socket:
                 start_new_session=True,
             )
         _launcher = _Launcher(ours, process)
-    return _launcher.line
+    return _launcher
 
 
 def _send(line: socket.socket, message: dict[str, Any], files: tuple[int, ...]) -> None:
@@ -175,14 +186,9 @@ class _Children:
         self._running.add(pid)
         return pid
 
-    def alive(self, pid: int) -> bool:
-        """Whether it runs; one that ended is forgotten, and its number free for others."""
-        if pid in self._running and os.waitpid(pid, os.WNOHANG)[0] == pid:
-            self._running.discard(pid)
-        return pid in self._running
-
     def end(self, pid: int) -> None:
-        if self.alive(pid):
+        """Kill it, if it still runs; its number is free for others then."""
+        if pid in self._running:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
             self._running.discard(pid)
@@ -231,11 +237,9 @@ def main() -> None:
             for file in files:
                 os.close(file)
             _send(line, {"pid": pid}, ())
-        elif message["do"] == "end":
+        else:
             children.end(message["pid"])
             _send(line, {}, ())
-        else:
-            _send(line, {"alive": children.alive(message["pid"])}, ())
 
 
 if __name__ == "__main__":

@@ -113,7 +113,7 @@ class Participation:
         `tensor`: which tensor a kept step's release reveals, as in `Context`.
 
         An earlier attempt that never revealed is voided: its masked input can't be sent any more.
-        One that revealed but was never unmasked stays charged, and can't be unmasked any more.
+        One that revealed stays charged, and can be unmasked until this one is shared.
         """
         run = self._open_runs.of(plan_hash)
         with run.lock:
@@ -126,7 +126,6 @@ class Participation:
             if self._attempts.state_of(context) is not None:
                 raise RoundRefused(f"{self._name}: attempt {attempt} was used; take the next one.")
             self._drop_attempt(run, "superseded by a new attempt")
-            self._attempts.give_up_charged(plan_hash)
             files = self._attempts.files(context)
             run.attempt = Attempt(
                 context,
@@ -188,6 +187,7 @@ class Participation:
             current = self._current(run, Context(plan_hash, step, release, attempt))
             if current.shared:
                 raise RoundRefused(f"{self._name}: this attempt was shared already.")
+            self._attempts.give_up_charged(plan_hash)
             sealed = current.party.share(adverts)
             definition = run.plan.step(step)
             tensor = current.context.tensor

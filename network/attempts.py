@@ -7,6 +7,8 @@ and checks them afterwards.
 import json
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -25,17 +27,16 @@ from network.smpc.ckks.messages import (
     Joining,
     KeyAdvert,
     TaggedConfirmation,
-    ciphertexts_bytes,
     residues_bytes,
     unpack_opening,
 )
 from network.smpc.ckks.transcript import (
-    ciphertexts_file,
+    coming_ciphertexts,
     take_ciphertexts,
     write_ckks_transcript,
 )
 from network.smpc.coordination import Begun, Coordinator
-from network.smpc.inputs import arriving, masked_bytes, masked_file, take_masked
+from network.smpc.inputs import ComingInput, coming_masked, take_masked
 from network.smpc.messages import (
     PART_BYTES,
     RECEIPT_BYTES,
@@ -57,32 +58,49 @@ _GRACE_S = 0.5
 """After the plan's deadline, for what was answered just in time."""
 
 
+@dataclass(frozen=True)
+class Beside:
+    """What goes on beside an attempt's steps; by default, nothing.
+
+    Attributes:
+        refused: called when a domain refuses to begin; what it raises ends the attempt.
+        keep: given what writes the attempt's transcript; by default it is written at once.
+        drawing: called once the domains have begun, who draw their noise then.
+        opening: called once they are asked for what opens the total, their last step.
+    """
+
+    refused: Callable[[], object] = lambda: None
+    keep: Callable[[Callable[[], object]], object] = lambda write: write()
+    drawing: Callable[[], object] = lambda: None
+    opening: Callable[[], object] = lambda: None
+
+
+ALONE = Beside()
+
+
 class Attempt:
     """Asks all domains at once and keeps who was silent, and why.
 
     Args:
         kept: the attempt's folder.
-        if_refused, keep, meanwhile: see `run_attempt`.
     """
 
+    coordinator: type[Any] = Coordinator
+    begun: type[Begun] | type[CkksBegun] = Begun
+    write: Callable[..., None] = staticmethod(write_transcript)
     advert: type[Advert] | type[KeyAdvert] = Advert
     shared: type[SealedShares] | type[Joining] = SealedShares
     confirmation: type[Confirmation] | type[TaggedConfirmation] = Confirmation
-    input_file = staticmethod(masked_file)
-    input_bytes = staticmethod(masked_bytes)
-    take_input: Callable[[Agreement, Path], tuple[Receipt, Any]] = staticmethod(take_masked)
+    coming_input = staticmethod(coming_masked)
+    take_input: Callable[[Agreement, ComingInput], tuple[Receipt, Any]] = staticmethod(take_masked)
 
     def __init__(
         self,
         nodes: Mapping[str, NodeClient],
         lines: Lines,
         agreement: Agreement,
-        state: bytes,
         deadline_s: float,
         kept: Path,
-        if_refused: Callable[[], object],
-        keep: Callable[[Callable[[], object]], object],
-        meanwhile: Callable[[], object],
     ) -> None:
         self.agreement = agreement
         self.left_out: dict[str, str] = {}
@@ -90,37 +108,43 @@ class Attempt:
         self.seconds: dict[str, float] = {}
         self.heads = Heads(len(agreement.roster))
         self._nodes, self._lines = nodes, lines
-        self._state = np.frombuffer(state, dtype=np.uint8)
         self._deadline_s = deadline_s
-        self._kept = kept
-        self._if_refused, self._keep, self._meanwhile = if_refused, keep, meanwhile
-        self._holds: dict[str, bool] = {}
+        self.kept = kept
+        self._ahead: dict[str, Future] = {}
+        self._states: dict[str, object] = {}
+
+    def begin(self) -> None:
+        """Ask the domains to begin, each after what it was asked before; `open_total` goes on."""
+        self._ahead = self._put("advertise", dict.fromkeys(self.agreement.names))
+
+    def open_total(self, state: bytes, beside: Beside) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+        """Carry the attempt through and keep it: (total, survivors), or SumAborted."""
+        self._state, self._beside = np.frombuffer(state, dtype=np.uint8), beside
+        coordinator = self.coordinator(self.agreement, self.exchange, self.left_out)
+        found = read_begun(self.kept, self.heads)
+        begun = coordinator.begin() if found is None else self.begun.from_dict(found)
+        if found is None:
+            write_begun(self.kept, begun.to_dict(), self.heads)
+        if self.agreement.context.tensor:
+            (self.kept / TENSOR).write_text(self.agreement.context.tensor)
+        opened = coordinator.finish(begun)
+        said = opened.transcript, opened.total
+        beside.keep(partial(self.write, self.kept, self.agreement, *said))
+        return opened.total, opened.survivors
 
     @cached_property
     def _digest(self) -> str:
-        """Of the state; taken while the domains begin, who don't need it for that."""
+        """Of the state."""
         return blake3(self._state.data).hexdigest()
-
-    def open_total(self) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-        """Carry the attempt through and keep it: (total, survivors), or SumAborted."""
-        coordinator = Coordinator(self.agreement, self.exchange, self.left_out)
-        found = read_begun(self._kept, self.heads)
-        begun = coordinator.begin() if found is None else Begun.from_dict(found)
-        if found is None:
-            write_begun(self._kept, begun.to_dict(), self.heads)
-        if self.agreement.context.tensor:
-            (self._kept / TENSOR).write_text(self.agreement.context.tensor)
-        opened = coordinator.finish(begun)
-        said = opened.transcript, opened.total
-        self._keep(partial(write_transcript, self._kept, self.agreement, *said))
-        return opened.total, opened.survivors
 
     def exchange(self, phase: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
         began = time.monotonic()
         if phase == "share":
-            self._meanwhile()
-        questions = {n: partial(self._ask, phase, n, a) for n, a in arguments.items()}
-        calls = self._lines.ask(questions, self._deadline_s + _GRACE_S)
+            self._beside.drawing()
+        asked = self._put(phase, arguments)
+        if phase == "unmask":
+            self._beside.opening()
+        calls = self._lines.wait(asked, self._deadline_s + _GRACE_S)
         self.seconds[phase] = round(time.monotonic() - began, 2)
         answers: dict[str, Any] = {}
         for name, call in calls.items():
@@ -134,8 +158,16 @@ class Attempt:
             except (NodeRefused, MalformedMessage, SharingRefused) as error:
                 self.left_out[name] = str(error)
         if phase == "advertise" and set(self.left_out) - self.lost:
-            self._if_refused()
+            self._beside.refused()
         return answers
+
+    def _put(self, phase: str, arguments: Mapping[str, Any]) -> dict[str, Future]:
+        """Ask, unless it was asked ahead on a line that wasn't given up since."""
+        ahead, self._ahead = self._ahead, {}
+        asked = {name: call for name, call in ahead.items() if not call.cancelled()}
+        rest = {name: argument for name, argument in arguments.items() if name not in asked}
+        questions = {n: partial(self._ask, phase, n, a) for n, a in rest.items()}
+        return {**asked, **self._lines.put(questions)}
 
     def _ask(self, phase: str, name: str, argument: Any) -> Any:
         node, context = self._nodes[name], self.agreement.context
@@ -151,9 +183,9 @@ class Attempt:
             )
 
         attempt = {"step": context.step, "release": context.release, "attempt": context.attempt}
-        if phase == "share" and not self._holds[name] and self._state.size > PART_BYTES:
+        if phase == "share" and not self._holds(name) and self._state.size > PART_BYTES:
             send_in_parts(ask, self._state, self._digest)
-            self._holds[name] = True
+            self._states[name] = self._digest
         arguments = {**attempt, **self._arguments(phase, name, argument)}
         if phase == "reveal":
             return self._input(name, ask, arguments, attempt)
@@ -172,16 +204,19 @@ class Attempt:
             MalformedMessage: there is more than was agreed on, or something else.
             SharingRefused: it isn't what its domain signed.
         """
-        kept = self.input_file(self._kept, self.agreement, name)
-        most = self.input_bytes(self.agreement) + RECEIPT_BYTES
-        with arriving(kept).open("wb") as file:
-            held = part = ask("reveal", into=file, **arguments)
+        with self.coming_input(self.kept, self.agreement, name) as coming:
+            most = coming.size + RECEIPT_BYTES
+            held = part = ask("reveal", into=coming, **arguments)
             while part == PART_BYTES and held <= most:
-                part = ask("masked", into=file, **attempt, begin=held)
+                part = ask("masked", into=coming, **attempt, begin=held)
                 held += part
         if held > most:
             raise MalformedMessage(f"{name}: an input has at most {most} bytes")
-        return self.take_input(self.agreement, kept)
+        return self.take_input(self.agreement, coming)
+
+    def _holds(self, name: str) -> bool:
+        """Whether a domain has the state already."""
+        return self._states.get(name) == self._digest
 
     def _arguments(self, phase: str, name: str, argument: Any) -> dict[str, Any]:
         if phase == "advertise":
@@ -190,7 +225,7 @@ class Attempt:
         said = json.dumps([message.to_dict() for message in argument])
         if phase == "share":
             held = json.dumps(self.heads.held_of(name))
-            if self._holds[name]:
+            if self._holds(name):
                 return {"adverts": said, "held": held, "state_digest": self._digest,
                         "state": self._state[:0]}  # fmt: skip
             return {"adverts": said, "held": held, "state": self._state}
@@ -210,7 +245,7 @@ class Attempt:
             return Unmasking.from_dict(said)
         if phase == "advertise":
             self.heads.take_held(name, _part(said, "held", dict))
-            self._holds[name] = said.get("state") == self._digest
+            self._states[name] = said.get("state")
             return self.advert.from_dict(said.get("advert"))
         if phase == "confirm":
             self.heads.take_cosignatures(name, _part(said, "cosignatures", list))
@@ -225,23 +260,14 @@ class Attempt:
 class CkksAttempt(Attempt):
     """The same, with the messages of `network.smpc.ckks`."""
 
+    coordinator = CkksCoordinator
+    begun = CkksBegun
+    write = staticmethod(write_ckks_transcript)
     advert = KeyAdvert
     shared = Joining
     confirmation = TaggedConfirmation
-    input_file = staticmethod(ciphertexts_file)
-    input_bytes = staticmethod(ciphertexts_bytes)
+    coming_input = staticmethod(coming_ciphertexts)
     take_input = staticmethod(take_ciphertexts)
-
-    def open_total(self) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-        coordinator = CkksCoordinator(self.agreement, self.exchange, self.left_out)
-        found = read_begun(self._kept, self.heads)
-        begun = coordinator.begin() if found is None else CkksBegun.from_dict(found)
-        if found is None:
-            write_begun(self._kept, begun.to_dict(), self.heads)
-        opened = coordinator.finish(begun)
-        said = opened.transcript, opened.total
-        self._keep(partial(write_ckks_transcript, self._kept, self.agreement, *said))
-        return opened.total, opened.survivors
 
     def _arguments(self, phase: str, name: str, argument: Any) -> dict[str, Any]:
         if phase not in ("confirm", "unmask"):

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any
 from uuid import UUID
 
 import requests
@@ -25,7 +25,7 @@ from network.reaching import why_unreached
 from network.reader import read
 from network.reader_names import ANSWERS
 from network.replay import ISSUED
-from network.streams import STREAMS, ComingOctets, Refused, read_answer, write_call
+from network.streams import STREAMS, ComingOctets, Refused, Sink, read_answer, write_call
 from network.tls import keeps_secrets, trust
 
 API = "/api/v2"
@@ -136,7 +136,7 @@ class NodeClient:
         self,
         method: str,
         timeout_s: float = CALL_TIMEOUT_S,
-        into: BinaryIO | None = None,
+        into: Sink | None = None,
         most: int = MAX_ANSWER_BYTES,
         **arguments: Any,
     ) -> Any:

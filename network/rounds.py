@@ -6,15 +6,14 @@ else. It may drop or garble messages; then no total opens. What it carried is ke
 that anyone can recompute the total (`verify_rounds`).
 """
 
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from network.attempts import TENSOR, Attempt, CkksAttempt
+from network.attempts import TENSOR, Attempt, Beside, CkksAttempt
 from network.begun import BEGUN
 from network.client import NodeClient
 from network.lines import Lines
@@ -63,6 +62,23 @@ class Release:
     seconds: Mapping[str, float]
 
 
+def attempt_of(
+    nodes: Mapping[str, NodeClient],
+    plan: Plan,
+    step: str,
+    release: int,
+    attempt: int,
+    folder: Path,
+    lines: Lines,
+    tensor: str = "",
+) -> Attempt:
+    """An attempt that no domain was asked for yet; see `run_attempt`."""
+    kept = attempt_folder(folder, step, release, attempt)
+    agreement = agreement_of(plan, step, release, attempt, tensor)
+    kind = Attempt if plan.aggregation == "smpc" else CkksAttempt
+    return kind(nodes, lines, agreement, plan.deadline_s, kept)
+
+
 def run_attempt(
     nodes: Mapping[str, NodeClient],
     plan: Plan,
@@ -72,10 +88,6 @@ def run_attempt(
     state: bytes,
     folder: Path,
     tensor: str = "",
-    lines: Lines | None = None,
-    if_refused: Callable[[], object] = lambda: None,
-    keep: Callable[[Callable[[], object]], object] = lambda write: write(),
-    meanwhile: Callable[[], object] = lambda: None,
 ) -> Release:
     """Run one attempt of one release, or go on with one whose masked inputs were charged.
 
@@ -83,29 +95,25 @@ def run_attempt(
         folder: of the run; the attempt is kept in `attempt_folder`. What was begun there is taken
             up again: every domain gives the answers it gave.
         tensor: what a kept step's release reveals, as in `Context`.
-        lines: to the domains, to be kept open afterwards; without, for this attempt alone.
-        if_refused: called when a domain refuses to begin; what it raises ends the attempt.
-        keep: given what writes the attempt's transcript; by default it is written at once.
-        meanwhile: called once the domains have begun, who draw their noise then.
 
     Raises:
         RoundAborted: too few domains are left. Take the next attempt number.
     """
-    kept = attempt_folder(folder, step, release, attempt)
-    agreement = agreement_of(plan, step, release, attempt, tensor)
-    kind = Attempt if plan.aggregation == "smpc" else CkksAttempt
-    with nullcontext(lines) if lines is not None else Lines() as open_lines:
-        call = kind(
-            nodes, open_lines, agreement, state, plan.deadline_s, kept, if_refused, keep, meanwhile
-        )
-        try:
-            total, survivors = call.open_total()
-        except SumAborted as aborted:
-            forget_inputs(kept)
-            raise RoundAborted(
-                aborted.domain, aborted.phase, str(aborted), lost=aborted.domain in call.lost
-            ) from None
-    return Release(total, survivors, call.seconds)
+    with Lines() as lines:
+        call = attempt_of(nodes, plan, step, release, attempt, folder, lines, tensor)
+        return carried_through(call, state)
+
+
+def carried_through(attempt: Attempt, state: bytes, beside: Beside = Beside()) -> Release:
+    """`run_attempt` for an attempt that `attempt_of` gave, with what goes on beside it."""
+    try:
+        total, survivors = attempt.open_total(state, beside)
+    except SumAborted as aborted:
+        forget_inputs(attempt.kept)
+        raise RoundAborted(
+            aborted.domain, aborted.phase, str(aborted), lost=aborted.domain in attempt.lost
+        ) from None
+    return Release(total, survivors, attempt.seconds)
 
 
 def was_begun(folder: Path, step: str, release: int, attempt: int) -> bool:

@@ -20,7 +20,7 @@ import struct
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any, Protocol
 
 import numpy as np
 from blake3 import blake3
@@ -263,6 +263,12 @@ def read_answer(content: bytes) -> Any:
     return text
 
 
+class Sink(Protocol):
+    """What octets are written to."""
+
+    def write(self, part: bytes, /) -> object: ...
+
+
 class ComingOctets:
     """An answer whose octets are written to a file as they come; anything else is held.
 
@@ -270,7 +276,7 @@ class ComingOctets:
         file: open for writing.
     """
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: Sink) -> None:
         self._file, self._written = file, 0
         self._begun = bytearray()
 

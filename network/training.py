@@ -19,14 +19,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from network.attempts import Attempt, Beside
 from network.client import NodeClient, NodeRefused, NodeUnreachable
 from network.journal import Progress, Run, RunInterrupted, load_run, save_run
 from network.lines import Lines
 from network.program import Plan, State
-from network.rounds import Release, RoundAborted, run_attempt, was_begun
+from network.rounds import Release, RoundAborted, attempt_of, carried_through, was_begun
 from network.states import end_run, model_of, saved
 from network.updates import after_release, in_own_units, noise_std
-from policies.accounting import epsilon_at_every_partner, plan_epsilon
+from policies.accounting import epsilon_at_every_partner, plan_epsilon, running_epsilon
 from policies.plan import Plan as ApprovablePlan
 from policies.plan import Step
 
@@ -104,6 +105,9 @@ def open_run(nodes: Mapping[str, NodeClient], approved: ApprovablePlan) -> None:
 class _Releases:
     """Makes a run's releases, one after the other, on lines that stay open.
 
+    The next attempt begins while a total is opened: domains draw its noise while what was released
+    is kept. They give the last one up only when they are asked for their shares in the next.
+
     Args:
         pool: of one thread, for what needn't be waited for while the domains work.
     """
@@ -120,6 +124,7 @@ class _Releases:
         self._nodes, self._lines, self._pool = nodes, lines, pool
         self._plan, self._approved, self._run = plan, approved, run
         self._charged: dict[str, dict[str, Any]] | None = None
+        self._begun: Attempt | None = None
 
     def make(self, index: int, step: str, release: int) -> None:
         """Make one release and journal it.
@@ -132,23 +137,27 @@ class _Releases:
         payload = _pack(run.state, definition)
         if self._charged is None:
             self._charged = progress_of(self._nodes, self._approved, self._lines)
-        # Losses take longer to compose than most steps of a round; the domains work meanwhile.
-        # The accountant keeps what it computed, so that it is there when the attempt is known.
-        ahead = self._approved, self._charged, (step, release, _AHEAD)
-        written: list[Future[object]] = []
-        attempt, opened = self._open(
-            step,
-            release,
-            payload,
-            lambda write: written.append(self._pool.submit(write)),
-            lambda: self._pool.submit(_epsilon_so_far, *ahead),
+        charged, written = self._charged, list[Future[object]]()
+
+        def refused() -> None:
+            charged_attempts(progress_of(self._nodes, self._approved), step)
+
+        # Sampled losses take longer to compose than a round's steps. The accountant keeps what it
+        # computed, so that it is there when the attempt is known.
+        ahead = self._approved, charged, (step, release, _AHEAD)
+        beside = Beside(
+            refused=refused,
+            keep=lambda write: written.append(self._pool.submit(write)),
+            drawing=lambda: self._pool.submit(_epsilon_so_far, *ahead),
+            opening=lambda: self._begin(index),
         )
+        attempt, opened = self._open(step, release, payload, beside)
         totals = unflatten(opened.total, definition)
         noise = noise_std(self._approved, definition)
         own = in_own_units(author, run.state, totals)
         metrics = dict(author.metrics(own)) if author.metrics is not None else {}
         run.state = after_release(self._plan, definition, run.state, totals, noise)
-        epsilon = _epsilon_so_far(self._approved, self._charged, (step, release, attempt))
+        epsilon = _epsilon_so_far(self._approved, charged, (step, release, attempt))
         run.history.append(
             Progress(
                 index=index,
@@ -167,44 +176,40 @@ class _Releases:
         )
         save_run(run, written)
         # So the next release needs no question: who didn't survive has charged no more than this.
-        for found in self._charged.values():
+        for found in charged.values():
             found["attempts"].append([step, release, attempt, "charged"])
 
-    def _open(
-        self,
-        step: str,
-        release: int,
-        payload: bytes,
-        keep: Callable[[Callable[[], object]], None],
-        meanwhile: Callable[[], object],
-    ) -> tuple[int, Release]:
-        """The total, from an attempt that enough domains charged if it can still be opened.
-
-        Args:
-            keep, meanwhile: see `run_attempt`.
-        """
-        assert self._charged is not None
-        attempts = charged_attempts(self._charged, step).get(release, {})
+    def _open(self, step: str, release: int, payload: bytes, beside: Beside) -> tuple[int, Release]:
+        """The total, from an attempt that enough domains charged if it can still be opened."""
+        fresh, self._begun = self._begun, None
+        attempts = self._attempts(step, release)
         last = max(attempts, default=-1)
         charged = attempts.get(last, []).count("charged")
-
-        def require_open() -> None:
-            charged_attempts(progress_of(self._nodes, self._approved), step)
-
-        def attempt(number: int) -> Release:
-            return run_attempt(
-                self._nodes, self._approved, step, release, number, payload, self._run.folder,
-                lines=self._lines, if_refused=require_open, keep=keep, meanwhile=meanwhile,
-            )  # fmt: skip
-
         begun = was_begun(self._run.folder, step, release, last)
         if charged >= self._approved.threshold and begun:
             try:
-                return last, attempt(last)
+                attempt = self._attempt(step, release, last)
+                return last, carried_through(attempt, payload, beside)
             except RoundAborted as aborted:
                 if aborted.lost:
                     raise
-        return last + 1, attempt(last + 1)
+                self._begun = None
+        fresh = fresh or self._attempt(step, release, last + 1)
+        return last + 1, carried_through(fresh, payload, beside)
+
+    def _begin(self, index: int) -> None:
+        """Begin the release that comes after the `index`th, unless attempts of it are known."""
+        for step, release in self._approved.schedule()[index : index + 1]:
+            if not self._attempts(step, release):
+                self._begun = self._attempt(step, release, 0)
+                self._begun.begin()
+
+    def _attempts(self, step: str, release: int) -> dict[int, list[str]]:
+        return charged_attempts(self._charged or {}, step).get(release, {})
+
+    def _attempt(self, step: str, release: int, number: int) -> Attempt:
+        where = step, release, number
+        return attempt_of(self._nodes, self._approved, *where, self._run.folder, self._lines)
 
 
 def charged_attempts(
@@ -261,17 +266,19 @@ def _epsilon_so_far(
     """The largest epsilon any domain's ledger has charged for this plan.
 
     Args:
-        before: what was charged before the last release.
-        opened: step, release and attempt of that release.
+        before: what was charged before this release.
+        opened: its step, number and attempt.
     """
     if approved.public:
         return None
+    last = opened[:2] == approved.schedule()[-1]
+    epsilon_of = plan_epsilon if last else running_epsilon
     spent = []
     for progress in before.values():
         charged = {(s, r, a) for s, r, a, state in progress["attempts"] if state == "charged"}
         steps = [step for step, _, _ in charged | {opened}]
         events = [approved.step(name).event(steps.count(name)) for name in sorted(set(steps))]
-        spent.append(plan_epsilon(events, approved.delta))
+        spent.append(epsilon_of(events, approved.delta))
     return max(spent)
 
 

@@ -8,11 +8,15 @@ another name, which the next try overwrites.
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from blake3 import blake3
 
 from network.smpc import ring
 from network.smpc.attempt import Agreement
-from network.smpc.masks import digest_of
 from network.smpc.messages import (
     RECEIPT_BYTES,
     MalformedMessage,
@@ -37,6 +41,49 @@ def arriving(kept: Path) -> Path:
     return kept.with_name(kept.name + ".new")
 
 
+class ComingInput:
+    """What a domain gives, written beside its place and hashed as it comes; for a `with` block.
+
+    Args:
+        kept: its place, `masked_file` say.
+        head, size: its words are bytes `head` to `size`; a receipt follows.
+    """
+
+    def __init__(self, kept: Path, head: int, size: int) -> None:
+        self.kept, self.size = kept, size
+        self._head, self._came, self._words = head, 0, blake3()
+        self._file = arriving(kept).open("wb")
+
+    @property
+    def digest(self) -> bytes:
+        """BLAKE3 of the words that came."""
+        return self._words.digest()
+
+    def write(self, part: bytes) -> None:
+        """The next part."""
+        begin, end = max(self._head - self._came, 0), max(self.size - self._came, 0)
+        self._words.update(memoryview(part)[begin:end])
+        self._file.write(part)
+        self._came += len(part)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        self._file.close()
+
+
+def coming_masked(folder: Path, agreement: Agreement, name: str) -> ComingInput:
+    """A domain's masked input (`pack_masked`), on its way to its `masked_file`."""
+    kept = masked_file(folder, agreement, name)
+    return ComingInput(kept, ring.HEADER_BYTES, masked_bytes(agreement))
+
+
 def forget_inputs(folder: Path) -> None:
     """Remove the inputs of an attempt that opened nothing: whoever goes on with it asks again."""
     for pattern in ("masked-*.ring*", "ciphertexts-*.residues*"):
@@ -44,26 +91,23 @@ def forget_inputs(folder: Path) -> None:
             file.unlink()
 
 
-def take_masked(agreement: Agreement, kept: Path) -> tuple[Receipt, ring.FramedFile]:
-    """Check what has come for a domain's masked input (`pack_masked`), and keep it.
-
-    Args:
-        kept: its `masked_file`; it has come beside it.
+def take_masked(agreement: Agreement, coming: ComingInput) -> tuple[Receipt, ring.FramedFile]:
+    """Check what has come for a domain's masked input, and move it to its place.
 
     Raises:
         MalformedMessage: it isn't exactly the agreed number of elements and a receipt.
         SharingRefused: the elements aren't those of the receipt.
     """
-    came = arriving(kept)
-    receipt = cut_receipt(came, masked_bytes(agreement))
+    came = arriving(coming.kept)
+    receipt = cut_receipt(came, coming.size)
     try:
         elements = ring.framed_file(came, agreement.length, agreement.bits)
     except ring.RingError as error:
         raise MalformedMessage(f"not a masked input: {error}") from None
-    if digest_of(elements) != receipt.digest:
+    if coming.digest != receipt.digest:
         raise SharingRefused(receipt.domain, "its masked input isn't the one it signed")
-    os.replace(came, kept)
-    return receipt, ring.framed_file(kept, agreement.length, agreement.bits)
+    os.replace(came, coming.kept)
+    return receipt, replace(elements, path=coming.kept, digest=coming.digest)
 
 
 def cut_receipt(came: Path, size: int) -> Receipt:

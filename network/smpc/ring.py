@@ -20,11 +20,16 @@ Elements = NDArray[Any]
 
 @dataclass(frozen=True)
 class FramedFile:
-    """A file that is one frame of elements, to be read piece by piece; see `framed_file`."""
+    """A file that is one frame of elements, to be read piece by piece; see `framed_file`.
+
+    Attributes:
+        digest: `masks.digest_of` its elements, if it was taken as they came.
+    """
 
     path: Path
     length: int
     bits: int
+    digest: bytes | None = None
 
 
 WORDS: Mapping[int, np.dtype] = {32: np.dtype("<u4"), 64: np.dtype("<u8")}

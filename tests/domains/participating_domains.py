@@ -21,7 +21,7 @@ from domains.sums import ExactSum, Sums
 from network.heads import Heads
 from network.program import DataSet, Plan, Sum
 from network.smpc.agreement import agreement_of
-from network.smpc.coordination import Coordinator, Exchange, Opened
+from network.smpc.coordination import Begun, Coordinator, Exchange, Opened
 from policies.accounting import Event
 from policies.approvals import owner_key_hex, sign_approval
 from policies.ledger import Ledger
@@ -91,7 +91,10 @@ class Carried:
 
     Attributes:
         noised: by domain, its part of the sum.
+        begun: what was said before anything was masked.
     """
+
+    begun: Begun
 
     def __init__(self, domains: Domains, release: int = 0, attempt: int = 0) -> None:
         self.domains, self.heads = domains, Heads()
@@ -102,7 +105,8 @@ class Carried:
 
     def run(self, exchange: Exchange | None = None) -> Opened:
         coordinator = Coordinator(self.agreement, exchange or self.exchange)
-        return coordinator.finish(coordinator.begin())
+        self.begun = coordinator.begin()
+        return coordinator.finish(self.begun)
 
     def exchange(self, phase: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
         return {name: self.ask(name, phase, argument) for name, argument in arguments.items()}

@@ -10,6 +10,7 @@ import pytest
 from domains import attempts
 from network.smpc.aggregation import OutOfTurn
 from network.smpc.attempt import Context
+from network.smpc.coordination import Coordinator
 from network.smpc.messages import SharingRefused
 from policies.ledger import HeadRefused, Ledger
 from tests.domains.participating_domains import NAMES, Carried, domains_in
@@ -189,7 +190,8 @@ def test_a_vector_that_an_answer_may_still_carry_is_not_written_over(
 def test_what_a_killed_process_left_to_be_written_over_is_gone(tmp_path: Path) -> None:
     domains = domains_in(tmp_path)
     domains.round()
-    domains.parts["east"].advertise(domains.plan.hash, "s", 1, 0)
-    assert list(tmp_path.rglob("*.spare"))
+    following = Carried(domains, 1)
+    Coordinator(following.agreement, following.exchange).begin()
+    assert list((tmp_path / "east").rglob("*.spare"))
     domains.restart("east")
-    assert not list(tmp_path.rglob("*.spare"))
+    assert not list((tmp_path / "east").rglob("*.spare"))

@@ -19,7 +19,7 @@ from domains.participation import Participation
 from domains.refusals import RoundRefused
 from network.smpc.agreement import agreement_of
 from network.smpc.attempt import NoSuchAttempt
-from network.smpc.coordination import SumAborted
+from network.smpc.coordination import Coordinator, SumAborted
 from network.smpc.messages import SharingRefused
 from tests.domains.participating_domains import NAMES, STATE, Carried, Domains, domains_in
 
@@ -45,6 +45,27 @@ def test_the_disk_holds_one_vector_of_a_run(domains: Domains) -> None:
             assert not files_of(domains, name, "held"), "shares are erased once they are answered"
     with pytest.raises(RoundRefused, match="gone"):
         domains.parts["east"].revealed(domains.plan.hash, "s", 0, 0)
+
+
+def test_a_total_can_be_opened_until_the_next_attempt_is_shared(domains: Domains) -> None:
+    """So the next one may begin before what was opened is kept."""
+    carried, following = Carried(domains), Carried(domains, 1)
+    told: dict[str, Mapping[str, Any]] = {}
+    begun: dict[str, Any] = {}
+
+    def exchange(phase: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        told[phase] = arguments
+        if phase == "unmask":
+            begun.update(following.exchange("advertise", dict.fromkeys(NAMES)))
+        return carried.exchange(phase, arguments)
+
+    total = carried.run(exchange).total
+    again = Coordinator(carried.agreement, carried.exchange).finish(carried.begun)
+    np.testing.assert_array_equal(again.total, total)
+    adverts = Coordinator(following.agreement, following.exchange).begin().adverts
+    assert {each.domain: each for each in adverts} == begun, "begun once, whoever asks again"
+    with pytest.raises(RoundRefused, match="gone"):
+        carried.ask("east", "reveal", told["reveal"]["east"])
 
 
 def test_a_charged_attempt_gives_the_same_bytes_after_a_kill(domains: Domains) -> None:

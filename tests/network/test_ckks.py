@@ -26,14 +26,13 @@ from network.smpc.ckks.messages import (
     unpack_opening,
 )
 from network.smpc.ckks.transcript import (
-    ciphertexts_file,
+    coming_ciphertexts,
     sum_of,
     take_ciphertexts,
     verify_ckks_transcript,
     write_ckks_transcript,
 )
 from network.smpc.coordination import SumAborted
-from network.smpc.inputs import arriving
 from network.smpc.masks import digest_of
 from network.smpc.messages import MalformedMessage, SharingRefused
 from policies.homomorphic import DEGREE, MAX_ERROR, NUMBERS, layout_of
@@ -361,9 +360,9 @@ def test_a_public_key_from_someone_else_or_beyond_its_moduli_is_refused() -> Non
 
 def kept_ciphertexts(domains: Domains, folder: Path, name: str, content: bytes) -> Any:
     """What the coordinator makes of a domain's answer to `reveal`."""
-    kept = ciphertexts_file(folder, domains.agreement, name)
-    arriving(kept).write_bytes(content)
-    return take_ciphertexts(domains.agreement, kept)
+    with coming_ciphertexts(folder, domains.agreement, name) as coming:
+        coming.write(content)
+    return take_ciphertexts(domains.agreement, coming)
 
 
 def test_only_ciphertexts_of_the_agreed_number_and_range_are_read(tmp_path: Path) -> None:

@@ -11,7 +11,13 @@ import pytest
 
 from network.smpc import ring
 from network.smpc.ckks.transcript import ciphertexts_file
-from network.smpc.inputs import arriving, forget_inputs, masked_file, take_masked
+from network.smpc.inputs import (
+    arriving,
+    coming_masked,
+    forget_inputs,
+    masked_file,
+    take_masked,
+)
 from network.smpc.masks import CHUNK_BYTES
 from network.smpc.messages import SharingRefused, pack_masked
 from network.smpc.transcript import verify_transcript, write_transcript
@@ -33,9 +39,11 @@ def into_files(domains: Domains, folder: Path) -> Any:
 
 
 def taken(domains: Domains, folder: Path, name: str, answer: Any) -> Any:
-    kept = masked_file(folder, domains.agreement, name)
-    arriving(kept).write_bytes(pack_masked(*answer).whole().tobytes())
-    return take_masked(domains.agreement, kept)
+    content = pack_masked(*answer).whole().tobytes()
+    with coming_masked(folder, domains.agreement, name) as coming:
+        for begin in range(0, len(content), 999):
+            coming.write(content[begin : begin + 999])
+    return take_masked(domains.agreement, coming)
 
 
 @pytest.mark.parametrize("bits", [32, 64])

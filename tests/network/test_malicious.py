@@ -17,7 +17,7 @@ import pytest
 from network.smpc import ring, shamir
 from network.smpc.aggregation import OutOfTurn
 from network.smpc.coordination import Coordinator, Opened, SumAborted
-from network.smpc.inputs import arriving, masked_file, take_masked
+from network.smpc.inputs import coming_masked, masked_file, take_masked
 from network.smpc.messages import (
     RECEIPT_BYTES,
     MalformedMessage,
@@ -184,8 +184,9 @@ def test_masked_inputs_of_another_ring_or_shape_are_refused(bits: int, tmp_path:
     kept = masked_file(tmp_path, domains.agreement, HONEST)
 
     def taken(content: np.ndarray) -> Any:
-        arriving(kept).write_bytes(content.tobytes())
-        return take_masked(domains.agreement, kept)
+        with coming_masked(tmp_path, domains.agreement, HONEST) as coming:
+            coming.write(content.tobytes())
+        return take_masked(domains.agreement, coming)
 
     assert taken(packed)[0] == receipt
     np.testing.assert_array_equal(ring.unpack(kept.read_bytes(), 16, bits), elements)

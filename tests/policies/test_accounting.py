@@ -22,6 +22,7 @@ from policies.accounting import (
     epsilon_at_every_partner,
     merge,
     plan_epsilon,
+    running_epsilon,
     spares,
 )
 from policies.division import Part, calibrate
@@ -96,9 +97,14 @@ def test_plan_epsilon_without_sampling_is_the_closed_form(mu: float) -> None:
     assert gaussian_delta(mu, epsilon * 0.999) > DELTA
 
 
+@pytest.mark.parametrize("events", [PLAN, [Event(3.0, 1.0, 7), Event(9.0, 1.0, 40)]])
+def test_an_epsilon_while_a_run_goes_on_is_the_plan_s(events: list[Event]) -> None:
+    assert running_epsilon(events, DELTA) == pytest.approx(plan_epsilon(events, DELTA), rel=1e-5)
+
+
 def test_no_events_cost_nothing_and_no_noise_costs_everything() -> None:
     bare = [Event(1.0, 1.0, 1), Event(0.0, 0.5, 1)]
-    for cost in (plan_epsilon, lambda e, d: RenyiFilter(d).epsilon(e)):
+    for cost in (plan_epsilon, running_epsilon, lambda e, d: RenyiFilter(d).epsilon(e)):
         assert cost([], DELTA) == 0.0
         assert cost(bare, DELTA) == math.inf
     assert epsilon_at_every_partner(bare, DELTA, 3) == math.inf

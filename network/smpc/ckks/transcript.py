@@ -38,7 +38,7 @@ from network.smpc.ckks.verification import (
     verify_joined,
     verify_sum,
 )
-from network.smpc.inputs import arriving, cut_receipt
+from network.smpc.inputs import ComingInput, arriving, cut_receipt
 from network.smpc.masks import digest_of
 from network.smpc.messages import (
     MalformedMessage,
@@ -95,22 +95,26 @@ def ciphertexts_file(folder: Path, agreement: Agreement, name: str) -> Path:
     return folder / f"ciphertexts-{agreement.holder(name):02d}.residues"
 
 
-def take_ciphertexts(agreement: Agreement, kept: Path) -> tuple[Receipt, KeptCiphertexts]:
-    """Check what has come for a domain's ciphertexts (`pack_ciphertexts`), and keep it.
+def coming_ciphertexts(folder: Path, agreement: Agreement, name: str) -> ComingInput:
+    """A domain's ciphertexts (`pack_ciphertexts`), on their way to their `ciphertexts_file`."""
+    kept = ciphertexts_file(folder, agreement, name)
+    return ComingInput(kept, 0, ciphertexts_bytes(agreement))
 
-    Args:
-        kept: its `ciphertexts_file`; it has come beside it (`network.smpc.inputs`).
+
+def take_ciphertexts(agreement: Agreement, coming: ComingInput) -> tuple[Receipt, KeptCiphertexts]:
+    """Check what has come for a domain's ciphertexts, and move it to its place.
 
     Raises:
         MalformedMessage: it isn't exactly the agreed ciphertexts and a receipt.
         SharingRefused: the ciphertexts aren't those of the receipt.
     """
-    came = arriving(kept)
-    receipt = cut_receipt(came, ciphertexts_bytes(agreement))
-    if digest_of(KeptCiphertexts(agreement, came).read().ravel()) != receipt.digest:
+    came = arriving(coming.kept)
+    receipt = cut_receipt(came, coming.size)
+    KeptCiphertexts(agreement, came).read()
+    if coming.digest != receipt.digest:
         raise SharingRefused(receipt.domain, "its ciphertexts aren't those that it signed")
-    os.replace(came, kept)
-    return receipt, KeptCiphertexts(agreement, kept)
+    os.replace(came, coming.kept)
+    return receipt, KeptCiphertexts(agreement, coming.kept)
 
 
 def sum_of(
