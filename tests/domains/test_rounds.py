@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import safetensors.numpy
-from blake3 import blake3
 from numpy.typing import NDArray
 
 from domains import coming_noise
@@ -21,6 +19,7 @@ from network.smpc.agreement import agreement_of
 from network.smpc.attempt import NoSuchAttempt
 from network.smpc.coordination import Coordinator, SumAborted
 from network.smpc.messages import SharingRefused
+from policies.ledger.errors import LedgerUnavailable
 from tests.domains.participating_domains import NAMES, STATE, Carried, Domains, domains_in
 
 
@@ -138,6 +137,53 @@ def test_nothing_is_revealed_or_charged_once_the_noise_is_gone(domains: Domains)
             carried.ask("east", "reveal", [s for s in sealed if s.receiver == "east"])
     states = [tuple(each) for each in domains.ledgers["east"].attempts(domains.plan.hash)]
     assert states == [("s", 0, 0, "reserved")]
+
+
+def test_what_could_not_be_charged_neither_leaves_nor_is_opened(
+    domains: Domains, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The masked input is on the disk, the charge is not: asked again, it is charged and given."""
+    carried, ledger, told = Carried(domains), domains.ledgers["east"], dict[str, Any]()
+
+    def exchange(phase: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        if phase == "reveal":
+            told.update(arguments)
+            with monkeypatch.context() as full:
+                full.setattr(ledger, "charge", unavailable)
+                with pytest.raises(LedgerUnavailable):
+                    carried.ask("east", phase, arguments["east"])
+            assert files_of(domains, "east", "masked")
+            steps = (lambda: carried.domains.parts["east"].revealed(*carried.where),
+                     lambda: carried.ask("east", "confirm", []),
+                     lambda: carried.ask("east", "unmask", []))  # fmt: skip
+            for step in steps:
+                with pytest.raises(RoundRefused, match="nothing was revealed"):
+                    step()
+            states = [state for *_, state in ledger.attempts(domains.plan.hash)]
+            assert states == ["reserved"]
+        return carried.exchange(phase, arguments)
+
+    opened = carried.run(exchange)
+    given = [carried.noised[name] for name in opened.survivors]
+    np.testing.assert_array_equal(opened.total, np.sum(given, axis=0))
+    assert [state for *_, state in ledger.attempts(domains.plan.hash)] == ["charged"]
+
+
+def unavailable(*_: object) -> None:
+    raise LedgerUnavailable("the disk is full")
+
+
+def test_what_was_only_shared_when_a_node_stopped_is_given_back(domains: Domains) -> None:
+    carried = Carried(domains)
+    adverts = [carried.ask(name, "advertise", None) for name in NAMES]
+    sealed = [each for name in NAMES for each in carried.ask(name, "share", adverts)]
+    domains.restart("east")
+    domains.open("east")
+    with pytest.raises(RoundRefused, match="may have restarted"):
+        carried.ask("east", "reveal", [s for s in sealed if s.receiver == "east"])
+    states = [state for *_, state in domains.ledgers["east"].attempts(domains.plan.hash)]
+    assert states == ["void"]
+    assert domains.round(attempt=1).survivors == NAMES
 
 
 def test_two_attempts_of_a_release_carry_different_noise(tmp_path: Path) -> None:
@@ -292,66 +338,6 @@ def test_every_step_of_an_attempt_that_can_t_be_is_refused_in_words(
         agreement_of(domains.plan, step, release, attempt)
     assert domains.ledgers["east"].attempts(domains.plan.hash) == []
     assert domains.round().survivors == NAMES, "nothing is stuck"
-
-
-def parts_of(content: bytes, size: int) -> list[tuple[int, bytes]]:
-    return [(begin, content[begin : begin + size]) for begin in range(0, len(content), size)]
-
-
-def test_a_run_ends_with_a_state_of_any_length(tmp_path: Path) -> None:
-    """What is longer than one message comes in parts, at the end as in a round."""
-    domains = domains_in(tmp_path, remembered=1000)
-    state = np.arange(1000, dtype=np.float32)
-    content = safetensors.numpy.save({"w": state})
-    part, plan_hash = domains.parts["east"], domains.plan.hash
-    digest = blake3(content).hexdigest()
-    with pytest.raises(RoundRefused, match="holds no such state"):
-        part.finish(plan_hash, digest)
-    for begin, piece in parts_of(content, 999):
-        part.hold(plan_hash, digest, len(content), begin, piece)
-    part.finish(plan_hash, digest)
-    np.testing.assert_array_equal(domains.models["east"]["w"], state)
-    assert part.model_file(plan_hash).read_bytes() == content
-    with pytest.raises(RoundRefused, match="no run of this plan"):
-        part.hold(plan_hash, digest, len(content), 0, content)
-
-
-@pytest.mark.parametrize(
-    ("told", "why"),
-    [
-        ([(4, b"late")], "in order"),
-        ([(0, b"0123"), (0, b"0123"), (8, b"89")], "in order"),
-        ([(0, b"0123"), (2, b"23")], "in order"),
-        ([(0, b"0123456789ab")], "beyond"),
-        ([(0, b"0123"), (4, b"456789ab")], "beyond"),
-        ([(0, b"0123"), (4, b"45"), (6, b"XXXX")], "isn't the one"),
-        ([(0, b"0123456789"), (10, b"")], "beyond"),
-        ([(-1, b"0123")], "in order"),
-    ],
-    ids=["late", "again", "overlapping", "long", "long at last", "other", "after", "before"],
-)
-def test_parts_out_of_order_too_long_or_other_than_named_are_refused(
-    domains: Domains, told: list[tuple[int, bytes]], why: str
-) -> None:
-    part, digest = domains.parts["east"], blake3(b"0123456789").hexdigest()
-
-    def tell() -> None:
-        for begin, piece in told:
-            part.hold(domains.plan.hash, digest, 10, begin, piece)
-
-    with pytest.raises(RoundRefused, match=why):
-        tell()
-    for begin, piece in parts_of(b"0123456789", 3):
-        part.hold(domains.plan.hash, digest, 10, begin, piece)
-    assert part.held_state(domains.plan.hash) == digest, "an honest one is taken afterwards"
-
-
-def test_a_state_is_bounded_before_any_of_it_is_kept(domains: Domains) -> None:
-    part = domains.parts["east"]
-    for size in (0, -1, 2**21, 2**40):
-        with pytest.raises(RoundRefused, match="at most"):
-            part.hold(domains.plan.hash, "00" * 32, size, 0, b"0")
-    assert part.held_state(domains.plan.hash) == ""
 
 
 def test_who_may_not_take_part_any_longer_gets_nothing_more(domains: Domains) -> None:

@@ -9,8 +9,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import pytest
 
 from network.smpc import shamir
+from network.smpc.coordination import SumAborted
 from network.smpc.keys import EphemeralKey
 from network.smpc.messages import (
     Advert,
@@ -74,6 +76,44 @@ def changed(messages: list[Any], index: int, **fields: Any) -> list[Any]:
     messages = list(messages)
     messages[index] = messages[index].model_copy(update=fields)
     return messages
+
+
+def heard_in(domains: Domains, *phases: str) -> dict[str, Mapping[str, Any]]:
+    """An honest attempt; the arguments of these steps, by step and domain."""
+    heard: dict[str, Mapping[str, Any]] = {}
+
+    def listen(phase: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        if phase in phases:
+            heard[phase] = dict(arguments)
+        return domains.exchange(phase, arguments)
+
+    domains.run(listen)
+    return heard
+
+
+def until(domains: Domains, last: str, change: Any = None) -> dict[str, dict[str, Any]]:
+    """An attempt up to a step, whose answers `change` may alter: arguments by step, and answers."""
+    seen: dict[str, dict[str, Any]] = {}
+
+    def listen(phase: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        seen[phase] = dict(arguments)
+        if phase == last:
+            return {}
+        answers = domains.exchange(phase, arguments)
+        return change(phase, answers) if change is not None else answers
+
+    with pytest.raises(SumAborted):
+        domains.run(listen)
+    return seen
+
+
+def replaced(messages: list[Any], index: int, message: Any) -> list[Any]:
+    return [*messages[:index], message, *messages[index + 1 :]]
+
+
+def transcript_of(domains: Domains) -> bytes:
+    adverts = {a.domain: a for a in domains.said if isinstance(a, Advert)}
+    return transcript_hash(domains.agreement, adverts)
 
 
 # What a hub may try: the argument of one domain's step
