@@ -136,6 +136,9 @@ class Tensors:
         return SMPCTensor(self, name, proven)
 
     def _ours(self, of: tuple[SMPCTensor, ...]) -> None:
+        for tensor in of:
+            if not isinstance(tensor, SMPCTensor):
+                raise TensorRefused(f"Expected shared tensors, not {type(tensor).__name__}.")
         if any(tensor._home.approved.hash != self.approved.hash for tensor in of):
             raise TensorRefused(
                 "These tensors are of different plans, and each plan's are proven and paid for "
@@ -238,7 +241,12 @@ class Tensors:
             end_run(partial(node.stream, timeout_s=within, plan_hash=self.approved.hash), model)
 
     def drop(self, *tensors: SMPCTensor) -> None:
-        """Free the domains' memory of these tensors."""
+        """Free the domains' memory of these tensors.
+
+        Raises:
+            TensorRefused: they are no tensors of this plan.
+        """
+        self._ours(tensors)
         self.everywhere("tensor_drop", names=json.dumps([tensor.name for tensor in tensors]))
 
     def noise_std(self, proven: Proven, paid_by: str | None) -> float:

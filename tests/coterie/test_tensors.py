@@ -225,7 +225,7 @@ def test_nobody_elses_account_reaches_a_tensor(network: Network, tmp_path: Path)
 def test_comparisons_need_spu_at_every_domain(network: Network, tmp_path: Path) -> None:
     """Without it each node says how to install it; with COTERIE_SPU=PYTHON they are made."""
     data = network.federation.data("open-data")
-    plan = replace(kept_plan(data, "compared", None, releases=2), comparisons="spu")
+    plan = replace(kept_plan(data, "compared", None, releases=5), comparisons="spu")
     network.submit_and_approve(plan)
     kept = network.federation.tensors(plan, tmp_path)
     x = kept.share("count")["counts"]
