@@ -234,11 +234,17 @@ class Tensors:
         return SMPCTensor(self, name, proven)
 
     def finish(self) -> None:
-        """End the plan: its tensors are gone, and what it held of the budgets goes back."""
-        model = model_of(self.approved, self._plan.state)
+        """End the plan: its tensors are gone, and what it held of the budgets goes back.
+
+        Raises:
+            NodeRefused, NodeUnreachable: names the domain. Call again once it is there: where the
+                plan has ended, nothing is done.
+        """
+        model, plan_hash = model_of(self.approved, self._plan.state), self.approved.hash
         for node in self.nodes.values():
-            within = float(self.approved.deadline_s)
-            end_run(partial(node.stream, timeout_s=within, plan_hash=self.approved.hash), model)
+            if node.read("progress", plan_hash=plan_hash)["status"] == "approved":
+                within = float(self.approved.deadline_s)
+                end_run(partial(node.stream, timeout_s=within, plan_hash=plan_hash), model)
 
     def drop(self, *tensors: SMPCTensor) -> None:
         """Free the domains' memory of these tensors.

@@ -135,6 +135,11 @@ def test_a_private_reveal_is_noised_charged_and_used_up(network: Network, tmp_pa
     assert shown.exit_code == 0, shown.output
     assert "2 totals" in shown.output
     kept.finish()
+    kept.finish()  # as after a domain was away: where the plan has ended, nothing is done
+    with pytest.raises(NodeRefused, match="no run of this plan is open here"):
+        x.sum()
+    with pytest.raises(ct.RunInterrupted, match="part of this plan has ended"):
+        x.reveal()
     assert json.loads(kept.nodes["east"].call("plan", plan_hash=plan_hash))["status"] == "closed"
 
 
