@@ -21,6 +21,7 @@ from domains.participation import Participation
 from domains.refusals import RoundRefused
 from domains.rule_files import RulesRefused
 from network.smpc.aggregation import OutOfTurn
+from network.smpc.attempt import NoSuchAttempt
 from network.smpc.messages import MalformedMessage, SharingRefused
 from network.smpc.ring import RingError
 from policies.ledger import LedgerError
@@ -36,6 +37,7 @@ REFUSALS = (
     InteractionsError,
     LedgerError,
     MalformedMessage,
+    NoSuchAttempt,
     OutOfTurn,
     PlanUnreadable,
     RingError,

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from domains.attempts import Attempts
 from domains.dataset import PrivateDataset
-from domains.enclosure import EngineOverdue
+from domains.enclosure import SumFailed
 from domains.kept import Memory
 from domains.refusals import RoundRefused
 from domains.runs import OpenRun
@@ -103,7 +103,7 @@ class OpenRuns:
         def of(step: Step, state: Octets | str) -> NDArray[np.int64]:
             try:
                 return run.sum_of(step, state)
-            except EngineOverdue:
+            except SumFailed:
                 self._attempts.spend_release(run.plan, step, run.until())
                 raise
 

@@ -2,8 +2,11 @@
 
 from collections.abc import Mapping
 
-from network.smpc.attempt import Agreement, Context
-from policies.plan import Plan
+from network.smpc.attempt import Agreement, Context, NoSuchAttempt
+from policies.plan import Plan, Step
+
+_NUMBERED = 2**31
+"""A ledger counts releases and attempts in signed words of 32 bits."""
 
 
 def agreement_of(plan: Plan, step: str, release: int, attempt: int, tensor: str = "") -> Agreement:
@@ -13,11 +16,13 @@ def agreement_of(plan: Plan, step: str, release: int, attempt: int, tensor: str 
         tensor: what is revealed, as in `Context`; empty where the step's own total is.
 
     Raises:
-        KeyError: the plan has no such step.
+        NoSuchAttempt: the plan has no such step, or no attempt has this number.
         ValueError: the plan's numbers don't fit a sum; see `Agreement`.
     """
-    definition = plan.step(step)
     context = Context(plan.hash, step, release, attempt, tensor)
+    definition = _step(plan, step)
+    if max(release, attempt) >= _NUMBERED:
+        raise NoSuchAttempt(f"Releases and attempts are counted from 0 to {_NUMBERED - 1}.")
     length = context.tensor_length
     return Agreement(
         context=context,
@@ -33,10 +38,10 @@ def sharing_of(plan: Plan, step: str, number: int) -> Agreement:
     """The agreement on keeping a step's sum as a tensor; `number` tells sharings apart.
 
     Raises:
-        KeyError, ValueError: see `agreement_of`.
+        NoSuchAttempt, ValueError: see `agreement_of`.
     """
     context = Context(plan.hash, step, number, 0)
-    return among_all(context, _roster(plan), plan.collusion, plan.step(step).width)
+    return among_all(context, _roster(plan), plan.collusion, _step(plan, step).width)
 
 
 def comparison_of(plan: Plan, digest: str, length: int, number: int) -> Agreement:
@@ -66,6 +71,13 @@ def among_all(
 ) -> Agreement:
     """An agreement that takes every domain of a roster, in the 64-bit ring."""
     return Agreement(context, roster, len(roster), collusion, length, 64)
+
+
+def _step(plan: Plan, name: str) -> Step:
+    try:
+        return plan.step(name)
+    except KeyError:
+        raise NoSuchAttempt(f"The plan has no step '{name}'.") from None
 
 
 def _roster(plan: Plan) -> dict[str, str]:

@@ -18,6 +18,10 @@ _COUNTER_LIMIT = 2**32
 _TENSOR = "([0-9a-f]{64}/[0-9]{1,9})?"
 
 
+class NoSuchAttempt(ValueError):
+    """No attempt of a plan can have this name or number; the text says which and what may be."""
+
+
 @dataclass(frozen=True)
 class Context:
     """The one attempt that keys, shares and signatures are good for.
@@ -30,7 +34,7 @@ class Context:
         tensor: the tensor that is revealed, as `NAME/LENGTH`; empty where the step's own total is.
 
     Raises:
-        ValueError: a field is out of these bounds.
+        NoSuchAttempt: a field is out of these bounds.
     """
 
     plan_hash: str
@@ -41,13 +45,20 @@ class Context:
 
     def __post_init__(self) -> None:
         if not isinstance(self.plan_hash, str) or not re.fullmatch("[0-9a-f]{64}", self.plan_hash):
-            raise ValueError("plan_hash must be 64 lower-case hex digits")
-        check_name(self.step)
+            raise NoSuchAttempt("A plan's hash has 64 lower-case hex digits.")
+        try:
+            check_name(self.step)
+        except ValueError as error:
+            raise NoSuchAttempt(f"There is no such step: {error}.") from None
         for name, value in (("release", self.release), ("attempt", self.attempt)):
             if type(value) is not int or not 0 <= value < _COUNTER_LIMIT:
-                raise ValueError(f"{name} must be an integer from 0 to {_COUNTER_LIMIT - 1}")
+                raise NoSuchAttempt(
+                    f"There is no such {name}: it is an integer from 0 to {_COUNTER_LIMIT - 1}."
+                )
         if not isinstance(self.tensor, str) or not re.fullmatch(_TENSOR, self.tensor):
-            raise ValueError("a tensor is named by 64 lower-case hex digits, '/' and its length")
+            raise NoSuchAttempt(
+                "A tensor is named by 64 lower-case hex digits, '/' and its length."
+            )
 
     @property
     def bytes(self) -> bytes:

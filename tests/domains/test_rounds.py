@@ -1,7 +1,7 @@
 """A domain's rounds, as its own state machine goes through them, with its own ledger."""
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,15 @@ from blake3 import blake3
 from numpy.typing import NDArray
 
 from domains import coming_noise
+from domains.answering import REFUSALS
 from domains.coming_noise import ComingNoise
 from domains.participation import Participation
 from domains.refusals import RoundRefused
+from network.smpc.agreement import agreement_of
+from network.smpc.attempt import NoSuchAttempt
 from network.smpc.coordination import Coordinator, SumAborted
 from network.smpc.messages import SharingRefused
-from tests.domains.participating_domains import NAMES, Carried, Domains, domains_in
+from tests.domains.participating_domains import NAMES, STATE, Carried, Domains, domains_in
 
 
 @pytest.fixture
@@ -261,6 +264,34 @@ def test_releases_that_were_not_approved_are_refused(domains: Domains, release: 
     part: Participation = domains.parts["east"]
     with pytest.raises(RoundRefused, match="approved releases"):
         part.advertise(domains.plan.hash, "s", release, 0)
+
+
+@pytest.mark.parametrize(
+    ("step", "release", "attempt"),
+    [("s", 0, -1), ("s", 0, 2**31), ("s", 0, 2**32), ("s", -1, 0), ("s", 2**32, 0), ("", 0, 0),
+     ("x" * 65, 0, 0), ("\x00", 0, 0), ("unknown", 0, 0)],
+    ids=["attempt -1", "attempt 2^31", "attempt 2^32", "release -1", "release 2^32", "no name",
+         "a long name", "an unprintable name", "another step"],
+)  # fmt: skip
+def test_every_step_of_an_attempt_that_can_t_be_is_refused_in_words(
+    domains: Domains, step: str, release: int, attempt: int
+) -> None:
+    part, where = domains.parts["east"], (domains.plan.hash, step, release, attempt)
+    asked: dict[str, Callable[[], object]] = {
+        "advertise": lambda: part.advertise(*where),
+        "share": lambda: part.share(*where, [], STATE, {}),
+        "reveal": lambda: part.reveal(*where, [], {}),
+        "masked": lambda: part.revealed(*where),
+        "confirm": lambda: part.confirm(*where, []),
+        "unmask": lambda: part.unmask(*where, [], {}),
+    }
+    for ask in asked.values():
+        with pytest.raises(REFUSALS):
+            ask()
+    with pytest.raises(NoSuchAttempt):
+        agreement_of(domains.plan, step, release, attempt)
+    assert domains.ledgers["east"].attempts(domains.plan.hash) == []
+    assert domains.round().survivors == NAMES, "nothing is stuck"
 
 
 def parts_of(content: bytes, size: int) -> list[tuple[int, bytes]]:

@@ -17,8 +17,8 @@ from network.smpc.aggregation import OutOfTurn
 from network.smpc.ckks.coordination import CkksCoordinator
 from network.smpc.ckks.messages import key_holder
 from network.smpc.coordination import Coordinator, SumAborted
-from network.smpc.masks import Mask
 from network.smpc.messages import SharingRefused
+from tests.network.keystreams import Recorder
 from tests.network.roster_of_domains import PHASES, Domains
 
 FAULTS = ("request lost", "answer lost", "delayed", "doubled", "reordered", "killed before",
@@ -97,23 +97,6 @@ class FaultyWire:
 
     def kill(self) -> None:
         self.domains.parties[self.victim] = self.domains.restarted(self.victim)
-
-
-class Recorder:
-    """Every piece of keystream that was added to a domain's own vector."""
-
-    def __init__(self) -> None:
-        self.used: set[tuple[int, bytes, int]] = set()
-        self._apply = aggregation.apply
-
-    def apply(self, elements: np.ndarray, masks: list[Mask]) -> bytes:
-        for mask in masks:
-            for position in range(0, elements.nbytes, 16):
-                # Two domains share a pairwise key, with opposite signs.
-                block = (int(mask.subtract), mask.key, position)
-                assert block not in self.used, "a piece of keystream was used twice"
-                self.used.add(block)
-        return self._apply(elements, masks)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from network.smpc import shamir
+from network.smpc import shamir, verification
 from network.smpc.aggregation import SEED, OutOfTurn
 from network.smpc.coordination import Coordinator, SumAborted
 from network.smpc.messages import (
@@ -200,6 +200,26 @@ def test_survivors_that_are_named_twice_unknown_or_too_few_are_refused() -> None
         domains.ask(HONEST, "confirm", receipts[:5])
     assert "confirmed" not in domains.disks[HONEST], "a refused set is not the confirmed one"
     assert domains.ask(HONEST, "confirm", receipts)
+
+
+@pytest.mark.parametrize(
+    "members",
+    [("mallory",), (HONEST, "mallory"), (HONEST, HONEST, LIAR), (LIAR, HONEST), (HONEST,) * 10**5],
+    ids=["a stranger's", "with a stranger", "twice", "unsorted", "endless"],
+)
+def test_a_receipt_that_lists_others_than_the_roster_is_refused_before_it_is_hashed(
+    members: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    domains = Domains(8, 6, 2)
+    receipts = until(domains, "confirm")["confirm"][HONEST]
+    forged = receipts[1].model_copy(update={"domain": members[-1], "members": members})
+    hashed: list[Any] = []
+    monkeypatch.setattr(verification, "is_signed", lambda *said: hashed.append(said))
+    with pytest.raises(SharingRefused, match="domains of the roster") as refused:
+        domains.ask(HONEST, "confirm", [*receipts, forged])
+    assert refused.value.culprit == members[-1]
+    assert not hashed
+    assert "confirmed" not in domains.disks[HONEST]
 
 
 def test_two_receipts_of_one_peer_divide_the_domains_and_open_nothing() -> None:
