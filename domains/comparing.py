@@ -178,13 +178,11 @@ class Comparing:
                     check=True,
                 )
                 return np.frombuffer((folder / "result").read_bytes(), "<u8").copy()
-            except subprocess.TimeoutExpired:
+            except (OSError, ValueError, subprocess.SubprocessError) as error:
+                late = isinstance(error, subprocess.TimeoutExpired)
+                what = f"no result within {min(_SECONDS, within_s)} s; " if late else ""
                 raise SharingRefused(
-                    self.me, f"SPU took longer than {min(_SECONDS, within_s)} s here; it was ended"
-                ) from None
-            except (OSError, ValueError, subprocess.SubprocessError):
-                raise SharingRefused(
-                    self.me, "SPU failed here: a partner's may be away, or its address wrong"
+                    self.me, f"SPU failed here: {what}a partner's may be away, or its address wrong"
                 ) from None
 
 

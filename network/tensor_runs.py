@@ -136,6 +136,9 @@ class Tensors:
         return SMPCTensor(self, name, proven)
 
     def _ours(self, of: tuple[SMPCTensor, ...]) -> None:
+        for tensor in of:
+            if not isinstance(tensor, SMPCTensor):
+                raise TensorRefused(f"Expected shared tensors, not {type(tensor).__name__}.")
         if any(tensor._home.approved.hash != self.approved.hash for tensor in of):
             raise TensorRefused(
                 "These tensors are of different plans, and each plan's are proven and paid for "
@@ -231,14 +234,25 @@ class Tensors:
         return SMPCTensor(self, name, proven)
 
     def finish(self) -> None:
-        """End the plan: its tensors are gone, and what it held of the budgets goes back."""
-        model = model_of(self.approved, self._plan.state)
+        """End the plan: its tensors are gone, and what it held of the budgets goes back.
+
+        Raises:
+            NodeRefused, NodeUnreachable: names the domain. Call again once it is there: where the
+                plan has ended, nothing is done.
+        """
+        model, plan_hash = model_of(self.approved, self._plan.state), self.approved.hash
         for node in self.nodes.values():
-            within = float(self.approved.deadline_s)
-            end_run(partial(node.stream, timeout_s=within, plan_hash=self.approved.hash), model)
+            if node.read("progress", plan_hash=plan_hash)["status"] == "approved":
+                within = float(self.approved.deadline_s)
+                end_run(partial(node.stream, timeout_s=within, plan_hash=plan_hash), model)
 
     def drop(self, *tensors: SMPCTensor) -> None:
-        """Free the domains' memory of these tensors."""
+        """Free the domains' memory of these tensors.
+
+        Raises:
+            TensorRefused: they are no tensors of this plan.
+        """
+        self._ours(tensors)
         self.everywhere("tensor_drop", names=json.dumps([tensor.name for tensor in tensors]))
 
     def noise_std(self, proven: Proven, paid_by: str | None) -> float:

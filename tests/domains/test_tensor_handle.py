@@ -171,6 +171,10 @@ def test_tensors_of_different_plans_do_not_meet(x: Tensor, tmp_path: Path) -> No
     ):
         with pytest.raises(ct.TensorRefused, match="of different plans"):
             meet()
+    with pytest.raises(ct.TensorRefused, match="of different plans"):
+        x._home.drop(x, other)
+    with pytest.raises(ct.TensorRefused, match="Expected shared tensors, not int"):
+        x._home.drop(5)  # type: ignore[arg-type]
     # Nor past the handle: a node keeps what its own plan named.
     with pytest.raises(NodeRefused, match="keeps no such tensor"):
         other._home.apply(Operation(do="sum", of=(x.name,)), other)
