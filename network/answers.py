@@ -25,8 +25,8 @@ from network.tls import keeps_secrets, secured
 
 NONCE = "X-Coterie-Nonce"
 SEAL = "X-Coterie-Seal"
-PARTS = "X-Coterie-Parts"
-"""Sizes of the parts that the seal of an answer names each for itself, in bytes, with commas."""
+"""The signature in hex; where it names the content's parts each for itself, a semicolon and their
+sizes in bytes, with commas."""
 KNOWN = "coterie.parts"
 """In the message that starts an answer: its parts, as (size, BLAKE3 or None), to be named so."""
 MAX_ANSWER_BYTES = 80 * 2**20
@@ -105,12 +105,12 @@ def _sizes(parts: Sequence[tuple[int, bytes | None]]) -> bytes:
     return ",".join(str(size) for size, _ in parts).encode()
 
 
-def _announced(header: str) -> list[tuple[int, bytes | None]]:
-    if not header:
+def _announced(sizes: str) -> list[tuple[int, bytes | None]]:
+    if not sizes:
         return []
-    if not re.fullmatch(r"[1-9]\d{0,9}(,[1-9]\d{0,9}){0,7}", header):
+    if not re.fullmatch(r"[1-9]\d{0,9}(,[1-9]\d{0,9}){0,7}", sizes):
         raise AnswerRefused("The answer announces parts that none has.")
-    return [(int(size), None) for size in header.split(",")]
+    return [(int(size), None) for size in sizes.split(",")]
 
 
 class Seal:
@@ -138,24 +138,23 @@ class Seal:
             nonlocal answered
             if message["type"] == "http.response.start":
                 start.append(message)
-                answered = _Content(known := message.pop(KNOWN, ()))
-                if known:
-                    named = PARTS.lower().encode(), _sizes(known)
-                    message["headers"] = [*message["headers"], named]
+                answered = _Content(message.pop(KNOWN, ()))
                 return
             parts.append(message)
             answered.update(message.get("body", b""))
             if message.get("more_body"):
                 return
             target = scope["raw_path"] + (b"?" if scope["query_string"] else b"")
+            sealed = answered.sealed()
             text = _sealed_text(
                 nonce,
                 scope["method"],
                 target + scope["query_string"],
                 asked.digest(),
-                *answered.sealed(),
+                *sealed,
             )
-            seal = self._key.sign(text).signature.hex().encode()
+            _, *sizes = sealed
+            seal = b";".join((self._key.sign(text).signature.hex().encode(), *sizes))
             start[0]["headers"] = [*start[0]["headers"], (SEAL.lower().encode(), seal)]
             for each in (*start, *parts):
                 await send(each)
@@ -234,11 +233,11 @@ def ask(
     parts: list[bytes] = []
     take = into if into is not None and response.status_code == 200 else parts.append
     with response:
-        announced = _announced(response.headers.get(PARTS, ""))
+        seal, _, sizes = response.headers.get(SEAL, "").partition(";")
+        announced = _announced(sizes)
         size, answered = _taken(response, most, take, _Content(announced))
     target = str(response.request.path_url).encode()
     text = _sealed_text(nonce, method, target, blake3(body).digest(), *answered.sealed())
-    seal = response.headers.get(SEAL, "")
     named = tuple((of, digest) for (of, _), digest in zip(announced, answered.digests, strict=True))
     return Answer(response.status_code, b"".join(parts), size, named, text, seal)
 

@@ -32,7 +32,7 @@ from syft.types.uid import UID
 import coterie  # noqa: F401
 from coterie.finding import Verdict
 from coterie.outside import examine_from_outside
-from network.answers import MAX_ANSWER_BYTES, NONCE, PARTS, SEAL, AnswerRefused, _sealed_text
+from network.answers import MAX_ANSWER_BYTES, NONCE, SEAL, AnswerRefused, _sealed_text
 from network.capnproto import BytesRefused
 from network.client import LoginFailed, NodeClient, NodeRefused, NodeUnreachable, log_in
 from network.hub import HubError, announce, directory, new_card
@@ -66,6 +66,7 @@ class Villain:
         self.nonce: str | None = None
         self.sealed: bytes | None = None
         self.sizes = ""
+        self.announced: str | None = None
         self.asked = 0
         villain = self
 
@@ -90,7 +91,9 @@ class Villain:
                         digest_of(villain.sealed or content, villain.sizes),
                         *(sizes or []),
                     )
-                    self.send_header(SEAL, villain.key.sign(text).signature.hex())
+                    seal = villain.key.sign(text).signature.hex()
+                    announced = villain.sizes if villain.announced is None else villain.announced
+                    self.send_header(SEAL, f"{seal};{announced}" if announced else seal)
                 for name, value in villain.headers.items():
                     self.send_header(name, value)
                 self.send_header("Content-Length", str(len(content)))
@@ -164,7 +167,7 @@ def test_the_digests_of_an_answer_s_parts_are_those_of_what_came(villain: Villai
     villain.answers["*"] = b"Omagic-and-words"
     heard = Heard()
     for sizes in ("", "1,5,10"):
-        villain.sizes, villain.headers = sizes, {PARTS: sizes} if sizes else {}
+        villain.sizes = sizes
         assert client_of(villain).stream("masked", into=heard) == 15
     assert heard.octets == 2 * b"magic-and-words"
     parts = (b"magic", b"-and-words")
@@ -191,8 +194,7 @@ def test_parts_that_were_not_sealed_are_refused(
     villain: Villain, announced: str, sealed: str, came: bytes
 ) -> None:
     villain.answers["*"], villain.sealed = came, b"Omagic-and-words"
-    villain.sizes = sealed
-    villain.headers = {PARTS: announced} if announced else {}
+    villain.sizes, villain.announced = sealed, announced
     heard = Heard()
     with pytest.raises(NodeRefused, match=r"not signed by its known key|The answer"):
         client_of(villain).stream("masked", into=heard)
