@@ -7,7 +7,7 @@ Every random byte is drawn, in order, from SHA-256("coterie vectors" || counter)
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 from unittest.mock import patch
@@ -23,6 +23,7 @@ from network.smpc.coordination import Coordinator
 from network.smpc.keys import EphemeralKey
 from network.smpc.masks import Mask, apply, mask_key
 from network.smpc.messages import pair_info, self_info, transcript_hash
+from network.smpc.neighbours import degree, neighbourhood, share_threshold
 from policies.mechanism import truncate
 from policies.noise import SecureRandom, discrete_gaussian
 from tests.network.roster_of_domains import _MASKS, Disk
@@ -86,18 +87,30 @@ def primitives() -> dict[str, Any]:
 
 
 def attempt() -> dict[str, Any]:
-    """Four elements, three domains, one attempt, from adverts to the total."""
-    keys = {n: hashlib.sha256(b"sign " + n.encode()).digest() for n in NAMES}
+    """Four elements, three domains, one attempt, from adverts to the total, in the 32-bit ring."""
+    return _attempt(NAMES, threshold=3, bits=32, dropped="")
+
+
+def attempt_with_a_drop() -> dict[str, Any]:
+    """Four domains of which three are enough, in the 64-bit ring; the last one dealt its shares
+    and masked nothing, so its mask key is opened."""
+    return _attempt((*NAMES, "west"), threshold=3, bits=64, dropped="west")
+
+
+def _attempt(names: Sequence[str], threshold: int, bits: int, dropped: str) -> dict[str, Any]:
+    keys = {n: hashlib.sha256(b"sign " + n.encode()).digest() for n in names}
     signing = {n: Ed25519PrivateKey.from_private_bytes(key) for n, key in keys.items()}
     roster = {n: key.public_key().public_bytes_raw().hex() for n, key in signing.items()}
-    agreement = Agreement(Context("ab" * 32, "train", 7, 1), roster, 3, 1, 4, 32)
-    values = {n: np.array([1, -2, 3, 4]) * (i + 1) for i, n in enumerate(NAMES)}
+    agreement = Agreement(Context("ab" * 32, "train", 7, 1), roster, threshold, 1, 4, bits)
+    values = {n: np.array([1, -2, 3, 4]) * (i + 1) for i, n in enumerate(names)}
     with patch.object(os, "urandom", entropy()):
-        parties = {n: Party(n, agreement, signing[n], Disk()) for n in NAMES}
-        coordinator = Coordinator(
-            agreement,
-            lambda phase, told: {n: _MASKS[phase](parties[n], values[n], told[n]) for n in told},
-        )
+        parties = {n: Party(n, agreement, signing[n], Disk()) for n in names}
+
+        def exchange(phase: str, told: Mapping[str, Any]) -> dict[str, Any]:
+            there = [n for n in told if n != dropped or phase in ("advertise", "share")]
+            return {n: _MASKS[phase](parties[n], values[n], told[n]) for n in there}
+
+        coordinator = Coordinator(agreement, exchange)
         opened = coordinator.finish(coordinator.begin())
     heard = transcript_hash(agreement, {a.domain: a for a in opened.transcript.adverts})
     kept = {
@@ -116,5 +129,32 @@ def attempt() -> dict[str, Any]:
     }
 
 
+def graphs() -> list[dict[str, Any]]:
+    """Whom the first and the last domain mask with (counted from 0), and how many shares open."""
+    return [
+        {
+            "domains": size,
+            "threshold": tau,
+            "collusion": t,
+            "shares": share_threshold(size, tau, t),
+            "around": {
+                i: list(neighbourhood(i, size, degree(size, tau, t))) for i in (0, size - 1)
+            },
+        }
+        for size, tau, t in ((3, 3, 1), (16, 16, 1), (17, 15, 2), (64, 62, 4), (64, 64, 31))
+    ]
+
+
+def vectors() -> dict[str, Any]:
+    """All of them, as the file has them."""
+    found = {
+        "primitives": primitives(),
+        "graphs": graphs(),
+        "attempt": attempt(),
+        "attempt_with_a_drop": attempt_with_a_drop(),
+    }
+    return dict(json.loads(json.dumps(found)))
+
+
 if __name__ == "__main__":
-    print(json.dumps({"primitives": primitives(), "attempt": attempt()}, indent=1))
+    print(json.dumps(vectors(), indent=1))

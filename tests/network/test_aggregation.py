@@ -24,7 +24,7 @@ from network.smpc.coordination import SumAborted
 from network.smpc.keys import EphemeralKey, UnusableKey, check_public_key
 from network.smpc.masks import Mask, apply, mask_key
 from network.smpc.messages import Advert, MalformedMessage, SharingRefused
-from tests.network.attempt_of_vectors import attempt, primitives
+from tests.network.attempt_of_vectors import vectors
 from tests.network.roster_of_domains import CONTEXT, Domains
 from tests.policies.test_plan import changed
 
@@ -243,12 +243,16 @@ def test_a_mask_is_hkdf_then_aes_in_counter_mode() -> None:
     assert digest == masks.digest_of(words) == blake3(stream).digest()
 
 
-def test_every_primitive_gives_its_known_answers() -> None:
-    assert primitives() == VECTORS["primitives"]
+def test_primitives_graphs_and_whole_attempts_give_their_known_answers() -> None:
+    assert vectors() == VECTORS
 
 
-def test_a_whole_attempt_gives_its_known_answers() -> None:
-    assert attempt() == VECTORS["attempt"]
+def test_the_known_attempts_open_what_their_survivors_had() -> None:
     assert VECTORS["attempt"]["total"] == [6, -12, 18, 24]
     for frame in VECTORS["attempt"]["masked"].values():
         assert len(ring.unpack(bytes.fromhex(frame), 4, 32)) == 4
+    dropped = VECTORS["attempt_with_a_drop"]
+    assert dropped["total"] == [6, -12, 18, 24]
+    assert all(set(each["key_shares"]) == {"west"} for each in dropped["unmaskings"])
+    for frame in dropped["masked"].values():
+        assert len(ring.unpack(bytes.fromhex(frame), 4, 64)) == 4
