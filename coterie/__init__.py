@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from coterie.auditor import Auditor
     from domains.request import PlanChange
     from network.answers import pin_node
+    from network.client import LoginFailed, NodeRefused, NodeUnreachable
     from network.clip_norms import AdaptiveClip
+    from network.dealer import DealerError
     from network.federation import Account, Federation, FederationError, connect
     from network.program import DataSet, Gradient, Plan, State, Sum
     from network.tensor_runs import Tensors
@@ -44,9 +46,13 @@ __all__ = [
     "Calibration",
     "DataSet",
     "Dealer",
+    "DealerError",
     "Federation",
     "FederationError",
     "Gradient",
+    "LoginFailed",
+    "NodeRefused",
+    "NodeUnreachable",
     "NotApproved",
     "Plan",
     "Progress",
@@ -68,7 +74,9 @@ __all__ = [
 _PLACES = {
     "coterie.auditor": "Auditor",
     "network.answers": "pin_node",
+    "network.client": "LoginFailed NodeRefused NodeUnreachable",
     "network.clip_norms": "AdaptiveClip",
+    "network.dealer": "DealerError",
     "network.federation": "Account Federation FederationError connect",
     "network.program": "DataSet Gradient Plan State Sum",
     "network.tensor_runs": "Tensors",

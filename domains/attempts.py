@@ -41,6 +41,10 @@ class Attempt:
     """From `share` on: gives the noised sum, once."""
     value: NDArray[np.int64] | None = None
     """The noised sum, once it was asked for."""
+    spent: bool = False
+    """Whether its end told something, so that it isn't given back."""
+    over: bool = False
+    """Whether it was erased."""
 
     @property
     def shared(self) -> bool:
@@ -60,6 +64,7 @@ class Attempt:
         return self.value
 
     def erase(self) -> None:
+        self.over = True
         self.party.abandon()
         if self.noise is not None:
             self.noise.erase()
@@ -181,6 +186,11 @@ class Attempts:
                 self.files(Context(plan_hash, step, release, attempt)).give_up()
                 done.add((step, release, attempt))
 
+    def forget(self, plan_hash: str) -> None:
+        """Erase all that is held of a run that has ended."""
+        self.give_up_charged(plan_hash)
+        (self._folder / f"{plan_hash}.spare").unlink(missing_ok=True)
+
     def void(self, context: Context, reason: str) -> None:
         """Give back what an attempt reserved, if nothing was charged; its answers are erased."""
         if self.state_of(context) != "reserved":
@@ -220,7 +230,7 @@ class Attempts:
         self.spend(Context(plan.hash, step.name, release, attempt))
 
     def void_what_a_crash_left(self) -> None:
-        """Void whatever is reserved: its keys died with the process."""
+        """Void whatever is reserved: its keys died with the process. Forget what has ended."""
         for spare in self._folder.glob("*.spare"):
             spare.unlink()
         for plan in self._ledger.plans():
@@ -228,6 +238,8 @@ class Attempts:
                 if state == "reserved":
                     context = Context(plan.plan_hash, step, release, attempt)
                     self.void(context, "the node stopped before revealing")
+            if self._ledger.status(plan.plan_hash) != "approved":
+                self.forget(plan.plan_hash)
 
 
 def _overwrite(descriptor: int) -> None:

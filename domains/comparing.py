@@ -107,12 +107,15 @@ class Comparing:
         )
         self.transcript = b""
 
-    def run(self, offers: Sequence[Offer], job: dict[str, Any], share: Elements) -> Elements:
+    def run(
+        self, offers: Sequence[Offer], job: dict[str, Any], share: Elements, within_s: int
+    ) -> Elements:
         """This domain's share of the result, flat.
 
         Args:
             job: as in `Comparison.job`.
             share: this domain's share of what is compared; it is masked anew before it is used.
+            within_s: seconds that SPU may take; it is ended then.
 
         Raises:
             SharingRefused: the offers aren't everybody's, or ours isn't ours, or SPU failed.
@@ -124,23 +127,27 @@ class Comparing:
         if not _AT_WORK.acquire(blocking=False):
             raise SharingRefused(self.me, "another comparison is under way here; try again")
         try:
-            return self._between(list(known.values()), job, share)
+            return self._between(list(known.values()), job, share, within_s)
         finally:
             self._key.erase()
             _AT_WORK.release()
 
-    def _between(self, offers: list[Offer], job: dict[str, Any], share: Elements) -> Elements:
+    def _between(
+        self, offers: list[Offer], job: dict[str, Any], share: Elements, within_s: int
+    ) -> Elements:
         """What SPU makes of the share, masked anew before and after."""
         keys = {each.domain: each.key for each in offers}
         given, taken = share.copy(), hashlib.sha256(_result(self.transcript)).digest()
         apply(given, pair_masks(self.transcript, self.me, self._key, keys))
-        found = self._computed(offers, job, given)
+        found = self._computed(offers, job, given, within_s)
         if found.size != share.size:
             raise SharingRefused(self.me, "SPU gave a result of another length")
         apply(found, pair_masks(taken, self.me, self._key, keys))
         return found
 
-    def _computed(self, offers: list[Offer], job: dict[str, Any], share: Elements) -> Elements:
+    def _computed(
+        self, offers: list[Offer], job: dict[str, Any], share: Elements, within_s: int
+    ) -> Elements:
         told = {
             **job,
             "id": self.transcript.hex()[:16],
@@ -148,7 +155,7 @@ class Comparing:
             "addresses": [each.address for each in offers],
             "certificates": [each.certificate if each.domain != self.me else "" for each in offers],
             "ports": free_ports(len(offers)),
-            "seconds": _LINK_SECONDS,
+            "seconds": min(_LINK_SECONDS, within_s),
         }
         others = [each.certificate for each in offers if each.domain != self.me]
         secret = self._tls_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
@@ -167,13 +174,15 @@ class Comparing:
                     stderr=subprocess.DEVNULL,
                     env=clean_environment(),
                     cwd=name,
-                    timeout=_SECONDS,
+                    timeout=min(_SECONDS, within_s),
                     check=True,
                 )
                 return np.frombuffer((folder / "result").read_bytes(), "<u8").copy()
-            except (OSError, ValueError, subprocess.SubprocessError):
+            except (OSError, ValueError, subprocess.SubprocessError) as error:
+                late = isinstance(error, subprocess.TimeoutExpired)
+                what = f"no result within {min(_SECONDS, within_s)} s; " if late else ""
                 raise SharingRefused(
-                    self.me, "SPU failed here: a partner's may be away, or its address wrong"
+                    self.me, f"SPU failed here: {what}a partner's may be away, or its address wrong"
                 ) from None
 
 

@@ -37,9 +37,13 @@ class EnclosureFailed(RuntimeError):
     """The engine's process ended or refused; the text says so without a private value."""
 
 
-class EngineOverdue(EnclosureFailed):
-    """The engine was ended, since a release took longer than the plan's deadline. That it did says
-    something of the data, so the attempt counts as spent."""
+class SumFailed(EnclosureFailed):
+    """The engine was asked for a release and ended, or refused. That it did may say something of
+    the data, so the attempt counts as spent."""
+
+
+class EngineOverdue(SumFailed):
+    """It was ended, since the release took longer than the plan's deadline."""
 
 
 class Enclosure:
@@ -96,7 +100,7 @@ class Enclosure:
 
         Raises:
             EngineOverdue: it takes longer than the plan's `deadline_s`; the process is killed.
-            EnclosureFailed: it ended otherwise.
+            SumFailed: it ended otherwise.
         """
         arrays = {f"state/{name}": array for name, array in state.items()}
         header = {"do": "sum", "step": step}
@@ -107,7 +111,12 @@ class Enclosure:
         )
         arrays["selected"] = selected
         asked = self._sums.next()
-        found = self._ask_within(self._deadline_s, overdue, header, arrays)
+        try:
+            found = self._ask_within(self._deadline_s, overdue, header, arrays)
+        except SumFailed:
+            raise
+        except EnclosureFailed as error:
+            raise SumFailed(f"{error} The attempt is charged.") from None
         if "memories" in found:
             self._keep(found["memories"])
         return asked

@@ -13,7 +13,7 @@ from policies.limits import Limit, limits_of
 from policies.nearest import Offer, nearest_plans
 from policies.owner_policy import PlanFacts, Refusal
 from policies.plan import Plan
-from policies.protection import check_dealer
+from policies.protection import check_dealer, check_key_holders
 from policies.refusals import PlanRefused
 
 Said = list[dict[str, str]]
@@ -61,6 +61,7 @@ class Judge:
         try:
             self._check_roster(plan)
             check_dealer(plan, [*self._hubs(), account])
+            check_key_holders(plan, [*self._hubs(), account])
         except PlanRefused as error:
             return [{"rule": error.rule, "message": str(error)}], [], []
         refused = self.why_not_admitted(plan, dataset)
@@ -165,11 +166,13 @@ class Judge:
     def why_not_roster(self, plan: Plan) -> str | None:
         """Why a plan's partners aren't, or no longer, those that the owner pinned.
 
-        Or why its dealer can't deal: a hub that listed this domain since is none.
+        Or why its dealer can't deal, or a partner can't hold the key of CKKS: a hub that listed
+        this domain since does neither.
         """
         try:
             self._check_roster(plan)
             check_dealer(plan, self._hubs())
+            check_key_holders(plan, self._hubs())
         except PlanRefused as error:
             return str(error)
         return None

@@ -30,7 +30,9 @@ class Memory:
         with self._lock:
             if size > self.free:
                 where = "This node" if self.of is None else "This run"
-                raise TensorRefused(f"{where} has no room left for {size} bytes: drop tensors.")
+                raise TensorRefused(
+                    f"{where} has no room left for {size} bytes of tensors: drop some."
+                )
             if self.of is not None:
                 self.of.take(size)
             self.free -= size

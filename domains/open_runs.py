@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from domains.attempts import Attempts
 from domains.dataset import PrivateDataset
-from domains.enclosure import EngineOverdue
+from domains.enclosure import SumFailed
 from domains.kept import Memory
 from domains.refusals import RoundRefused
 from domains.runs import OpenRun
@@ -89,7 +89,7 @@ class OpenRuns:
         if run is None:
             raise RoundRefused(
                 f"{self._name}: no run of this plan is open here. Take it up again: "
-                "coterie run resume"
+                "coterie run resume, or fed.tensors(plan) for tensors in shares"
             )
         status = self._ledger.status(plan_hash)
         if status != "approved":
@@ -103,7 +103,7 @@ class OpenRuns:
         def of(step: Step, state: Octets | str) -> NDArray[np.int64]:
             try:
                 return run.sum_of(step, state)
-            except EngineOverdue:
+            except SumFailed:
                 self._attempts.spend_release(run.plan, step, run.until())
                 raise
 

@@ -35,7 +35,7 @@ from domains.cosigning import (
     peers_of,
 )
 from domains.dataset import PrivateDataset
-from domains.enclosure import EnclosureFailed, EngineOverdue
+from domains.enclosure import EnclosureFailed, SumFailed
 from domains.noised import noised, noised_sum
 from domains.open_runs import OpenRuns
 from domains.refusals import RoundRefused
@@ -187,7 +187,6 @@ class Participation:
             current = self._current(run, Context(plan_hash, step, release, attempt))
             if current.shared:
                 raise RoundRefused(f"{self._name}: this attempt was shared already.")
-            self._attempts.give_up_charged(plan_hash)
             sealed = current.party.share(adverts)
             definition = run.plan.step(step)
             tensor = current.context.tensor
@@ -198,19 +197,21 @@ class Participation:
             entry = self._ledger.reserve(
                 plan_hash, step, release, attempt, event_of(definition), run.until()
             )
+            self._attempts.give_up_charged(plan_hash)
             try:
                 if current.noise is None:
                     whole = value.view(np.int64).copy()
                     current.value = noised(run, definition, whole, clip_norm, 1)
                 else:
                     current.summed = noised_sum(run, definition, tensors, current.noise)
-            except EngineOverdue as error:
+            except SumFailed as error:
                 run.close_enclosure()
-                self._spend_attempt(run)
+                current.spent = True
+                self._drop_attempt(run, str(error))
                 raise RoundRefused(f"{self._name}: {error}") from None
             except EnclosureFailed as error:
                 run.close_enclosure()
-                self._drop_attempt(run, "the engine failed before anything was shared")
+                self._drop_attempt(run, "the engine didn't start")
                 raise RoundRefused(f"{self._name}: {error}") from None
             return sealed, self._ledger.heads.note(entry, held)
 
@@ -290,8 +291,8 @@ class Participation:
             confirmation = self._party(run.plan, context, files).confirm(receipts, *more)
             opened = {receipt.domain: receipt.digest.hex() for receipt in receipts}
             inputs = sha256_hex(canonical(opened))
-            self._ledger.settle(plan_hash, step, release, attempt, inputs, opened)
-            run.confirmed.settled(context)
+            if self._ledger.settle(plan_hash, step, release, attempt, inputs, opened):
+                run.confirmed.settled(context)
             return confirmation, self._ledger.heads.cosignatures(
                 peers_of(run.plan, self._name).values()
             )
@@ -343,6 +344,7 @@ class Participation:
             run.close_enclosure()
             run.tensors.clear()
             self._ledger.close(plan_hash, "finished")
+            self._attempts.forget(plan_hash)
         self._open_runs.remove(plan_hash)
 
     def model_file(self, plan_hash: str) -> Path:
@@ -351,16 +353,18 @@ class Participation:
     def close(self) -> None:
         """Stop all engines; what was reserved and not revealed is voided."""
         for run in self._open_runs:
-            self._drop_attempt(run, "the node stopped")
-            run.close_enclosure()
+            run.close_enclosure()  # so that whoever has the run's lock needn't wait for an engine
+            with run.lock:
+                self._drop_attempt(run, "the node stopped")
 
     def _current(self, run: OpenRun, context: Context) -> Attempt:
-        if run.attempt is None or replace(run.attempt.context, tensor="") != context:
+        live = run.attempt if run.attempt is not None and not run.attempt.over else None
+        if live is None or replace(live.context, tensor="") != context:
             raise RoundRefused(
                 f"{self._name}: this attempt is not the one advertised last (the node may have "
                 "restarted). Start the next attempt."
             )
-        return run.attempt
+        return live
 
     def _party(self, plan: Plan, context: Context, files: AttemptFiles) -> Any:
         agreement = agreement_of(
@@ -374,21 +378,17 @@ class Participation:
         return self._attempts.files(context)
 
     def _drop_attempt(self, run: OpenRun, reason: str) -> None:
+        """End the live attempt: given back, unless its end told something already."""
         if run.attempt is None:
             return
-        context = run.attempt.context
         run.attempt.erase()
+        if run.attempt.spent:
+            self._attempts.spend(run.attempt.context)
+        else:
+            self._attempts.void(run.attempt.context, reason)
+        # Not before the ledger has it: where it can't be written, the next call tries again.
         run.attempt = None
-        self._attempts.void(context, reason)
-
-    def _spend_attempt(self, run: OpenRun) -> None:
-        """Drop an attempt whose end told something all the same: it isn't given back."""
-        assert run.attempt is not None
-        context = run.attempt.context
-        run.attempt.erase()
-        run.attempt = None
-        self._attempts.spend(context)
 
 
 def _unshared(run: OpenRun) -> bool:
-    return run.attempt is not None and not run.attempt.shared
+    return run.attempt is not None and not (run.attempt.shared or run.attempt.over)

@@ -16,6 +16,7 @@ from domains.comparing import INSTALL, Comparing, Place
 from domains.kept import Kept, Memory, Piece, whole_of
 from domains.states import Octets
 from network.smpc.agreement import comparison_of, computation_of, sharing_of
+from network.smpc.attempt import Agreement
 from network.smpc.comparisons import Comparison, Offer
 from network.smpc.dealing import Computation
 from network.smpc.ring import Elements
@@ -87,7 +88,7 @@ class KeptTensors:
             number: of this sharing, 0 to 2^32 - 1; the same at every domain.
 
         Raises:
-            TensorRefused: the step isn't kept, or was shared too often.
+            TensorRefused: the step isn't kept, or was shared too often, or the number is none.
         """
         definition = self._kept_step(step)
         most = definition.releases + self._plan.spare_attempts
@@ -96,8 +97,7 @@ class KeptTensors:
                 f"{self._me}: step '{step}' was computed {most} times, as approved, whatever came "
                 "of it."
             )
-        agreement = sharing_of(self._plan, step, number)
-        self._sharing = Sharing(self._me, agreement, self._signing_key)
+        self._sharing = Sharing(self._me, self._agreement(step, number), self._signing_key)
         return self._sharing.signed_key
 
     def share(
@@ -107,7 +107,7 @@ class KeptTensors:
 
         Args:
             keys: of all domains, from `key`.
-            state: the public state that the step reads.
+            state: the public state that the step reads, or the digest of the one held.
 
         Returns:
             The names of the step's outputs, as tensors.
@@ -117,7 +117,7 @@ class KeptTensors:
             TensorRefused: `key` wasn't asked last for this, or there is no memory left.
         """
         definition, sharing = self._kept_step(step), self._sharing
-        if sharing is None or sharing.agreement != sharing_of(self._plan, step, number):
+        if sharing is None or sharing.agreement != self._agreement(step, number):
             raise TensorRefused(f"{self._me}: ask for a key for this sharing first.")
         transcript = sharing.verify(keys)
         whole = sensitivity.of_step(self._plan, definition)
@@ -217,13 +217,14 @@ class KeptTensors:
         """Do the comparison that was begun, and keep the result; gives its name.
 
         Raises:
-            TensorRefused: none was begun. SharingRefused: a partner's offer or SPU failed.
+            TensorRefused: none was begun. SharingRefused: a partner's offer or SPU failed, or it
+                took longer than the plan's deadline.
         """
         if self._comparing is None:
             raise TensorRefused(f"{self._me}: no comparison was begun here.")
         (asked, comparing), self._comparing = self._comparing, None
         x = self.tensor(asked.of)
-        made = comparing.run(offers, asked.job(x.proven), x.share)
+        made = comparing.run(offers, asked.job(x.proven), x.share, self._plan.deadline_s)
         name = computed_name(self._plan.hash, comparing.transcript)
         self._keep(name, asked.planned(x.proven), lambda: made)
         return name
@@ -319,6 +320,12 @@ class KeptTensors:
         if len(self._tensors) + tensors > MAX_TENSORS:
             raise TensorRefused(f"{self._me}: a run keeps {MAX_TENSORS} tensors; drop some.")
         self._memory.take(8 * elements)
+
+    def _agreement(self, step: str, number: int) -> Agreement:
+        try:
+            return sharing_of(self._plan, step, number)
+        except ValueError as error:
+            raise TensorRefused(f"{self._me}: no such sharing: {error}.") from None
 
     def _kept_step(self, name: str) -> Step:
         found = [step for step in self._plan.steps if step.name == name and step.kept is not None]

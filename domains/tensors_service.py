@@ -42,15 +42,17 @@ class CoterieTensors(Answering):
         number: int,
         keys: str,
         state: np.ndarray,
+        state_digest: str = "",
     ) -> str:
         """Compute a kept step's sum, keep a share of it, and answer the tensors' names.
 
-        `state`: safetensors as bytes.
+        `state`: safetensors as bytes; none of them where `state_digest` names the state held here.
         """
         self.own_plan(context, plan_hash)
         parsed = [TensorKey.from_dict(key) for key in json_list(keys)]
         with self.participation.tensors(plan_hash) as tensors:
-            return json.dumps(tensors.share(step, number, parsed, octets_of(state)))
+            names = tensors.share(step, number, parsed, state_digest or octets_of(state))
+            return json.dumps(names)
 
     @service_method(
         path="coterie.tensor_apply", name="tensor_apply", roles=DATA_SCIENTIST_ROLE_LEVEL

@@ -8,8 +8,9 @@ Signature: Ed25519 (RFC 8032) over a tag of its own, so that it never passes for
 """
 
 import json
+import re
 import secrets
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -24,6 +25,10 @@ from network.tls import keeps_secrets, secured
 
 NONCE = "X-Coterie-Nonce"
 SEAL = "X-Coterie-Seal"
+PARTS = "X-Coterie-Parts"
+"""Sizes of the parts that the seal of an answer names each for itself, in bytes, with commas."""
+KNOWN = "coterie.parts"
+"""In the message that starts an answer: its parts, as (size, BLAKE3 or None), to be named so."""
 MAX_ANSWER_BYTES = 80 * 2**20
 """No answer of a node is longer; a longer one is cut off and refused."""
 
@@ -43,9 +48,69 @@ class AnswerRefused(Exception):
         return str(self)
 
 
-def _sealed_text(nonce: str, method: str, target: bytes, asked: bytes, answered: bytes) -> bytes:
-    parts = (nonce.encode(), method.encode(), target, asked, answered)
+def _sealed_text(nonce: str, method: str, target: bytes, asked: bytes, *answered: bytes) -> bytes:
+    parts = (nonce.encode(), method.encode(), target, asked, *answered)
     return _TAG + b"".join(len(part).to_bytes(4, "big") + part for part in parts)
+
+
+class _Content:
+    """What a seal says of an answer's content: its BLAKE3; of one in parts, each part's and size.
+
+    Whoever made a part may know its digest, and needn't have it computed again.
+
+    Args:
+        parts: size in bytes and the digest, if it is known; empty: the content is one.
+    """
+
+    def __init__(self, parts: Sequence[tuple[int, bytes | None]] = ()) -> None:
+        self._parts, self._size = parts, 0
+        self._left = list(parts)
+        self._hash, self.digests = blake3(), list[bytes]()
+
+    def update(self, content: bytes) -> None:
+        """The next piece.
+
+        Raises:
+            AnswerRefused: it goes beyond the last part.
+        """
+        view = memoryview(content)
+        while self._parts and view:
+            if not self._left:
+                raise AnswerRefused("The answer is longer than its parts.")
+            size, known = self._left[0]
+            here, view = view[: size - self._size], view[size - self._size :]
+            self._size += len(here)
+            if known is None:
+                self._hash.update(here)
+            if self._size == size:
+                self.digests.append(known or self._hash.digest())
+                self._hash, self._size = blake3(), 0
+                del self._left[0]
+        self._hash.update(view)
+
+    def sealed(self) -> tuple[bytes, ...]:
+        """What is signed of it.
+
+        Raises:
+            AnswerRefused: a part is missing.
+        """
+        if self._left:
+            raise AnswerRefused("The answer is shorter than its parts.")
+        if not self._parts:
+            return (self._hash.digest(),)
+        return blake3(b"".join(self.digests)).digest(), _sizes(self._parts)
+
+
+def _sizes(parts: Sequence[tuple[int, bytes | None]]) -> bytes:
+    return ",".join(str(size) for size, _ in parts).encode()
+
+
+def _announced(header: str) -> list[tuple[int, bytes | None]]:
+    if not header:
+        return []
+    if not re.fullmatch(r"[1-9]\d{0,9}(,[1-9]\d{0,9}){0,7}", header):
+        raise AnswerRefused("The answer announces parts that none has.")
+    return [(int(size), None) for size in header.split(",")]
 
 
 class Seal:
@@ -60,7 +125,7 @@ class Seal:
         if scope["type"] != "http" or len(nonce) != 64 or not nonce.isalnum():
             await self._app(scope, receive, send)
             return
-        asked, answered = blake3(), blake3()
+        asked, answered = blake3(), _Content()
         start: list[_Message] = []
         parts: list[_Message] = []
 
@@ -70,8 +135,13 @@ class Seal:
             return message
 
         async def say(message: _Message) -> None:
+            nonlocal answered
             if message["type"] == "http.response.start":
                 start.append(message)
+                answered = _Content(known := message.pop(KNOWN, ()))
+                if known:
+                    named = PARTS.lower().encode(), _sizes(known)
+                    message["headers"] = [*message["headers"], named]
                 return
             parts.append(message)
             answered.update(message.get("body", b""))
@@ -83,7 +153,7 @@ class Seal:
                 scope["method"],
                 target + scope["query_string"],
                 asked.digest(),
-                answered.digest(),
+                *answered.sealed(),
             )
             seal = self._key.sign(text).signature.hex().encode()
             start[0]["headers"] = [*start[0]["headers"], (SEAL.lower().encode(), seal)]
@@ -100,11 +170,13 @@ class Answer:
     Attributes:
         content: empty if it went elsewhere; see `ask`.
         size: in bytes.
+        parts: size and BLAKE3 of each, if it was sealed in parts.
     """
 
     status: int
     content: bytes
     size: int
+    parts: tuple[tuple[int, bytes], ...]
     text: bytes
     seal: str
 
@@ -162,11 +234,13 @@ def ask(
     parts: list[bytes] = []
     take = into if into is not None and response.status_code == 200 else parts.append
     with response:
-        size, answered = _taken(response, most, take)
+        announced = _announced(response.headers.get(PARTS, ""))
+        size, answered = _taken(response, most, take, _Content(announced))
     target = str(response.request.path_url).encode()
-    text = _sealed_text(nonce, method, target, blake3(body).digest(), answered)
+    text = _sealed_text(nonce, method, target, blake3(body).digest(), *answered.sealed())
     seal = response.headers.get(SEAL, "")
-    return Answer(response.status_code, b"".join(parts), size, text, seal)
+    named = tuple((of, digest) for (of, _), digest in zip(announced, answered.digests, strict=True))
+    return Answer(response.status_code, b"".join(parts), size, named, text, seal)
 
 
 def _surroundings(session: requests.Session, url: str) -> Mapping[str, Any]:
@@ -184,9 +258,9 @@ def no_password(request: requests.PreparedRequest) -> requests.PreparedRequest:
 
 
 def _taken(
-    response: requests.Response, most: int, take: Callable[[bytes], object]
-) -> tuple[int, bytes]:
-    """Hand the content over as it comes: (its size, its BLAKE3 digest).
+    response: requests.Response, most: int, take: Callable[[bytes], object], content: _Content
+) -> tuple[int, _Content]:
+    """Hand the content over as it comes: its size, and `content` with all of it.
 
     A chunk's head has no bound, so nobody of ours sends chunks.
     """
@@ -195,19 +269,19 @@ def _taken(
     declared = response.headers.get("content-length", "")
     if declared.isdecimal() and int(declared[:20]) > most:
         raise AnswerRefused(f"The answer is longer than {most} bytes.")
-    digest, size = blake3(), 0
+    size = 0
     try:
         while part := response.raw.read1(_PART_BYTES, decode_content=False):
             size += len(part)
             if size > most:
                 raise AnswerRefused(f"The answer is longer than {most} bytes.")
-            digest.update(part)
+            content.update(part)
             take(part)
     except ReadTimeoutError:
         raise requests.ReadTimeout("The answer comes too slowly.") from None
     except HTTPError as error:
         raise requests.ConnectionError(type(error).__name__) from None
-    return size, digest.digest()
+    return size, content
 
 
 _pins: dict[str, str] = {}

@@ -162,9 +162,9 @@ class Attempt:
         return answers
 
     def _put(self, phase: str, arguments: Mapping[str, Any]) -> dict[str, Future]:
-        """Ask, unless it was asked ahead on a line that wasn't given up since."""
-        ahead, self._ahead = self._ahead, {}
-        asked = {name: call for name, call in ahead.items() if not call.cancelled()}
+        """Ask, except who was asked ahead: unless that failed, or the line was given up since."""
+        ahead = self._ahead if phase == "advertise" else {}
+        asked = {name: call for name, call in ahead.items() if not _failed(call)}
         rest = {name: argument for name, argument in arguments.items() if name not in asked}
         questions = {n: partial(self._ask, phase, n, a) for n, a in rest.items()}
         return {**asked, **self._lines.put(questions)}
@@ -284,6 +284,10 @@ class CkksAttempt(Attempt):
         if phase == "unmask":
             return None if isinstance(answer, str) else unpack_opening(self.agreement, answer)
         return super()._read(phase, name, answer)
+
+
+def _failed(call: Future) -> bool:
+    return call.done() and (call.cancelled() or call.exception() is not None)
 
 
 def _part(said: Any, key: str, kind: type) -> Any:

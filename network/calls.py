@@ -26,6 +26,7 @@ from syft.service.user.user_roles import ServiceRole
 from syft.types.errors import SyftException
 from syft.types.uid import UID
 
+from network.answers import KNOWN
 from network.bodies import Bodies
 from network.envelope import BytesRefused, Envelope, open_envelope
 from network.limits import AtOnce, Limits, Rate
@@ -250,9 +251,10 @@ class Streams:
                 parts = await run_in_threadpool(coming.answer, blob)
         finally:
             coming.end()
-        size = str(sum(map(len, parts))).encode()
+        size = str(parts.size).encode()
         headers = [(b"content-type", b"application/octet-stream"), (b"content-length", size)]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        start = {"type": "http.response.start", "status": 200, "headers": headers}
+        await send({**start, KNOWN: parts.known()})
         pieces = sendable(parts)
         for left, piece in enumerate(pieces, 1 - len(pieces)):
             await send({"type": "http.response.body", "body": piece, "more_body": left < 0})

@@ -130,7 +130,7 @@ class NodeClient:
         call = SyftAPICall(server_uid=self.server_uid, path=path, args=[], kwargs=sent)
         blob = _serialize(call.sign(self._key), to_bytes=True)
         answer = self._post(f"{API}/api_call", blob, timeout_s)
-        return self._value_of(answer)
+        return self._value_of(answer.content)
 
     def stream(
         self,
@@ -160,7 +160,11 @@ class NodeClient:
         coming = None if into is None else ComingOctets(into)
         try:
             answer = self._post(f"{STREAMS}/{method}", blob, timeout_s, coming, most)
-            return read_answer(answer) if coming is None else coming.octets()
+            if into is None or coming is None:
+                return read_answer(answer.content)
+            octets = coming.octets()
+            into.sealed(answer.parts[1:])
+            return octets
         except Refused as error:
             raise NodeRefused(self.name, str(error)) from None
         except BytesRefused as error:
@@ -178,7 +182,7 @@ class NodeClient:
         timeout_s: float,
         coming: ComingOctets | None = None,
         most: int = MAX_ANSWER_BYTES,
-    ) -> bytes:
+    ) -> Answer:
         for _ in range(_TRIES_WHEN_BUSY):
             answer = self._ask(path, blob, timeout_s, coming, most)
             if answer.status != 429:
@@ -188,7 +192,7 @@ class NodeClient:
             raise NodeRefused(self.name, f"{self.name}: {answer.excerpt}")
         if not answer.is_from(self.node_key):
             raise NodeRefused(self.name, f"{self.name}: the answer is not signed by its known key.")
-        return answer.content
+        return answer
 
     def _ask(
         self, path: str, blob: bytes, timeout_s: float, coming: ComingOctets | None, most: int

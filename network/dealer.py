@@ -57,14 +57,14 @@ class DealerError(Exception):
 class WantedProduct(_Message):
     """The shapes of a product's factors, as in `Factors`."""
 
-    x: Annotated[tuple[Size, ...], Field(min_length=1, max_length=MAX_DIMENSIONS)]
-    y: Annotated[tuple[Size, ...], Field(min_length=1, max_length=MAX_DIMENSIONS)]
+    x: Annotated[tuple[Size, ...], Field(max_length=MAX_DIMENSIONS)]
+    y: Annotated[tuple[Size, ...], Field(max_length=MAX_DIMENSIONS)]
     matrices: bool
 
     def read(self) -> Factors:
         """Raises MalformedMessage: shapes that don't fit, or too large."""
-        fits = self.x[-1] == self.y[0] if self.matrices else self.x == self.y
-        if not fits or (self.matrices and max(len(self.x), len(self.y)) > 2):
+        fits = self.x[-1:] == self.y[:1] if self.matrices else self.x == self.y
+        if not fits or (self.matrices and not {len(self.x), len(self.y)} <= {1, 2}):
             raise MalformedMessage("the shapes of the factors don't fit")
         found = Factors(self.x, self.y, self.matrices)
         if not 0 < min(found.sizes) <= max(found.sizes) <= MAX_FACTOR:

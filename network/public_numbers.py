@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from policies.sensitivity import TensorRefused
+from policies.sensitivity import LARGEST_ENTRY, MAX_DIMENSIONS, TensorRefused
 
 _DIGITS = 20
 """Public numbers are rounded to so many bits: relative to themselves, or to the largest entry of
@@ -28,7 +28,7 @@ def exact(number: Any) -> Fraction:
         return Fraction(int(number)) if isinstance(number, np.integer) else Fraction(number)
     if isinstance(number, float | np.floating) and np.isfinite(number):
         return Fraction(float(number))
-    raise TensorRefused(f"Tensors are compared with finite numbers, not with {number!r}.")
+    raise TensorRefused(f"Tensors are compared with finite numbers, not with {_shown(number)}.")
 
 
 def last_below(threshold: Fraction, unit: Fraction, reached: bool) -> int:
@@ -50,7 +50,10 @@ def rounded(number: Any) -> Fraction:
     if isinstance(number, Fraction | int | np.integer) and not isinstance(number, bool) and number:
         return exact(number)
     if not isinstance(number, float | np.floating) or not (np.isfinite(number) and number):
-        raise TensorRefused(f"A public factor is a finite number other than 0, not {number!r}.")
+        hint = " One for each element is a matrix: np.diag(factors) @ x." if np.ndim(number) else ""
+        raise TensorRefused(
+            f"A public factor is one finite number other than 0, not {_shown(number)}.{hint}"
+        )
     mantissa, exponent = math.frexp(float(number))
     return Fraction(round(mantissa * 2**_DIGITS), 2**_DIGITS) * Fraction(2) ** exponent
 
@@ -61,12 +64,20 @@ def integers(matrix: ArrayLike) -> tuple[NDArray[np.int64], Fraction]:
     Raises:
         TensorRefused: it isn't a matrix of finite numbers, or all are 0.
     """
-    given = np.asarray(matrix)
+    try:
+        given = np.asarray(matrix)
+    except ValueError:
+        raise TensorRefused("A public matrix has rows of one length.") from None
     if given.dtype.kind not in "biuf":
         raise TensorRefused(f"A public matrix has real numbers, not {given.dtype}.")
+    if given.ndim != 2 or not 0 < given.size <= LARGEST_ENTRY:
+        raise TensorRefused(
+            f"A public matrix has two axes and 1 to {LARGEST_ENTRY} entries, not the shape "
+            f"{given.shape}; v[None] makes a row of a vector v, a larger one is applied in parts."
+        )
     values = given.astype(np.float64)
-    if values.ndim != 2 or not values.size or not np.isfinite(values).all() or not values.any():
-        raise TensorRefused("A public matrix has two axes and finite numbers, not all of them 0.")
+    if not np.isfinite(values).all() or not values.any():
+        raise TensorRefused("A public matrix has finite numbers, not all of them 0.")
     largest = float(np.abs(values).max())
     exact = largest <= 2**_DIGITS and bool((values == np.rint(values)).all())
     bits = 0 if exact else _DIGITS - math.frexp(largest)[1]
@@ -81,7 +92,9 @@ def shape_of(asked: Sequence[Any], length: int) -> tuple[int, ...]:
     """
     sizes = asked[0] if len(asked) == 1 and isinstance(asked[0], tuple | list) else asked
     if not all(is_whole(size) for size in sizes):
-        raise TensorRefused(f"A shape is whole numbers, not {sizes!r}.")
+        raise TensorRefused(f"A shape is whole numbers, not {_shown(sizes)}.")
+    if len(sizes) > MAX_DIMENSIONS:
+        raise TensorRefused(f"A tensor has at most {MAX_DIMENSIONS} axes, not {len(sizes)}.")
     found = [int(size) for size in sizes]
     if -1 in found:
         others = -math.prod(found)
@@ -100,26 +113,45 @@ def is_whole(number: Any) -> bool:
 def bounds_of(
     index: Any, shape: tuple[int, ...]
 ) -> tuple[tuple[tuple[int, int, int], ...], tuple[int, ...]]:
-    """(begin, end, step) of each axis, and the shape without the axes that integers took away."""
+    """(begin, end, step) of each axis, and the shape without the axes that integers took away.
+
+    Raises:
+        TensorRefused: something else than slices with positive steps, integers and one Ellipsis,
+            or nothing is left.
+    """
     parts = list(index) if isinstance(index, tuple) else [index]
-    if Ellipsis in parts:
-        at = parts.index(Ellipsis)
-        parts[at : at + 1] = [slice(None)] * (len(shape) - len(parts) + 1)
-    parts += [slice(None)] * (len(shape) - len(parts))
+    # By identity: an array among them would compare itself element by element.
+    at = next((place for place, part in enumerate(parts) if part is Ellipsis), len(parts))
+    parts[at : at + 1] = [slice(None)] * (len(shape) - len(parts) + (at < len(parts)))
     if len(parts) != len(shape):
         raise TensorRefused(f"Too many indices for a tensor of shape {shape}.")
     bounds, left = [], []
     for part, size in zip(parts, shape, strict=True):
         if isinstance(part, slice):
-            begin, end, step = part.indices(size)
-            count = len(range(begin, end, step))
-            if step < 1 or not count:
-                raise TensorRefused(f"{part!r} takes nothing, or backwards, of {size} elements.")
-            step = min(step, size)
-            left.append(count)
+            bounds.append(_slice_of(part, size))
+            left.append(len(range(*bounds[-1])))
         elif is_whole(part) and -size <= part < size:
-            begin, end, step = int(part) % size, int(part) % size + 1, 1
+            bounds.append((int(part) % size, int(part) % size + 1, 1))
+        elif is_whole(part):
+            raise TensorRefused(f"{_shown(part)} lies outside an axis of {size} elements.")
         else:
-            raise TensorRefused(f"{part!r} is no index of an axis of {size} elements.")
-        bounds.append((begin, end, step))
+            raise TensorRefused(
+                f"{_shown(part)} is no index: slices with positive steps, integers and one "
+                "Ellipsis are. A public matrix takes any elements: np.eye(n)[places] @ x."
+            )
     return tuple(bounds), tuple(left)
+
+
+def _slice_of(part: slice, size: int) -> tuple[int, int, int]:
+    try:
+        begin, end, step = part.indices(size)
+    except (TypeError, ValueError):
+        raise TensorRefused(f"{_shown(part)} is no slice: its parts are whole numbers.") from None
+    if step < 1 or begin >= end:
+        raise TensorRefused(f"{_shown(part)} takes nothing, or backwards, of {size} elements.")
+    return begin, end, min(step, size)
+
+
+def _shown(value: Any) -> str:
+    """The beginning of what a caller gave, for a message."""
+    return f"{value!r:.80}"

@@ -18,8 +18,8 @@ import re
 import secrets
 import struct
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -197,11 +197,31 @@ def write_answer(value: object) -> bytes:
     Raises:
         TypeError: it is neither.
     """
-    return b"".join(answer_parts(value))
+    return b"".join(answer_parts(value).pieces)
 
 
-Parts = tuple[bytes | memoryview, ...]
-"""Of an answer: its kind, and what follows."""
+@dataclass(frozen=True)
+class Parts:
+    """Of an answer: its kind, and what follows.
+
+    Attributes:
+        digests: BLAKE3 of pieces, by place, where it is known.
+    """
+
+    pieces: tuple[bytes | memoryview, ...]
+    digests: Mapping[int, bytes] = field(default_factory=dict)
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return sum(map(len, self.pieces))
+
+    def known(self) -> list[tuple[int, bytes | None]]:
+        """Size and digest of each piece, for the answer's seal; empty, if no digest is known."""
+        if not self.digests:
+            return []
+        each = ((len(piece), self.digests.get(n)) for n, piece in enumerate(self.pieces))
+        return [(size, digest) for size, digest in each if size]
 
 
 def answer_parts(value: object) -> Parts:
@@ -211,35 +231,37 @@ def answer_parts(value: object) -> Parts:
         TypeError: see `write_answer`.
     """
     if isinstance(value, str):
-        return _TEXT, value.encode()
+        return Parts((_TEXT, value.encode()))
     if isinstance(value, np.ndarray) and value.dtype == np.uint8 and value.ndim == 1:
         value = OctetParts((value,))
     if not isinstance(value, OctetParts):
         raise TypeError("a stream answers text or octets")
-    return _OCTETS, *(np.ascontiguousarray(part).data for part in value.parts)
+    pieces: list[bytes | memoryview] = [_OCTETS]
+    pieces += [np.ascontiguousarray(part).data for part in value.parts]
+    return Parts(tuple(pieces), {1 + place: digest for place, digest in value.digests.items()})
 
 
 def sendable(parts: Parts) -> list[bytes | memoryview]:
     """Parts as they are sent, one after the other: short answers in one piece, long ones in pieces
     of at most 1 MiB, which a server copies at little cost.
     """
-    if sum(map(len, parts)) <= _PIECE_BYTES:
-        return [b"".join(parts)]
+    if parts.size <= _PIECE_BYTES:
+        return [b"".join(parts.pieces)]
     return [
-        part[begin : begin + _PIECE_BYTES]
-        for part in parts
-        for begin in range(0, len(part), _PIECE_BYTES)
+        piece[begin : begin + _PIECE_BYTES]
+        for piece in parts.pieces
+        for begin in range(0, len(piece), _PIECE_BYTES)
     ]
 
 
 def write_refusal(reason: str) -> bytes:
     """The reason for a no."""
-    return b"".join(refusal_parts(reason))
+    return b"".join(refusal_parts(reason).pieces)
 
 
 def refusal_parts(reason: str) -> Parts:
     """`write_refusal` in two parts."""
-    return _REFUSAL, reason.encode()
+    return Parts((_REFUSAL, reason.encode()))
 
 
 def read_answer(content: bytes) -> Any:
@@ -267,6 +289,9 @@ class Sink(Protocol):
     """What octets are written to."""
 
     def write(self, part: bytes, /) -> object: ...
+
+    def sealed(self, parts: Sequence[tuple[int, bytes]], /) -> None:
+        """The node signed what was written; size and BLAKE3 of its parts, if it named them."""
 
 
 class ComingOctets:

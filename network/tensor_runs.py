@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import safetensors.torch
+from blake3 import blake3
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -26,11 +26,11 @@ from network.program import Plan
 from network.rounds import RoundAborted, run_attempt, tensor_of, was_begun, was_opened
 from network.smpc.agreement import sharing_of
 from network.smpc.comparisons import Comparison, Offer
-from network.smpc.messages import MalformedMessage, SharingRefused
+from network.smpc.messages import PART_BYTES, MalformedMessage, SharingRefused
 from network.smpc.sharing import TensorKey, keys_transcript, verify_keys
 from network.smpc.tensors import Made, Operation, Secret, planned, shared_name
 from network.smpc.truncation import MAX_BITS
-from network.states import end_run, model_of
+from network.states import end_run, model_of, saved, send_in_parts
 from network.tensors import SMPCTensor
 from network.training import charged_attempts, progress_of
 from policies import sensitivity
@@ -73,10 +73,11 @@ class Tensors:
             state: the public tensors that the step reads; default the plan's.
 
         Raises:
-            TensorRefused: the plan keeps no such step.
+            TensorRefused: the plan keeps no such step, or it reads another state.
             NodeRefused, NodeUnreachable: names the domain. Try again with all domains up.
         """
         definition = self.kept_step(step)
+        read = _read_by(definition, self._plan.state if state is None else state)
         number = int.from_bytes(os.urandom(4), "big")
         agreement = sharing_of(self.approved, step, number)
         where = {"step": step, "number": number}
@@ -87,8 +88,7 @@ class Tensors:
         except SharingRefused as refused:
             raise NodeRefused(refused.culprit, str(refused)) from None
         said = json.dumps([key.to_dict() for key in keys])
-        packed = _packed(definition, self._plan.state if state is None else state)
-        answers = self.everywhere("tensor_share", **where, keys=said, state=packed)
+        answers = self.everywhere("tensor_share", **where, keys=said, **self._carried(read))
         parts = sensitivity.outputs_of(sensitivity.of_step(self.approved, definition), definition)
         found = {}
         for spec, (begin, end, part) in zip(definition.outputs, parts, strict=True):
@@ -96,6 +96,20 @@ class Tensors:
             found[spec.name] = SMPCTensor(self, name, part)
         self._agree(answers, [tensor.name for tensor in found.values()])
         return found
+
+    def _carried(self, state: NDArray[np.uint8]) -> dict[str, Any]:
+        """A state as `tensor_share` takes it; what is too long for a message goes before it."""
+        if state.size <= PART_BYTES:
+            return {"state": state}
+        digest, within = blake3(state.data).hexdigest(), float(self.approved.deadline_s)
+
+        def send(node: NodeClient) -> None:
+            ask = partial(node.stream, timeout_s=within, plan_hash=self.approved.hash)
+            send_in_parts(ask, state, digest)
+
+        with ThreadPoolExecutor(len(self.nodes)) as pool:
+            list(pool.map(send, self.nodes.values()))
+        return {"state": state[:0], "state_digest": digest}
 
     def apply(
         self,
@@ -122,8 +136,14 @@ class Tensors:
         return SMPCTensor(self, name, proven)
 
     def _ours(self, of: tuple[SMPCTensor, ...]) -> None:
+        for tensor in of:
+            if not isinstance(tensor, SMPCTensor):
+                raise TensorRefused(f"Expected shared tensors, not {type(tensor).__name__}.")
         if any(tensor._home.approved.hash != self.approved.hash for tensor in of):
-            raise TensorRefused("Tensors of different plans are held by different agreements.")
+            raise TensorRefused(
+                "These tensors are of different plans, and each plan's are proven and paid for "
+                "alone. Keep both steps in one plan, or reveal them first."
+            )
 
     def multiply(self, x: SMPCTensor, y: SMPCTensor, matrices: bool) -> SMPCTensor:
         """The secret product of two tensors, elementwise or of matrices.
@@ -214,14 +234,25 @@ class Tensors:
         return SMPCTensor(self, name, proven)
 
     def finish(self) -> None:
-        """End the plan: its tensors are gone, and what it held of the budgets goes back."""
-        model = model_of(self.approved, self._plan.state)
+        """End the plan: its tensors are gone, and what it held of the budgets goes back.
+
+        Raises:
+            NodeRefused, NodeUnreachable: names the domain. Call again once it is there: where the
+                plan has ended, nothing is done.
+        """
+        model, plan_hash = model_of(self.approved, self._plan.state), self.approved.hash
         for node in self.nodes.values():
-            within = float(self.approved.deadline_s)
-            end_run(partial(node.stream, timeout_s=within, plan_hash=self.approved.hash), model)
+            if node.read("progress", plan_hash=plan_hash)["status"] == "approved":
+                within = float(self.approved.deadline_s)
+                end_run(partial(node.stream, timeout_s=within, plan_hash=plan_hash), model)
 
     def drop(self, *tensors: SMPCTensor) -> None:
-        """Free the domains' memory of these tensors."""
+        """Free the domains' memory of these tensors.
+
+        Raises:
+            TensorRefused: they are no tensors of this plan.
+        """
+        self._ours(tensors)
         self.everywhere("tensor_drop", names=json.dumps([tensor.name for tensor in tensors]))
 
     def noise_std(self, proven: Proven, paid_by: str | None) -> float:
@@ -337,6 +368,22 @@ def octets(words: NDArray) -> NDArray[np.uint8]:
     return np.frombuffer(words.astype(words.dtype.newbyteorder("<")).tobytes(), np.uint8)
 
 
-def _packed(step: Step, state: Mapping[str, Tensor]) -> NDArray[np.uint8]:
-    wanted = {spec.name: state[spec.name].detach().contiguous().clone() for spec in step.state}
-    return np.frombuffer(safetensors.torch.save(wanted), dtype=np.uint8)
+def _read_by(step: Step, state: Mapping[str, Tensor]) -> NDArray[np.uint8]:
+    """What the step reads of a state, as safetensors.
+
+    Raises:
+        TensorRefused: a tensor isn't there, or of another shape or dtype.
+    """
+    if not isinstance(state, Mapping):
+        raise TensorRefused(f"A state is a dict of tensors by name, not {type(state).__name__}.")
+    for spec in step.state:
+        given = state.get(spec.name)
+        found = type(given).__name__
+        if isinstance(given, Tensor):
+            found = f"{tuple(given.shape)} of {given.dtype}"
+        if found != f"{tuple(spec.shape)} of torch.{spec.dtype}":
+            raise TensorRefused(
+                f"Step '{step.name}' reads '{spec.name}', a tensor {tuple(spec.shape)} of "
+                f"torch.{spec.dtype}; this state has {found}."
+            )
+    return np.frombuffer(saved({spec.name: state[spec.name] for spec in step.state}), np.uint8)

@@ -9,7 +9,6 @@ An `SMPCTensor` is a name and what is proven of it. The shares never leave their
 """
 
 import math
-import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -18,7 +17,15 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from network.public_numbers import bounds_of, exact, integers, last_below, rounded, shape_of
+from network.public_numbers import (
+    bounds_of,
+    exact,
+    integers,
+    is_whole,
+    last_below,
+    rounded,
+    shape_of,
+)
 from network.smpc.tensors import MAX_PARTS, Operation, digest_of_matrix
 from policies import sensitivity
 from policies.sensitivity import Proven, TensorRefused
@@ -108,7 +115,9 @@ class SMPCTensor:
         Raises:
             TensorRefused: more bits than its bounds have, or no dealer.
         """
-        return self._home.truncate(self, operator.index(bits))
+        if not is_whole(bits):
+            raise TensorRefused(f"A whole number of bits is dropped, not {bits!r:.80}.")
+        return self._home.truncate(self, int(bits))
 
     def above(self, threshold: float | Fraction = 0) -> "SMPCTensor":
         """1 where it is above a public number, else 0; also written x > 2.5. Needs SPU.
@@ -143,21 +152,27 @@ class SMPCTensor:
     @staticmethod
     def concatenate(tensors: Sequence["SMPCTensor"], axis: int = 0) -> "SMPCTensor":
         """Tensors one after another along an axis."""
-        if not 1 <= len(tensors) <= MAX_PARTS or any(
-            not isinstance(t, SMPCTensor) for t in tensors
-        ):
-            raise TensorRefused(f"Concatenate takes 1 to {MAX_PARTS} shared tensors.")
-        axis = tensors[0]._axis(axis) or 0
+        if not isinstance(tensors, list | tuple) or not 1 <= len(tensors) <= MAX_PARTS:
+            raise TensorRefused(f"Concatenate takes a list of 1 to {MAX_PARTS} shared tensors.")
+        for tensor in tensors:
+            if not isinstance(tensor, SMPCTensor):
+                raise TensorRefused(
+                    f"Concatenate takes shared tensors alone, not {type(tensor).__name__}. What is "
+                    "public is put beside it once it is revealed."
+                )
+        place = tensors[0]._axis(axis)
+        if place is None:
+            raise TensorRefused("Concatenate takes an axis; reshape(-1) makes one of all.")
         names = tuple(tensor.name for tensor in tensors)
-        return tensors[0]._home.apply(Operation(do="concatenate", of=names, axis=axis), *tensors)
+        return tensors[0]._home.apply(Operation(do="concatenate", of=names, axis=place), *tensors)
 
     def __add__(self, other: Any) -> "SMPCTensor":
         if not isinstance(other, SMPCTensor):
-            return NotImplemented
+            self._no_operation()
         return self._home.apply(Operation(do="add", of=(self.name, other.name)), self, other)
 
     def __sub__(self, other: Any) -> "SMPCTensor":
-        return self + -other if isinstance(other, SMPCTensor) else NotImplemented
+        return self + (-other if isinstance(other, SMPCTensor) else other)
 
     def __neg__(self) -> "SMPCTensor":
         return self._scaled(Fraction(-1))
@@ -170,7 +185,9 @@ class SMPCTensor:
     __rmul__ = __mul__
 
     def __truediv__(self, other: Any) -> "SMPCTensor":
-        return NotImplemented if isinstance(other, SMPCTensor) else self._scaled(1 / rounded(other))
+        if isinstance(other, SMPCTensor):
+            self._no_operation()
+        return self._scaled(1 / rounded(other))
 
     def __matmul__(self, other: Any) -> "SMPCTensor":
         if isinstance(other, SMPCTensor):
@@ -208,7 +225,20 @@ class SMPCTensor:
         )
 
     __array__ = __float__ = __int__ = __index__ = __complex__ = __bytes__ = _no_numbers
-    __dlpack__ = __buffer__ = tolist = item = numpy = _no_numbers
+    __array_function__ = __dlpack__ = __dlpack_device__ = __buffer__ = _no_numbers
+    tolist = item = numpy = _no_numbers
+
+    def _no_operation(self, *_: Any) -> NoReturn:
+        raise TypeError(
+            "Shared tensors are added to each other, multiplied, compared, summed, sliced and "
+            "joined; docs/tensors.md. All else, adding a public number too, is free on what "
+            "reveal() gives."
+        )
+
+    __radd__ = __rsub__ = __rtruediv__ = __pow__ = __rpow__ = __abs__ = __round__ = _no_operation
+    __floordiv__ = __rfloordiv__ = __mod__ = __rmod__ = __divmod__ = __rdivmod__ = _no_operation
+    __and__ = __rand__ = __or__ = __ror__ = __xor__ = __rxor__ = __invert__ = _no_operation
+    __lshift__ = __rlshift__ = __rshift__ = __rrshift__ = _no_operation
 
     def _not_compared(self, _: object) -> NoReturn:
         raise TypeError("Shared tensors are compared by >, >=, < and <=, or once revealed.")
@@ -267,9 +297,9 @@ class SMPCTensor:
         return self._home.apply(operation, self, matrix=entries)
 
     def _axis(self, axis: int | None) -> int | None:
-        axis = None if axis is None else int(operator.index(axis))
-        if axis is None or 0 <= axis < len(self.shape):
-            return axis
-        if -len(self.shape) <= axis < 0:
-            return axis + len(self.shape)
-        raise TensorRefused(f"A tensor of shape {self.shape} has no axis {axis}.")
+        if axis is None:
+            return None
+        if is_whole(axis) and -len(self.shape) <= axis < len(self.shape):
+            return int(axis) % len(self.shape)
+        hint = "axes are whole numbers, one at a time" if self.shape else "reshape(1) gives it one"
+        raise TensorRefused(f"A tensor of shape {self.shape} has no axis {axis!r:.80}: {hint}.")

@@ -16,6 +16,7 @@ from policies.protection import (
     check_comparisons,
     check_dealer,
     check_kept,
+    check_key_holders,
     check_noise,
     check_ring,
     check_roster,
@@ -44,6 +45,7 @@ def admit(plan: Plan, bounds: Bounds, public: bool, limits: Limits | None = None
     _check_public(plan, public)
     check_roster(plan)
     check_dealer(plan)
+    check_key_holders(plan)
     check_comparisons(plan)
     _check_text(plan)
     _check_size(plan, limits)

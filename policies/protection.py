@@ -39,15 +39,28 @@ def check_roster(plan: Plan) -> None:
         raise PlanRefused(
             "threshold", f"threshold is {tau}; expected more than {t} and at most {size}."
         )
-    if plan.aggregation == "ckks" and plan.scientist in {
-        key for entry in plan.roster for key in (entry.node_key, entry.owner_key)
-    }:
-        raise PlanRefused("roster", "Under CKKS the scientist mustn't be a domain of the roster.")
     if 2 * tau <= size + t:
         raise PlanRefused(
             "threshold",
             f"threshold is {tau}; with {size} domains of which {t} may collude it must be at "
             f"least {(size + t) // 2 + 1} (2 tau > N + t).",
+        )
+
+
+def check_key_holders(plan: Plan, others: Collection[str] = ()) -> None:
+    """Under CKKS the domains hold the key in turn, so none of them may be whom it is kept from.
+
+    Args:
+        others: as in `check_dealer`.
+
+    Raises:
+        PlanRefused: one is the scientist or a hub.
+    """
+    if plan.aggregation == "ckks" and _keys(plan) & {plan.scientist, *others}:
+        raise PlanRefused(
+            "roster",
+            "Under CKKS the domains of the roster hold the key in turn, so the scientist and a hub "
+            "mustn't be among them: leave that domain out, or use aggregation 'smpc'.",
         )
 
 
@@ -64,14 +77,18 @@ def check_dealer(plan: Plan, others: Collection[str] = ()) -> None:
         return
     if all(step.kept is None for step in plan.steps):
         raise PlanRefused("tensors", "The plan names a dealer, but keeps no tensors to multiply.")
-    roster = {key for entry in plan.roster for key in (entry.node_key, entry.owner_key)}
     names = {entry.name for entry in plan.roster}
-    if plan.dealer.key in {*roster, plan.scientist, *others} or plan.dealer.name in names:
+    if plan.dealer.key in {*_keys(plan), plan.scientist, *others} or plan.dealer.name in names:
         raise PlanRefused(
             "tensors",
             f"The dealer '{plan.dealer.name}' is a domain of the roster, the scientist or a hub; "
             "it must be a party of its own.",
         )
+
+
+def _keys(plan: Plan) -> set[str]:
+    """Of the roster's nodes and owners."""
+    return {key for entry in plan.roster for key in (entry.node_key, entry.owner_key)}
 
 
 def check_comparisons(plan: Plan) -> None:

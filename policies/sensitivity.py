@@ -138,7 +138,10 @@ def aligned(parts: Sequence[Proven]) -> tuple[Fraction, list[int]]:
 def added(x: Proven, y: Proven) -> tuple[list[int], Proven]:
     """x + y, and what each one's integers are multiplied by before."""
     if x.shape != y.shape:
-        raise TensorRefused(f"Tensors of shape {x.shape} and {y.shape} can't be added.")
+        raise TensorRefused(
+            f"Tensors of shape {x.shape} and {y.shape} can't be added; they must have one shape, "
+            "nothing is repeated to fit."
+        )
     unit, (a, b) = aligned((x, y))
     norm = abs(a) * root(x.norm2) + abs(b) * root(y.norm2)
     moved = abs(a) * root(x.sensitivity2) + abs(b) * root(y.sensitivity2)
@@ -227,7 +230,8 @@ def multiplied(x: Proven, y: Proven, matrices: bool) -> Proven:
     """x y of two secret tensors: elementwise, or of matrices."""
     if not matrices and x.shape != y.shape:
         raise TensorRefused(
-            f"Tensors of shape {x.shape} and {y.shape} have no elementwise product."
+            f"Tensors of shape {x.shape} and {y.shape} have no elementwise product; they must have "
+            "one shape, nothing is repeated to fit."
         )
     shape = _product_shape(x.shape, y.shape) if matrices else x.shape
     moved = root(x.norm2 * y.sensitivity2) + root(y.norm2 * x.sensitivity2)
@@ -284,7 +288,10 @@ def noise_share(x: Proven, plan: Plan, step: Step) -> float:
 
 def _product_shape(x: tuple[int, ...], y: tuple[int, ...]) -> tuple[int, ...]:
     if not (1 <= len(x) <= 2 and 1 <= len(y) <= 2) or x[-1] != y[0]:
-        raise TensorRefused(f"Shapes {x} and {y} have no matrix product.")
+        raise TensorRefused(
+            f"Shapes {x} and {y} have no matrix product: both must have one or two axes, and the "
+            "last of the first must be as long as the first of the second."
+        )
     return x[:-1] + y[1:]
 
 

@@ -212,7 +212,8 @@ class Party:
         Raises:
             SharingRefused: fewer than tau, or one is unknown, there twice, wrongly signed, or
                 names other members.
-            OutOfTurn: nothing was masked yet, or another set was confirmed.
+            OutOfTurn: nothing was masked yet, the attempt was given up before, or another set was
+                confirmed.
         """
         receipt, transcript = self._receipt()
         survivors = verify_masked(self.agreement, transcript, receipts, receipt)
@@ -221,6 +222,8 @@ class Party:
         kept = self._store.read("confirmed")
         wanted = _json({name: survivors[name].to_dict() for name in sorted(survivors)})
         if kept is None:
+            if self._store.read("held") is None:
+                raise OutOfTurn(f"{self.me}: this attempt was given up; its shares are erased.")
             self._store.write("confirmed", wanted)
         elif bytes(kept) != wanted:
             raise OutOfTurn(f"{self.me}: another set of survivors was confirmed in this attempt.")

@@ -7,6 +7,7 @@ is left out from there on; with fewer than tau left, the attempt ends without a 
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,13 +21,20 @@ from network.smpc.messages import (
     SealedShares,
     SharingRefused,
     Unmasking,
+    confirmation_message,
     dealt_digest,
     is_signed,
     receipt_message,
     transcript_hash,
 )
 from network.smpc.transcript import Masked, Transcript, add_inputs, open_total
-from network.smpc.verification import verify_advert, verify_adverts, verify_sealed
+from network.smpc.verification import (
+    verify_advert,
+    verify_adverts,
+    verify_confirmation,
+    verify_sealed,
+    verify_unmasking,
+)
 
 Exchange = Callable[[str, Mapping[str, Any]], Mapping[str, Any]]
 """(step, argument by domain) -> answers of those that answered, in time and readable."""
@@ -172,19 +180,37 @@ class Coordinator:
         inputs = self._usable("reveal", self._ask("reveal", asked), check)
         receipts = [inputs[name][0] for name in sorted(inputs)]
         masked = {name: answer[1] for name, answer in inputs.items()}
+        survivors = {receipt.domain: receipt for receipt in receipts}
+        message = confirmation_message(heard, survivors)
         with ThreadPoolExecutor(1) as pool:
             # The inputs are added while their domains confirm them.
             added = pool.submit(add_inputs, self.agreement, receipts, masked)
-            confirmed = self._ask("confirm", dict.fromkeys(inputs, receipts))
+            confirmed = self._usable(
+                "confirm",
+                self._ask("confirm", dict.fromkeys(inputs, receipts)),
+                partial(verify_confirmation, self.agreement, message),
+            )
             confirmations: list[Confirmation] = [confirmed[name] for name in sorted(confirmed)]
-            unmasked = self._ask("unmask", dict.fromkeys(confirmed, confirmations))
-        unmaskings: list[Unmasking] = [unmasked[name] for name in sorted(unmasked)]
-        transcript = Transcript(begun.adverts, begun.sealed, receipts, confirmations, unmaskings)
-        try:
-            total = open_total(self.agreement, transcript, masked, added.result)
-        except SharingRefused as error:
-            raise SumAborted(error.culprit, "unmask", str(error)) from None
-        return Opened(total, tuple(sorted(inputs)), dict(self.left_out), transcript, masked)
+            unmasked = self._usable(
+                "unmask",
+                self._ask("unmask", dict.fromkeys(confirmed, confirmations)),
+                partial(verify_unmasking, self.agreement, message, survivors),
+            )
+
+        def said() -> Transcript:
+            answers: list[Unmasking] = [unmasked[name] for name in sorted(unmasked)]
+            return Transcript(begun.adverts, begun.sealed, receipts, confirmations, answers)
+
+        while True:
+            try:
+                total = open_total(self.agreement, said(), masked, added.result)
+            except SharingRefused as error:
+                # It signed another share than it was dealt: those of tau others open the sum.
+                if unmasked.pop(error.culprit, None) is None or not self._are_enough(unmasked):
+                    raise SumAborted(error.culprit, "unmask", str(error)) from None
+                self.left_out.setdefault(error.culprit, str(error))
+            else:
+                return Opened(total, tuple(sorted(inputs)), dict(self.left_out), said(), masked)
 
     def _ask(self, phase: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
         answers = dict(self._exchange(phase, arguments))
@@ -210,8 +236,11 @@ class Coordinator:
         verify_advert(self.agreement, advert)
 
     def _require_enough(self, phase: str, asked: Iterable[str], left: Mapping[str, Any]) -> None:
-        if len(left) >= self.agreement.threshold:
+        if self._are_enough(left):
             return
         missing = sorted(set(asked) - set(left))
         reason = self.left_out.get(missing[0], f"{missing[0]} didn't answer")
         raise SumAborted(missing[0], phase, reason)
+
+    def _are_enough(self, left: Mapping[str, Any]) -> bool:
+        return len(left) >= self.agreement.threshold

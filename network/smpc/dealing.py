@@ -211,7 +211,8 @@ class Computation:
         heard = keys_transcript(self.agreement, known)
         message = _dealt_message(heard, dealt.key, dealt.seeds, dealt.digest)
         if not is_signed(message, dealt.signature, self._dealer):
-            raise SharingRefused(DEALER, "what it dealt isn't signed for this computation")
+            why = "isn't signed for this computation by the plan's dealer: is it at this address?"
+            raise SharingRefused(DEALER, f"what it dealt {why}")
         if set(dealt.seeds) != set(known):
             raise SharingRefused(DEALER, "it dealt to others than the roster")
         try:
@@ -348,7 +349,7 @@ def narrow(words: Words) -> Wide:
 
 def digest_of_words(words: NDArray[np.uint64]) -> bytes:
     """BLAKE3 of little-endian words, 32 bytes."""
-    return blake3(np.ascontiguousarray(words, "<u8").data.cast("B")).digest()
+    return blake3(np.ascontiguousarray(words, "<u8").reshape(-1).view(np.uint8).data).digest()
 
 
 def pack(said: Mapping[str, object], words: NDArray[np.uint64]) -> NDArray[np.uint8]:

@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Annotated, Any, Self
 
@@ -288,9 +288,14 @@ def is_signed(message: bytes, signature: bytes, node_key: str) -> bool:
 
 @dataclass(frozen=True)
 class OctetParts:
-    """Bytes for the wire that lie in several places, uint8 [n] each: none of them is copied."""
+    """Bytes for the wire that lie in several places, uint8 [n] each: none of them is copied.
+
+    Attributes:
+        digests: BLAKE3 of parts, by place, where it is known.
+    """
 
     parts: tuple[NDArray[np.uint8], ...]
+    digests: Mapping[int, bytes] = field(default_factory=dict)
 
     def whole(self) -> NDArray[np.uint8]:
         """A copy of all of them, side by side."""
@@ -315,4 +320,5 @@ def pack_masked(
                  np.frombuffer(tail, np.uint8)):  # fmt: skip
         parts.append(each[max(0, begin - at) : max(0, end - at)])
         at += each.size
-    return OctetParts(tuple(parts))
+    whole = parts[1].size == elements.nbytes
+    return OctetParts(tuple(parts), {1: receipt.digest} if whole else {})

@@ -32,13 +32,11 @@ from network.smpc.messages import (
     Unmasking,
     confirmation_message,
     dealt_digest,
-    is_signed,
     members_of,
     seed_digest,
     self_info,
     share_digest,
     transcript_hash,
-    unmasking_message,
 )
 from network.smpc.sharing import pair_masks
 from network.smpc.verification import (
@@ -46,6 +44,7 @@ from network.smpc.verification import (
     verify_confirmations,
     verify_masked,
     verify_sealed,
+    verify_unmasking,
 )
 
 _MESSAGES = "messages.json"
@@ -146,7 +145,7 @@ def open_total(
     message = confirmation_message(heard, survivors)
     verify_confirmations(agreement, message, survivors, transcript.confirmations)
     dealt = _dealt(agreement, heard, transcript.sealed, survivors)
-    answers = _answers(agreement, message, survivors, members, transcript.unmaskings)
+    answers = _answers(agreement, message, survivors, transcript.unmaskings)
     masks: list[Mask] = []
     for name in survivors:
         shares = {h: a.seed_shares[name] for h, a in answers.items() if name in a.seed_shares}
@@ -296,23 +295,13 @@ def _answers(
     agreement: Agreement,
     message: bytes,
     survivors: Mapping[str, Receipt],
-    members: tuple[str, ...],
     unmaskings: Sequence[Unmasking],
 ) -> dict[str, Unmasking]:
     answers = {answer.domain: answer for answer in unmaskings}
     if len(answers) < len(unmaskings):
         raise SharingRefused("the coordinator", "shows more than one list of a domain's shares")
-    dropped = set(members) - set(survivors)
     for name, answer in answers.items():
-        if name not in survivors:
-            raise SharingRefused(name, "sent shares but isn't among the survivors")
-        said = unmasking_message(message, name, answer.seed_shares, answer.key_shares)
-        if not is_signed(said, answer.signature, agreement.roster[name]):
-            raise SharingRefused(name, "its shares aren't signed for this set of survivors")
-        around = set(agreement.neighbourhood(name))
-        asked = set(survivors) & around, dropped & around
-        if (set(answer.seed_shares), set(answer.key_shares)) != asked:
-            raise SharingRefused(name, "it signed shares of other domains than those asked for")
+        verify_unmasking(agreement, message, survivors, name, answer)
     if len(answers) < agreement.threshold:
         missing = [name for name in survivors if name not in answers]
         raise SharingRefused(

@@ -15,11 +15,13 @@ from network.smpc.messages import (
     Receipt,
     SealedShares,
     SharingRefused,
+    Unmasking,
     advert_message,
     is_signed,
     members_of,
     receipt_message,
     sealed_message,
+    unmasking_message,
 )
 
 
@@ -153,6 +155,49 @@ def verify_confirmations(
         if not is_signed(message, confirmation.signature, agreement.roster[name]):
             raise SharingRefused(name, "it didn't confirm the set of survivors that we confirmed")
     return known
+
+
+def verify_confirmation(
+    agreement: Agreement, message: bytes, name: str, confirmation: Confirmation
+) -> None:
+    """Check what one survivor answered when it was asked to confirm the set `message` describes.
+
+    Raises:
+        SharingRefused: it speaks for another, or didn't sign this set.
+    """
+    if confirmation.domain != name:
+        raise SharingRefused(name, "sent a confirmation under another name")
+    if not is_signed(message, confirmation.signature, agreement.roster[name]):
+        raise SharingRefused(name, "it didn't confirm the set of survivors that it was asked for")
+
+
+def verify_unmasking(
+    agreement: Agreement,
+    message: bytes,
+    survivors: Mapping[str, Receipt],
+    name: str,
+    answer: Unmasking,
+) -> None:
+    """Check that these are a survivor's own shares, and of all that it was to give shares of.
+
+    Args:
+        message: the set that tau domains confirmed.
+
+    Raises:
+        SharingRefused: it speaks for another, didn't sign this, or gives other shares.
+    """
+    if answer.domain != name:
+        raise SharingRefused(name, "sent shares under another name")
+    if name not in survivors:
+        raise SharingRefused(name, "sent shares but isn't among the survivors")
+    said = unmasking_message(message, name, answer.seed_shares, answer.key_shares)
+    if not is_signed(said, answer.signature, agreement.roster[name]):
+        raise SharingRefused(name, "its shares aren't signed for this set of survivors")
+    around = set(agreement.neighbourhood(name))
+    dropped = set(members_of(survivors.values())) - set(survivors)
+    asked = set(survivors) & around, dropped & around
+    if (set(answer.seed_shares), set(answer.key_shares)) != asked:
+        raise SharingRefused(name, "it signed shares of other domains than those asked for")
 
 
 class _Said(Protocol):

@@ -131,12 +131,15 @@ class Charges:
         attempt: int,
         inputs_sha256: str,
         opened: Mapping[str, str] | None = None,
-    ) -> None:
+    ) -> bool:
         """Record which masked inputs this domain helps to open, before it says so to anyone.
 
         `inputs_sha256` names the one set of masked inputs, this domain's among them: the hash of
         `opened`, in canonical JSON, which gives each domain's digest (hex; a charge names the
         SHA-256 of the domain's own). With it, the domain can testify what its peers have sent.
+
+        Returns:
+            Whether it is recorded now; False: it was before.
 
         Raises:
             NotReserved: the attempt isn't charged.
@@ -148,7 +151,7 @@ class Charges:
             if row is None or row.state != "charged":
                 raise NotReserved(f"Attempt {attempt} of {step}/{release} isn't charged")
             if row.inputs == inputs_sha256:
-                return
+                return False
             if row.inputs:
                 raise AlreadyReleased(
                     f"Attempt {attempt} of {step}/{release} was settled for other inputs; one"
@@ -158,6 +161,7 @@ class Charges:
             said: dict[str, Any] = {} if opened is None else {"opened": dict(opened)}
             said |= {"inputs": inputs_sha256, **attempt_json(row)}
             self._chain.append(connection, "release", **said)
+            return True
 
     def void(self, plan_hash: str, step: str, release: int, attempt: int, reason: str) -> None:
         """Give a reservation back: its share provably never left.

@@ -132,7 +132,7 @@ def test_nobody_but_the_roster_takes_part(
     def run(party: Comparing) -> None:
         party.transcript = b"t"
         with pytest.raises(SharingRefused, match="SPU failed here"):
-            party._computed(offers, job, domains.shares(x)[party.me])
+            party._computed(offers, job, domains.shares(x)[party.me], 60)
 
     with ThreadPoolExecutor(3) as pool:
         list(pool.map(run, parties))
@@ -174,6 +174,27 @@ def test_a_failing_engine_makes_nothing(domains: Domains) -> None:
     with pytest.raises(TensorRefused, match="no comparison was begun"):
         domains.kept["east"].compare(offers)
     assert domains.memory.free == free
+
+
+ENDLESS = """#!/bin/sh
+[ "$2" = -c ] && { printf '%s\\n' "${0%/*}" /usr/bin /bin; exit; }
+while :; do :; done
+"""
+
+
+def test_an_engine_is_ended_at_the_plans_deadline(domains: Domains, tmp_path: Path) -> None:
+    """Whoever holds a comparison up doesn't hold up the run for longer than a release may take."""
+    endless = tmp_path / "python"
+    endless.write_text(ENDLESS)
+    endless.chmod(0o700)
+    domains.plan = domains.plan.model_copy(update={"deadline_s": 1})
+    for name in NAMES:
+        domains.restart(name)
+    x = domains.share("x")
+    offers = [domains.kept[name].offer(asked("above", x)) for name in NAMES]
+    object.__setattr__(begun(domains, "east")._place, "python", str(endless))
+    with pytest.raises(SharingRefused, match="SPU failed here: no result within 1 s"):
+        domains.kept["east"].compare(offers)
 
 
 def test_a_node_does_one_comparison_at_a_time(

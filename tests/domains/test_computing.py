@@ -89,6 +89,11 @@ def test_products_are_exact_and_go_on(domains: Domains) -> None:
     assert np.allclose(found, u.reshape(2, 3) @ v.reshape(3, 2), rtol=1e-12)
     total = domains.apply("sum", xy, axis=None)
     assert np.allclose(domains.opened(total), u @ v, rtol=1e-12)
+    # Tensors without axes are multiplied and truncated as others are.
+    one, other = (domains.apply("sum", each, axis=None) for each in (x, y))
+    single = product(domains, one, other)
+    assert np.allclose(domains.opened(single), u.sum() * v.sum(), rtol=1e-12)
+    assert np.shape(domains.opened(truncation(domains, single, 3))) == ()
     tensor = domains.kept["east"].tensor(total).proven
     assert tensor.sources == ("x", "y")
     sensitivity.noise_share(tensor, domains.plan, domains.plan.step("x"))
@@ -223,6 +228,9 @@ def test_the_dealer_takes_only_what_is_signed(domains: Domains) -> None:
         {"work": {**good["work"], "x": [0], "y": [0]}},
         {"work": {**good["work"], "x": [2**16] * 4, "y": [2**16] * 4}},
         {"work": {"matrices": True, "x": [2, 3], "y": [2, 3]}},
+        {"work": {"matrices": True, "x": [], "y": []}},
+        {"work": {"matrices": True, "x": [2], "y": []}},
+        {"work": {"matrices": True, "x": [1, 2, 3], "y": [3]}},
         {"work": {"length": 2**19, "bound": 20, "dropped": 3}},
         {"work": {"length": 3, "bound": 20, "dropped": 21}},
         {"work": {"length": 3, "bound": 63, "dropped": 1}},

@@ -150,6 +150,24 @@ def test_no_hub_of_ours_and_no_account_deals(office: Open) -> None:
     assert "party of its own" in str(here.desk.why_not_roster(plan))
 
 
+def test_no_hub_of_ours_and_no_account_holds_the_key_of_ckks(office: Open) -> None:
+    """The domains take turns at holding it, so none of them may be whom it is kept from."""
+    here = office()
+    partner = here.roster[-1].node_key
+
+    def under_ckks(purpose: str) -> Plan:
+        counted = counting_plan(here.data, purpose, 0.5, releases=2)
+        return replace(counted, aggregation="ckks").bind(here.roster, owner_key_hex(AUTHOR))
+
+    plan = under_ckks("before")
+    assert here.submit(plan)["status"] == "pending"
+    assert here.desk.why_not_roster(plan) is None
+    here.hubs.append(partner)
+    assert "a hub mustn't be among them" in str(here.submit(under_ckks("after")))
+    # A plan that was there before a partner became a hub runs no further.
+    assert "a hub mustn't be among them" in str(here.desk.why_not_roster(plan))
+
+
 def test_two_persons_must_sign_before_anything_is_reserved(office: Open) -> None:
     here = office(second_approvers=(owner_key_hex(SECOND),))
     plan = here.plan("by two")

@@ -246,6 +246,15 @@ def test_a_step_is_shared_as_often_as_approved(domains: Domains) -> None:
         domains.kept["east"].key("z", 0)
 
 
+@pytest.mark.parametrize("number", [-1, 2**32, 2**70])
+def test_sharings_are_numbered_within_bounds(domains: Domains, number: int) -> None:
+    with pytest.raises(TensorRefused, match="no such sharing"):
+        domains.kept["east"].key("x", number)
+    keys = [kept.key("x", 0) for kept in domains.kept.values()]
+    with pytest.raises(TensorRefused, match="no such sharing"):
+        domains.kept["east"].share("x", number, keys, b"")
+
+
 def test_memory_is_bounded_and_given_back(domains: Domains) -> None:
     domains.memory.free = 8 * ITEMS * 3 * 2 + 16 * 2 * ITEMS
     x = domains.share("x")

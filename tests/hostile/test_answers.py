@@ -6,11 +6,11 @@ import gzip
 import io
 import json
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from inspect import Parameter
-from pathlib import Path
+from itertools import accumulate, pairwise
 from threading import Thread
 from typing import Any
 
@@ -32,7 +32,7 @@ from syft.types.uid import UID
 import coterie  # noqa: F401
 from coterie.finding import Verdict
 from coterie.outside import examine_from_outside
-from network.answers import MAX_ANSWER_BYTES, NONCE, SEAL, AnswerRefused, _sealed_text
+from network.answers import MAX_ANSWER_BYTES, NONCE, PARTS, SEAL, AnswerRefused, _sealed_text
 from network.capnproto import BytesRefused
 from network.client import LoginFailed, NodeClient, NodeRefused, NodeUnreachable, log_in
 from network.hub import HubError, announce, directory, new_card
@@ -46,6 +46,15 @@ REFUSALS = (
 )  # fmt: skip
 
 
+def digest_of(content: bytes, sizes: str) -> bytes:
+    """What a seal names of an answer's content: its BLAKE3, or that of its parts' in a row."""
+    if not sizes:
+        return blake3(content).digest()
+    ends = list(accumulate(map(int, sizes.split(","))))
+    parts = (content[begin:end] for begin, end in pairwise([0, *ends]))
+    return blake3(b"".join(blake3(part).digest() for part in parts)).digest()
+
+
 class Villain:
     """A server that answers what a test tells it to, sealed by a key of the test's choice."""
 
@@ -55,6 +64,8 @@ class Villain:
         self.headers: dict[str, str] = {}
         self.status = 200
         self.nonce: str | None = None
+        self.sealed: bytes | None = None
+        self.sizes = ""
         self.asked = 0
         villain = self
 
@@ -70,12 +81,14 @@ class Villain:
                 content = villain.answers.get(self.path.partition("?")[0], villain.anything())
                 self.send_response(villain.status)
                 if villain.key is not None:
+                    sizes = villain.sizes and [villain.sizes.encode()]
                     text = _sealed_text(
                         villain.nonce or self.headers.get(NONCE, ""),
                         self.command,
                         self.path.encode(),
                         blake3(body).digest(),
-                        blake3(content).digest(),
+                        digest_of(villain.sealed or content, villain.sizes),
+                        *(sizes or []),
                     )
                     self.send_header(SEAL, villain.key.sign(text).signature.hex())
                 for name, value in villain.headers.items():
@@ -132,6 +145,58 @@ def villain() -> Iterator[Villain]:
 def client_of(villain: Villain) -> NodeClient:
     key = SyftSigningKey.generate()
     return NodeClient("villain", villain.url, key, UID(), str(NODE.verify_key))
+
+
+class Heard:
+    """What octets are written to, and what was signed of them."""
+
+    def __init__(self) -> None:
+        self.octets, self.parts = b"", list[tuple[int, bytes]]()
+
+    def write(self, part: bytes) -> None:
+        self.octets += part
+
+    def sealed(self, parts: Sequence[tuple[int, bytes]]) -> None:
+        self.parts = list(parts)
+
+
+def test_the_digests_of_an_answer_s_parts_are_those_of_what_came(villain: Villain) -> None:
+    villain.answers["*"] = b"Omagic-and-words"
+    heard = Heard()
+    for sizes in ("", "1,5,10"):
+        villain.sizes, villain.headers = sizes, {PARTS: sizes} if sizes else {}
+        assert client_of(villain).stream("masked", into=heard) == 15
+    assert heard.octets == 2 * b"magic-and-words"
+    parts = (b"magic", b"-and-words")
+    assert heard.parts == [(len(part), blake3(part).digest()) for part in parts]
+
+
+@pytest.mark.parametrize(
+    ("announced", "sealed", "came"),
+    [
+        ("", "1,5,10", b"Omagic-and-words"),
+        ("1,5,10", "", b"Omagic-and-words"),
+        ("1,6,9", "1,5,10", b"Omagic-and-words"),
+        ("16", "1,5,10", b"Omagic-and-words"),
+        ("1,5,10", "1,5,10", b"Omagic-and-wordz"),
+        ("1,5,10", "1,5,10", b"Omagic-and-word"),
+        ("1,5,10", "1,5,10", b"Omagic-and-words."),
+        ("1,5,10,0", "1,5,10,0", b"Omagic-and-words"),
+        ("1,5,-1,11", "1,5,10", b"Omagic-and-words"),
+        ("1" + ",1" * 8, "1" + ",1" * 8, b"Omagic-an"),
+        ("9" * 400, "1,5,10", b"Omagic-and-words"),
+    ],
+)
+def test_parts_that_were_not_sealed_are_refused(
+    villain: Villain, announced: str, sealed: str, came: bytes
+) -> None:
+    villain.answers["*"], villain.sealed = came, b"Omagic-and-words"
+    villain.sizes = sealed
+    villain.headers = {PARTS: announced} if announced else {}
+    heard = Heard()
+    with pytest.raises(NodeRefused, match=r"not signed by its known key|The answer"):
+        client_of(villain).stream("masked", into=heard)
+    assert not heard.parts
 
 
 PROBE = "__import__('builtins').__dict__.__setitem__('coterie_was_run', True)"
@@ -323,17 +388,16 @@ def test_answers_must_be_the_nodes_own_to_this_request(
     ids=lambda trick: trick.__name__,
 )
 def test_octets_that_went_to_a_file_are_the_nodes_own_or_refused(
-    trick: Callable[[Villain], None], villain: Villain, tmp_path: Path
+    trick: Callable[[Villain], None], villain: Villain
 ) -> None:
     """They are on the disk before the seal is checked, so only a call that returns gives them."""
     villain.answers["*"] = b"O" + bytes(range(256)) * 5000
-    with (tmp_path / "whole").open("w+b") as file:
-        assert client_of(villain).stream("reveal", into=file) == 5000 * 256
-        file.seek(0)
-        assert file.read() == bytes(range(256)) * 5000
+    heard = Heard()
+    assert client_of(villain).stream("reveal", into=heard) == 5000 * 256
+    assert heard.octets == bytes(range(256)) * 5000
     trick(villain)
-    with (tmp_path / "other").open("wb") as file, pytest.raises(NodeRefused):
-        client_of(villain).stream("reveal", into=file)
+    with pytest.raises(NodeRefused):
+        client_of(villain).stream("reveal", into=heard)
 
 
 @pytest.mark.parametrize(
@@ -348,12 +412,12 @@ def test_what_should_be_json_and_is_not_is_a_refusal(answer: object, villain: Vi
 
 
 @pytest.mark.parametrize("answer", [b"Rno", b"Ttext", b"Xjunk", b"", b"T\xff"])
-def test_anything_but_octets_is_no_file(answer: bytes, villain: Villain, tmp_path: Path) -> None:
+def test_anything_but_octets_is_no_file(answer: bytes, villain: Villain) -> None:
     villain.answers["*"] = answer
-    with (tmp_path / "file").open("wb") as file:
-        with pytest.raises(NodeRefused):
-            client_of(villain).stream("reveal", into=file)
-        assert file.tell() == 0
+    heard = Heard()
+    with pytest.raises(NodeRefused):
+        client_of(villain).stream("reveal", into=heard)
+    assert not heard.octets
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ Every random byte is drawn, in order, from SHA-256("coterie vectors" || counter)
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 from unittest.mock import patch
@@ -29,6 +29,8 @@ from policies.noise import SecureRandom, discrete_gaussian
 from tests.network.roster_of_domains import _MASKS, Disk
 
 NAMES = ("east", "north", "south")
+FIVE = (*NAMES, "up", "west")
+ROSTERS = [(5, 4, 1), (16, 12, 7), (17, 13, 5), (20, 18, 3), (33, 25, 8), (64, 60, 4)]
 FIXED = [0.0, 1.0, -1.0, 0.3333333, -0.3333333, 1e-7, -1e-7, 255.99999]
 
 
@@ -86,31 +88,40 @@ def primitives() -> dict[str, Any]:
     }
 
 
-def attempt() -> dict[str, Any]:
-    """Four elements, three domains, one attempt, from adverts to the total, in the 32-bit ring."""
-    return _attempt(NAMES, threshold=3, bits=32, dropped="")
+def neighbours(size: int, threshold: int, collusion: int) -> dict[str, Any]:
+    """Who masks with whom in a roster: of the first, a middle and the last domain."""
+    each = degree(size, threshold, collusion)
+    return {
+        "domains": size,
+        "threshold": threshold,
+        "collusion": collusion,
+        "degree": each,
+        "share_threshold": share_threshold(size, threshold, collusion),
+        "neighbourhoods": {i: neighbourhood(i, size, each) for i in (0, size // 2, size - 1)},
+    }
 
 
-def attempt_with_a_drop() -> dict[str, Any]:
-    """Four domains of which three are enough, in the 64-bit ring; the last one dealt its shares
-    and masked nothing, so its mask key is opened."""
-    return _attempt((*NAMES, "west"), threshold=3, bits=64, dropped="west")
+def attempt(names: tuple[str, ...] = NAMES, threshold: int = 3, silent: str = "") -> dict[str, Any]:
+    """Four elements, one attempt, from adverts to the total.
 
-
-def _attempt(names: Sequence[str], threshold: int, bits: int, dropped: str) -> dict[str, Any]:
+    Args:
+        silent: a domain that says nothing more once it has dealt its shares.
+    """
     keys = {n: hashlib.sha256(b"sign " + n.encode()).digest() for n in names}
     signing = {n: Ed25519PrivateKey.from_private_bytes(key) for n, key in keys.items()}
     roster = {n: key.public_key().public_bytes_raw().hex() for n, key in signing.items()}
-    agreement = Agreement(Context("ab" * 32, "train", 7, 1), roster, threshold, 1, 4, bits)
+    agreement = Agreement(Context("ab" * 32, "train", 7, 1), roster, threshold, 1, 4, 32)
     values = {n: np.array([1, -2, 3, 4]) * (i + 1) for i, n in enumerate(names)}
     with patch.object(os, "urandom", entropy()):
         parties = {n: Party(n, agreement, signing[n], Disk()) for n in names}
-
-        def exchange(phase: str, told: Mapping[str, Any]) -> dict[str, Any]:
-            there = [n for n in told if n != dropped or phase in ("advertise", "share")]
-            return {n: _MASKS[phase](parties[n], values[n], told[n]) for n in there}
-
-        coordinator = Coordinator(agreement, exchange)
+        coordinator = Coordinator(
+            agreement,
+            lambda phase, told: {
+                n: _MASKS[phase](parties[n], values[n], told[n])
+                for n in told
+                if n != silent or phase in ("advertise", "share")
+            },
+        )
         opened = coordinator.finish(coordinator.begin())
     heard = transcript_hash(agreement, {a.domain: a for a in opened.transcript.adverts})
     kept = {
@@ -129,31 +140,14 @@ def _attempt(names: Sequence[str], threshold: int, bits: int, dropped: str) -> d
     }
 
 
-def graphs() -> list[dict[str, Any]]:
-    """Whom the first and the last domain mask with (counted from 0), and how many shares open."""
-    return [
-        {
-            "domains": size,
-            "threshold": tau,
-            "collusion": t,
-            "shares": share_threshold(size, tau, t),
-            "around": {
-                i: list(neighbourhood(i, size, degree(size, tau, t))) for i in (0, size - 1)
-            },
-        }
-        for size, tau, t in ((3, 3, 1), (16, 16, 1), (17, 15, 2), (64, 62, 4), (64, 64, 31))
-    ]
-
-
 def vectors() -> dict[str, Any]:
-    """All of them, as the file has them."""
-    found = {
+    """Everything in the file."""
+    return {
         "primitives": primitives(),
-        "graphs": graphs(),
+        "neighbours": [neighbours(*roster) for roster in ROSTERS],
         "attempt": attempt(),
-        "attempt_with_a_drop": attempt_with_a_drop(),
+        "attempt without north": attempt(FIVE, 4, "north"),
     }
-    return dict(json.loads(json.dumps(found)))
 
 
 if __name__ == "__main__":

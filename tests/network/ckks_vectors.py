@@ -7,16 +7,30 @@ c_0 = m - c_1 s (mod q) at the same place, and a polynomial that holds the same 
 slots is constant there: m = number * 2^scale_bits. So any residues serve as secret and c_1.
 """
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from blake3 import blake3
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from network.smpc.attempt import Agreement, Context
 from network.smpc.ckks import limbs, seal, tags
-from network.smpc.ckks.messages import challenge_of, key_holder
+from network.smpc.ckks.messages import (
+    KeyAdvert,
+    advert_message,
+    challenge_of,
+    confirmation_message,
+    joining_message,
+    key_holder,
+    opening_message,
+    set_message,
+    transcript_hash,
+)
+from network.smpc.messages import Receipt, dealt_digest, receipt_message
 from policies.homomorphic import DEGREE, layout_of
 
 FILE = Path(__file__).parent / "vectors" / "ckks.json"
@@ -48,12 +62,61 @@ def vectors() -> dict[str, Any]:
             key_holder(agreement(release, attempt)) for release, attempt in
             ((0, 0), (0, 1), (1, 0), (2, 0), (7, 2))
         ],
+        "messages": messages(),
     }  # fmt: skip
 
 
 def agreement(release: int, attempt: int) -> Agreement:
     roster = {name: f"{index:064x}" for index, name in enumerate(("east", "north", "south"))}
     return Agreement(Context("ab" * 32, "train", release, attempt), roster, 3, 1, 4, 32)
+
+
+def messages() -> dict[str, Any]:
+    """What domains sign in one attempt, whatever their ciphertexts, and the signatures."""
+    signing = {
+        name: Ed25519PrivateKey.from_private_bytes(hashlib.sha256(name.encode()).digest())
+        for name in ("east", "north", "south")
+    }
+    roster = {name: key.public_key().public_bytes_raw().hex() for name, key in signing.items()}
+    agreed = Agreement(Context("ab" * 32, "train", 0, 0), roster, 3, 1, 4, 32)
+    holder = key_holder(agreed)
+    keys = {name: b"" if name != holder else bytes(range(256)) * 512 for name in roster}
+
+    def signed(of: dict[str, bytes]) -> dict[str, str]:
+        return {name: signing[name].sign(message).hex() for name, message in of.items()}
+
+    adverts = signed({n: advert_message(agreed, n, key) for n, key in keys.items()})
+    heard = transcript_hash(
+        agreed,
+        {n: KeyAdvert(domain=n, public_key=keys[n], signature=bytes.fromhex(adverts[n]))
+         for n in roster},
+    )  # fmt: skip
+    fields = {
+        name: {"domain": name, "members": tuple(roster), "dealt": dealt_digest(heard, ()),
+               "digest": blake3(b"ciphertexts of " + name.encode()).digest()}
+        for name in roster
+    }  # fmt: skip
+    receipts = signed({n: receipt_message(heard, each) for n, each in fields.items()})
+    kept = {n: Receipt(**each, signature=bytes.fromhex(receipts[n])) for n, each in fields.items()}
+    chosen = set_message(heard, kept, blake3(b"their sum").digest())
+    tag = bytes(range(tags.TAG_BYTES))
+    return {
+        "agreement": agreed.bytes.hex(),
+        "key_holder": holder,
+        "public_key": "the bytes 00 to ff, 512 times",
+        "adverts": adverts,
+        "transcript": heard.hex(),
+        "joined": signed({n: joining_message(heard, n) for n in roster}),
+        "receipts": {n: each.to_dict() for n, each in kept.items()},
+        "sum": "BLAKE3 of 'their sum'",
+        "set": chosen.hex(),
+        "challenge": challenge_of(chosen).hex(),
+        "tag": tag.hex(),
+        "confirmations": signed({n: confirmation_message(chosen, n, tag) for n in roster}),
+        "opening": signed(
+            {holder: opening_message(chosen, holder, blake3(b"their total").digest())}
+        ),
+    }
 
 
 def layout(domains: int, ring: int) -> dict[str, int]:

@@ -18,9 +18,11 @@ from network.smpc.messages import (
     Advert,
     Receipt,
     advert_message,
+    confirmation_message,
     receipt_message,
     sealed_message,
     transcript_hash,
+    unmasking_message,
 )
 from tests.network.coalition import Coalition
 from tests.network.roster_of_domains import Domains
@@ -314,6 +316,23 @@ def false_confirmation(a: Attack, name: str, confirmation: Any) -> Any:
     return confirmation.model_copy(update={"signature": a.sign(name, b"something else")})
 
 
+def confirms_as_another(a: Attack, name: str, confirmation: Any) -> Any:
+    return confirmation.model_copy(update={"domain": OTHER})
+
+
+def unmasks_as_another(a: Attack, name: str, unmasking: Any) -> Any:
+    return unmasking.model_copy(update={"domain": OTHER})
+
+
+def another_s_share_signed(a: Attack, name: str, unmasking: Any) -> Any:
+    """A share that its dealer never dealt, and signed, so that only opening with it tells."""
+    shares = {**unmasking.seed_shares, HONEST: bytes(shamir.SHARE_BYTES)}
+    said = [each for each in a.domains.said if isinstance(each, tuple)]
+    message = confirmation_message(a.transcript(), {r.domain: r for r, _ in said})
+    signature = a.sign(name, unmasking_message(message, name, shares, unmasking.key_shares))
+    return unmasking.model_copy(update={"seed_shares": shares, "signature": signature})
+
+
 def false_share(a: Attack, name: str, unmasking: Any) -> Any:
     shares = {**unmasking.seed_shares, HONEST: bytes(shamir.SHARE_BYTES)}
     return resigned(a, name, unmasking, shares)
@@ -369,6 +388,9 @@ PEER: list[tuple[str, Tamper, str | None]] = [
     ("reveal", own_members, LIAR),
     ("reveal", itself_twice, LIAR),
     ("confirm", false_confirmation, LIAR),
+    ("confirm", confirms_as_another, LIAR),
     ("unmask", false_share, LIAR),
+    ("unmask", unmasks_as_another, LIAR),
+    ("unmask", another_s_share_signed, LIAR),
     ("unmask", withheld_share, LIAR),
 ]

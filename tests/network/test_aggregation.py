@@ -243,16 +243,8 @@ def test_a_mask_is_hkdf_then_aes_in_counter_mode() -> None:
     assert digest == masks.digest_of(words) == blake3(stream).digest()
 
 
-def test_primitives_graphs_and_whole_attempts_give_their_known_answers() -> None:
-    assert vectors() == VECTORS
-
-
-def test_the_known_attempts_open_what_their_survivors_had() -> None:
+def test_every_primitive_and_whole_attempts_give_their_known_answers() -> None:
+    assert json.loads(json.dumps(vectors())) == VECTORS
     assert VECTORS["attempt"]["total"] == [6, -12, 18, 24]
     for frame in VECTORS["attempt"]["masked"].values():
         assert len(ring.unpack(bytes.fromhex(frame), 4, 32)) == 4
-    dropped = VECTORS["attempt_with_a_drop"]
-    assert dropped["total"] == [6, -12, 18, 24]
-    assert all(set(each["key_shares"]) == {"west"} for each in dropped["unmaskings"])
-    for frame in dropped["masked"].values():
-        assert len(ring.unpack(bytes.fromhex(frame), 4, 64)) == 4

@@ -75,6 +75,7 @@ DEALS: dict[str, Callable[[Any, Words, Any], tuple[dict[str, Any], Words]]] = {
     "corrections in each other's place": lambda dealt, corrections, _: (
         {}, np.ascontiguousarray(corrections[::-1])
     ),
+    "no corrections": lambda dealt, corrections, _: ({}, corrections[:, :0]),
     "corrections of nothing": lambda dealt, corrections, _: ({}, np.zeros_like(corrections)),
 }  # fmt: skip
 

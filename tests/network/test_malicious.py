@@ -99,6 +99,9 @@ def test_a_lying_peer_learns_nothing_and_is_named(
 ) -> None:
     attack, result = attacked(phase, change, LIAR, answers=True)
     check(attack, result, culprit)
+    if phase in ("confirm", "unmask"):
+        assert isinstance(result, Opened), "six of the seven others open the sum"
+        assert set(result.left_out) == {LIAR}
 
 
 def test_two_sets_of_survivors_are_never_both_opened() -> None:

@@ -132,6 +132,12 @@ def test_a_long_answer_goes_in_pieces_that_are_no_copies(size: int) -> None:
     assert len(pieces) == 1 or all(np.shares_memory(octets, piece) for piece in pieces[1:])
 
 
+def test_only_parts_whose_digest_is_known_are_named_one_by_one() -> None:
+    assert answer_parts(OctetParts((OCTETS,))).known() == []
+    scattered = OctetParts((OCTETS[:3], OCTETS[:0], OCTETS[3:]), {2: b"digest"})
+    assert answer_parts(scattered).known() == [(1, None), (3, None), (len(OCTETS) - 3, b"digest")]
+
+
 def test_syft_s_own_api_answers_the_same_octets() -> None:
     gate: Any = SimpleNamespace(_node_key=SyftSigningKey.generate())
     scattered = OctetParts((OCTETS[:3], OCTETS[3:]))

@@ -109,7 +109,7 @@ def take_ciphertexts(agreement: Agreement, coming: ComingInput) -> tuple[Receipt
         SharingRefused: the ciphertexts aren't those of the receipt.
     """
     came = arriving(coming.kept)
-    receipt = cut_receipt(came, coming.size)
+    receipt = cut_receipt(coming)
     KeptCiphertexts(agreement, came).read()
     if coming.digest != receipt.digest:
         raise SharingRefused(receipt.domain, "its ciphertexts aren't those that it signed")

@@ -1,0 +1,101 @@
+"""What becomes of an attempt that ended before it was revealed, and of a run that has ended."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from domains.enclosure import EnclosureFailed, EngineOverdue, SumFailed
+from domains.refusals import RoundRefused
+from network.smpc.coordination import Coordinator
+from policies.ledger import Ledger, LedgerUnavailable
+from tests.domains.participating_domains import NAMES, Carried, Domains, domains_in
+
+
+def failing(domains: Domains, name: str, error: Exception) -> None:
+    """The domain's engine fails when it is asked for a sum; the next one works."""
+
+    def private_sum(*_: Any) -> None:
+        raise error
+
+    engine: Any = SimpleNamespace(alive=True, private_sum=private_sum, close=lambda: None)
+    domains.parts[name]._open_runs.of(domains.plan.hash)._enclosure = engine
+
+
+def states(domains: Domains, name: str) -> list[tuple[int, int, str]]:
+    found = domains.ledgers[name].attempts(domains.plan.hash)
+    return [(release, attempt, state) for _, release, attempt, state in found]
+
+
+@pytest.mark.parametrize("error", [SumFailed("it ended"), EngineOverdue("it took too long")])
+def test_an_attempt_whose_sum_failed_stays_charged(error: Exception, tmp_path: Path) -> None:
+    """A graph that fails on one user's data would tell whether she is there, for nothing."""
+    domains = domains_in(tmp_path)
+    failing(domains, "east", error)
+    with pytest.raises(RoundRefused, match=r"it ended|took too long"):
+        domains.round()
+    assert states(domains, "east") == [(0, 0, "charged")]
+    domains.round(attempt=1)
+
+
+def test_an_attempt_whose_engine_never_started_is_given_back(tmp_path: Path) -> None:
+    domains = domains_in(tmp_path)
+
+    def enclosure(*_: Any) -> None:
+        raise EnclosureFailed("it didn't start")
+
+    run = domains.parts["east"]._open_runs.of(domains.plan.hash)
+    works, run.dataset.enclosure = run.dataset.enclosure, enclosure  # type: ignore[method-assign]
+    with pytest.raises(RoundRefused, match="didn't start"):
+        domains.round()
+    assert states(domains, "east") == [(0, 0, "void")]
+    run.dataset.enclosure = works  # type: ignore[method-assign]
+    domains.round(attempt=1)
+
+
+@pytest.mark.parametrize(("write", "state"), [("void", "void"), ("charge", "charged")])
+def test_an_end_that_the_ledger_could_not_write_is_written_by_the_next_call(
+    write: str, state: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    domains = domains_in(tmp_path)
+    carried = Carried(domains)
+    coordinator = Coordinator(carried.agreement, carried.exchange)
+
+    def unavailable(*_: Any) -> None:
+        raise LedgerUnavailable("no space left")
+
+    if write == "void":
+        coordinator.begin()
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, write, unavailable)
+        if write == "charge":
+            failing(domains, "east", SumFailed("it ended"))
+        with pytest.raises(LedgerUnavailable):
+            coordinator.begin() if write == "charge" else Carried(domains, 0, 1).run()
+    assert states(domains, "east") == [(0, 0, "reserved")]
+    with pytest.raises(RoundRefused, match="Start the next attempt"):
+        carried.ask("east", "reveal", ())
+    domains.round(attempt=1)
+    assert states(domains, "east") == [(0, 0, state), (0, 1, "charged")]
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_run_that_has_ended_leaves_no_shares_and_no_vector(again: bool, tmp_path: Path) -> None:
+    domains = domains_in(tmp_path)
+    domains.round()
+
+    def silent(phase: str, arguments: Any) -> Any:
+        return {} if phase == "unmask" else carried.exchange(phase, arguments)
+
+    carried = Carried(domains, 1)
+    with pytest.raises(Exception, match="didn't answer"):
+        carried.run(silent)
+    for name in NAMES:
+        if again:
+            domains.ledgers[name].close(domains.plan.hash, "revoked")
+            domains.restart(name)
+        else:
+            domains.parts[name].finish(domains.plan.hash, b"")
+        left = {each.suffix for each in (tmp_path / name / "attempts").iterdir()}
+        assert not left & {".held", ".masked", ".spare"}
