@@ -169,6 +169,20 @@ def test_what_could_not_be_charged_neither_leaves_nor_is_opened(
     assert [state for *_, state in ledger.attempts(domains.plan.hash)] == ["charged"]
 
 
+def test_nothing_is_opened_before_every_other_domain_has_co_signed(domains: Domains) -> None:
+    carried = Carried(domains)
+
+    def exchange(phase: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        if phase == "unmask":
+            signed, carried.signed = carried.signed, {"south": carried.signed["south"]}
+            with pytest.raises(RoundRefused, match="north has not co-signed"):
+                carried.ask("east", phase, arguments["east"])
+            carried.signed = signed
+        return carried.exchange(phase, arguments)
+
+    assert carried.run(exchange).survivors == NAMES
+
+
 def unavailable(*_: object) -> None:
     raise LedgerUnavailable("the disk is full")
 
