@@ -66,13 +66,14 @@ class Beside:
         refused: called when a domain refuses to begin; what it raises ends the attempt.
         keep: given what writes the attempt's transcript; by default it is written at once.
         drawing: called once the domains have begun, who draw their noise then.
-        opening: called once they are asked for what opens the total, their last step.
+        revealing: called once they are asked for their inputs; none has anything to draw or to sum
+            in this attempt after that.
     """
 
     refused: Callable[[], object] = lambda: None
     keep: Callable[[Callable[[], object]], object] = lambda write: write()
     drawing: Callable[[], object] = lambda: None
-    opening: Callable[[], object] = lambda: None
+    revealing: Callable[[], object] = lambda: None
 
 
 ALONE = Beside()
@@ -142,8 +143,8 @@ class Attempt:
         if phase == "share":
             self._beside.drawing()
         asked = self._put(phase, arguments)
-        if phase == "unmask":
-            self._beside.opening()
+        if phase == "reveal":
+            self._beside.revealing()
         calls = self._lines.wait(asked, self._deadline_s + _GRACE_S)
         self.seconds[phase] = round(time.monotonic() - began, 2)
         answers: dict[str, Any] = {}

@@ -105,8 +105,8 @@ def open_run(nodes: Mapping[str, NodeClient], approved: ApprovablePlan) -> None:
 class _Releases:
     """Makes a run's releases, one after the other, on lines that stay open.
 
-    The next attempt begins while a total is opened: domains draw its noise while what was released
-    is kept. They give the last one up only when they are asked for their shares in the next.
+    A domain begins the next attempt once it has revealed its input: it draws that one's noise while
+    the total is opened and kept. It gives the last one up only when it is asked for its shares.
 
     Args:
         pool: of one thread, for what needn't be waited for while the domains work.
@@ -149,7 +149,7 @@ class _Releases:
             refused=refused,
             keep=lambda write: written.append(self._pool.submit(write)),
             drawing=lambda: self._pool.submit(_epsilon_so_far, *ahead),
-            opening=lambda: self._begin(index),
+            revealing=lambda: self._begin(index),
         )
         attempt, opened = self._open(step, release, payload, beside)
         totals = unflatten(opened.total, definition)
