@@ -59,7 +59,7 @@ def private_parts(target: Target) -> list[bytes]:
 def raw_answer(client: NodeClient, path: str, **arguments: Any) -> bytes:
     message = SyftAPICall(server_uid=client.server_uid, path=path, args=[], kwargs=arguments)
     blob = _serialize(message.sign(client._key), to_bytes=True)
-    return client._post(f"{API}/api_call", blob, 60.0)
+    return client._post(f"{API}/api_call", blob, 60.0).content
 
 
 def test_what_syfts_open_methods_answer_holds_nothing_private(target: Target) -> None:
