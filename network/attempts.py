@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -74,9 +75,6 @@ class Beside:
     keep: Callable[[Callable[[], object]], object] = lambda write: write()
     drawing: Callable[[], object] = lambda: None
     revealing: Callable[[], object] = lambda: None
-
-
-ALONE = Beside()
 
 
 class Attempt:
@@ -205,7 +203,7 @@ class Attempt:
             MalformedMessage: there is more than was agreed on, or something else.
             SharingRefused: it isn't what its domain signed.
         """
-        with self.coming_input(self.kept, self.agreement, name) as coming:
+        with closing(self.coming_input(self.kept, self.agreement, name)) as coming:
             most = coming.size + RECEIPT_BYTES
             held = part = ask("reveal", into=coming, **arguments)
             while part == PART_BYTES and held <= most:

@@ -12,8 +12,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from blake3 import blake3
 
@@ -46,7 +44,7 @@ def arriving(kept: Path) -> Path:
 
 
 class ComingInput:
-    """What a domain gives, written beside its place as it comes; for a `with` block.
+    """What a domain gives, written beside its place as it comes. Close it in the end.
 
     Args:
         kept: its place, `masked_file` say.
@@ -86,15 +84,8 @@ class ComingInput:
                 self._known = digest
             begin += size
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Nothing more comes."""
         self._file.close()
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -360,7 +361,7 @@ def test_a_public_key_from_someone_else_or_beyond_its_moduli_is_refused() -> Non
 
 def kept_ciphertexts(domains: Domains, folder: Path, name: str, content: bytes) -> Any:
     """What the coordinator makes of a domain's answer to `reveal`."""
-    with coming_ciphertexts(folder, domains.agreement, name) as coming:
+    with closing(coming_ciphertexts(folder, domains.agreement, name)) as coming:
         coming.write(content)
     return take_ciphertexts(domains.agreement, coming)
 

@@ -3,6 +3,7 @@
 import json
 import tracemalloc
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ def into_files(domains: Domains, folder: Path) -> Any:
 
 def taken(domains: Domains, folder: Path, name: str, answer: Any) -> Any:
     content = pack_masked(*answer).whole().tobytes()
-    with coming_masked(folder, domains.agreement, name) as coming:
+    with closing(coming_masked(folder, domains.agreement, name)) as coming:
         for begin in range(0, len(content), 999):
             coming.write(content[begin : begin + 999])
     return take_masked(domains.agreement, coming)

@@ -7,6 +7,7 @@ coalition of the hub and t peers get both tau shares of its self-mask seed and t
 """
 
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -187,7 +188,7 @@ def test_masked_inputs_of_another_ring_or_shape_are_refused(bits: int, tmp_path:
     kept = masked_file(tmp_path, domains.agreement, HONEST)
 
     def taken(content: np.ndarray) -> Any:
-        with coming_masked(tmp_path, domains.agreement, HONEST) as coming:
+        with closing(coming_masked(tmp_path, domains.agreement, HONEST)) as coming:
             coming.write(content.tobytes())
         return take_masked(domains.agreement, coming)
 
