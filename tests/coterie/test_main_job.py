@@ -25,7 +25,7 @@ from coterie.partners import add_data, create_domain, open_owner, start_domain
 from coterie.processes import AlreadyRunning, ProcessError, running
 from domains.folder import FolderError
 from domains.interactions import InteractionsError
-from network.client import LoginFailed, NodeRefused, NodeUnreachable, log_in
+from network.client import LoginFailed, NodeClient, NodeRefused, NodeUnreachable, log_in
 from network.rounds import RoundAborted, attempt_folder, run_attempt, verify_rounds
 from network.smpc import ring
 from network.smpc.messages import SharingRefused
@@ -66,6 +66,27 @@ def test_a_private_run_is_noised_charged_and_verified(
     accountant = PLDAccountant(value_discretization_interval=1e-3)
     accountant.compose(SelfComposedDpEvent(GaussianDpEvent(bound.steps[0].noise_multiplier), 3))
     assert run.epsilon == pytest.approx(accountant.get_epsilon(bound.delta), abs=1e-6)
+
+
+def test_no_shares_are_asked_for_before_the_last_release_is_kept(
+    network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next attempt begins earlier, but gives the last one up with its shares."""
+    plan = counting_plan(network.federation.data("open-data"), "in turn", None, releases=3)
+    network.submit_and_approve(plan)
+    asked: dict[tuple[str, int], int] = {}
+    stream, kept = NodeClient.stream, tmp_path / "journal.json"
+
+    def watched(node: NodeClient, method: str, *rest: Any, **more: Any) -> Any:
+        journalled = len(json.loads(kept.read_text())["history"]) if kept.exists() else 0
+        where = method, more.get("release", -1)
+        asked[where] = min(journalled, asked.get(where, journalled))
+        return stream(node, method, *rest, **more)
+
+    monkeypatch.setattr(NodeClient, "stream", watched)
+    assert network.federation.train(plan, tmp_path).finished
+    assert [asked["share", release] for release in range(3)] == [0, 1, 2]
+    assert [asked["advertise", release] for release in range(3)] == [0, 0, 1]
 
 
 def test_only_masked_inputs_leave_a_node(network: Network, tmp_path: Path) -> None:
