@@ -67,14 +67,14 @@ class Beside:
         refused: called when a domain refuses to begin; what it raises ends the attempt.
         keep: given what writes the attempt's transcript; by default it is written at once.
         drawing: called once the domains have begun, who draw their noise then.
-        revealing: called once they are asked for their inputs; none has anything to draw or to sum
-            in this attempt after that.
+        revealing: called once they are asked for their inputs, with what will be the answers; who
+            answered has nothing to draw or to sum in this attempt after that.
     """
 
     refused: Callable[[], object] = lambda: None
     keep: Callable[[Callable[[], object]], object] = lambda write: write()
     drawing: Callable[[], object] = lambda: None
-    revealing: Callable[[], object] = lambda: None
+    revealing: Callable[[Mapping[str, Future]], object] = lambda asked: None
 
 
 class Attempt:
@@ -112,9 +112,18 @@ class Attempt:
         self._ahead: dict[str, Future] = {}
         self._states: dict[str, object] = {}
 
-    def begin(self) -> None:
-        """Ask the domains to begin, each after what it was asked before; `open_total` goes on."""
-        self._ahead = self._put("advertise", dict.fromkeys(self.agreement.names))
+    def begin(self, after: Mapping[str, Future]) -> None:
+        """Ask the domains to begin, each once it has given this answer; `open_total` goes on.
+
+        Who refuses it may be asked for it again, and would have given up what that needs.
+        """
+        names = self.agreement.names
+        self._ahead = self._lines.put({n: partial(self._begin, n, after.get(n)) for n in names})
+
+    def _begin(self, name: str, after: Future | None) -> Any:
+        if after is not None and (not after.done() or _failed(after)):
+            raise NodeRefused(name, f"{name} hasn't answered what it was asked before.")
+        return self._ask("advertise", name, None)
 
     def open_total(self, state: bytes, beside: Beside) -> tuple[NDArray[np.int64], tuple[str, ...]]:
         """Carry the attempt through and keep it: (total, survivors), or SumAborted."""
@@ -140,9 +149,11 @@ class Attempt:
         began = time.monotonic()
         if phase == "share":
             self._beside.drawing()
+        if phase == "reveal":
+            self.heads.keep_notes_of(arguments)
         asked = self._put(phase, arguments)
         if phase == "reveal":
-            self._beside.revealing()
+            self._beside.revealing(asked)
         calls = self._lines.wait(asked, self._deadline_s + _GRACE_S)
         self.seconds[phase] = round(time.monotonic() - began, 2)
         answers: dict[str, Any] = {}
@@ -232,7 +243,8 @@ class Attempt:
             return {"seeds": said, "notes": json.dumps(self.heads.notes_for(name))}
         if phase == "confirm":
             return {"receipts": said}
-        signed = self.heads.cosignatures_for(name, self.agreement.roster[name])
+        confirmed = {message.domain for message in argument}
+        signed = self.heads.cosignatures_for(name, self.agreement.roster[name], confirmed)
         return {"confirmations": said, "cosignatures": json.dumps(signed)}
 
     def _read(self, phase: str, name: str, answer: Any) -> Any:
