@@ -21,15 +21,13 @@ def blamed_by(name: str, said: Refusals, names: Iterable[str]) -> str:
     return max((n for n in names if reason.startswith(f"{n}: ")), key=len, default=name)
 
 
-def would_go_on(agreement: Agreement, left_out: dict[str, str], missing: set[str]) -> list[str]:
+def would_go_on(agreement: Agreement, said: Refusals, missing: set[str]) -> list[str]:
     """Those of the missing who refused nobody but whom an honest domain refuses, sorted.
 
-    They are to be asked again without. What they said is held against whom they refused.
+    They may be asked again without; then `forgive` them.
     """
-    refused = _surely_blamed(agreement, left_out, missing)
-    again = [n for n in sorted(missing - refused) if _of(agreement, left_out, n) in refused]
-    forgive(agreement, left_out, again, missing)
-    return again
+    refused = _surely_blamed(agreement, said, missing)
+    return [n for n in sorted(missing - refused) if _of(agreement, said, n) in refused]
 
 
 def forgive(

@@ -213,9 +213,11 @@ class Coordinator:
             inputs = self._usable("reveal", asked, partial(self._check_input, heard, asked))
             if self._are_enough(inputs):
                 return inputs
-            again = would_go_on(self.agreement, self.left_out, set(members) - set(inputs))
+            missing = set(members) - set(inputs)
+            again = would_go_on(self.agreement, self.left_out, missing)
             if not self._are_enough(again):
                 self._require_enough("reveal", members, inputs)
+            forgive(self.agreement, self.left_out, again, missing)
             for name in set(members) - set(again):
                 self.left_out.setdefault(name, "masked its input among others than the rest")
             members = tuple(again)

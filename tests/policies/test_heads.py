@@ -66,7 +66,9 @@ def test_a_rolled_back_ledger_is_refused_with_a_sentence(
         a_round(north, south, number)
     north.restore(tmp_path / "old.db")
     held = south.held_of(north)
-    with pytest.raises(HeadRefused, match=r"north: its ledger has 6 entries, but it showed 8 .* back"):
+    with pytest.raises(
+        HeadRefused, match=r"north: its ledger has 6 entries, but it showed 8 .* back"
+    ):
         cosign(south, north, shown(north, 1, held), held, 1)
     assert south.held_of(north) == held
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from network.smpc.attempt import Agreement
-from network.smpc.blame import culprit_of, would_go_on
+from network.smpc.blame import culprit_of, forgive, would_go_on
 from network.smpc.ckks import seal
 from network.smpc.ckks.messages import (
     Joining,
@@ -120,7 +120,8 @@ class CkksCoordinator:
             SumAborted: somebody who is needed is missing, or an answer is wrong.
         """
         heard = transcript_hash(self.agreement, {a.domain: a for a in begun.adverts})
-        members, inputs = self._inputs(begun)
+        joined, inputs = self._inputs(begun)
+        members = tuple(each.domain for each in joined)
         receipts = [inputs[name][0] for name in sorted(inputs)]
         self._checked("reveal", lambda: verify_receipts(self.agreement, heard, members, receipts))
         ciphertexts = {name: inputs[name][1] for name in sorted(inputs)}
@@ -128,7 +129,7 @@ class CkksCoordinator:
         confirmed = self._ask_all("confirm", dict.fromkeys(inputs, (receipts, digest)))
         confirmations: list[TaggedConfirmation] = [confirmed[name] for name in sorted(confirmed)]
         opened = self._opened(inputs, confirmations, added)
-        transcript = CkksTranscript(begun.adverts, begun.joined, receipts, confirmations, opened[0])
+        transcript = CkksTranscript(begun.adverts, joined, receipts, confirmations, opened[0])
         total = opened[1]
         self._checked(
             "unmask", lambda: check_opened(self.agreement, transcript, ciphertexts, total)
@@ -137,8 +138,8 @@ class CkksCoordinator:
 
     def _inputs(
         self, begun: CkksBegun
-    ) -> tuple[tuple[str, ...], dict[str, tuple[Receipt, Ciphertexts]]]:
-        """Members, and the ciphertexts of at least tau of them; see `Coordinator`."""
+    ) -> tuple[tuple[Joining, ...], dict[str, tuple[Receipt, Ciphertexts]]]:
+        """Who goes on, and the ciphertexts of at least tau of them; see `Coordinator`."""
         members = tuple(each.domain for each in begun.joined)
 
         def check(name: str, answer: tuple[Receipt, Ciphertexts]) -> None:
@@ -153,10 +154,12 @@ class CkksCoordinator:
             joined = tuple(each for each in begun.joined if each.domain in members)
             inputs = self._usable("reveal", dict.fromkeys(members, joined), check)
             if self._are_enough(inputs):
-                return members, inputs
-            again = would_go_on(self.agreement, self.left_out, set(members) - set(inputs))
+                return joined, inputs
+            missing = set(members) - set(inputs)
+            again = would_go_on(self.agreement, self.left_out, missing)
             if not self._are_enough(again):
                 self._require_enough("reveal", members, inputs)
+            forgive(self.agreement, self.left_out, again, missing)
             members = tuple(again)
 
     def _opened(
@@ -169,7 +172,7 @@ class CkksCoordinator:
         answers = self._exchange("unmask", asked)
         opened: tuple[Opening, NDArray[np.int64]] | None = answers.get(self._holder)
         if opened is None:
-            raise self._aborted({self._holder}, "unmask")
+            raise self._aborted(set(asked) - set(answers) or {self._holder}, "unmask")
         return opened
 
     def _ask_all(self, phase: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
