@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from domains.refusals import RoundRefused
+from network.parts import Digested
 
 
 def json_list(text: str) -> list[Any]:
@@ -48,11 +49,11 @@ def digest_of(text: str) -> bytes:
     return bytes.fromhex(text)
 
 
-def octets_of(array: np.ndarray) -> memoryview:
-    """An argument's octets as they came, not copied."""
+def octets_of(array: np.ndarray) -> memoryview | Digested:
+    """An argument's octets as they came, not copied; with their digest, if they have one."""
     if not isinstance(array, np.ndarray) or array.dtype != np.uint8 or array.ndim != 1:
         raise RoundRefused("Expected a one-dimensional uint8 array (of safetensors, if a state).")
-    return np.ascontiguousarray(array).data
+    return array if isinstance(array, Digested) else np.ascontiguousarray(array).data
 
 
 def bytes_of(array: np.ndarray) -> bytes:

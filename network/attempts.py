@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from network.begun import read_begun, write_begun
 from network.client import NodeClient, NodeRefused, NodeUnreachable
 from network.heads import Heads
 from network.lines import Lines
+from network.parts import Digested
 from network.smpc.attempt import Agreement
 from network.smpc.ckks.coordination import CkksBegun, CkksCoordinator
 from network.smpc.ckks.messages import (
@@ -127,7 +128,9 @@ class Attempt:
 
     def open_total(self, state: bytes, beside: Beside) -> tuple[NDArray[np.int64], tuple[str, ...]]:
         """Carry the attempt through and keep it: (total, survivors), or SumAborted."""
-        self._state, self._beside = np.frombuffer(state, dtype=np.uint8), beside
+        digest = blake3(state).digest()
+        self._state, self._state_digest = Digested.of(state, digest), digest.hex()
+        self._beside = beside
         coordinator = self.coordinator(self.agreement, self.exchange, self.left_out)
         found = read_begun(self.kept, self.heads)
         begun = coordinator.begin() if found is None else self.begun.from_dict(found)
@@ -139,11 +142,6 @@ class Attempt:
         said = opened.transcript, opened.total
         beside.keep(partial(self.write, self.kept, self.agreement, *said))
         return opened.total, opened.survivors
-
-    @cached_property
-    def _digest(self) -> str:
-        """Of the state."""
-        return blake3(self._state.data).hexdigest()
 
     def exchange(self, phase: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
         began = time.monotonic()
@@ -194,8 +192,8 @@ class Attempt:
 
         attempt = {"step": context.step, "release": context.release, "attempt": context.attempt}
         if phase == "share" and not self._holds(name) and self._state.size > PART_BYTES:
-            send_in_parts(ask, self._state, self._digest)
-            self._states[name] = self._digest
+            send_in_parts(ask, self._state, self._state_digest)
+            self._states[name] = self._state_digest
         arguments = {**attempt, **self._arguments(phase, name, argument)}
         if phase == "reveal":
             return self._input(name, ask, arguments, attempt)
@@ -226,7 +224,7 @@ class Attempt:
 
     def _holds(self, name: str) -> bool:
         """Whether a domain has the state already."""
-        return self._states.get(name) == self._digest
+        return self._states.get(name) == self._state_digest
 
     def _arguments(self, phase: str, name: str, argument: Any) -> dict[str, Any]:
         if phase == "advertise":
@@ -236,7 +234,7 @@ class Attempt:
         if phase == "share":
             held = json.dumps(self.heads.held_of(name))
             if self._holds(name):
-                return {"adverts": said, "held": held, "state_digest": self._digest,
+                return {"adverts": said, "held": held, "state_digest": self._state_digest,
                         "state": self._state[:0]}  # fmt: skip
             return {"adverts": said, "held": held, "state": self._state}
         if phase == "reveal":

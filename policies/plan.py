@@ -269,7 +269,7 @@ class Plan(_Value):
         """The canonical text (RFC 8785)."""
         return self._canonical.decode()
 
-    @property
+    @cached_property
     def hash(self) -> str:
         """SHA-256 of the canonical text, hex: what is approved."""
         return sha256_hex(self._canonical)
@@ -321,7 +321,8 @@ class Plan(_Value):
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """A copy with some fields changed; its text and hash are its own."""
         copied = super().model_copy(update=update, deep=deep)
-        copied.__dict__.pop("_canonical", None)
+        for derived in ("_canonical", "hash"):
+            copied.__dict__.pop(derived, None)
         return copied
 
     @cached_property
