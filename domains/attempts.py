@@ -19,6 +19,7 @@ from domains.cosigning import event_of
 from domains.refusals import RoundRefused
 from network.smpc.attempt import Context
 from policies.ledger import Ledger
+from policies.ledger.charges import NOTHING
 from policies.plan import Plan, Step
 
 _MAPPED_BYTES = 2**24
@@ -222,9 +223,8 @@ class Attempts:
         """Charge an attempt that will share nothing, since how it ended was seen."""
         for name in ("held", "masked", "receipt"):
             self.files(context).erase(name)
-        nothing = hashlib.sha256(b"").hexdigest()
         self._ledger.charge(
-            context.plan_hash, context.step, context.release, context.attempt, nothing
+            context.plan_hash, context.step, context.release, context.attempt, NOTHING
         )
 
     def spend_release(self, plan: Plan, step: Step, until: str) -> None:

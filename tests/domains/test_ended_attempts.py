@@ -9,7 +9,9 @@ import pytest
 from domains.enclosure import EnclosureFailed, EngineOverdue, SumFailed
 from domains.refusals import RoundRefused
 from network.smpc.coordination import Coordinator
+from policies.approvals import owner_key_hex
 from policies.ledger import Ledger, LedgerUnavailable
+from policies.verify import verify
 from tests.domains.participating_domains import NAMES, Carried, Domains, domains_in
 
 
@@ -121,6 +123,26 @@ def test_a_node_killed_in_the_middle_of_its_sum_has_spent_the_attempt(tmp_path: 
     assert states(domains, "east") == [(0, 0, "charged"), (1, 0, "charged")]
     assert not list((tmp_path / "east").rglob("*.held"))
     domains.round(1, attempt=1)
+
+
+def test_a_plan_withdrawn_in_the_middle_of_a_sum_has_spent_the_attempt(tmp_path: Path) -> None:
+    """Its scientist sees how the engine ends, so that must not be for nothing."""
+    domains = domains_in(tmp_path)
+    carried = Carried(domains)
+    adverts = [carried.ask(name, "advertise", None) for name in NAMES]
+    ledger = domains.ledgers["east"]
+
+    def private_sum(*_: Any) -> None:
+        ledger.close(domains.plan.hash, "withdrawn", "the scientist")
+        raise SumFailed("it ended")
+
+    engine: Any = SimpleNamespace(alive=True, private_sum=private_sum, close=lambda: None)
+    domains.parts["east"]._open_runs.of(domains.plan.hash)._enclosure = engine
+    with pytest.raises(RoundRefused, match="it ended"):
+        carried.ask("east", "share", adverts)
+    assert states(domains, "east") == [(0, 0, "charged")]
+    verdict = verify(ledger.entries(), owner_key_hex(domains.keys["east"]))
+    assert verdict.ok, verdict.text
 
 
 @pytest.mark.parametrize("kept", [True, False], ids=["kept", "lost"])
