@@ -149,7 +149,7 @@ class _Releases:
             refused=refused,
             keep=lambda write: written.append(self._pool.submit(write)),
             drawing=lambda: self._pool.submit(_epsilon_so_far, *ahead),
-            revealing=lambda: self._begin(index),
+            following=lambda: self._begin(index),
         )
         attempt, opened = self._open(step, release, payload, beside)
         totals = unflatten(opened.total, definition)
@@ -197,12 +197,12 @@ class _Releases:
         fresh = fresh or self._attempt(step, release, last + 1)
         return last + 1, carried_through(fresh, payload, beside)
 
-    def _begin(self, index: int) -> None:
-        """Begin the release that comes after the `index`th, unless attempts of it are known."""
+    def _begin(self, index: int) -> Attempt | None:
+        """Of the release that comes after the `index`th, unless attempts of it are known."""
         for step, release in self._approved.schedule()[index : index + 1]:
             if not self._attempts(step, release):
                 self._begun = self._attempt(step, release, 0)
-                self._begun.begin()
+        return self._begun
 
     def _attempts(self, step: str, release: int) -> dict[int, list[str]]:
         return charged_attempts(self._charged or {}, step).get(release, {})
