@@ -135,6 +135,7 @@ class Attempt:
         if phase == "share":
             self._beside.drawing()
         if phase == "reveal":
+            self.heads.keep_notes_of(arguments)
             self._following = self._beside.following()
         answers = dict(self._ahead) if phase == "advertise" else {}
         questions = {
@@ -223,7 +224,8 @@ class Attempt:
             return {"seeds": said, "notes": notes, "following": self._named_next()}
         if phase == "confirm":
             return {"receipts": said, "following": self._named_next()}
-        signed = self.heads.cosignatures_for(name, self.agreement.roster[name])
+        confirmed = {message.domain for message in argument}
+        signed = self.heads.cosignatures_for(name, self.agreement.roster[name], confirmed)
         return {"confirmations": said, "cosignatures": json.dumps(signed)}
 
     def _read(self, phase: str, name: str, answer: Any) -> Any:
@@ -236,9 +238,9 @@ class Attempt:
         if phase == "advertise":
             return self._begun(name, said)
         if phase == "confirm":
-            if self._following is not None and said.get("begun") is not None:
-                self._following._take_begun(name, said["begun"])
             self.heads.take_cosignatures(name, _part(said, "cosignatures", list))
+            if self._following is not None:
+                self._following._take_begun(name, said.get("begun"))
             return self.confirmation.from_dict(said.get("confirmation"))
         sealed = _part(said, "sealed", list)
         if len(sealed) > len(self.agreement.roster):
