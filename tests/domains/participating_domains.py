@@ -1,10 +1,10 @@
-"""Three domains in rounds, in one process: the nodes' own state machines and ledgers.
+"""Domains in rounds, in one process: the nodes' own state machines and ledgers.
 
 Only the engines' processes are left out: what a domain's users add up to is given by hand.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -39,6 +39,7 @@ class Domains:
     """Domains of one plan; `ask` is one step at one of them.
 
     Attributes:
+        written: the plan as its author has it.
         values: by domain, what its engine gives, int64 [P].
         models: by domain, from what its engine computed users' memories.
         objections: by domain, why it takes part with these partners no longer.
@@ -46,6 +47,7 @@ class Domains:
 
     folder: Path
     plan: ApprovablePlan
+    written: Plan
     keys: Mapping[str, Ed25519PrivateKey]
     approvals: Mapping[str, str]
     values: dict[str, NDArray[np.int64]]
@@ -68,14 +70,17 @@ class Domains:
         return self.parts[name]
 
     def open(self, name: str) -> None:
+        self.parts[name].open(self.plan, self.approvals, self.dataset(name))
+
+    def dataset(self, name: str) -> Any:
+        """What a domain's users are to a run."""
         engine = SimpleNamespace(
             alive=True,
             private_sum=lambda *_: left(self.values[name]),
             memory=lambda state: self.models.update({name: arrays_of(state)}),
             close=lambda: None,
         )
-        dataset: Any = SimpleNamespace(users=10, public=False, enclosure=lambda *_: engine)
-        self.parts[name].open(self.plan, self.approvals, dataset)
+        return SimpleNamespace(users=10, public=False, enclosure=lambda *_: engine)
 
     def round(self, release: int = 0, attempt: int = 0) -> Opened:
         """One attempt, carried by an honest coordinator; the total is what the domains gave."""
@@ -149,8 +154,10 @@ def domains_in(
     remembered: int | None = None,
     kept: bool = False,
     second: Mapping[str, float] | None = None,
+    names: Sequence[str] = NAMES,
+    threshold: int | None = None,
 ) -> Domains:
-    """Three domains that all opened the run of a plan with one step, `s`, of `size` numbers.
+    """Domains that all opened the run of a plan with one step, `s`, of `size` numbers.
 
     Args:
         remembered: how many numbers there are in the state that users' memories come from.
@@ -161,8 +168,8 @@ def domains_in(
     def count(state, user):  # type: ignore[no-untyped-def]
         return {"counts": torch.zeros(size).scatter_add(0, user.items, user.mask)}
 
-    keys = {name: Ed25519PrivateKey.generate() for name in NAMES}
-    owners = {name: Ed25519PrivateKey.generate() for name in NAMES}
+    keys = {name: Ed25519PrivateKey.generate() for name in names}
+    owners = {name: Ed25519PrivateKey.generate() for name in names}
     roster = [
         RosterEntry(
             name=n,
@@ -170,22 +177,24 @@ def domains_in(
             node_key=owner_key_hex(keys[n]),
             owner_key=owner_key_hex(owners[n]),
         )
-        for n in NAMES
+        for n in names
     ]
     data = DataSet("clicks", min(size, 9), 4, 100, "0" * 64, False, 100 if kept else None)
     step = Sum("s", count, 4.0, releases=releases, kept=kept)
     state = {} if remembered is None else {"w": torch.zeros(remembered)}
     memory = None if remembered is None else (lambda state, user: state["w"][:2] * user.mask.sum())
-    written = Plan("p", "test", data, [step], state, epsilon=4.0, memory=memory)
+    written = Plan(
+        "p", "test", data, [step], state, epsilon=4.0, memory=memory, threshold=threshold
+    )
     plan = written.bind(roster, "f" * 64)
-    approvals = {n: sign_approval(owners[n], plan.hash, n) for n in NAMES}
+    approvals = {n: sign_approval(owners[n], plan.hash, n) for n in names}
     random = np.random.default_rng(1)
-    values = {n: random.integers(-1000, 1000, size) for n in NAMES}
-    domains = Domains(folder, plan, keys, approvals, values)
+    values = {n: random.integers(-1000, 1000, size) for n in names}
+    domains = Domains(folder, plan, written, keys, approvals, values)
     definition = plan.steps[0]
     event = Event(definition.noise_multiplier, definition.sampling_rate, releases + 2)
     second = second or {}
-    for name in NAMES:
+    for name in names:
         domains.restart(name)
         ledger = domains.ledgers[name]
         ledger.open_budget("shoppers", 1e6, 1e-5)
