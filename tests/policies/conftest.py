@@ -1,11 +1,16 @@
-"""A ledger to be tampered with, a fresh copy for each test."""
+"""An empty ledger, and one to be tampered with: a fresh one for each test."""
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from policies.approvals import owner_key_hex
+from policies.ledger import Ledger
+from policies.verify import verify
+from tests.policies.one_ledger import DELTA, OWNER, node_key_hex, open_ledger
 from tests.policies.tampering import Scene, honest_scene
 
 
@@ -19,3 +24,18 @@ def scene(honest: Scene, tmp_path: Path) -> Scene:
     shutil.copytree(honest.folder, tmp_path / "scene")
     bundle = json.loads(json.dumps(honest.bundle))
     return Scene(tmp_path / "scene", honest.north, list(honest.entries), bundle)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "ledger.sqlite"
+
+
+@pytest.fixture
+def ledger(path: Path) -> Iterator[Ledger]:
+    """With a budget; whatever was done to it, its verifier agrees."""
+    opened = open_ledger(path)
+    opened.open_budget("shoppers", 8.0, DELTA)
+    yield opened
+    assert verify(path, node_key_hex(), owner_key_hex(OWNER)).problem == ""
+    opened.dispose()
