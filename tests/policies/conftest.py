@@ -1,4 +1,4 @@
-"""An empty ledger, and one to be tampered with: a fresh one for each test."""
+"""An empty ledger, and those to be edited and tampered with."""
 
 import json
 import shutil
@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from policies.approvals import owner_key_hex
-from policies.ledger import Ledger
+from policies.ledger import Budget, Entry, Ledger
 from policies.verify import verify
+from tests.policies.edited_entries import NODE, fill
 from tests.policies.one_ledger import DELTA, OWNER, node_key_hex, open_ledger
 from tests.policies.tampering import Scene, honest_scene
 
@@ -39,3 +40,18 @@ def ledger(path: Path) -> Iterator[Ledger]:
     yield opened
     assert verify(path, node_key_hex(), owner_key_hex(OWNER)).problem == ""
     opened.dispose()
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Budget, list[Entry]]:
+    """A ledger's file, what it has spent and its entries; none is to be changed."""
+    path = tmp_path_factory.mktemp("ledger") / "ledger.sqlite"
+    ledger = Ledger(f"sqlite:///{path}", "alpha", NODE)
+    budget, entries = fill(ledger), ledger.entries()
+    ledger.dispose()
+    return path, budget, entries
+
+
+@pytest.fixture
+def entries(original: tuple[Path, Budget, list[Entry]]) -> list[Entry]:
+    return list(original[2])
