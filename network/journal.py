@@ -31,6 +31,7 @@ class Progress:
         epsilon: of everything released so far in this run, None without noise.
         seconds: per phase.
         sent, received: bytes between the scientist and each domain in this release.
+        left_out: the domains that fell silent or were refused in it, and why.
     """
 
     index: int
@@ -43,6 +44,7 @@ class Progress:
     seconds: Mapping[str, float]
     sent: Mapping[str, int]
     received: Mapping[str, int]
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass

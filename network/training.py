@@ -73,11 +73,11 @@ def train(
     on_progress: Callable[[Progress], None],
 ) -> Run:
     """See `Federation.train`."""
-    open_run(nodes, approved)
+    approvals = open_run(nodes, approved)
     run = load_run(folder, approved, plan)
     try:
         with Lines() as lines, ThreadPoolExecutor(1) as pool:
-            releases = _Releases(nodes, plan, approved, run, lines, pool)
+            releases = _Releases(nodes, plan, approved, approvals, run, lines, pool)
             for index, (step, release) in enumerate(approved.schedule(), start=1):
                 if index > len(run.history):
                     releases.make(index, step, release)
@@ -91,8 +91,8 @@ def train(
     return run
 
 
-def open_run(nodes: Mapping[str, NodeClient], approved: ApprovablePlan) -> None:
-    """Collect every owner's signature and hand all of them to every node."""
+def open_run(nodes: Mapping[str, NodeClient], approved: ApprovablePlan) -> str:
+    """Collect every owner's signature and hand all of them to every node; gives them as JSON."""
     standing = {name: node.read("plan", plan_hash=approved.hash) for name, node in nodes.items()}
     if any(plan["status"] not in ("approved", "closed") for plan in standing.values()):
         raise NotApproved(standing)
@@ -100,6 +100,7 @@ def open_run(nodes: Mapping[str, NodeClient], approved: ApprovablePlan) -> None:
     for name, node in nodes.items():
         if standing[name]["status"] == "approved":
             node.call("open", plan_hash=approved.hash, approvals=approvals)
+    return approvals
 
 
 class _Releases:
@@ -117,11 +118,13 @@ class _Releases:
         nodes: Mapping[str, NodeClient],
         plan: Plan,
         approved: ApprovablePlan,
+        approvals: str,
         run: Run,
         lines: Lines,
         pool: ThreadPoolExecutor,
     ) -> None:
         self._nodes, self._lines, self._pool = nodes, lines, pool
+        self._approvals = approvals
         self._plan, self._approved, self._run = plan, approved, run
         self._charged: dict[str, dict[str, Any]] | None = None
         self._begun: Attempt | None = None
@@ -153,6 +156,7 @@ class _Releases:
             following=lambda: self._begin(index),
         )
         attempt, opened = self._open(step, release, payload, beside)
+        self._open_again(opened.left_out)
         totals = unflatten(opened.total, definition)
         noise = noise_std(self._approved, definition)
         own = in_own_units(author, run.state, totals)
@@ -173,6 +177,7 @@ class _Releases:
                 received={
                     n: c.traffic.received - before[n]["received"] for n, c in self._nodes.items()
                 },
+                left_out=opened.left_out,
             )
         )
         self._saved = saved(run.state)
@@ -205,6 +210,13 @@ class _Releases:
                 self._begun = None
         fresh = fresh or self._attempt(step, release, last + 1)
         return last + 1, carried_through(fresh, payload, beside)
+
+    def _open_again(self, left_out: Iterable[str]) -> None:
+        """Ask those who were left out to open the run, should they have begun anew, before more."""
+        said = {"plan_hash": self._approved.hash, "approvals": self._approvals}
+        within = self._approved.deadline_s
+        calls = {name: partial(self._nodes[name].call, "open", within, **said) for name in left_out}
+        self._lines.put(calls)
 
     def _begin(self, index: int) -> Attempt | None:
         """Of the release that comes after the `index`th, unless attempts of it are known."""
