@@ -22,7 +22,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -70,35 +70,36 @@ _PARTS_KEY = bytes(32)
 
 
 @contextlib.contextmanager
-def partners(folder: Path) -> Iterator[ct.Federation]:
-    """Three running nodes with a handful of users each, and the scientist's handle on them."""
+def partners(folder: Path, names: Sequence[str] = NAMES, users: int = 8) -> Iterator[ct.Federation]:
+    """Running nodes with a handful of users each, and the scientist's handle on them."""
     home = Home(folder)
     folder.mkdir(parents=True)
     catalogue = folder / "catalogue.txt"
     catalogue.write_text("".join(f"item-{i}\n" for i in range(30)))
     rows = folder / "rows.csv"
-    pairs = [(f"u{user}", f"item-{(7 * user + i) % 30}") for user in range(8) for i in range(5)]
+    pairs = [(f"u{user}", f"item-{(7 * user + i) % 30}") for user in range(users) for i in range(5)]
     pd.DataFrame(pairs, columns=["user", "item"]).to_csv(rows, index=False)
     try:
-        for name, port in zip(NAMES, free_ports(3), strict=True):
+        for name, port in zip(names, free_ports(len(names)), strict=True):
             create_domain(home, name, "127.0.0.1", port)
             add_data(
                 home.domain(name), file=rows, catalogue=catalogue, dataset="interactions",
-                population=name, users=100, interactions_per_user=8, holdout=None, epsilon=10.0,
-                public=False,
+                population=name, users=max(100, users), interactions_per_user=8, holdout=None,
+                epsilon=10.0, public=False,
             )  # fmt: skip
-        cards = {name: card_of(home.domain(name)) for name in NAMES}
-        for name in NAMES:
+        cards = {name: card_of(home.domain(name)) for name in names}
+        for name in names:
             for peer, card in cards.items():
                 if peer != name:
                     pin_peer(home.domain(name), peer, card.node_key, card.owner_key)
-        for name in NAMES:
-            start_domain(home, name, None)
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            list(pool.map(lambda name: start_domain(home, name, None), names))
+        for name in names:
             invite(home, name, "ada@university.example", "scientist", home.accounts)
         yield federation_of(home, None)
     finally:
-        for name in NAMES:
-            stop_domain(home, name)
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(lambda name: stop_domain(home, name), names))
 
 
 def silenced(federation: ct.Federation, folder: Path) -> float:
@@ -123,7 +124,12 @@ def silenced(federation: ct.Federation, folder: Path) -> float:
 
 
 def approved(
-    federation: ct.Federation, folder: Path, size: int, releases: int, deadline_s: int = 600
+    federation: ct.Federation,
+    folder: Path,
+    size: int,
+    releases: int,
+    update: Callable[[Any, Any, float], Any] | None = None,
+    **more: Any,
 ) -> ct.Plan:
     """A plan whose state and release have `size` numbers, agreed to by all owners."""
 
@@ -133,13 +139,13 @@ def approved(
     table = torch.from_numpy(np.random.default_rng(0).normal(size=(size // WIDTH, WIDTH)))
     plan = ct.Plan(
         name="round", purpose="benchmark", data=federation.data("interactions"),
-        steps=[ct.Gradient("train", loss, ["table"], releases=releases, update=moved)],
-        state={"table": table.float()}, epsilon=3.0, deadline_s=deadline_s,
+        steps=[ct.Gradient("train", loss, ["table"], releases=releases, update=update or moved)],
+        state={"table": table.float()}, epsilon=3.0, **more,
     )  # fmt: skip
     answers = federation.submit(plan)
     if {answer["status"] for answer in answers.values()} != {"pending"}:
         raise SystemExit(f"A node refused the plan: {answers}")
-    for name in NAMES:
+    for name in federation.nodes:
         open_owner(Home(folder), name).approve(federation.bind(plan).hash, "agreed")
     return plan
 

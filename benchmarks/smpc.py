@@ -4,7 +4,8 @@
 
 Everything compared is measured in the same run, alternating, as medians; ratios carry over to other
 machines, times don't. TenSEAL is compared where it is installed (`pip install tenseal==0.3.18`),
-other systems in environments of their own (`pip install spu==0.9.5`, `mpyc==0.11`, `flwr==1.41.0`).
+other systems in environments of their own (`pip install spu==0.9.5`, `mpyc==0.11 numpy`,
+`flwr==1.41.0`).
 A whole round: benchmarks.round.
 """
 

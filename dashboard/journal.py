@@ -116,6 +116,7 @@ def _round(each: Progress) -> dict[str, Any]:
         text("run.attempt"): each.attempt,
         text("run.epsilon"): each.epsilon,
         text("run.seconds"): round(sum(each.seconds.values()), 2),
+        text("run.left_out"): ", ".join(each.left_out),
         text("run.sent"): sum(each.sent.values()),
         text("run.received"): sum(each.received.values()),
         **{name: round(float(value), 4) for name, value in each.metrics.items()},

@@ -43,6 +43,17 @@ def sizes_of(held: str) -> dict[str, list[int]]:
     return found
 
 
+def attempt_in(text: str) -> tuple[str, int, int, str] | tuple[()]:
+    """Step, release, attempt and tensor, as `coterie.advertise` takes them; empty: none."""
+    if not text:
+        return ()
+    found = json_object(text)
+    kinds = {"step": str, "release": int, "attempt": int, "tensor": str}
+    if {name: type(value) for name, value in found.items()} != kinds:
+        raise RoundRefused("An attempt is named by a step, a release, an attempt and a tensor.")
+    return found["step"], found["release"], found["attempt"], found["tensor"]
+
+
 def digest_of(text: str) -> bytes:
     if not isinstance(text, str) or not re.fullmatch("[0-9a-f]{64}", text):
         raise RoundRefused("A digest has 64 lower-case hex digits.")

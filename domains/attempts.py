@@ -4,7 +4,6 @@ import contextlib
 import hashlib
 import mmap
 import os
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -163,7 +162,7 @@ class Attempts:
 
     def __init__(self, ledger: Ledger, folder: Path) -> None:
         self._ledger, self._folder = ledger, folder
-        self._given_up: defaultdict[str, set[tuple[str, int, int]]] = defaultdict(set)
+        self._revealed: dict[str, list[Context]] = {}
 
     def files(self, context: Context) -> AttemptFiles:
         """Where an attempt's answers are."""
@@ -174,6 +173,11 @@ class Attempts:
         return self._ledger.attempt(
             context.plan_hash, context.step, context.release, context.attempt
         )
+
+    def reveals(self, context: Context) -> None:
+        """An attempt is going to be charged: something is held of it until it is given up."""
+        if context.plan_hash in self._revealed:
+            self._revealed[context.plan_hash].append(context)
 
     def summed(self, context: Context) -> None:
         """Its sum was made, or needn't be: from now on nothing that ends it tells anything.
@@ -197,17 +201,24 @@ class Attempts:
     def give_up_charged(self, plan_hash: str) -> None:
         """Erase what is held of earlier attempts: peers' shares, and inputs that were opened.
 
-        So the disk holds one vector of a run, however many releases it has.
+        So the disk holds one vector of a run, however many releases it has. The ledger is asked for
+        them once: it has all of the run's, which would take longer with each release.
         """
-        done = self._given_up[plan_hash]
-        for step, release, attempt, state in self._ledger.attempts(plan_hash):
-            if state == "charged" and (step, release, attempt) not in done:
-                self.files(Context(plan_hash, step, release, attempt)).give_up()
-                done.add((step, release, attempt))
+        held = self._revealed.get(plan_hash)
+        if held is None:
+            held = [
+                Context(plan_hash, step, release, attempt)
+                for step, release, attempt, state in self._ledger.attempts(plan_hash)
+                if state == "charged"
+            ]
+        for context in held:
+            self.files(context).give_up()
+        self._revealed[plan_hash] = []
 
     def forget(self, plan_hash: str) -> None:
         """Erase all that is held of a run that has ended."""
         self.give_up_charged(plan_hash)
+        del self._revealed[plan_hash]
         (self._folder / f"{plan_hash}.spare").unlink(missing_ok=True)
         self._summed(plan_hash).unlink(missing_ok=True)
 

@@ -244,6 +244,7 @@ class Participation:
             current = self._current(run, context)
             if not current.shared:
                 raise RoundRefused(f"{self._name}: nothing was shared in this attempt yet.")
+            self._attempts.reveals(context)
             answer = charged_input(
                 self._ledger, run.plan, self._name, current, sealed, notes, run.confirmed
             )

@@ -119,8 +119,9 @@ def _check_steps(steps: Any, kinds: tuple[type, ...]) -> None:
     if not isinstance(steps, Iterable) or isinstance(steps, str | Mapping) or not [*steps]:
         raise Wrong(f"steps is {_shown(steps)}; expected a list of ct.Sum and ct.Gradient.")
     earlier: set[str] = set()
+    step: Any
     for step in steps:
-        if not isinstance(step, kinds):
+        if not any(isinstance(step, kind) for kind in kinds):
             raise Wrong(f"steps has {_shown(step)}; expected ct.Sum(...) or ct.Gradient(...).")
         if step.name in earlier:
             raise Wrong(f"Two steps are named {step.name!r}; give each a name of its own.")

@@ -54,11 +54,13 @@ class Release:
     Attributes:
         total: int64, shape [P]: the noised sum in the step's integer units.
         survivors: the domains whose vectors are in it, sorted.
+        left_out: the domains that fell silent or were refused at some step, and why.
         seconds: wall time per phase, rounded to 10 ms.
     """
 
     total: NDArray[np.int64]
     survivors: tuple[str, ...]
+    left_out: Mapping[str, str]
     seconds: Mapping[str, float]
 
 
@@ -113,7 +115,7 @@ def carried_through(attempt: Attempt, state: bytes, beside: Beside = Beside()) -
         raise RoundAborted(
             aborted.domain, aborted.phase, str(aborted), lost=aborted.domain in attempt.lost
         ) from None
-    return Release(total, survivors, attempt.seconds)
+    return Release(total, survivors, attempt.left_out, attempt.seconds)
 
 
 def was_begun(folder: Path, step: str, release: int, attempt: int) -> bool:

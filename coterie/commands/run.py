@@ -162,6 +162,9 @@ def train_with_bar(
                 description=f"{release.step} {release.release + 1}",
                 figures=_figures(release, latest),
             )
+            for name, why in release.left_out.items():
+                where = f"{release.step} {release.release}"
+                shown.print(f"{name} was left out of {where}: {why}", highlight=False)
             if not shown.is_terminal:
                 line = (
                     f"{release.index}/{release.total} {release.step}: {_figures(release, latest)}"
@@ -198,12 +201,12 @@ def print_history(folder: Path, history: list[Release]) -> None:
     approved = _plan_of(folder)
     print_table(
         f"Releases (epsilon so far, at delta {approved.delta:g}: {ADJACENCY})",
-        ["#", "step", "attempt", "epsilon so far", "metrics", "seconds"],
+        ["#", "step", "attempt", "epsilon so far", "metrics", "seconds", "left out"],
         [
             [r.index, f"{r.step} {r.release}", r.attempt,
              "NOT PRIVATE" if r.epsilon is None else f"{r.epsilon:.3f}",
              " ".join(f"{k} {v:.3f}" for k, v in r.metrics.items()),
-             f"{sum(r.seconds.values()):.2f}"]
+             f"{sum(r.seconds.values()):.2f}", ", ".join(r.left_out)]
             for r in history
         ],
     )  # fmt: skip

@@ -146,6 +146,16 @@ LIES: dict[Callable[[Path], None], str] = {
 }
 
 
+def test_a_run_says_whom_its_releases_left_out(honest: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(honest, tmp_path / "run"))
+    journal = json.loads((run / "journal.json").read_text())
+    journal["history"][1]["left_out"] = {"north": "it is down"}
+    (run / "journal.json").write_text(json.dumps(journal))
+    found = CliRunner().invoke(app, ["run", "show", str(run)], terminal_width=200)
+    assert found.exit_code == ExitCode.OK
+    assert found.output.count("north") == 1
+
+
 def verified(folder: Path) -> tuple[int, str]:
     found = CliRunner().invoke(app, ["run", "verify", str(folder)])
     assert found.exception is None or isinstance(found.exception, SystemExit)

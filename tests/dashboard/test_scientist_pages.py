@@ -49,6 +49,7 @@ def release(index: int, **more: Any) -> Progress:
         "index": index, "total": 3, "step": "train", "release": index - 1, "attempt": 0,
         "epsilon": 0.5 * index, "metrics": {"HR@10": 0.1 * index}, "seconds": {"share": 0.2},
         "sent": {"east": 1_000_000, "north": 500_000}, "received": {"east": 0, "north": 0},
+        "left_out": {"north": "it is down"} if index == 2 else {},
     }  # fmt: skip
     return Progress(**known | more)
 
@@ -226,6 +227,7 @@ def test_each_release_shows_epsilon_bytes_seconds_and_metrics(record: Record) ->
     first, second = rounds(record).to_dict("records")
     assert (first["epsilon so far"], second["epsilon so far"]) == (0.5, 1.0)
     assert (first["bytes sent"], first["HR@10"]) == (1_500_000, 0.1)
+    assert (first["left out"], second["left out"]) == ("", "north")
     assert traffic(record)["MB"].tolist() == [1.0, 0.5, 1.0, 0.5]
     assert phases(record)["seconds"].tolist() == [0.2, 0.2]
     found = metrics([record])

@@ -42,6 +42,7 @@ class Domains:
     """Domains of one plan; `ask` is one step at one of them.
 
     Attributes:
+        written: the plan as its author has it.
         values: by domain, what its engine gives, int64 [P].
         models: by domain, from what its engine computed users' memories.
         objections: by domain, why it takes part with these partners no longer.
@@ -49,6 +50,7 @@ class Domains:
 
     folder: Path
     plan: ApprovablePlan
+    written: Plan
     keys: Mapping[str, Ed25519PrivateKey]
     approvals: Mapping[str, str]
     values: dict[str, NDArray[np.int64]]
@@ -71,14 +73,17 @@ class Domains:
         return self.parts[name]
 
     def open(self, name: str) -> None:
+        self.parts[name].open(self.plan, self.approvals, self.dataset(name))
+
+    def dataset(self, name: str) -> Any:
+        """What a domain's users are to a run."""
         engine = SimpleNamespace(
             alive=True,
             private_sum=lambda *_: left(self.values[name]),
             memory=lambda state: self.models.update({name: arrays_of(state)}),
             close=lambda: None,
         )
-        dataset: Any = SimpleNamespace(users=10, public=False, enclosure=lambda *_: engine)
-        self.parts[name].open(self.plan, self.approvals, dataset)
+        return SimpleNamespace(users=10, public=False, enclosure=lambda *_: engine)
 
     def round(self, release: int = 0, attempt: int = 0) -> Opened:
         """One attempt, carried by an honest coordinator; the total is what the domains gave."""
@@ -205,7 +210,7 @@ def domains_in(
     approvals = {n: sign_approval(owners[n], plan.hash, n) for n in names}
     random = np.random.default_rng(1)
     values = {n: random.integers(-1000, 1000, size) for n in names}
-    domains = Domains(folder, plan, keys, approvals, values)
+    domains = Domains(folder, plan, written, keys, approvals, values)
     definition = plan.steps[0]
     event = Event(definition.noise_multiplier, definition.sampling_rate, releases + 2)
     second = second or {}

@@ -1,4 +1,4 @@
-"""One running node, attacked by everybody in turn."""
+"""One running node, attacked by everybody in turn, and a server that attacks its callers."""
 
 import json
 import statistics
@@ -11,6 +11,7 @@ from coterie.partners import invite
 from network.client import log_in
 from network.federation import read_accounts
 from tests.hostile.attacks import Target, processor_seconds
+from tests.hostile.villain import Villain
 from tests.network_of_three import Network
 
 
@@ -62,3 +63,12 @@ def read_logs(target: Target, accounts: Path) -> None:
     assert len(secret) > 100
     for each in set(secret):
         assert each not in text, "a secret or a private value is in the log"
+
+
+@pytest.fixture
+def villain() -> Iterator[Villain]:
+    found = Villain()
+    found.describe()
+    yield found
+    found.server.shutdown()
+    found.server.server_close()

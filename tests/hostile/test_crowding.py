@@ -31,8 +31,8 @@ from tests.hostile.attacks import (
     raw,
     signed,
 )  # fmt: skip
+from tests.hostile.odd_requests import log_in
 from tests.hostile.test_streams import post as post_stream
-from tests.hostile.test_wire import log_in
 
 pytestmark = pytest.mark.nodes
 

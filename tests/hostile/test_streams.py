@@ -21,7 +21,7 @@ from network.streams import STREAMS, Refused, read_answer, read_head, write_call
 from tests.hostile.attacks import Attack, Target, packed, processor_seconds, signed
 from tests.hostile.attacks import message as syft_message
 from tests.hostile.attacks import post as post_call
-from tests.hostile.test_members import plan_of
+from tests.hostile.members import plan_of
 
 pytestmark = pytest.mark.nodes
 

@@ -1,6 +1,6 @@
 """Under CKKS: a hub, a key holder and domains that lie with whole messages, and decoding's bounds.
 
-`test_ckks` has the hub that hands the key holder another sum.
+`test_ckks_hub` has the hub that hands the key holder another sum.
 """
 
 import json

@@ -1,94 +1,41 @@
 """The ledger: nobody overspends, nothing is lost, whatever runs beside it or dies under it."""
 
 import json
-import math
-import multiprocessing
-import os
-import resource
-import signal
 import sqlite3
-import threading
-from collections.abc import Iterator
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from policies.accounting import Event, RenyiFilter
+from policies.accounting import Event
 from policies.approvals import owner_key_hex, sign_approval
 from policies.ledger import (
     AlreadyReleased,
     AttemptOpen,
     AttemptsExhausted,
     BadSignature,
-    BudgetExceeded,
     Ledger,
     LedgerError,
-    LedgerUnavailable,
     NotApproved,
     NotReserved,
-    UnknownPopulation,
     WrongStatus,
 )
-from policies.verify import verify
-
-DELTA = 1e-5
-FILTER = RenyiFilter.of_cap(8.0, DELTA)
-ROUND = Event(4.0, 1.0, 1)
-COUNT = Event(8.0, 1.0, 1)
-SHARE, OTHER_SHARE, EXPLANATION = "5" * 64, "6" * 64, "e" * 64
-NODE_KEY = bytes(range(32))
-OWNER = Ed25519PrivateKey.generate()
-SPAWN = multiprocessing.get_context("spawn")
-
-
-def open_ledger(path: Path) -> Ledger:
-    key = Ed25519PrivateKey.from_private_bytes(NODE_KEY)
-    return Ledger(f"sqlite:///{path}", "alpha", key)
-
-
-def node_key_hex() -> str:
-    return owner_key_hex(Ed25519PrivateKey.from_private_bytes(NODE_KEY))
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "ledger.sqlite"
-
-
-@pytest.fixture
-def ledger(path: Path) -> Iterator[Ledger]:
-    opened = open_ledger(path)
-    opened.open_budget("shoppers", 8.0, DELTA)
-    yield opened
-    assert verify(path, node_key_hex(), owner_key_hex(OWNER)).problem == ""
-    opened.dispose()
-
-
-def plan(number: int) -> str:
-    return f"{number:064x}"
-
-
-def submit(ledger: Ledger, plan_hash: str, *events: Event, spare_attempts: int = 0) -> None:
-    ledger.submit(plan_hash, "a plan", "s" * 64, "shoppers", events, {"steps": 1}, spare_attempts)
-
-
-def approve(ledger: Ledger, plan_hash: str) -> None:
-    signature = sign_approval(OWNER, plan_hash, "alpha")
-    ledger.approve(plan_hash, "owner", owner_key_hex(OWNER), signature, EXPLANATION, "fine")
-
-
-def approved(ledger: Ledger, number: int, *events: Event, spare_attempts: int = 0) -> str:
-    submit(ledger, plan(number), *events, spare_attempts=spare_attempts)
-    approve(ledger, plan(number))
-    return plan(number)
-
-
-def release(ledger: Ledger, plan_hash: str, index: int, attempt: int = 0) -> None:
-    ledger.reserve(plan_hash, "train", index, attempt, ROUND)
-    ledger.charge(plan_hash, "train", index, attempt, SHARE)
-
+from tests.policies.one_ledger import (
+    COUNT,
+    DELTA,
+    EXPLANATION,
+    NODE_KEY,
+    OTHER_SHARE,
+    OWNER,
+    ROUND,
+    SHARE,
+    approve,
+    approved,
+    open_ledger,
+    plan,
+    release,
+    submit,
+)
 
 # The way of a plan
 
@@ -283,126 +230,6 @@ def test_closing_voids_what_is_open_so_that_it_can_never_be_sent(ledger: Ledger)
     assert [row[-1] for row in ledger.attempts(mine)] == ["charged", "void"]
 
 
-# Budgets
-
-
-def test_an_approved_plan_holds_its_whole_cost_until_it_closes(ledger: Ledger) -> None:
-    mine = approved(ledger, 1, Event(4.0, 1.0, 5), COUNT, spare_attempts=1)
-    whole = FILTER.epsilon([Event(4.0, 1.0, 5), COUNT])
-    for index in range(3):
-        budget = ledger.budget("shoppers")
-        assert budget.held == pytest.approx(whole)
-        assert budget.remaining == pytest.approx(8.0 - whole)
-        assert budget.spent == pytest.approx(
-            FILTER.epsilon([Event(4.0, 1.0, index)] if index else [])
-        )
-        release(ledger, mine, index)
-    ledger.close(mine, "enough")
-    budget = ledger.budget("shoppers")
-    assert budget.spent == budget.held == FILTER.epsilon([Event(4.0, 1.0, 3)])
-
-
-def test_the_spare_attempt_is_held_at_the_costliest_and_freed_by_a_cheaper_one(
-    ledger: Ledger,
-) -> None:
-    mine = approved(ledger, 1, Event(4.0, 1.0, 2), COUNT, spare_attempts=1)
-    before = ledger.budget("shoppers").held
-    ledger.reserve(mine, "count", 0, 0, COUNT)
-    ledger.charge(mine, "count", 0, 0, SHARE)
-    ledger.reserve(mine, "count", 0, 1, COUNT)
-    budget = ledger.budget("shoppers")
-    assert budget.held == FILTER.epsilon([ROUND, Event(8.0, 1.0, 2)]) < before
-
-
-def test_a_plan_that_does_not_fit_beside_the_others_is_not_approved(ledger: Ledger) -> None:
-    approved(ledger, 1, Event(4.0, 1.0, 20))
-    submit(ledger, plan(2), Event(4.0, 1.0, 20))
-    with pytest.raises(BudgetExceeded) as refusal:
-        approve(ledger, plan(2))
-    assert ledger.status(plan(2)) == "pending"
-    ledger.close(plan(1), "not needed")
-    approve(ledger, plan(2))
-    lines = str(refusal.value).splitlines()
-    figures = {line.split()[0]: line.split()[-1] for line in lines[1:4]}
-    assert list(figures) == ["Requested", "Remaining", "Short"]
-    requested, remaining, short = (round(float(text), 3) for text in figures.values())
-    assert short == round(requested - remaining, 3) > 0
-    assert requested == pytest.approx(refusal.value.requested, abs=1e-3)
-    assert "delta 1e-05" in lines[4]
-    assert "add/remove one user with all her interactions, per domain" in lines[4]
-
-
-def test_room_can_be_asked_for_beforehand(ledger: Ledger) -> None:
-    head = ledger.head()
-    ledger.require_room("shoppers", [Event(4.0, 1.0, 10)])
-    with pytest.raises(BudgetExceeded):
-        ledger.require_room("shoppers", [Event(0.5, 1.0, 10)])
-    with pytest.raises(UnknownPopulation):
-        ledger.require_room("strangers", [ROUND])
-    assert ledger.head() == head
-
-
-def test_no_noise_is_never_within_a_budget(ledger: Ledger) -> None:
-    submit(ledger, plan(1), Event(0.0, 1.0, 1))
-    with pytest.raises(BudgetExceeded, match="Requested  epsilon infinite"):
-        approve(ledger, plan(1))
-
-
-def test_a_public_population_is_recorded_but_not_limited(ledger: Ledger) -> None:
-    ledger.open_budget("film club", 1.0, DELTA, public=True)
-    ledger.submit(plan(1), "bare", "s", "film club", [Event(0.0, 1.0, 2)], {})
-    approve(ledger, plan(1))
-    ledger.reserve(plan(1), "train", 0, 0, Event(0.0, 1.0, 1))
-    budget = ledger.budget("film club")
-    assert (budget.public, budget.spent, budget.remaining) == (True, math.inf, math.inf)
-    assert ledger.budget("shoppers").spent == 0.0
-
-
-def test_opening_a_budget_again_never_gives_spent_epsilon_back(ledger: Ledger, path: Path) -> None:
-    mine = approved(ledger, 1, Event(4.0, 1.0, 5))
-    release(ledger, mine, 0)
-    spent = ledger.budget("shoppers").spent
-    ledger.dispose()
-    again = open_ledger(path)  # as a node does that loads next month's data
-    again.open_budget("shoppers", 8.0, DELTA)
-    assert again.budget("shoppers").spent == spent > 0
-    again.open_budget("shoppers", 9.0, DELTA)
-    assert (again.budget("shoppers").spent, again.budget("shoppers").epsilon) == (spent, 9.0)
-    again.dispose()
-
-
-def test_a_lowered_cap_stops_running_plans_when_they_reach_it(ledger: Ledger) -> None:
-    mine = approved(ledger, 1, Event(4.0, 1.0, 10))
-    release(ledger, mine, 0)
-    ledger.open_budget("shoppers", FILTER.epsilon([Event(4.0, 1.0, 2)]), DELTA)
-    release(ledger, mine, 1)
-    with pytest.raises(BudgetExceeded):
-        ledger.reserve(mine, "train", 2, 0, ROUND)
-    assert ledger.attempts(mine)[-1] == ("train", 1, 0, "charged")
-    assert ledger.budget("shoppers").remaining < 0, "the rest of the plan is over the new cap"
-
-
-@pytest.mark.parametrize(
-    ("epsilon", "delta"), [(0.0, DELTA), (math.inf, DELTA), (math.nan, DELTA), (1.0, 0.0)]
-)
-def test_a_budget_is_a_number_and_a_probability(
-    ledger: Ledger, epsilon: float, delta: float
-) -> None:
-    with pytest.raises(ValueError, match="finite epsilon"):
-        ledger.open_budget("others", epsilon, delta)
-
-
-def test_a_plan_needs_a_population_with_a_budget_and_something_to_release(ledger: Ledger) -> None:
-    with pytest.raises(UnknownPopulation, match="strangers"):
-        ledger.submit(plan(1), "a", "s", "strangers", [ROUND], {})
-    with pytest.raises(UnknownPopulation):
-        ledger.budget("strangers")
-    with pytest.raises(ValueError, match="at least one release"):
-        submit(ledger, plan(1), ROUND, spare_attempts=1)
-    with pytest.raises(ValueError, match="64 lower-case hex"):
-        submit(ledger, "plan", ROUND)
-
-
 # The chain
 
 
@@ -434,190 +261,3 @@ def test_a_ledger_cut_short_from_outside_is_not_opened(tmp_path: Path) -> None:
     connection.close()
     with pytest.raises(LedgerError, match="changed from outside"):
         open_ledger(cut)
-
-
-# Many at once
-
-
-def spend_what_is_left(path: Path, first_plan: int, pipe: Connection) -> None:
-    ledger = open_ledger(path)
-    ledger.open_budget("shoppers", 5.0, DELTA)
-    for number in range(first_plan, first_plan + 5):
-        submit(ledger, plan(number), Event(4.0, 1.0, 2))
-        try:
-            approve(ledger, plan(number))
-        except BudgetExceeded:
-            continue
-        for index in range(2):
-            release(ledger, plan(number), index)
-        ledger.close(plan(number), "done")
-    pipe.send("done")
-
-
-def test_processes_that_share_a_budget_never_overspend_it(path: Path) -> None:
-    receiver, sender = SPAWN.Pipe(duplex=False)
-    # None of them finds a ledger: making it is part of the race.
-    workers = [
-        SPAWN.Process(target=spend_what_is_left, args=(path, 100 * worker, sender))
-        for worker in range(1, 5)
-    ]
-    for process in workers:
-        process.start()
-    sender.close()
-    assert [receiver.recv() for _ in workers] == ["done"] * 4
-    for process in workers:
-        process.join()
-    ledger = open_ledger(path)
-    budget = ledger.budget("shoppers")
-    assert budget.spent <= 5.0
-    one_more = RenyiFilter.of_cap(5.0, DELTA).epsilon([Event(4.0, 1.0, budget.releases + 2)])
-    assert one_more > 5.0, "and no plan that fitted was refused"
-    verdict = verify(path, node_key_hex())
-    assert verdict.problem == ""
-    assert verdict.epsilon["shoppers"] == pytest.approx(budget.spent)
-
-
-def test_threads_of_one_node_race_for_one_attempt_and_one_wins(ledger: Ledger) -> None:
-    mine = approved(ledger, 1, Event(4.0, 1.0, 5), spare_attempts=4)
-    outcomes: list[str] = []
-
-    def reserve() -> None:
-        try:
-            ledger.reserve(mine, "train", 0, 0, ROUND)
-            outcomes.append("reserved")
-        except AlreadyReleased:
-            outcomes.append("refused")
-
-    threads = [threading.Thread(target=reserve) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sorted(outcomes) == ["refused"] * 7 + ["reserved"]
-
-
-# Crashes and full disks
-
-
-def release_for_ever(path: Path, pipe: Connection) -> None:
-    ledger = open_ledger(path)
-    index = len(ledger.attempts(plan(1)))
-    while True:
-        ledger.reserve(plan(1), "train", index, 0, Event(200.0, 1.0, 1))
-        pipe.send(("reserved", index))
-        ledger.charge(plan(1), "train", index, 0, SHARE)
-        pipe.send(("charged", index))
-        index += 1
-
-
-def test_killed_at_any_moment_the_ledger_keeps_what_it_said_it_wrote(
-    ledger: Ledger, path: Path
-) -> None:
-    approved(ledger, 1, Event(200.0, 1.0, 5000))
-    promised: dict[int, str] = {}
-    for life in range(3):
-        receiver, sender = SPAWN.Pipe(duplex=False)
-        process = SPAWN.Process(target=release_for_ever, args=(path, sender))
-        process.start()
-        sender.close()
-        for _ in range(7 + 4 * life):
-            state, index = receiver.recv()
-            promised[index] = state
-        process.kill()
-        process.join()
-        while receiver.poll():
-            try:
-                state, index = receiver.recv()
-            except EOFError:
-                break
-            promised[index] = state
-        found = {release: state for _, release, _, state in ledger.attempts(plan(1))}
-        for index, state in promised.items():
-            assert found[index] in (state, "charged")
-        verdict = verify(path, node_key_hex())
-        assert verdict.ok, verdict.text
-        assert verdict.epsilon["shoppers"] == pytest.approx(ledger.budget("shoppers").spent)
-
-
-def fill_the_disk(path: Path, pipe: Connection) -> None:
-    ledger = open_ledger(path)
-    size = path.with_name(path.name + "-wal").stat().st_size
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 50_000, size + 50_000))
-    written, said = 0, ""
-    try:
-        while written < 200:
-            ledger.reserve(plan(1), "train", written, 0, Event(200.0, 1.0, 1))
-            written += 1
-    except LedgerUnavailable as error:
-        said = str(error)
-    pipe.send((written, said, len(ledger.attempts(plan(1)))))
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def test_on_a_full_disk_nothing_is_half_written_and_nothing_is_forgotten(
-    ledger: Ledger, path: Path
-) -> None:
-    approved(ledger, 1, Event(200.0, 1.0, 300))
-    receiver, sender = SPAWN.Pipe(duplex=False)
-    process = SPAWN.Process(target=fill_the_disk, args=(path, sender))
-    process.start()
-    sender.close()
-    written, said, seen = receiver.recv()
-    process.join()
-    assert "Nothing was recorded and nothing may leave" in said
-    assert 0 < written == seen
-    ledger.open_budget("shoppers", 8.0, DELTA)
-    assert ledger.budget("shoppers").releases == written
-    assert ledger.budget("shoppers").spent == FILTER.epsilon([Event(200.0, 1.0, written)])
-    assert verify(path, node_key_hex()).ok
-    ledger.reserve(plan(1), "train", written, 0, Event(200.0, 1.0, 1))
-
-
-def reserve_until_full(ledger: Ledger, plan_hash: str) -> int:
-    for done in range(300):
-        try:
-            ledger.reserve(plan_hash, "train", done, 0, Event(200.0, 1.0, 1))
-        except LedgerUnavailable:
-            return done
-    raise AssertionError("the database never became full")
-
-
-def test_a_database_at_its_limit_refuses_and_recovers(ledger: Ledger) -> None:
-    mine = approved(ledger, 1, Event(200.0, 1.0, 300))
-    with ledger._database.write_engine.connect() as connection:
-        pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
-        connection.exec_driver_sql(f"PRAGMA max_page_count = {pages + 1}")
-    done = reserve_until_full(ledger, mine)
-    assert [row[1] for row in ledger.attempts(mine)] == list(range(done))
-    with ledger._database.write_engine.connect() as connection:
-        connection.exec_driver_sql("PRAGMA max_page_count = 1000000")
-    ledger.reserve(mine, "train", done, 0, Event(200.0, 1.0, 1))
-
-
-def test_a_ledger_that_cannot_be_opened_or_is_damaged_says_so(tmp_path: Path) -> None:
-    with pytest.raises(LedgerUnavailable, match="nothing may leave"):
-        open_ledger(tmp_path / "missing" / "ledger.sqlite")
-    junk = tmp_path / "junk.sqlite"
-    junk.write_bytes(b"not a database" * 1000)
-    with pytest.raises(LedgerUnavailable, match="not a database"):
-        open_ledger(junk)
-
-
-def test_every_commit_reaches_the_disk_before_it_counts(ledger: Ledger) -> None:
-    with ledger._database.write_engine.connect() as connection:
-        assert connection.exec_driver_sql("PRAGMA synchronous").scalar_one() == 2  # FULL
-        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar_one() == "wal"
-
-
-def rename(path: Path, old: str, new: str) -> None:
-    with sqlite3.connect(path) as connection:
-        connection.execute(f"ALTER TABLE {old} RENAME TO {new}")
-    connection.close()
-
-
-def test_no_error_repeats_what_a_statement_held(ledger: Ledger, path: Path) -> None:
-    rename(path, "ledgerattempt", "away")
-    with pytest.raises(LedgerUnavailable) as error:
-        ledger.attempts(plan(77))
-    assert plan(77) not in str(error.value)
-    rename(path, "away", "ledgerattempt")

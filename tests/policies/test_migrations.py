@@ -16,7 +16,7 @@ from policies.ledger.migrations import VERSION_TABLE, migrate
 from policies.ledger.tables import TABLES
 from policies.verify import verify
 from tests.policies import postgres
-from tests.policies.test_ledger import (
+from tests.policies.one_ledger import (
     DELTA,
     NODE_KEY,
     approved,
@@ -24,8 +24,8 @@ from tests.policies.test_ledger import (
     open_ledger,
     plan,
     release,
-)  # fmt: skip
-from tests.policies.test_ledger import ROUND as EVENT
+)
+from tests.policies.one_ledger import ROUND as EVENT
 
 OURS = {table.name for table in TABLES}
 

@@ -12,7 +12,7 @@ from policies.accounting import Event, RenyiFilter
 from policies.ledger import EntryFilter, Ledger, LedgerError
 from policies.verify import verify
 from tests.policies.ledgers_of_domains import PLAN, Domain, a_round
-from tests.policies.test_ledger import (
+from tests.policies.one_ledger import (
     DELTA,
     ROUND,
     SHARE,

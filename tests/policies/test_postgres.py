@@ -12,24 +12,21 @@ from policies.approvals import owner_key_hex
 from policies.ledger import Ledger, LedgerUnavailable
 from policies.verify import verify
 from tests.policies import postgres
-from tests.policies.test_ledger import (  # noqa: F401 - run here on Postgres
+from tests.policies.one_ledger import (
     DELTA,
     NODE_KEY,
     OWNER,
     ROUND,
-    approve,
     approved,
     node_key_hex,
     plan,
     release,
     submit,
+)
+from tests.policies.test_ledger import (  # noqa: F401 - run here on Postgres
     test_a_denial_is_final_but_a_refusal_may_be_cured,
-    test_a_lowered_cap_stops_running_plans_when_they_reach_it,
     test_a_plan_goes_from_unknown_to_closed,
-    test_a_plan_that_does_not_fit_beside_the_others_is_not_approved,
-    test_a_public_population_is_recorded_but_not_limited,
     test_a_release_is_reserved_then_charged,
-    test_an_approved_plan_holds_its_whole_cost_until_it_closes,
     test_an_attempt_is_never_repeated_under_its_number,
     test_charged_attempts_use_up_the_spare_ones_and_voided_ones_do_not,
     test_closing_voids_what_is_open_so_that_it_can_never_be_sent,
@@ -39,6 +36,14 @@ from tests.policies.test_ledger import (  # noqa: F401 - run here on Postgres
     test_only_what_was_approved_is_released,
     test_repeating_a_step_of_the_way_adds_nothing,
     test_the_record_tells_who_decided_and_why,
+)
+from tests.policies.test_ledger_budgets import (  # noqa: F401 - run here on Postgres
+    test_a_lowered_cap_stops_running_plans_when_they_reach_it,
+    test_a_plan_that_does_not_fit_beside_the_others_is_not_approved,
+    test_a_public_population_is_recorded_but_not_limited,
+    test_an_approved_plan_holds_its_whole_cost_until_it_closes,
+)
+from tests.policies.test_ledger_crashes import (  # noqa: F401 - run here on Postgres
     test_threads_of_one_node_race_for_one_attempt_and_one_wins,
 )
 
