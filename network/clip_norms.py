@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import torch
@@ -38,10 +39,15 @@ class AdaptiveClip:
     share: float = 0.01
 
     def __post_init__(self) -> None:
-        if not (0 < self.start < math.inf and 0 < self.rate < math.inf):
-            raise ValueError("AdaptiveClip needs a positive start and rate")
-        if not (0 < self.quantile < 1 and 0 < self.share < 1):
-            raise ValueError("AdaptiveClip needs quantile and share between 0 and 1")
+        for what, most in (("start", math.inf), ("rate", math.inf), ("quantile", 1), ("share", 1)):
+            given = getattr(self, what)
+            if (
+                isinstance(given, bool)
+                or not isinstance(given, Real)
+                or not 0 < float(given) < most
+            ):
+                bound = "a positive number" if most == math.inf else "a number between 0 and 1"
+                raise ValueError(f"AdaptiveClip's {what} is {given!r}; expected {bound}.")
 
 
 ClipNorm = float | Mapping[str, float] | AdaptiveClip

@@ -76,6 +76,8 @@ class Tensors:
             TensorRefused: the plan keeps no such step, or it reads another state.
             NodeRefused, NodeUnreachable: names the domain. Try again with all domains up.
         """
+        if step is None:
+            raise TensorRefused("Say which kept step is to be shared: share('counts').")
         definition = self.kept_step(step)
         read = _read_by(definition, self._plan.state if state is None else state)
         number = int.from_bytes(os.urandom(4), "big")
@@ -286,10 +288,14 @@ class Tensors:
         Raises:
             TensorRefused: there is none.
         """
-        for step in self.approved.steps:
-            if step.kept is not None and name in (None, step.name):
+        kept = [step for step in self.approved.steps if step.kept is not None]
+        for step in kept:
+            if name in (None, step.name):
                 return step
-        raise TensorRefused(f"The plan keeps no step {name!r}: write kept=True in it.")
+        names = ", ".join(repr(step.name) for step in kept)
+        raise TensorRefused(
+            f"The plan keeps no step {name!r}; it keeps {names or 'none'}: write kept=True in it."
+        )
 
     def everywhere(self, method: str, **arguments: Any) -> dict[str, Any]:
         """Call `coterie.METHOD` on every node at once; gives the answers by domain."""

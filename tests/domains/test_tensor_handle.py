@@ -52,6 +52,13 @@ NOT_THERE: dict[str, Callable[[Tensor], Any]] = {
 }
 
 
+def test_a_step_that_isn_t_kept_is_told_beside_those_that_are(kept: ct.Tensors) -> None:
+    with pytest.raises(ct.TensorRefused, match="keeps no step 'z'; it keeps 'x', 'y'"):
+        kept.share("z")
+    with pytest.raises(ct.TensorRefused, match="Say which kept step"):
+        kept.share(None)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("what", NOT_THERE)
 def test_other_operations_say_which_there_are(x: Tensor, what: str) -> None:
     with pytest.raises(TypeError, match="adding a public number too, is free on what reveal"):

@@ -86,6 +86,17 @@ def test_a_step_says_what_is_wrong_in_it(given: dict[str, Any], told: str) -> No
         ct.Sum(**facts)
 
 
+@pytest.mark.parametrize(
+    "given",
+    [{"start": "1"}, {"start": 0}, {"rate": float("inf")}, {"quantile": 2}, {"share": None}],
+    ids=lambda given: next(iter(given)),
+)
+def test_an_adaptive_norm_says_which_of_its_numbers_is_wrong(given: dict[str, Any]) -> None:
+    (what,) = given
+    with pytest.raises(ValueError, match=rf"AdaptiveClip's {what} is .*; expected a (posi|number)"):
+        ct.AdaptiveClip(**given)
+
+
 def test_names_to_train_come_in_a_list() -> None:
     with pytest.raises(ValueError, match=r"parameters is 'table'; expected names in a list"):
         ct.Gradient("train", loss, "table")
