@@ -43,6 +43,7 @@ class Domains:
 
     Attributes:
         written: the plan as its author has it.
+        owners: by domain, its owner's key.
         values: by domain, what its engine gives, int64 [P].
         models: by domain, from what its engine computed users' memories.
         objections: by domain, why it takes part with these partners no longer.
@@ -52,6 +53,7 @@ class Domains:
     plan: ApprovablePlan
     written: Plan
     keys: Mapping[str, Ed25519PrivateKey]
+    owners: Mapping[str, Ed25519PrivateKey]
     approvals: Mapping[str, str]
     values: dict[str, NDArray[np.int64]]
     models: dict[str, Any] = field(default_factory=dict)
@@ -175,6 +177,7 @@ def domains_in(
     kept: bool = False,
     second: Mapping[str, float] | None = None,
     names: Sequence[str] = NAMES,
+    beside: Domains | None = None,
     **agreed: Any,
 ) -> Domains:
     """Domains that all opened the run of a plan with one step, `s`, of `size` numbers.
@@ -184,14 +187,16 @@ def domains_in(
         remembered: how many numbers there are in the state that users' memories come from.
         kept: whether the step's sum stays shared among them.
         second: by domain where two persons agree, for how many days the second one does.
+        beside: domains of another plan, which run this one too.
         agreed: what else the plan says.
     """
 
     def count(state, user):  # type: ignore[no-untyped-def]
         return {"counts": torch.zeros(size).scatter_add(0, user.items, user.mask)}
 
-    keys = {name: Ed25519PrivateKey.generate() for name in names}
-    owners = {name: Ed25519PrivateKey.generate() for name in names}
+    keys: Mapping[str, Ed25519PrivateKey] = {n: Ed25519PrivateKey.generate() for n in names}
+    owners: Mapping[str, Ed25519PrivateKey] = {n: Ed25519PrivateKey.generate() for n in names}
+    keys, owners = (keys, owners) if beside is None else (beside.keys, beside.owners)
     roster = [
         RosterEntry(
             name=n,
@@ -205,19 +210,31 @@ def domains_in(
     step = Sum("s", count, 4.0, releases=releases, kept=kept)
     state = {} if remembered is None else {"w": torch.zeros(remembered)}
     memory = None if remembered is None else (lambda state, user: state["w"][:2] * user.mask.sum())
-    written = Plan("p", "test", data, [step], state, epsilon=4.0, memory=memory, **agreed)
+    written = Plan(
+        "p" if beside is None else "q",
+        "test",
+        data,
+        [step],
+        state,
+        epsilon=4.0,
+        memory=memory,
+        **agreed,
+    )
     plan = written.bind(roster, "f" * 64)
     approvals = {n: sign_approval(owners[n], plan.hash, n) for n in names}
     random = np.random.default_rng(1)
     values = {n: random.integers(-1000, 1000, size) for n in names}
-    domains = Domains(folder, plan, written, keys, approvals, values)
+    domains = Domains(folder, plan, written, keys, owners, approvals, values)
     definition = plan.steps[0]
     event = Event(definition.noise_multiplier, definition.sampling_rate, releases + 2)
     second = second or {}
     for name in names:
-        domains.restart(name)
+        if beside is None:
+            domains.restart(name)
+            domains.ledgers[name].open_budget("shoppers", 1e6, 1e-5)
+        else:
+            domains.ledgers[name], domains.parts[name] = beside.ledgers[name], beside.parts[name]
         ledger = domains.ledgers[name]
-        ledger.open_budget("shoppers", 1e6, 1e-5)
         ledger.submit(plan.hash, "p", "f" * 64, "shoppers", [event], {"steps": 1}, 2)
         signed, key = approvals[name], owner_key_hex(owners[name])
         agreed = None

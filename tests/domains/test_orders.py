@@ -47,7 +47,7 @@ class AnyOrder:
         """A restart of a domain, the next step at all of them, or any step at one."""
         name, luck = str(self.random.choice(NAMES)), self.random.random()
         where = self._attempt()
-        if luck < 0.03:
+        if luck < 0.03 and self.restarts():
             self.domains.restart(name)
             self.domains.open(name)
         elif luck < 0.4:
@@ -56,6 +56,10 @@ class AnyOrder:
                 self._call(where, each, following)
         else:
             self._call(where, name, str(self.random.choice(STEPS)))
+
+    def restarts(self) -> bool:
+        """Whether domains do."""
+        return True
 
     def _call(self, where: tuple[int, int], name: str, step: str) -> None:
         try:

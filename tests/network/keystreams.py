@@ -1,5 +1,7 @@
 """Which pieces of keystream were used, so that a test sees one that is used twice."""
 
+import threading
+
 import numpy as np
 
 from network.smpc import aggregation
@@ -14,7 +16,7 @@ class Recorder:
 
     def __init__(self) -> None:
         self.used: set[tuple[int, bytes, int]] = set()
-        self._apply = aggregation.apply
+        self._apply, self._lock = aggregation.apply, threading.Lock()
 
     def apply(self, elements: np.ndarray, masks: list[Mask]) -> bytes:
         """As `masks.apply`.
@@ -26,6 +28,7 @@ class Recorder:
             for position in range(0, elements.nbytes, 16):
                 # Two domains share a pairwise key, with opposite signs.
                 block = (int(mask.subtract), mask.key, position)
-                assert block not in self.used, "a piece of keystream was used twice"
-                self.used.add(block)
+                with self._lock:
+                    assert block not in self.used, "a piece of keystream was used twice"
+                    self.used.add(block)
         return self._apply(elements, masks)
