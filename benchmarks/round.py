@@ -33,6 +33,8 @@ import pandas as pd
 import requests
 import torch
 from nacl.signing import SigningKey
+from numpy.typing import NDArray
+from starlette.responses import Response
 
 import coterie as ct
 from benchmarks.peak import PeakMemory
@@ -49,12 +51,14 @@ from coterie.partners import (
     stop_domain,
 )
 from coterie.processes import free_ports, running
-from network.answers import Seal, ask
+from network.answers import ASKED, Seal, ask
+from network.calls import send_parts
+from network.parts import Content, Digested, Parts
 from network.rounds import carried_through
 from network.smpc.masks import Mask, apply
-from network.smpc.messages import PART_BYTES
+from network.smpc.messages import PART_BYTES, OctetParts
 from network.smpc.ring import to_ring, word
-from network.streams import read_answer, read_head, write_answer, write_call
+from network.streams import answer_parts, call_parts, read_answer, read_head, write_answer
 from policies.mechanism import add_noise_share
 from policies.noise import SecureRandom
 from policies.plan import Step
@@ -210,6 +214,17 @@ def whole_rounds(folder: Path, size: int, releases: int) -> tuple[Step, dict[str
     }  # fmt: skip
 
 
+class _Masked(Response):
+    """Ring elements as a node answers them: their digest is known from masking."""
+
+    def __init__(self, octets: NDArray[np.uint8], digest: bytes) -> None:
+        super().__init__()
+        self._parts = answer_parts(OctetParts((octets,), {0: digest}))
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await send_parts(self._parts, send)
+
+
 def serve_parts(port: int) -> None:
     """The parts of a round that one domain can't do without, each on request."""
     import uvicorn
@@ -217,7 +232,6 @@ def serve_parts(port: int) -> None:
     from starlette.concurrency import run_in_threadpool
     from starlette.middleware import Middleware
     from starlette.requests import Request
-    from starlette.responses import Response
     from starlette.routing import Route
 
     kept: dict[str, Any] = {}
@@ -225,7 +239,8 @@ def serve_parts(port: int) -> None:
     async def down(request: Request) -> Response:
         call = read_head(message := await request.body())
         assert call is not None
-        kept["state"] = call.carried_in(message)
+        asked: Content = request.scope[ASKED]
+        kept["state"] = call.carried_in(message, asked.digest_of(call.begin, call.octets))
         return Response(write_answer(""))
 
     async def noise(request: Request) -> Response:
@@ -243,11 +258,11 @@ def serve_parts(port: int) -> None:
 
     async def mask(request: Request) -> Response:
         kept["elements"] = to_ring(kept["value"], kept["bits"])
-        apply(kept["elements"], [Mask(os.urandom(32)) for _ in range(3)])
+        kept["digest"] = apply(kept["elements"], [Mask(os.urandom(32)) for _ in range(3)])
         return Response()
 
     async def up(request: Request) -> Response:
-        return Response(write_answer(kept["elements"].view(np.uint8)))
+        return _Masked(kept["elements"].view(np.uint8), kept["digest"])
 
     routes = [Route(f"/{f.__name__}", f, methods=["POST"]) for f in (down, noise, mask, up)]
     app = Starlette(routes=routes, middleware=[Middleware(Seal, key=SigningKey(_PARTS_KEY))])
@@ -272,9 +287,9 @@ def _parts_alone(step: Step, ports: list[int], repeats: int) -> dict[str, float]
 
     key = SigningKey(_PARTS_KEY)
     node_key = bytes(key.verify_key).hex()
-    state = np.frombuffer(os.urandom(4 * step.width), np.uint8)
+    octets = os.urandom(4 * step.width)
 
-    def post(port: int, path: str, body: bytes) -> bytes:
+    def post(port: int, path: str, body: bytes | Parts) -> bytes:
         if not hasattr(local, "session"):
             local.session = requests.Session()
         answer = ask(local.session, "POST", f"http://127.0.0.1:{port}/{path}", body)
@@ -282,10 +297,14 @@ def _parts_alone(step: Step, ports: list[int], repeats: int) -> dict[str, float]
             raise SystemExit("A part's answer isn't sealed.")
         return answer.content
 
-    def send_state(port: int) -> None:
-        for begin in range(0, state.size, PART_BYTES):
-            part = state[begin : begin + PART_BYTES]
-            post(port, "down", write_call(key, "", "down", {"state": part}))
+    def send_part(part: Digested) -> None:
+        list(
+            pool.map(lambda p: post(p, "down", call_parts(key, "", "down", {"state": part})), ports)
+        )
+
+    def send_state() -> None:
+        for begin in range(0, len(octets), PART_BYTES):
+            send_part(Digested.of(octets[begin : begin + PART_BYTES]))
 
     def at_all(path: str, body: bytes = b"") -> list[bytes]:
         return list(pool.map(lambda port: post(port, path, body), ports))
@@ -295,13 +314,13 @@ def _parts_alone(step: Step, ports: list[int], repeats: int) -> dict[str, float]
     with ThreadPoolExecutor(3) as pool:
         while True:
             with contextlib.suppress(requests.ConnectionError):
-                list(pool.map(send_state, ports))
+                send_state()
                 break
         for _ in range(repeats):
             marks = [time.monotonic()]
             at_all("noise", description)
             marks.append(time.monotonic())
-            list(pool.map(send_state, ports))
+            send_state()
             at_all("mask")
             marks.append(time.monotonic())
             received = at_all("up")
@@ -310,7 +329,7 @@ def _parts_alone(step: Step, ports: list[int], repeats: int) -> dict[str, float]
             total = np.add(np.add(vectors[0], vectors[1]), vectors[2])
             apply(total, [Mask(os.urandom(32)) for _ in range(3)])
             marks.append(time.monotonic())
-            list(pool.map(send_state, ports))
+            send_state()
             at_all("mask")
             marks.append(time.monotonic())
             at_all("mask")

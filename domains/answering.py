@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import structlog
@@ -53,18 +53,12 @@ def answering(method: Callable) -> Callable:
 
     Arguments of other names or kinds than the method declares are refused before it sees any.
     """
-    declared = inspect.signature(method)
+    takes = _Arguments(inspect.signature(method))
 
     @functools.wraps(method)
     def answer(self: Any, context: AuthedServiceContext, *args: Any, **kwargs: Any) -> Any:
-        try:
-            found = declared.bind(self, context, *args, **kwargs).arguments
-            fit = all(_fits(value, declared.parameters[name]) for name, value in found.items())
-        except TypeError:
-            fit = False
-        if not fit:
-            takes = ", ".join(f"{name}: {kind}" for name, kind in _kinds(declared).items())
-            raise SyftException(public_message=f"{method.__name__} takes {takes or 'nothing'}.")
+        if not takes.fit(args, kwargs):
+            raise SyftException(public_message=f"{method.__name__} takes {takes}.")
         try:
             return method(self, context, *args, **kwargs)
         except REFUSALS as error:
@@ -82,14 +76,30 @@ def answering(method: Callable) -> Callable:
     return answer
 
 
-def _kinds(declared: inspect.Signature) -> dict[str, str]:
-    """What a caller gives, by name: 'str', 'int' or 'ndarray', maybe with 'None'."""
-    mine = list(declared.parameters.values())[2:]
-    return {each.name: inspect.formatannotation(each.annotation) for each in mine}
+class _Arguments:
+    """What a method's callers give, by name; binding a signature took longer than its answer."""
+
+    def __init__(self, declared: inspect.Signature) -> None:
+        _self, _context, *mine = declared.parameters.values()
+        self._declared = {each.name: each.annotation for each in mine}
+        self._required = {each.name for each in mine if each.default is inspect.Parameter.empty}
+
+    def __str__(self) -> str:
+        """By name 'str', 'int' or 'ndarray', maybe with 'None'."""
+        kinds = ((n, inspect.formatannotation(kind)) for n, kind in self._declared.items())
+        return ", ".join(f"{name}: {kind}" for name, kind in kinds) or "nothing"
+
+    def fit(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+        """Whether they are all there, no others, and each of the kind declared."""
+        given = {**dict(zip(self._declared, args, strict=False)), **kwargs}
+        if len(given) != len(args) + len(kwargs):
+            return False  # one was given twice, or more than there are
+        if not self._required <= given.keys() <= self._declared.keys():
+            return False
+        return all(_fits(value, self._declared[name]) for name, value in given.items())
 
 
-def _fits(value: Any, parameter: inspect.Parameter) -> bool:
-    kind = parameter.annotation
+def _fits(value: Any, kind: Any) -> bool:
     if kind is inspect.Parameter.empty:
         return True
     return isinstance(value, kind) and (type(value) is not bool or kind is bool)

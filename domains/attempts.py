@@ -4,7 +4,6 @@ import contextlib
 import hashlib
 import mmap
 import os
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ from domains.cosigning import event_of
 from domains.refusals import RoundRefused
 from network.smpc.attempt import Context
 from policies.ledger import Ledger
+from policies.ledger.charges import NOTHING
 from policies.plan import Plan, Step
 
 _MAPPED_BYTES = 2**24
@@ -85,8 +85,7 @@ class AttemptFiles:
         self._folder = folder
         self._spare = folder / f"{context.plan_hash}.spare"
         self._syncing: list[tuple[Path, Future[None]]] = []
-        # The ledger lets an attempt reveal one thing only, so its files need no tensor's name.
-        self._digest = hashlib.sha256(replace(context, tensor="").bytes).hexdigest()
+        self._digest = _digest_of(context)
 
     def __enter__(self) -> Self:
         return self
@@ -163,7 +162,7 @@ class Attempts:
 
     def __init__(self, ledger: Ledger, folder: Path) -> None:
         self._ledger, self._folder = ledger, folder
-        self._given_up: defaultdict[str, set[tuple[str, int, int]]] = defaultdict(set)
+        self._revealed: dict[str, list[Context]] = {}
 
     def files(self, context: Context) -> AttemptFiles:
         """Where an attempt's answers are."""
@@ -175,21 +174,53 @@ class Attempts:
             context.plan_hash, context.step, context.release, context.attempt
         )
 
+    def reveals(self, context: Context) -> None:
+        """An attempt is going to be charged: something is held of it until it is given up."""
+        if context.plan_hash in self._revealed:
+            self._revealed[context.plan_hash].append(context)
+
+    def summed(self, context: Context) -> None:
+        """Its sum was made, or needn't be: from now on nothing that ends it tells anything.
+
+        So it may be given back if the node stops now. Not synced: where this is lost, or isn't this
+        attempt's, the attempt counts as spent. One file for a run, so that it is written only.
+        """
+        descriptor = os.open(self._summed(context.plan_hash), os.O_WRONLY | os.O_CREAT, 0o600)
+        try:
+            os.pwrite(descriptor, _digest_of(context).encode(), 0)
+        finally:
+            os.close(descriptor)
+
+    def _was_summed(self, context: Context) -> bool:
+        kept = self._summed(context.plan_hash)
+        return kept.exists() and kept.read_bytes() == _digest_of(context).encode()
+
+    def _summed(self, plan_hash: str) -> Path:
+        return self._folder / f"{plan_hash}.summed"
+
     def give_up_charged(self, plan_hash: str) -> None:
         """Erase what is held of earlier attempts: peers' shares, and inputs that were opened.
 
-        So the disk holds one vector of a run, however many releases it has.
+        So the disk holds one vector of a run, however many releases it has. The ledger is asked for
+        them once: it has all of the run's, which would take longer with each release.
         """
-        done = self._given_up[plan_hash]
-        for step, release, attempt, state in self._ledger.attempts(plan_hash):
-            if state == "charged" and (step, release, attempt) not in done:
-                self.files(Context(plan_hash, step, release, attempt)).give_up()
-                done.add((step, release, attempt))
+        held = self._revealed.get(plan_hash)
+        if held is None:
+            held = [
+                Context(plan_hash, step, release, attempt)
+                for step, release, attempt, state in self._ledger.attempts(plan_hash)
+                if state == "charged"
+            ]
+        for context in held:
+            self.files(context).give_up()
+        self._revealed[plan_hash] = []
 
     def forget(self, plan_hash: str) -> None:
         """Erase all that is held of a run that has ended."""
         self.give_up_charged(plan_hash)
+        del self._revealed[plan_hash]
         (self._folder / f"{plan_hash}.spare").unlink(missing_ok=True)
+        self._summed(plan_hash).unlink(missing_ok=True)
 
     def void(self, context: Context, reason: str) -> None:
         """Give back what an attempt reserved, if nothing was charged; its answers are erased."""
@@ -203,9 +234,8 @@ class Attempts:
         """Charge an attempt that will share nothing, since how it ended was seen."""
         for name in ("held", "masked", "receipt"):
             self.files(context).erase(name)
-        nothing = hashlib.sha256(b"").hexdigest()
         self._ledger.charge(
-            context.plan_hash, context.step, context.release, context.attempt, nothing
+            context.plan_hash, context.step, context.release, context.attempt, NOTHING
         )
 
     def spend_release(self, plan: Plan, step: Step, until: str) -> None:
@@ -229,17 +259,29 @@ class Attempts:
         self._ledger.reserve(plan.hash, step.name, release, attempt, event_of(step), until)
         self.spend(Context(plan.hash, step.name, release, attempt))
 
-    def void_what_a_crash_left(self) -> None:
-        """Void whatever is reserved: its keys died with the process. Forget what has ended."""
+    def end_what_a_crash_left(self) -> None:
+        """End whatever is reserved, as its keys died with the process, and forget what has ended.
+
+        It is given back where its sum was surely made. Else the process may have ended because of
+        what the engine did, or was to charge it: that may have told something.
+        """
         for spare in self._folder.glob("*.spare"):
             spare.unlink()
         for plan in self._ledger.plans():
             for step, release, attempt, state in self._ledger.attempts(plan.plan_hash):
                 if state == "reserved":
                     context = Context(plan.plan_hash, step, release, attempt)
-                    self.void(context, "the node stopped before revealing")
+                    if self._was_summed(context):
+                        self.void(context, "the node stopped before revealing")
+                    else:
+                        self.spend(context)
             if self._ledger.status(plan.plan_hash) != "approved":
                 self.forget(plan.plan_hash)
+
+
+def _digest_of(context: Context) -> str:
+    # The ledger lets an attempt reveal one thing only, so its files need no tensor's name.
+    return hashlib.sha256(replace(context, tensor="").bytes).hexdigest()
 
 
 def _overwrite(descriptor: int) -> None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from domains.attempts import Attempt
 from domains.cosigning import Confirmed, reserved, shown_by_members
+from domains.refusals import RoundRefused
 from network.smpc.messages import Receipt
 from policies.ledger import HeadRefused, Ledger
 from policies.plan import Plan
@@ -36,7 +37,7 @@ def charged_input(
     Raises:
         HeadRefused: a member's ledger was rolled back or rewritten, or hasn't set this release
             aside; before anything was masked.
-        RoundRefused: the attempt's noise or sum is gone.
+        RoundRefused: the attempt's noise or sum is gone, or it was masked among other members.
     """
     where, members = current.context, {each.sender for each in sealed}
     try:
@@ -51,6 +52,9 @@ def charged_input(
         # What was shown is held against whoever showed it, whatever becomes of the attempt.
         ledger.heads.cosign_all(shown, reserved(plan, where))
         raise
+    if not set(receipt.members) - {me} <= members:
+        # Asked before, among others too, whose ledgers aren't shown now.
+        raise RoundRefused(f"{me}: this attempt was masked among other members. Start the next.")
     digest = hashlib.sha256(receipt.digest).hexdigest()
     ledger.charge(plan.hash, where.step, where.release, where.attempt, digest, shown)
     return receipt, elements

@@ -5,11 +5,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
-from domains.refusals import RoundRefused
 from network.smpc.attempt import Context
 from network.smpc.neighbours import SPARSE_ABOVE
 from policies.accounting import Event
-from policies.ledger import Ledger
+from policies.ledger import HeadRefused, Ledger
 from policies.ledger.heads import Cosignature, Note, Shown
 from policies.ledger.heads import Release as Reserved
 from policies.plan import Plan, Step
@@ -104,8 +103,8 @@ def keeping_cosignatures(
     Nothing that was made within may be said unless this ends well.
 
     Raises:
-        RoundRefused: a domain that confirmed has not co-signed.
-        HeadRefused: a signature isn't a peer's, or not under a head of this ledger.
+        HeadRefused: a domain that confirmed has not co-signed; or a signature isn't a peer's, or
+            not under a head of this ledger.
     """
     kept = _KEEPING.submit(_keep, ledger, plan, me, confirmed, cosignatures)
     try:
@@ -124,7 +123,7 @@ def _keep(
     peers = peers_of(plan, me)
     for name in peers:
         if name in confirmed and not cosignatures.get(name):
-            raise RoundRefused(f"{me}: {name} has not co-signed this ledger's head.")
+            raise HeadRefused(name, f"it has not co-signed the head of {me}'s ledger")
     ledger.heads.keep_all(
         [(each, n, key) for n, key in peers.items() for each in cosignatures.get(n, ())]
     )

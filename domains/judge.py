@@ -171,8 +171,9 @@ class Judge:
         """
         try:
             self._check_roster(plan)
-            check_dealer(plan, self._hubs())
-            check_key_holders(plan, self._hubs())
+            hubs = self._hubs()
+            check_dealer(plan, hubs)
+            check_key_holders(plan, hubs)
         except PlanRefused as error:
             return str(error)
         return None

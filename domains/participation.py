@@ -9,8 +9,9 @@ order and co-signs it, `confirm` gives the co-signatures, `unmask` takes those u
 An attempt moves forward only. `share` reserves the release in the ledger before anything is
 computed; `reveal` adds the noise and charges the release, durably, before the masked input can
 leave. What was answered is kept, so that asking again gives the same bytes and nothing new. What a
-crash leaves reserved but not charged was never sent: it is voided when the node starts again, and
-that attempt is never continued. What was charged can still be confirmed and unmasked after a crash.
+crash leaves reserved but not charged was never sent, and that attempt is never continued: when the
+node starts again, it is voided if its sum was made, and charged if the crash may have come of
+making it. What was charged can still be confirmed and unmasked after a crash.
 The protocol itself is `network.smpc.aggregation`, or `network.smpc.ckks` where the plan says so.
 """
 
@@ -82,7 +83,7 @@ class Participation:
             name, signing_key, self._attempts, ledger, folder, why_not_roster, spu
         )
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._attempts.void_what_a_crash_left()
+        self._attempts.end_what_a_crash_left()
 
     def open(self, plan: Plan, approvals: Mapping[str, str], dataset: PrivateDataset) -> None:
         """See `OpenRuns.open`."""
@@ -213,6 +214,7 @@ class Participation:
                 run.close_enclosure()
                 self._drop_attempt(run, "the engine didn't start")
                 raise RoundRefused(f"{self._name}: {error}") from None
+            self._attempts.summed(current.context)
             return sealed, self._ledger.heads.note(entry, held)
 
     def reveal(
@@ -242,6 +244,7 @@ class Participation:
             current = self._current(run, context)
             if not current.shared:
                 raise RoundRefused(f"{self._name}: nothing was shared in this attempt yet.")
+            self._attempts.reveals(context)
             answer = charged_input(
                 self._ledger, run.plan, self._name, current, sealed, notes, run.confirmed
             )

@@ -1,6 +1,7 @@
 """What a node answers about a run: its rounds, from the first advert to the end."""
 
 import json
+from contextlib import suppress
 from typing import Any, cast
 
 import numpy as np
@@ -9,8 +10,9 @@ from syft.service.context import AuthedServiceContext
 from syft.service.service import service_method
 from syft.service.user.user_roles import DATA_SCIENTIST_ROLE_LEVEL
 
-from domains.answering import Answering, answering
+from domains.answering import REFUSALS, Answering, answering
 from domains.arguments import (
+    attempt_in,
     bytes_of,
     digest_of,
     json_list,
@@ -64,9 +66,18 @@ class CoterieRounds(Answering):
         Also the sizes of the peers' ledger heads it holds, and the digest of the state it holds.
         """
         self.own_plan(context, plan_hash)
-        advert, held = self.participation.advertise(plan_hash, step, release, attempt, tensor)
+        return json.dumps(self._begun(plan_hash, step, release, attempt, tensor))
+
+    def _begun(self, plan_hash: str, *where: Any) -> dict[str, Any]:
+        advert, held = self.participation.advertise(plan_hash, *where)
         state = self.participation.held_state(plan_hash)
-        return json.dumps({"advert": advert.to_dict(), "held": held, "state": state})
+        return {"advert": advert.to_dict(), "held": held, "state": state}
+
+    def _following(self, plan_hash: str, where: tuple[Any, ...]) -> dict[str, Any] | None:
+        """Begin the attempt that a call names beside its own, if it names one and that can be."""
+        with suppress(*REFUSALS):
+            return self._begun(plan_hash, *where) if where else None
+        return None
 
     @service_method(path="coterie.share", name="share", roles=DATA_SCIENTIST_ROLE_LEVEL)
     @answering
@@ -132,17 +143,20 @@ class CoterieRounds(Answering):
         attempt: int,
         seeds: str,
         notes: str,
+        following: str = "",
     ) -> np.ndarray:
         """This domain's masked input and its receipt, as bytes; charged before it leaves.
 
-        Refused unless the `notes` show every member's ledger in order.
+        Refused unless the `notes` show every member's ledger in order. `following`: an attempt to
+        begin afterwards, as JSON of what `advertise` takes; `confirm` answers what it does.
         """
         wire = WIRES[self.own_plan(context, plan_hash).aggregation]
         parsed = [wire.shared.from_dict(seed) for seed in json_list(seeds)]
-        shown = json_object(notes)
+        shown, then = json_object(notes), attempt_in(following)
         receipt, content = self.participation.reveal(
             plan_hash, step, release, attempt, parsed, shown
         )
+        self._following(plan_hash, then)
         return _octets(wire.pack_input(receipt, content, 0, PART_BYTES))
 
     @service_method(path="coterie.masked", name="masked", roles=DATA_SCIENTIST_ROLE_LEVEL)
@@ -172,20 +186,24 @@ class CoterieRounds(Answering):
         attempt: int,
         receipts: str,
         total: str = "",
+        following: str = "",
     ) -> str:
         """Sign the one set of masked inputs that this domain will help to open.
 
-        Also gives this domain's signatures under its peers' ledger heads. `total`: under CKKS, the
-        digest of the ciphertexts' sum.
+        Also gives this domain's signatures under its peers' ledger heads, and what `advertise`
+        would say to the attempt `following`. `total`: under CKKS, the digest of the ciphertexts'
+        sum.
         """
         plan = self.own_plan(context, plan_hash)
         parsed = [Receipt.from_dict(receipt) for receipt in json_list(receipts)]
+        then = attempt_in(following)
         more = (digest_of(total),) if plan.aggregation == "ckks" else ()
         answer, signed = self.participation.confirm(
             plan_hash, step, release, attempt, parsed, *more
         )
         heads = [each.model_dump() for each in signed]
-        return json.dumps({"confirmation": answer.to_dict(), "cosignatures": heads})
+        begun = self._following(plan_hash, then)
+        return json.dumps({"confirmation": answer.to_dict(), "cosignatures": heads, "begun": begun})
 
     @service_method(path="coterie.unmask", name="unmask", roles=DATA_SCIENTIST_ROLE_LEVEL)
     @answering

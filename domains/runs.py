@@ -43,6 +43,7 @@ class OpenRun:
         self.plan = plan
         self.expires = expires
         self.approvals = dict(approvals)
+        self._checked: tuple[Mapping[str, str], str] = {}, ""
         self.dataset = dataset
         self.lock = threading.Lock()
         self.attempt: Attempt | None = None
@@ -53,6 +54,16 @@ class OpenRun:
 
     def missing(self) -> str | None:
         """Why some owner on the roster has not approved this run, or not any longer."""
+        # Approvals that were checked hold until the first of them expires, and every call of a
+        # round asks: an envelope's check computes epsilon.
+        approvals, until = self._checked
+        if approvals is self.approvals and moment() < until:
+            return None
+        why = self._why_not_approved()
+        self._checked = ({}, "") if why else (self.approvals, self.until())
+        return why
+
+    def _why_not_approved(self) -> str | None:
         for entry in self.plan.roster:
             why = why_not_approved(
                 self.plan, entry.owner_key, entry.name, self.approvals.get(entry.name)

@@ -62,6 +62,7 @@ class Shelf:
         # One decision after the other, so that what a rule saw still holds when it is recorded.
         self._deciding = threading.RLock()
         self._verifying = threading.Lock()
+        self._scientists: dict[str, str] = {}
         self._verdict: tuple[tuple[int, str], dict[str, Any]] | None = None
         self._began = time.monotonic()
         for folder in (plans, self._envelopes):
@@ -128,9 +129,16 @@ class Shelf:
         file = self._plans / f"{plan_hash}.json"
         if len(plan_hash) != 64 or not plan_hash.isalnum() or not file.exists():
             return None
-        if scientist is not None and self.ledger.scientist(plan_hash) != scientist:
+        if scientist is not None and self._scientist_of(plan_hash) != scientist:
             return None
         return _parsed(file.read_text())
+
+    def _scientist_of(self, plan_hash: str) -> str | None:
+        """Who submitted a plan; that never changes, and every call of a round asks."""
+        found = self._scientists.get(plan_hash) or self.ledger.scientist(plan_hash)
+        if found:
+            self._scientists[plan_hash] = found
+        return found
 
     def plans(self, scientist: str | None) -> list[dict[str, Any]]:
         """All plans, or one scientist's, newest first."""

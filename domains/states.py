@@ -10,6 +10,7 @@ from blake3 import blake3
 
 from domains.frames import Stored
 from domains.refusals import RoundRefused
+from network.parts import Digested
 from policies.plan import Plan, Step
 
 _STATE_HEADER = 2**20
@@ -21,7 +22,7 @@ _DTYPES = {
 }
 """What graphs read, by safetensors' names."""
 
-Octets = bytes | memoryview
+Octets = bytes | memoryview | Digested
 
 
 class State:
@@ -52,18 +53,21 @@ class State:
         """
         if self.held + max(len(part), 1) > self.size:
             raise RoundRefused("The part goes beyond the state's end.")
-        _write_at(self.file.fileno(), part, self.held)
-        self._hash.update(part)
+        known = part.digest if isinstance(part, Digested) and len(part) == self.size else None
+        octets = part.data if isinstance(part, Digested) else part
+        _write_at(self.file.fileno(), octets, self.held)
+        if known is None:
+            self._hash.update(octets)
         self.held += len(part)
         if not self.complete:
             return
-        found = self._hash.hexdigest()
+        found = (known or self._hash.digest()).hex()
         if self.digest and found != self.digest:
             raise RoundRefused("The state isn't the one that its digest names.")
         self.digest = found
 
 
-def _write_at(file: int, part: Octets, begin: int) -> None:
+def _write_at(file: int, part: bytes | memoryview, begin: int) -> None:
     left = memoryview(part)
     while left:
         written = os.pwrite(file, left, begin)

@@ -12,7 +12,7 @@ from domains.contributions import Part
 from policies.mechanism import EXACT_SUM
 from policies.plan import Step
 
-_BLOCK = 2**20
+_BLOCK = 2**17
 _ROWS = 2**12
 
 
@@ -34,8 +34,9 @@ def row_positions(step: Step, parts: "Sequence[Part]") -> Tensor:
 class Total:
     """The integers of all users so far: int64 [P], in the order of the step's outputs.
 
-    They are added as float64, which holds every integer below 2^53: exact, in any order. Admission
-    has refused whatever could pass that.
+    Whole vectors are added as float64, which holds every integer below 2^53: exact, in any order,
+    and made integers in the end; rows are added as integers, since few of a table are touched.
+    Admission has refused whatever could pass 2^53.
 
     Args:
         users: at most so many will be added.
@@ -49,28 +50,36 @@ class Total:
         if users * step.clip_norm * step.scale >= EXACT_SUM:
             raise ValueError("The sum of so many users could pass 2^53; lower the step's scale.")
         self._sums = (
-            torch.empty(step.width, dtype=torch.float64)
+            torch.empty(step.width, dtype=torch.int64)
             if memory is None
-            else torch.frombuffer(memory, dtype=torch.float64, count=step.width)
+            else torch.frombuffer(memory, dtype=torch.int64, count=step.width)
         ).zero_()
         self._outputs = self._sums.split([spec.count for spec in step.released])
+        self._doubles: dict[int, Tensor] = {}
 
     def add(self, units: Tensor, parts: Sequence[Part]) -> None:
         """Add a batch: whole numbers [B, ...], the parts' units side by side."""
         widths = [part.values[0].numel() for part in parts]
         columns = units.split(widths, dim=1)
-        for total, part, mine in zip(self._outputs, parts, columns, strict=True):
+        for place, (part, mine) in enumerate(zip(parts, columns, strict=True)):
             if part.ids is None:
-                total += mine.sum(0, dtype=torch.float64)
+                self._double(place).add_(mine.sum(0, dtype=torch.float64))
             else:
-                _add_rows(total, part, mine)
+                _add_rows(self._outputs[place], part, mine)
+
+    def _double(self, place: int) -> Tensor:
+        """An output whose vectors are whole, as float64 in the place of its integers."""
+        if place not in self._doubles:
+            self._doubles[place] = self._outputs[place].view(torch.float64)
+        return self._doubles[place]
 
     def integers(self) -> NDArray[np.int64]:
         """The sums; nothing may be added afterwards."""
-        summed = self._sums.view(torch.int64)
-        for doubles, block in zip(self._sums.split(_BLOCK), summed.split(_BLOCK), strict=True):
-            block.copy_(doubles.to(torch.int64))
-        return summed.numpy()
+        for place, doubles in self._doubles.items():
+            pieces = zip(doubles.split(_BLOCK), self._outputs[place].split(_BLOCK), strict=True)
+            for found, block in pieces:
+                block.copy_(found.to(torch.int64))
+        return self._sums.numpy()
 
 
 def _add_rows(total: Tensor, part: Part, units: Tensor) -> None:
@@ -80,4 +89,4 @@ def _add_rows(total: Tensor, part: Part, units: Tensor) -> None:
         rows, ids = rows.index_select(0, part.real), ids.index_select(0, part.real)
     table = total.view(-1, rows.shape[1])
     for some, their_ids in zip(rows.split(_ROWS), ids.split(_ROWS), strict=True):
-        table.index_add_(0, their_ids, some.to(torch.float64))
+        table.index_add_(0, their_ids, some.to(torch.int64))

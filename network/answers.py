@@ -8,27 +8,29 @@ Signature: Ed25519 (RFC 8032) over a tag of its own, so that it never passes for
 """
 
 import json
-import re
 import secrets
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
 import requests
-from blake3 import blake3
 from nacl.exceptions import BadSignatureError
 from nacl.signing import SigningKey, VerifyKey
 from urllib3.exceptions import HTTPError, ReadTimeoutError
 
+from network.parts import Content, Parts, PartsRefused, Sizes, named, read_names
 from network.tls import keeps_secrets, secured
 
 NONCE = "X-Coterie-Nonce"
+"""64 random hex characters; where the body's parts are named, a semicolon and their sizes."""
 SEAL = "X-Coterie-Seal"
-"""The signature in hex; where it names the content's parts each for itself, a semicolon and their
-sizes in bytes, with commas."""
+"""The signature in hex; where the answer's parts are named, a semicolon and their sizes."""
 KNOWN = "coterie.parts"
-"""In the message that starts an answer: its parts, as (size, BLAKE3 or None), to be named so."""
+"""In the message that starts an answer: its parts, to be named."""
+ASKED = "coterie.asked"
+"""In a request's scope: its `Content`, as it comes."""
 MAX_ANSWER_BYTES = 80 * 2**20
 """No answer of a node is longer; a longer one is cut off and refused."""
 
@@ -53,79 +55,23 @@ def _sealed_text(nonce: str, method: str, target: bytes, asked: bytes, *answered
     return _TAG + b"".join(len(part).to_bytes(4, "big") + part for part in parts)
 
 
-class _Content:
-    """What a seal says of an answer's content: its BLAKE3; of one in parts, each part's and size.
-
-    Whoever made a part may know its digest, and needn't have it computed again.
-
-    Args:
-        parts: size in bytes and the digest, if it is known; empty: the content is one.
-    """
-
-    def __init__(self, parts: Sequence[tuple[int, bytes | None]] = ()) -> None:
-        self._parts, self._size = parts, 0
-        self._left = list(parts)
-        self._hash, self.digests = blake3(), list[bytes]()
-
-    def update(self, content: bytes) -> None:
-        """The next piece.
-
-        Raises:
-            AnswerRefused: it goes beyond the last part.
-        """
-        view = memoryview(content)
-        while self._parts and view:
-            if not self._left:
-                raise AnswerRefused("The answer is longer than its parts.")
-            size, known = self._left[0]
-            here, view = view[: size - self._size], view[size - self._size :]
-            self._size += len(here)
-            if known is None:
-                self._hash.update(here)
-            if self._size == size:
-                self.digests.append(known or self._hash.digest())
-                self._hash, self._size = blake3(), 0
-                del self._left[0]
-        self._hash.update(view)
-
-    def sealed(self) -> tuple[bytes, ...]:
-        """What is signed of it.
-
-        Raises:
-            AnswerRefused: a part is missing.
-        """
-        if self._left:
-            raise AnswerRefused("The answer is shorter than its parts.")
-        if not self._parts:
-            return (self._hash.digest(),)
-        return blake3(b"".join(self.digests)).digest(), _sizes(self._parts)
-
-
-def _sizes(parts: Sequence[tuple[int, bytes | None]]) -> bytes:
-    return ",".join(str(size) for size, _ in parts).encode()
-
-
-def _announced(sizes: str) -> list[tuple[int, bytes | None]]:
-    if not sizes:
-        return []
-    if not re.fullmatch(r"[1-9]\d{0,9}(,[1-9]\d{0,9}){0,7}", sizes):
-        raise AnswerRefused("The answer announces parts that none has.")
-    return [(int(size), None) for size in sizes.split(",")]
-
-
 class Seal:
     """ASGI middleware: seals the answers to requests that carry a nonce."""
 
     def __init__(self, app: Callable[..., Awaitable[None]], key: SigningKey) -> None:
         self._app, self._key = app, key
 
-    async def __call__(self, scope: Mapping[str, Any], receive: _Receive, send: _Send) -> None:
+    async def __call__(
+        self, scope: MutableMapping[str, Any], receive: _Receive, send: _Send
+    ) -> None:
         headers = dict(scope.get("headers", ()))
         nonce = headers.get(NONCE.lower().encode(), b"").decode("latin-1")
-        if scope["type"] != "http" or len(nonce) != 64 or not nonce.isalnum():
+        named_parts = _named_in(nonce, headers) if scope["type"] == "http" else None
+        if named_parts is None:
             await self._app(scope, receive, send)
             return
-        asked, answered = blake3(), _Content()
+        asked = scope[ASKED] = Content(named_parts)
+        answered = Content()
         start: list[_Message] = []
         parts: list[_Message] = []
 
@@ -138,28 +84,39 @@ class Seal:
             nonlocal answered
             if message["type"] == "http.response.start":
                 start.append(message)
-                answered = _Content(message.pop(KNOWN, ()))
+                answered = Content(message.pop(KNOWN, ()))
                 return
             parts.append(message)
             answered.update(message.get("body", b""))
             if message.get("more_body"):
                 return
             target = scope["raw_path"] + (b"?" if scope["query_string"] else b"")
-            sealed = answered.sealed()
-            text = _sealed_text(
-                nonce,
-                scope["method"],
-                target + scope["query_string"],
-                asked.digest(),
-                *sealed,
-            )
-            _, *sizes = sealed
-            seal = b";".join((self._key.sign(text).signature.hex().encode(), *sizes))
-            start[0]["headers"] = [*start[0]["headers"], (SEAL.lower().encode(), seal)]
+            # What wasn't taken whole is answered without a seal, and so not believed.
+            with suppress(PartsRefused):
+                heard, *_ = asked.signed()
+                said = answered.signed()
+                where = nonce, scope["method"], target + scope["query_string"]
+                signature = self._key.sign(_sealed_text(*where, heard, *said)).signature
+                seal = b";".join((signature.hex().encode(), *said[1:]))
+                start[0]["headers"] = [*start[0]["headers"], (SEAL.lower().encode(), seal)]
             for each in (*start, *parts):
                 await send(each)
 
         await self._app(scope, hear, say)
+
+
+def _named_in(nonce: str, headers: Mapping[bytes, bytes]) -> Sizes | None:
+    """The parts that a request's nonce names; None: it is none."""
+    nonce, _, sizes = nonce.partition(";")
+    if len(nonce) != 64 or not nonce.isalnum():
+        return None
+    try:
+        parts = read_names(sizes)
+    except PartsRefused:
+        return None
+    # A server takes as many bytes as were declared, so none beyond the last part.
+    declared = sum(size for size, _ in parts)
+    return parts if not parts or headers.get(b"content-length") == b"%d" % declared else None
 
 
 @dataclass(frozen=True)
@@ -198,7 +155,7 @@ def ask(
     session: requests.Session,
     method: str,
     url: str,
-    body: bytes = b"",
+    body: bytes | Parts = b"",
     *,
     json_body: bool = False,
     timeout: tuple[float, float] = (5.0, 600.0),
@@ -219,27 +176,54 @@ def ask(
         requests.RequestException: no answer in time.
         AnswerRefused: longer than `most`, or in chunks.
     """
-    nonce = secrets.token_hex(32)
-    kind = "application/json" if json_body else "application/octet-stream"
-    headers = {NONCE: nonce, "Accept-Encoding": "identity", "Content-Type": kind}
+    sent = body if isinstance(body, Parts) else Parts((body,))
+    nonce = _nonce(sent)
     line = secured(session, url)
-    request = requests.Request(method, url, headers, data=body or None, auth=no_password)
+    request = _prepared(line, method, url).copy()
+    request.headers[NONCE] = nonce
+    request.headers["Content-Type"] = f"application/{'json' if json_body else 'octet-stream'}"
+    request.prepare_body(_whole_if_short(sent) or None, None)
     response = line.send(
-        line.prepare_request(request),
-        timeout=timeout,
-        allow_redirects=False,
-        **_surroundings(line, url),
+        request, timeout=timeout, allow_redirects=False, **_surroundings(line, url)
     )
     parts: list[bytes] = []
     take = into if into is not None and response.status_code == 200 else parts.append
-    with response:
-        seal, _, sizes = response.headers.get(SEAL, "").partition(";")
-        announced = _announced(sizes)
-        size, answered = _taken(response, most, take, _Content(announced))
-    target = str(response.request.path_url).encode()
-    text = _sealed_text(nonce, method, target, blake3(body).digest(), *answered.sealed())
-    named = tuple((of, digest) for (of, _), digest in zip(announced, answered.digests, strict=True))
-    return Answer(response.status_code, b"".join(parts), size, named, text, seal)
+    try:
+        with response:
+            seal, _, sizes = response.headers.get(SEAL, "").partition(";")
+            size, answered = _taken(response, most, take, Content(read_names(sizes)))
+        said = answered.signed()
+    except PartsRefused as error:
+        raise AnswerRefused(f"The answer is {error}.") from None
+    asked = Content(sent.known())
+    for piece in sent:
+        asked.update(piece)
+    target = str(request.path_url).encode()
+    text = _sealed_text(nonce, method, target, asked.signed()[0], *said)
+    known = zip(answered.parts, answered.digests, strict=True)
+    found = tuple((length, digest) for (length, _), digest in known)
+    return Answer(response.status_code, b"".join(parts), size, found, text, seal)
+
+
+def _nonce(sent: Parts) -> str:
+    """Random for each request; names the parts of its body, if their digests are known."""
+    random, known = secrets.token_hex(32), sent.known()
+    return f"{random};{named(known)}" if known else random
+
+
+def _whole_if_short(sent: Parts) -> bytes | Parts:
+    return b"".join(sent) if len(sent) <= _PART_BYTES else sent
+
+
+def _prepared(session: requests.Session, method: str, url: str) -> requests.PreparedRequest:
+    """A request without a body, made once for each address and method."""
+    known: dict[tuple[str, str], requests.PreparedRequest]
+    known = session.__dict__.setdefault("_coterie_prepared", {})
+    if (method, url) not in known:
+        headers = {"Accept-Encoding": "identity"}
+        request = requests.Request(method, url, headers, auth=no_password)
+        known[method, url] = session.prepare_request(request)
+    return known[method, url]
 
 
 def _surroundings(session: requests.Session, url: str) -> Mapping[str, Any]:
@@ -247,7 +231,9 @@ def _surroundings(session: requests.Session, url: str) -> Mapping[str, Any]:
     known: dict[str, Mapping[str, Any]] = session.__dict__.setdefault("_coterie_surroundings", {})
     origin = _origin(url)
     if origin not in known:
-        known[origin] = session.merge_environment_settings(url, {}, True, None, None)
+        found = session.merge_environment_settings(url, {}, True, None, None)
+        # Else requests looks on the disk for certificates at each call, for a line without TLS too.
+        known[origin] = found if url.startswith("https:") else {**found, "verify": True}
     return known[origin]
 
 
@@ -257,8 +243,8 @@ def no_password(request: requests.PreparedRequest) -> requests.PreparedRequest:
 
 
 def _taken(
-    response: requests.Response, most: int, take: Callable[[bytes], object], content: _Content
-) -> tuple[int, _Content]:
+    response: requests.Response, most: int, take: Callable[[bytes], object], content: Content
+) -> tuple[int, Content]:
     """Hand the content over as it comes: its size, and `content` with all of it.
 
     A chunk's head has no bound, so nobody of ours sends chunks.

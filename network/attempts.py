@@ -7,10 +7,9 @@ and checks them afterwards.
 import json
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from network.begun import read_begun, write_begun
 from network.client import NodeClient, NodeRefused, NodeUnreachable
 from network.heads import Heads
 from network.lines import Lines
+from network.parts import Digested
 from network.smpc.attempt import Agreement
 from network.smpc.ckks.coordination import CkksBegun, CkksCoordinator
 from network.smpc.ckks.messages import (
@@ -67,14 +67,14 @@ class Beside:
         refused: called when a domain refuses to begin; what it raises ends the attempt.
         keep: given what writes the attempt's transcript; by default it is written at once.
         drawing: called once the domains have begun, who draw their noise then.
-        revealing: called once they are asked for their inputs; none has anything to draw or to sum
-            in this attempt after that.
+        following: gives the attempt that the domains may begin once they have revealed their
+            inputs, if there is one: none has anything to draw or to sum in this one after that.
     """
 
     refused: Callable[[], object] = lambda: None
     keep: Callable[[Callable[[], object]], object] = lambda write: write()
     drawing: Callable[[], object] = lambda: None
-    revealing: Callable[[], object] = lambda: None
+    following: Callable[[], "Attempt | None"] = lambda: None
 
 
 class Attempt:
@@ -109,16 +109,15 @@ class Attempt:
         self._nodes, self._lines = nodes, lines
         self._deadline_s = deadline_s
         self.kept = kept
-        self._ahead: dict[str, Future] = {}
+        self._ahead: dict[str, Any] = {}
         self._states: dict[str, object] = {}
-
-    def begin(self) -> None:
-        """Ask the domains to begin, each after what it was asked before; `open_total` goes on."""
-        self._ahead = self._put("advertise", dict.fromkeys(self.agreement.names))
+        self._following: Attempt | None = None
 
     def open_total(self, state: bytes, beside: Beside) -> tuple[NDArray[np.int64], tuple[str, ...]]:
         """Carry the attempt through and keep it: (total, survivors), or SumAborted."""
-        self._state, self._beside = np.frombuffer(state, dtype=np.uint8), beside
+        digest = blake3(state).digest()
+        self._state, self._state_digest = Digested.of(state, digest), digest.hex()
+        self._beside = beside
         coordinator = self.coordinator(self.agreement, self.exchange, self.left_out)
         found = read_begun(self.kept, self.heads)
         begun = coordinator.begin() if found is None else self.begun.from_dict(found)
@@ -131,21 +130,21 @@ class Attempt:
         beside.keep(partial(self.write, self.kept, self.agreement, *said))
         return opened.total, opened.survivors
 
-    @cached_property
-    def _digest(self) -> str:
-        """Of the state."""
-        return blake3(self._state.data).hexdigest()
-
     def exchange(self, phase: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
         began = time.monotonic()
         if phase == "share":
             self._beside.drawing()
-        asked = self._put(phase, arguments)
         if phase == "reveal":
-            self._beside.revealing()
-        calls = self._lines.wait(asked, self._deadline_s + _GRACE_S)
+            self.heads.keep_notes_of(arguments)
+            self._following = self._beside.following()
+        answers = dict(self._ahead) if phase == "advertise" else {}
+        questions = {
+            name: partial(self._ask, phase, name, argument)
+            for name, argument in arguments.items()
+            if name not in answers
+        }
+        calls = self._lines.ask(questions, self._deadline_s + _GRACE_S)
         self.seconds[phase] = round(time.monotonic() - began, 2)
-        answers: dict[str, Any] = {}
         for name, call in calls.items():
             try:
                 if call is None:
@@ -159,14 +158,6 @@ class Attempt:
         if phase == "advertise" and set(self.left_out) - self.lost:
             self._beside.refused()
         return answers
-
-    def _put(self, phase: str, arguments: Mapping[str, Any]) -> dict[str, Future]:
-        """Ask, except who was asked ahead: unless that failed, or the line was given up since."""
-        ahead = self._ahead if phase == "advertise" else {}
-        asked = {name: call for name, call in ahead.items() if not _failed(call)}
-        rest = {name: argument for name, argument in arguments.items() if name not in asked}
-        questions = {n: partial(self._ask, phase, n, a) for n, a in rest.items()}
-        return {**asked, **self._lines.put(questions)}
 
     def _ask(self, phase: str, name: str, argument: Any) -> Any:
         node, context = self._nodes[name], self.agreement.context
@@ -183,8 +174,8 @@ class Attempt:
 
         attempt = {"step": context.step, "release": context.release, "attempt": context.attempt}
         if phase == "share" and not self._holds(name) and self._state.size > PART_BYTES:
-            send_in_parts(ask, self._state, self._digest)
-            self._states[name] = self._digest
+            send_in_parts(ask, self._state, self._state_digest)
+            self._states[name] = self._state_digest
         arguments = {**attempt, **self._arguments(phase, name, argument)}
         if phase == "reveal":
             return self._input(name, ask, arguments, attempt)
@@ -215,7 +206,7 @@ class Attempt:
 
     def _holds(self, name: str) -> bool:
         """Whether a domain has the state already."""
-        return self._states.get(name) == self._digest
+        return self._states.get(name) == self._state_digest
 
     def _arguments(self, phase: str, name: str, argument: Any) -> dict[str, Any]:
         if phase == "advertise":
@@ -225,14 +216,16 @@ class Attempt:
         if phase == "share":
             held = json.dumps(self.heads.held_of(name))
             if self._holds(name):
-                return {"adverts": said, "held": held, "state_digest": self._digest,
+                return {"adverts": said, "held": held, "state_digest": self._state_digest,
                         "state": self._state[:0]}  # fmt: skip
             return {"adverts": said, "held": held, "state": self._state}
         if phase == "reveal":
-            return {"seeds": said, "notes": json.dumps(self.heads.notes_for(name))}
+            notes = json.dumps(self.heads.notes_for(name))
+            return {"seeds": said, "notes": notes, "following": self._named_next()}
         if phase == "confirm":
-            return {"receipts": said}
-        signed = self.heads.cosignatures_for(name, self.agreement.roster[name])
+            return {"receipts": said, "following": self._named_next()}
+        confirmed = {message.domain for message in argument}
+        signed = self.heads.cosignatures_for(name, self.agreement.roster[name], confirmed)
         return {"confirmations": said, "cosignatures": json.dumps(signed)}
 
     def _read(self, phase: str, name: str, answer: Any) -> Any:
@@ -243,17 +236,35 @@ class Attempt:
         if phase == "unmask":
             return Unmasking.from_dict(said)
         if phase == "advertise":
-            self.heads.take_held(name, _part(said, "held", dict))
-            self._states[name] = said.get("state")
-            return self.advert.from_dict(said.get("advert"))
+            return self._begun(name, said)
         if phase == "confirm":
             self.heads.take_cosignatures(name, _part(said, "cosignatures", list))
+            if self._following is not None:
+                self._following._take_begun(name, said.get("begun"))
             return self.confirmation.from_dict(said.get("confirmation"))
         sealed = _part(said, "sealed", list)
         if len(sealed) > len(self.agreement.roster):
             raise MalformedMessage("expected a list of sealed shares")
         self.heads.take_note(name, _part(said, "note", dict))
         return [self.shared.from_dict(each) for each in sealed]
+
+    def _named_next(self) -> str:
+        if self._following is None:
+            return ""
+        where = self._following.agreement.context
+        named = {"step": where.step, "release": where.release, "attempt": where.attempt}
+        return json.dumps({**named, "tensor": where.tensor})
+
+    def _begun(self, name: str, said: Any) -> Advert | KeyAdvert:
+        """What a domain says as it begins."""
+        self.heads.take_held(name, _part(said, "held", dict))
+        self._states[name] = said.get("state")
+        return self.advert.from_dict(said.get("advert"))
+
+    def _take_begun(self, name: str, said: Any) -> None:
+        """The same, ahead of `open_total`; what can't be read is asked for again then."""
+        with suppress(MalformedMessage, SharingRefused):
+            self._ahead[name] = self._begun(name, said)
 
 
 class CkksAttempt(Attempt):
@@ -283,10 +294,6 @@ class CkksAttempt(Attempt):
         if phase == "unmask":
             return None if isinstance(answer, str) else unpack_opening(self.agreement, answer)
         return super()._read(phase, name, answer)
-
-
-def _failed(call: Future) -> bool:
-    return call.done() and (call.cancelled() or call.exception() is not None)
 
 
 def _part(said: Any, key: str, kind: type) -> Any:

@@ -21,11 +21,12 @@ from syft.types.uid import UID
 
 from network.answers import MAX_ANSWER_BYTES, Answer, AnswerRefused, ask, node_key_in, pin_node
 from network.envelope import BytesRefused, open_envelope
+from network.parts import Parts
 from network.reaching import why_unreached
 from network.reader import read
 from network.reader_names import ANSWERS
 from network.replay import ISSUED
-from network.streams import STREAMS, ComingOctets, Refused, Sink, read_answer, write_call
+from network.streams import STREAMS, ComingOctets, Refused, Sink, call_parts, read_answer
 from network.tls import keeps_secrets, trust
 
 API = "/api/v2"
@@ -156,7 +157,7 @@ class NodeClient:
             NodeRefused: the node's own refusal, in its words.
         """
         server, key = str(self.server_uid), self._key.signing_key
-        blob = write_call(key, server, f"coterie.{method}", arguments)
+        blob = call_parts(key, server, f"coterie.{method}", arguments)
         coming = None if into is None else ComingOctets(into)
         try:
             answer = self._post(f"{STREAMS}/{method}", blob, timeout_s, coming, most)
@@ -178,7 +179,7 @@ class NodeClient:
     def _post(
         self,
         path: str,
-        blob: bytes,
+        blob: bytes | Parts,
         timeout_s: float,
         coming: ComingOctets | None = None,
         most: int = MAX_ANSWER_BYTES,
@@ -195,7 +196,12 @@ class NodeClient:
         return answer
 
     def _ask(
-        self, path: str, blob: bytes, timeout_s: float, coming: ComingOctets | None, most: int
+        self,
+        path: str,
+        blob: bytes | Parts,
+        timeout_s: float,
+        coming: ComingOctets | None,
+        most: int,
     ) -> Answer:
         try:
             answer = ask(

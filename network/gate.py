@@ -24,7 +24,7 @@ from network.client import API
 from network.connections import serve_app
 from network.entrance import Entrance, refused, too_much
 from network.envelope import MAX_MESSAGE_BYTES, BytesRefused
-from network.guard import install_strict_reader
+from network.guard import install_strict_reader, leave_texts_alone
 from network.health import CONTENT_TYPE, Health
 from network.limits import Limits, TooMuch
 from network.logs import log_as_json
@@ -66,6 +66,7 @@ def open_app(
         why_ended: a sentence if the account with this verify key may no longer call.
     """
     read_store_strictly()
+    leave_texts_alone()
     limits = limits or Limits()
     gate = Calls(server, paths_of, memory, node_key, limits, why_ended)
     bodies, streams, health = Bodies(limits), Bodies(limits), Health()

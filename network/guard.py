@@ -48,6 +48,21 @@ def install_strict_reader(names: Names = ANSWERS) -> None:
     syft_reader.rs_proto2object = _refuse_open_frame
 
 
+def leave_texts_alone() -> None:
+    """Keep a server from looking for objects in each character of a text that it answers.
+
+    That took longer than many a small call.
+    """
+    import syft.service.service as services
+    from syft.types.syft_object import attach_attribute_to_syft_object
+
+    def attach(result: Any, attr_dict: dict[str, Any]) -> None:
+        if not isinstance(result, str):
+            attach_attribute_to_syft_object(result, attr_dict)
+
+    services.attach_attribute_to_syft_object = attach
+
+
 def _refuse_open_frame(_: Any) -> Any:
     raise BytesRefused("Only whole messages are read.")
 

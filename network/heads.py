@@ -5,7 +5,7 @@ them refuses, and is blamed for it, what another one sends it.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -82,6 +82,10 @@ class Heads:
                 raise MalformedMessage(f"{len(under)} signatures under one ledger's heads")
         self.cosignatures[domain] = signed
 
+    def keep_notes_of(self, members: Container[str]) -> None:
+        """Who isn't a member any longer shows nothing that could be refused."""
+        self.notes = {name: note for name, note in self.notes.items() if name in members}
+
     def held_of(self, domain: str) -> dict[str, Any]:
         return {peer: held.get(domain, []) for peer, held in self.held.items() if peer != domain}
 
@@ -92,11 +96,14 @@ class Heads:
             if peer != domain
         }
 
-    def cosignatures_for(self, domain: str, node_key: str) -> dict[str, Any]:
+    def cosignatures_for(
+        self, domain: str, node_key: str, confirmed: Container[str]
+    ) -> dict[str, Any]:
+        """What those who confirmed co-signed of a domain's ledger."""
         return {
             peer: [each for each in signed if each.get("node_key") == node_key]
             for peer, signed in self.cosignatures.items()
-            if peer != domain
+            if peer != domain and peer in confirmed
         }
 
 

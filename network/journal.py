@@ -6,7 +6,7 @@ It lies with the data scientist and holds nothing private.
 import json
 import os
 from collections.abc import Iterable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -93,11 +93,12 @@ def load_run(folder: Path, approved: ApprovablePlan, plan: Plan) -> Run:
     return Run(approved.hash, folder, state, history, kept["finished"])
 
 
-def save_run(run: Run, first: Iterable[Future[object]] = ()) -> None:
+def save_run(run: Run, first: Iterable[Future[object]] = (), state: bytes | None = None) -> None:
     """Write state and journal durably; a crash leaves the previous ones.
 
     Args:
         first: what is being written, and must be done before the journal tells of the release.
+        state: the run's as safetensors, if it was made.
     """
     name = f"state-{len(run.history):05d}.safetensors"
     journal = {
@@ -107,14 +108,12 @@ def save_run(run: Run, first: Iterable[Future[object]] = ()) -> None:
         "history": [vars(progress) for progress in run.history],
     }
     # Both are on the disk before the one that names the other is in its place.
-    state, said = run.folder / name, run.folder / "journal.json"
-    with ThreadPoolExecutor(1) as pool:
-        written = pool.submit(_write, state, saved(run.state))
-        _write(said, json.dumps(journal).encode())
-        written.result()
+    place, said = run.folder / name, run.folder / "journal.json"
+    _write(place, saved(run.state) if state is None else state)
+    _write(said, json.dumps(journal).encode())
     for each in first:
         each.result()
-    for path in (state, said):
+    for path in (place, said):
         os.replace(_new(path), path)
     for old in run.folder.glob("state-*.safetensors"):
         if old.name != name:

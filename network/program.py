@@ -12,6 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from network.authoring import check_partners, check_plan, check_step
 from network.clip_norms import (
     CLIPPED_BITS,
     AdaptiveClip,
@@ -93,6 +94,9 @@ class Sum:
     metrics: Callable[[State], Mapping[str, float]] | None = None
     kept: bool = False
 
+    def __post_init__(self) -> None:
+        check_step(self)
+
 
 @dataclass(frozen=True)
 class Gradient:
@@ -120,6 +124,9 @@ class Gradient:
     update: Callable[[State, State, float], State] | None = None
     metrics: Callable[[State], Mapping[str, float]] | None = None
     kept: bool = False
+
+    def __post_init__(self) -> None:
+        check_step(self)
 
 
 @dataclass(frozen=True)
@@ -174,6 +181,7 @@ class Plan:
     _bound: dict[str, ApprovablePlan] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        check_plan(self, (Sum, Gradient))
         if self.model is not None:
             if self.state:
                 raise ValueError("Give a plan a state or a model (whose tensors are its state).")
@@ -212,7 +220,7 @@ class Plan:
             dataset=self.data.name,
             catalogue=self.data.catalogue,
             roster=tuple(sorted(roster, key=lambda entry: entry.name)),
-            collusion=self._collusion(len(roster)),
+            collusion=max(1, (len(roster) - 1) // 2) if self.collusion is None else self.collusion,
             threshold=len(roster) if self.threshold is None else self.threshold,
             delta=self.delta,
             spare_attempts=self.spare_attempts,
@@ -229,6 +237,7 @@ class Plan:
             dealer=self.dealer,
             comparisons=self.comparisons,
         )
+        check_partners(plan.collusion, plan.threshold, len(roster))
         # No domain has more users than all together, so admission will find no larger total.
         rings = [smallest_width(largest_total(plan, step, self.data.users)) for step in plan.steps]
         steps = (
@@ -236,9 +245,6 @@ class Plan:
             for step, bits in zip(plan.steps, rings, strict=True)
         )
         return plan.model_copy(update={"steps": tuple(steps)})
-
-    def _collusion(self, domains: int) -> int:
-        return self.collusion if self.collusion is not None else max(1, (domains - 1) // 2)
 
     def _noise_multipliers(self) -> tuple[float, ...]:
         if self.epsilon is None:

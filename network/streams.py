@@ -19,7 +19,7 @@ import secrets
 import struct
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -29,6 +29,7 @@ from nacl.signing import SigningKey, VerifyKey
 from numpy.typing import NDArray
 
 from network.capnproto import BytesRefused
+from network.parts import Digested, Parts
 from network.smpc.messages import PART_BYTES, OctetParts
 
 STREAMS = "/coterie/v1"
@@ -78,16 +79,21 @@ class StreamCall:
     carried_as: str
     begin: int
 
-    def carried_in(self, message: bytes | bytearray) -> dict[str, NDArray[np.uint8]]:
+    def carried_in(
+        self, message: bytes | bytearray, digest: bytes | None = None
+    ) -> dict[str, Digested]:
         """The octets of the whole message by their argument's name: uint8 [n], not a copy.
+
+        Args:
+            digest: their BLAKE3, if it was computed before.
 
         Raises:
             BytesRefused: they aren't those that were signed.
         """
-        octets = memoryview(message)[self.begin :]
-        if len(octets) != self.octets or blake3(octets).digest() != self.digest:
+        octets = Digested.of(memoryview(message)[self.begin :], digest)
+        if octets.size != self.octets or octets.digest != self.digest:
             raise BytesRefused("The octets aren't those that were signed.")
-        return {self.carried_as: np.frombuffer(octets, np.uint8)} if self.carried_as else {}
+        return {self.carried_as: octets} if self.carried_as else {}
 
 
 def write_call(
@@ -96,7 +102,17 @@ def write_call(
     path: str,
     arguments: Mapping[str, str | int | NDArray[np.uint8]],
 ) -> bytes:
-    """A signed call.
+    """A signed call; see `call_parts`."""
+    return b"".join(call_parts(key, server, path, arguments))
+
+
+def call_parts(
+    key: SigningKey,
+    server: str,
+    path: str,
+    arguments: Mapping[str, str | int | NDArray[np.uint8]],
+) -> Parts:
+    """A signed call, of which octets are no copy.
 
     Args:
         arguments: text and integers, and one array at most: uint8 [n], n at most `PART_BYTES`.
@@ -110,6 +126,7 @@ def write_call(
         raise ValueError("a stream carries text, integers and one array of octets")
     carried_as, octets = next(iter(arrays.items()), ("", np.empty(0, dtype=np.uint8)))
     carried = np.ascontiguousarray(octets).data
+    digest = octets.digest if isinstance(octets, Digested) else None
     said = {
         "server": server,
         "path": path,
@@ -118,12 +135,12 @@ def write_call(
         "id": secrets.token_hex(16),
         "issued": int(time.time()),
         "octets": len(carried),
-        "digest": blake3(carried).hexdigest(),
+        "digest": (digest or blake3(carried).digest()).hex(),
     }
     head = json.dumps(said).encode()
     signature = key.sign(_TAG + head).signature
     prefix = _PREFIX.pack(_MAGIC, bytes(key.verify_key), signature, len(head))
-    return b"".join((prefix, head, carried))
+    return Parts((prefix + head, carried), {} if digest is None else {1: digest})
 
 
 def read_head(begun: bytes | bytearray) -> StreamCall | None:
@@ -200,30 +217,6 @@ def write_answer(value: object) -> bytes:
     return b"".join(answer_parts(value).pieces)
 
 
-@dataclass(frozen=True)
-class Parts:
-    """Of an answer: its kind, and what follows.
-
-    Attributes:
-        digests: BLAKE3 of pieces, by place, where it is known.
-    """
-
-    pieces: tuple[bytes | memoryview, ...]
-    digests: Mapping[int, bytes] = field(default_factory=dict)
-
-    @property
-    def size(self) -> int:
-        """In bytes."""
-        return sum(map(len, self.pieces))
-
-    def known(self) -> list[tuple[int, bytes | None]]:
-        """Size and digest of each piece, for the answer's seal; empty, if no digest is known."""
-        if not self.digests:
-            return []
-        each = ((len(piece), self.digests.get(n)) for n, piece in enumerate(self.pieces))
-        return [(size, digest) for size, digest in each if size]
-
-
 def answer_parts(value: object) -> Parts:
     """`write_answer` in parts, of which octets are no copy.
 
@@ -245,7 +238,7 @@ def sendable(parts: Parts) -> list[bytes | memoryview]:
     """Parts as they are sent, one after the other: short answers in one piece, long ones in pieces
     of at most 1 MiB, which a server copies at little cost.
     """
-    if parts.size <= _PIECE_BYTES:
+    if len(parts) <= _PIECE_BYTES:
         return [b"".join(parts.pieces)]
     return [
         piece[begin : begin + _PIECE_BYTES]

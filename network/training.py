@@ -23,7 +23,7 @@ from network.attempts import Attempt, Beside
 from network.client import NodeClient, NodeRefused, NodeUnreachable
 from network.journal import Progress, Run, RunInterrupted, load_run, save_run
 from network.lines import Lines
-from network.program import Plan, State
+from network.program import Plan
 from network.rounds import Release, RoundAborted, attempt_of, carried_through, was_begun
 from network.states import end_run, model_of, saved
 from network.updates import after_release, in_own_units, noise_std
@@ -128,6 +128,7 @@ class _Releases:
         self._plan, self._approved, self._run = plan, approved, run
         self._charged: dict[str, dict[str, Any]] | None = None
         self._begun: Attempt | None = None
+        self._saved: bytes | None = None
 
     def make(self, index: int, step: str, release: int) -> None:
         """Make one release and journal it.
@@ -137,7 +138,7 @@ class _Releases:
         """
         definition, author, run = self._approved.step(step), self._plan.step(step), self._run
         before = {name: asdict(node.traffic) for name, node in self._nodes.items()}
-        payload = _pack(run.state, definition)
+        payload = self._packed(definition)
         if self._charged is None:
             self._charged = progress_of(self._nodes, self._approved, self._lines)
         charged, written = self._charged, list[Future[object]]()
@@ -152,7 +153,7 @@ class _Releases:
             refused=refused,
             keep=lambda write: written.append(self._pool.submit(write)),
             drawing=lambda: self._pool.submit(_epsilon_so_far, *ahead),
-            revealing=lambda: self._begin(index),
+            following=lambda: self._begin(index),
         )
         attempt, opened = self._open(step, release, payload, beside)
         self._open_again(opened.left_out)
@@ -179,10 +180,18 @@ class _Releases:
                 left_out=opened.left_out,
             )
         )
-        save_run(run, written)
+        self._saved = saved(run.state)
+        save_run(run, written, self._saved)
         # So the next release needs no question: who didn't survive has charged no more than this.
         for found in charged.values():
             found["attempts"].append([step, release, attempt, "charged"])
+
+    def _packed(self, step: Step) -> bytes:
+        """What a step reads of the state; where that is all of it, as it was kept."""
+        state = self._run.state
+        if self._saved is not None and {spec.name for spec in step.state} == set(state):
+            return self._saved
+        return saved({spec.name: state[spec.name] for spec in step.state})
 
     def _open(self, step: str, release: int, payload: bytes, beside: Beside) -> tuple[int, Release]:
         """The total, from an attempt that enough domains charged if it can still be opened."""
@@ -209,12 +218,12 @@ class _Releases:
         calls = {name: partial(self._nodes[name].call, "open", within, **said) for name in left_out}
         self._lines.put(calls)
 
-    def _begin(self, index: int) -> None:
-        """Begin the release that comes after the `index`th, unless attempts of it are known."""
+    def _begin(self, index: int) -> Attempt | None:
+        """Of the release that comes after the `index`th, unless attempts of it are known."""
         for step, release in self._approved.schedule()[index : index + 1]:
             if not self._attempts(step, release):
                 self._begun = self._attempt(step, release, 0)
-                self._begun.begin()
+        return self._begun
 
     def _attempts(self, step: str, release: int) -> dict[int, list[str]]:
         return charged_attempts(self._charged or {}, step).get(release, {})
@@ -326,11 +335,6 @@ def unflatten_values(values: Tensor, step: Step) -> dict[str, Tensor]:
     """A flat vector of what a step releases, shape [P], as float32 tensors by name."""
     parts = torch.split(values.to(torch.float32), [spec.count for spec in step.released])
     return {s.name: part.reshape(s.shape) for s, part in zip(step.released, parts, strict=True)}
-
-
-def _pack(state: State, step: Step) -> bytes:
-    wanted = {spec.name: state[spec.name] for spec in step.state}
-    return saved(wanted)
 
 
 def _interruption(aborted: RoundAborted, run: Run, approved: ApprovablePlan) -> str:

@@ -314,6 +314,7 @@ class RenyiFilter:
         return self.epsilon_of(total)
 
 
+@lru_cache(maxsize=64)
 def _gaussian_epsilon(mu: float, delta: float) -> float:
     """Epsilon of the Gaussian with sensitivity / sigma = mu: Balle and Wang 2018, Thm 8.
 

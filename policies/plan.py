@@ -36,7 +36,8 @@ LARGEST_NOISE = 1e6
 """The largest noise multiplier that a plan may ask for."""
 
 HexKey = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9_. -]{0,62}[A-Za-z0-9_.-])?$")]
+NAME = r"^[A-Za-z0-9]([A-Za-z0-9_. -]{0,62}[A-Za-z0-9_.-])?$"
+Label = Annotated[str, Field(pattern=NAME)]
 Text = Annotated[str, Field(max_length=20_000)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -269,7 +270,7 @@ class Plan(_Value):
         """The canonical text (RFC 8785)."""
         return self._canonical.decode()
 
-    @property
+    @cached_property
     def hash(self) -> str:
         """SHA-256 of the canonical text, hex: what is approved."""
         return sha256_hex(self._canonical)
@@ -321,7 +322,8 @@ class Plan(_Value):
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """A copy with some fields changed; its text and hash are its own."""
         copied = super().model_copy(update=update, deep=deep)
-        copied.__dict__.pop("_canonical", None)
+        for derived in ("_canonical", "hash"):
+            copied.__dict__.pop(derived, None)
         return copied
 
     @cached_property

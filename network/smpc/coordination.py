@@ -1,10 +1,12 @@
 """The hub's side of one attempt: carry each step's messages, go on without those who fall silent.
 
 Whoever coordinates holds no key. A domain that doesn't answer, or answers with what can't be used,
-is left out from there on; with fewer than tau left, the attempt ends without a total.
+is left out from there on; so is one whose shares, ledger or co-signatures the others refuse, where
+tau of them go on without it. With fewer than tau left, the attempt ends without a total, and names
+who ended it.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sized
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from network.smpc.attempt import Agreement
+from network.smpc.blame import blamed_by, culprit_of, forgive, would_go_on
 from network.smpc.messages import (
     Advert,
     Confirmation,
@@ -132,16 +135,18 @@ class Coordinator:
         return Begun(tuple(adverts.values()), tuple(dealt), tuple(sorted(sealed)))
 
     def _adverts(self) -> dict[str, Advert]:
-        answers = self._ask("advertise", dict.fromkeys(self.agreement.names))
         # Alone, each advert is checked for its signature and keys; together, for keys used twice.
-        good = self._usable("advertise", answers, self._check_advert)
-        try:
-            return verify_adverts(self.agreement, list(good.values()))
-        except SharingRefused as error:
-            raise SumAborted(error.culprit, "advertise", str(error)) from None
+        asked = dict.fromkeys(self.agreement.names)
+        good = self._enough("advertise", asked, self._check_advert)
+        while True:
+            try:
+                return verify_adverts(self.agreement, list(good.values()))
+            except SharingRefused as error:
+                del good[error.culprit]
+                self.left_out.setdefault(error.culprit, str(error))
+                self._require_enough("advertise", asked, good)
 
     def _shares(self, adverts: Mapping[str, Advert]) -> dict[str, list[SealedShares]]:
-        answers = self._ask("share", {name: list(adverts.values()) for name in adverts})
         heard = transcript_hash(self.agreement, adverts)
 
         def check(name: str, dealt: list[SealedShares]) -> None:
@@ -153,7 +158,8 @@ class Coordinator:
                     raise SharingRefused(name, "dealt shares under another name")
                 verify_sealed(self.agreement, heard, each)
 
-        return self._usable("share", answers, check)
+        told = list(adverts.values())
+        return self._enough("share", dict.fromkeys(adverts, told), check)
 
     def finish(self, begun: Begun) -> Opened:
         """Collect masked inputs, have one set of them confirmed, unmask and open their sum.
@@ -161,23 +167,8 @@ class Coordinator:
         Raises:
             SumAborted: fewer than tau domains are left, or the answers don't open.
         """
-        members = begun.members
-        dealt = [s for s in begun.sealed if s.sender in members]
-        asked = {name: [s for s in dealt if s.receiver == name] for name in members}
         heard = transcript_hash(self.agreement, {a.domain: a for a in begun.adverts})
-
-        def check(name: str, answer: tuple[Receipt, Masked]) -> None:
-            receipt = answer[0]
-            around = tuple(n for n in self.agreement.neighbourhood(name) if n in members)
-            if receipt.domain != name or receipt.members != around:
-                raise SharingRefused(name, "signed a masked input for others than the members")
-            message = receipt_message(heard, dict(receipt))
-            if not is_signed(message, receipt.signature, self.agreement.roster[name]):
-                raise SharingRefused(name, "its masked input isn't signed for this attempt")
-            if receipt.dealt != dealt_digest(heard, asked[name]):
-                raise SharingRefused(name, "signed for other shares than those carried to it")
-
-        inputs = self._usable("reveal", self._ask("reveal", asked), check)
+        inputs = self._inputs(begun, heard)
         receipts = [inputs[name][0] for name in sorted(inputs)]
         masked = {name: answer[1] for name, answer in inputs.items()}
         survivors = {receipt.domain: receipt for receipt in receipts}
@@ -185,16 +176,11 @@ class Coordinator:
         with ThreadPoolExecutor(1) as pool:
             # The inputs are added while their domains confirm them.
             added = pool.submit(add_inputs, self.agreement, receipts, masked)
-            confirmed = self._usable(
-                "confirm",
-                self._ask("confirm", dict.fromkeys(inputs, receipts)),
-                partial(verify_confirmation, self.agreement, message),
-            )
+            check = partial(verify_confirmation, self.agreement, message)
+            confirmed = self._enough("confirm", dict.fromkeys(inputs, receipts), check)
             confirmations: list[Confirmation] = [confirmed[name] for name in sorted(confirmed)]
-            unmasked = self._usable(
-                "unmask",
-                self._ask("unmask", dict.fromkeys(confirmed, confirmations)),
-                partial(verify_unmasking, self.agreement, message, survivors),
+            unmasked = self._unmaskings(
+                confirmations, partial(verify_unmasking, self.agreement, message, survivors)
             )
 
         def said() -> Transcript:
@@ -212,22 +198,93 @@ class Coordinator:
             else:
                 return Opened(total, tuple(sorted(inputs)), dict(self.left_out), said(), masked)
 
-    def _ask(self, phase: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        answers = dict(self._exchange(phase, arguments))
-        self._require_enough(phase, arguments, answers)
-        return answers
+    def _inputs(self, begun: Begun, heard: bytes) -> dict[str, tuple[Receipt, Masked]]:
+        """Inputs of at least tau domains, all masked among the same members.
+
+        Where fewer go on, those who refused and masked nothing yet are asked again without whom an
+        honest one of them surely refuses.
+        """
+        members = begun.members
+        while True:
+            asked = {
+                name: [s for s in begun.sealed if s.receiver == name and s.sender in members]
+                for name in members
+            }
+            inputs = self._usable("reveal", asked, partial(self._check_input, heard, asked))
+            if self._are_enough(inputs):
+                return inputs
+            missing = set(members) - set(inputs)
+            again = would_go_on(self.agreement, self.left_out, missing)
+            if not self._are_enough(again):
+                self._require_enough("reveal", members, inputs)
+            forgive(self.agreement, self.left_out, again, missing)
+            for name in set(members) - set(again):
+                self.left_out.setdefault(name, "masked its input among others than the rest")
+            members = tuple(again)
+
+    def _check_input(
+        self,
+        heard: bytes,
+        dealt: Mapping[str, list[SealedShares]],
+        name: str,
+        answer: tuple[Receipt, Masked],
+    ) -> None:
+        """Nothing, if this is what a member answers to what was dealt to it; `dealt`: to all."""
+        receipt = answer[0]
+        around = tuple(n for n in self.agreement.neighbourhood(name) if n in dealt)
+        if receipt.domain != name or receipt.members != around:
+            raise SharingRefused(name, "signed a masked input for others than the members")
+        message = receipt_message(heard, dict(receipt))
+        if not is_signed(message, receipt.signature, self.agreement.roster[name]):
+            raise SharingRefused(name, "its masked input isn't signed for this attempt")
+        if receipt.dealt != dealt_digest(heard, dealt[name]):
+            raise SharingRefused(name, "signed for other shares than those carried to it")
+
+    def _unmaskings(
+        self, confirmations: list[Confirmation], check: Callable[[str, Any], None]
+    ) -> dict[str, Unmasking]:
+        """Shares of at least tau domains.
+
+        Where fewer help, who refuses one that confirmed is asked again as if that one hadn't: tau
+        others have confirmed and co-signed then.
+        """
+        confirmed = [each.domain for each in confirmations]
+        asked = dict.fromkeys(confirmed, confirmations)
+        unmasked: dict[str, Unmasking] = {}
+        while asked:
+            unmasked |= self._usable("unmask", asked, check)
+            if self._are_enough(unmasked):
+                return unmasked
+            missing = set(asked) - set(unmasked)
+            less = {n: self._without_whom_it_refuses(n, asked[n]) for n in missing}
+            asked = {n: told for n, told in less.items() if self._are_enough(told)}
+            forgive(self.agreement, self.left_out, asked, missing)
+        self._require_enough("unmask", confirmed, unmasked)
+        return unmasked
+
+    def _without_whom_it_refuses(self, name: str, told: list[Confirmation]) -> list[Confirmation]:
+        """Confirmations, as told to a domain, without the one that it refused; else none."""
+        who = blamed_by(name, self.left_out, self.agreement.names)
+        less = [each for each in told if each.domain != who]
+        return less if who != name and len(less) < len(told) else []
+
+    def _enough(
+        self, phase: str, asked: Mapping[str, Any], check: Callable[[str, Any], None]
+    ) -> dict[str, Any]:
+        good = self._usable(phase, asked, check)
+        self._require_enough(phase, asked, good)
+        return good
 
     def _usable(
-        self, phase: str, answers: Mapping[str, Any], check: Callable[[str, Any], None]
+        self, phase: str, asked: Mapping[str, Any], check: Callable[[str, Any], None]
     ) -> dict[str, Any]:
         good: dict[str, Any] = {}
-        for name, answer in answers.items():
+        for name, answer in self._exchange(phase, asked).items():
             try:
                 check(name, answer)
                 good[name] = answer
             except SharingRefused as error:
                 self.left_out.setdefault(name, str(error))
-        self._require_enough(phase, answers, good)
         return good
 
     def _check_advert(self, name: str, advert: Advert) -> None:
@@ -238,9 +295,8 @@ class Coordinator:
     def _require_enough(self, phase: str, asked: Iterable[str], left: Mapping[str, Any]) -> None:
         if self._are_enough(left):
             return
-        missing = sorted(set(asked) - set(left))
-        reason = self.left_out.get(missing[0], f"{missing[0]} didn't answer")
-        raise SumAborted(missing[0], phase, reason)
+        culprit, reason = culprit_of(self.agreement, self.left_out, set(asked) - set(left))
+        raise SumAborted(culprit, phase, reason)
 
-    def _are_enough(self, left: Mapping[str, Any]) -> bool:
+    def _are_enough(self, left: Sized) -> bool:
         return len(left) >= self.agreement.threshold

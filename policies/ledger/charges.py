@@ -1,5 +1,6 @@
 """The charge protocol: an attempt is reserved, charged, then settled; or it is void."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,6 +19,8 @@ from policies.ledger.tables import ATTEMPTS, Row, change_of, row_of
 
 _ATTEMPT, _ADD = Statement(row_of(ATTEMPTS)), Statement(insert(ATTEMPTS))
 _CHANGE = Statement(change_of(ATTEMPTS))
+NOTHING = hashlib.sha256(b"").hexdigest()
+"""The hash of the share of an attempt that is charged though it will send none."""
 
 
 class Charges:
@@ -120,8 +123,7 @@ class Charges:
                 )
             row = open_reservation(row, step, release, attempt)
             self.heads.keep_shown(connection, shown)
-            _change(connection, row, state="charged", share=share_sha256)
-            self._chain.append(connection, "charge", share=share_sha256, **attempt_json(row))
+            charge_attempt(connection, self._chain, row, share_sha256)
 
     def settle(
         self,
@@ -189,6 +191,12 @@ def _change(connection: Connection, row: Row, **values: str) -> None:
     where = (row.plan_hash, row.step, row.release, row.attempt)
     names = ("at_plan_hash", "at_step", "at_release", "at_attempt")
     _CHANGE.run(connection, {**dict(zip(names, where, strict=True)), **values})
+
+
+def charge_attempt(connection: Connection, chain: Chain, row: Row, share_sha256: str) -> None:
+    """Turn an open reservation into a charge."""
+    _change(connection, row, state="charged", share=share_sha256)
+    chain.append(connection, "charge", share=share_sha256, **attempt_json(row))
 
 
 def void_attempt(connection: Connection, chain: Chain, row: Row, reason: str) -> None:

@@ -17,7 +17,7 @@ from policies.ledger.budgets import (
     require_budget,
 )
 from policies.ledger.chain import Chain
-from policies.ledger.charges import void_attempt
+from policies.ledger.charges import NOTHING, charge_attempt, void_attempt
 from policies.ledger.database import Database
 from policies.ledger.errors import BadSignature
 from policies.ledger.plans import check_hash, decide, keep_plan, plan_at, plan_row, require
@@ -239,9 +239,11 @@ class Decisions:
     def close(
         self, plan_hash: str, reason: str, by: str | None = None, explanation: str = ""
     ) -> None:
-        """End the plan: what it held and never charged goes back; open reservations are voided.
+        """End the plan: what it held and never charged goes back.
 
         `by` revokes or withdraws it (None: it ended by itself); `explanation` as in `deny`.
+        Reservations that are open then are charged: an engine may be at work on one, and how that
+        ends be seen. Where a plan ends by itself, none is, and they are voided.
 
         Raises:
             WrongStatus: the plan is unknown, denied or refused.
@@ -252,7 +254,10 @@ class Decisions:
                 return
             plan = require(plan, plan_hash, "pending", "awaiting signature", "approved")
             for row in connection.execute(_RESERVED, {"plan_hash": plan_hash}).all():
-                void_attempt(connection, self._chain, row, "plan closed")
+                if by is None:
+                    void_attempt(connection, self._chain, row, "plan closed")
+                else:
+                    charge_attempt(connection, self._chain, row, NOTHING)
             said = {} if by is None else {"by": by, "explanation": explanation}
             entry = self._chain.append(connection, "closure", plan=plan_hash, reason=reason, **said)
             decide(connection, plan, "closed", entry.time, by or plan.decided_by, reason)

@@ -48,7 +48,15 @@ class BadSignature(LedgerError):
 
 
 class HeadRefused(LedgerError):
-    """A peer's ledger isn't what it showed before, or didn't set this release aside."""
+    """A peer's ledger isn't what it showed before, or didn't set this release aside.
+
+    Attributes:
+        culprit: whose; the text begins with it, so that a coordinator reads who is refused.
+    """
+
+    def __init__(self, culprit: str, reason: str) -> None:
+        super().__init__(f"{culprit}: {reason}")
+        self.culprit = culprit
 
 
 class BudgetExceeded(LedgerError):

@@ -211,7 +211,7 @@ class Heads:
             said = cosignature_message(cosignature)
             mine = cosignature.node_key == self._chain.node_key
             if not mine or not holds(node_key, said, cosignature.signature):
-                raise HeadRefused(f"{witness}: its co-signature isn't under this ledger's head")
+                raise HeadRefused(witness, "its co-signature isn't under this ledger's head")
         with self._lock, self._database.writing() as connection:
             tree = self._grown(connection)
             for cosignature, witness, node_key in signed:
@@ -228,8 +228,10 @@ class Heads:
         size = cosignature.size
         if size > len(tree) or tree.root(size).hex() != cosignature.root:
             raise HeadRefused(
-                f"{witness} co-signed a head of {size} entries that this ledger doesn't have:"
-                " this node was rolled back to an older copy. Restore the newest one"
+                witness,
+                f"it co-signed a head of {size} entries that {self._chain.domain}'s ledger doesn't"
+                " have: that ledger was rolled back to an older copy (restore the newest one), or"
+                " the signature is a lie",
             )
         key = {"size": size, "node_key": node_key}
         if _COSIGNATURE.first(connection, key) is None:

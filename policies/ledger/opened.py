@@ -51,18 +51,19 @@ def check_opened(connection: Connection, shown: Shown, me: str, plan_hash: str) 
         _require_none(shown.expected, name)
         return
     if not _is_under(said, shown):
-        raise HeadRefused(f"{name}: what it opened last isn't in the ledger that it shows")
+        raise HeadRefused(name, "what it opened last isn't in the ledger that it shows")
     opened = Opened.read(_parsed(said.body), name)
     where = opened.plan, opened.step, opened.release, opened.attempt
     if opened.plan != plan_hash:
-        raise HeadRefused(f"{name}: what it opened last is of another plan than this one")
+        raise HeadRefused(name, "what it opened last is of another plan than this one")
     keys = ("plan_hash", "step", "release", "attempt")
     row = _ATTEMPT.first(connection, dict(zip(keys, where, strict=True)))
     if not _agrees(opened, row, me):
         raise HeadRefused(
-            f"{name}'s ledger says that attempt {opened.attempt} of {opened.step}/{opened.release}"
+            name,
+            f"its ledger says that attempt {opened.attempt} of {opened.step}/{opened.release}"
             f" opened other inputs than {me}'s does. One of the two was rewritten or rolled back,"
-            " or lies: no round goes on; compare `coterie ledger heads` of all partners"
+            " or lies: no round goes on; compare `coterie ledger heads` of all partners",
         )
     if row is not None and row.inputs and where not in shown.expected:
         _require_none(shown.expected, name)
@@ -72,8 +73,9 @@ def _require_none(expected: Collection[tuple[str, str, int, int]], name: str) ->
     if expected:
         _, step, release, attempt = next(iter(expected))
         raise HeadRefused(
-            f"{name}'s ledger doesn't show that it opened attempt {attempt} of {step}/{release},"
-            " which its node confirmed: no round goes on with it"
+            name,
+            f"its ledger doesn't show that it opened attempt {attempt} of {step}/{release},"
+            " which its node confirmed: no round goes on with it",
         )
 
 

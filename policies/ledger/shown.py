@@ -37,7 +37,7 @@ class _Message(BaseModel):
         except ValidationError as error:
             where = ".".join(str(part) for part in error.errors()[0]["loc"])
             raise HeadRefused(
-                f"{sender}: the {cls.__name__.lower()} of its ledger is malformed at {where!r}"
+                sender, f"the {cls.__name__.lower()} of its ledger is malformed at {where!r}"
             ) from None
 
 
@@ -142,16 +142,17 @@ def cosignature_words(node_key: str, size: int, root: str, time: str) -> str:
 def check_signed(head: Head, domain: str, node_key: str) -> None:
     message = head_words(head.domain, head.size, head.root)
     if head.domain != domain or not holds(node_key, message, head.signature):
-        raise HeadRefused(f"{domain}: its ledger's head isn't signed by its node key")
+        raise HeadRefused(domain, "its ledger's head isn't signed by its node key")
 
 
 def check_extends(note: Note, held: Row) -> None:
     head = note.head
     if head.size < held.size:
         raise HeadRefused(
-            f"{head.domain}'s ledger has {head.size} entries, but it showed {held.size} on"
+            head.domain,
+            f"its ledger has {head.size} entries, but it showed {held.size} on"
             f" {held.time}: it was rolled back to an older copy. No round goes on with it before"
-            " its owner restores the newest copy"
+            " its owner restores the newest copy",
         )
     if head.size == held.size:
         if head.root != held.root:
@@ -180,8 +181,9 @@ def check_reservation(note: Note, domain: str, release: Release) -> None:
     )
     if not under or said.kind != "reservation" or not _says(said.body, body):
         raise HeadRefused(
-            f"{domain} doesn't show that its ledger has set attempt {release.attempt} of"
-            f" {release.step}/{release.release} aside; nothing is sent"
+            domain,
+            f"it doesn't show that its ledger has set attempt {release.attempt} of"
+            f" {release.step}/{release.release} aside; nothing is sent",
         )
 
 
@@ -193,9 +195,10 @@ def _says(text: str, body: Mapping[str, Any]) -> bool:
 
 def rewritten(domain: str, size: int) -> HeadRefused:
     return HeadRefused(
-        f"{domain}'s ledger isn't a continuation of the {size} entries that it showed before: its"
+        domain,
+        f"its ledger isn't a continuation of the {size} entries that it showed before: its"
         " past was rewritten, or it shows different ledgers to different partners. No round goes"
-        " on with it; compare `coterie ledger heads` of all partners"
+        " on with it; compare `coterie ledger heads` of all partners",
     )
 
 

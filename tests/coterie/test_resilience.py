@@ -113,7 +113,9 @@ def test_a_run_outlives_the_death_of_every_process(
         assert code == ExitCode.INTERRUPTED, text
         start_domain(network.home, "north", None)
 
-        for when, method in (("after", "advertise"), ("after", "share"), ("before", "reveal")):
+        # The next release begins with the last one's confirm, and after a death with an advertise.
+        for act in ("after confirm", "after share", "after advertise", "before reveal"):
+            when, method = act.split()
             wire.acts[when, "south", method] = scientist.kill
             code, _ = scientist.run("resume", str(run))
             assert code == -signal.SIGKILL

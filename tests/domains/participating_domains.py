@@ -1,4 +1,5 @@
-"""Domains in rounds, in one process: the nodes' own state machines and ledgers.
+"""Domains in rounds, three if nothing else is said, in one process: nodes' own state machines and
+ledgers.
 
 Only the engines' processes are left out: what a domain's users add up to is given by hand.
 """
@@ -15,13 +16,15 @@ import torch
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
 
+from domains.answering import REFUSALS
 from domains.frames import Stored
 from domains.participation import Participation
 from domains.sums import ExactSum, Sums
 from network.heads import Heads
 from network.program import DataSet, Plan, Sum
 from network.smpc.agreement import agreement_of
-from network.smpc.coordination import Begun, Coordinator, Exchange, Opened
+from network.smpc.ckks.coordination import CkksCoordinator
+from network.smpc.coordination import Coordinator, Exchange, Opened
 from policies.accounting import Event
 from policies.approvals import owner_key_hex, sign_approval
 from policies.ledger import Ledger
@@ -97,24 +100,39 @@ class Carried:
     Attributes:
         noised: by domain, its part of the sum.
         begun: what was said before anything was masked.
+        left_out: what was wrong with whom.
     """
 
-    begun: Begun
+    begun: Any
 
     def __init__(self, domains: Domains, release: int = 0, attempt: int = 0) -> None:
         self.domains, self.heads = domains, Heads()
         self.signed: dict[str, list[Cosignature]] = {}
         self.noised: dict[str, NDArray[np.int64]] = {}
+        self.left_out: dict[str, str] = {}
         self.where = (domains.plan.hash, "s", release, attempt)
         self.agreement = agreement_of(domains.plan, "s", release, attempt)
 
-    def run(self, exchange: Exchange | None = None) -> Opened:
-        coordinator = Coordinator(self.agreement, exchange or self.exchange)
+    def run(self, exchange: Exchange | None = None) -> Any:
+        """What is opened: `Opened`, or `CkksOpened` under that plan."""
+        ckks = self.domains.plan.aggregation == "ckks"
+        kind: Any = CkksCoordinator if ckks else Coordinator
+        coordinator = kind(self.agreement, exchange or self.exchange, self.left_out)
         self.begun = coordinator.begin()
         return coordinator.finish(self.begun)
 
     def exchange(self, phase: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
         return {name: self.ask(name, phase, argument) for name, argument in arguments.items()}
+
+    def tolerant(self, phase: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """The same, going on without those who refuse; what they say is kept."""
+        answers = {}
+        for name, argument in arguments.items():
+            try:
+                answers[name] = self.ask(name, phase, argument)
+            except REFUSALS as refused:
+                self.left_out[name] = str(refused)
+        return answers
 
     def _value_of(self, part: Participation) -> NDArray[np.int64]:
         attempt = part._open_runs.of(self.domains.plan.hash).attempt
@@ -134,17 +152,19 @@ class Carried:
             return sealed
         if phase == "reveal":
             return part.reveal(*self.where, argument, heads.notes_for(name))
+        # Under CKKS, the sum or its digest comes with the messages.
+        more = () if isinstance(argument, list) else argument[1:]
+        said = argument if isinstance(argument, list) else argument[0]
         if phase == "confirm":
-            confirmation, signed = part.confirm(*self.where, argument)
-            self.signed[name] = signed
+            confirmation, self.signed[name] = part.confirm(*self.where, said, *more)
             return confirmation
-        mine = self.agreement.roster[name]
+        mine, confirmed = self.agreement.roster[name], {each.domain for each in said}
         kept = {
             n: [each for each in signed if each.node_key == mine]
             for n, signed in self.signed.items()
-            if n != name
+            if n in confirmed - {name}
         }
-        return part.unmask(*self.where, argument, kept)
+        return part.unmask(*self.where, said, kept, *more)
 
 
 def domains_in(
@@ -155,14 +175,16 @@ def domains_in(
     kept: bool = False,
     second: Mapping[str, float] | None = None,
     names: Sequence[str] = NAMES,
-    threshold: int | None = None,
+    **agreed: Any,
 ) -> Domains:
     """Domains that all opened the run of a plan with one step, `s`, of `size` numbers.
 
     Args:
+        names: of the domains, sorted.
         remembered: how many numbers there are in the state that users' memories come from.
         kept: whether the step's sum stays shared among them.
         second: by domain where two persons agree, for how many days the second one does.
+        agreed: what else the plan says.
     """
 
     def count(state, user):  # type: ignore[no-untyped-def]
@@ -183,9 +205,7 @@ def domains_in(
     step = Sum("s", count, 4.0, releases=releases, kept=kept)
     state = {} if remembered is None else {"w": torch.zeros(remembered)}
     memory = None if remembered is None else (lambda state, user: state["w"][:2] * user.mask.sum())
-    written = Plan(
-        "p", "test", data, [step], state, epsilon=4.0, memory=memory, threshold=threshold
-    )
+    written = Plan("p", "test", data, [step], state, epsilon=4.0, memory=memory, **agreed)
     plan = written.bind(roster, "f" * 64)
     approvals = {n: sign_approval(owners[n], plan.hash, n) for n in names}
     random = np.random.default_rng(1)

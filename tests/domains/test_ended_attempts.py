@@ -9,7 +9,9 @@ import pytest
 from domains.enclosure import EnclosureFailed, EngineOverdue, SumFailed
 from domains.refusals import RoundRefused
 from network.smpc.coordination import Coordinator
+from policies.approvals import owner_key_hex
 from policies.ledger import Ledger, LedgerUnavailable
+from policies.verify import verify
 from tests.domains.participating_domains import NAMES, Carried, Domains, domains_in
 
 
@@ -80,6 +82,86 @@ def test_an_end_that_the_ledger_could_not_write_is_written_by_the_next_call(
     assert states(domains, "east") == [(0, 0, state), (0, 1, "charged")]
 
 
+class Killed(BaseException):
+    """The process ends here, whatever would be done."""
+
+
+def restarted(domains: Domains, name: str) -> None:
+    domains.restart(name)
+    domains.open(name)
+
+
+@pytest.mark.parametrize("error", [SumFailed("it ended"), EngineOverdue("it took too long")])
+def test_what_is_to_stay_charged_and_could_not_be_written_is_charged_after_a_restart(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is full as the engine fails, and the node starts again before it is asked more."""
+    domains = domains_in(tmp_path)
+    failing(domains, "east", error)
+
+    def unavailable(*_: Any) -> None:
+        raise LedgerUnavailable("no space left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "charge", unavailable)
+        with pytest.raises(LedgerUnavailable):
+            domains.round()
+    assert states(domains, "east") == [(0, 0, "reserved")]
+    restarted(domains, "east")
+    assert states(domains, "east") == [(0, 0, "charged")]
+    domains.round(attempt=1)
+
+
+def test_a_node_killed_in_the_middle_of_its_sum_has_spent_the_attempt(tmp_path: Path) -> None:
+    """What the engine did may have killed the machine; whether it did would tell something."""
+    domains = domains_in(tmp_path)
+    domains.round()
+    failing(domains, "east", Killed())  # type: ignore[arg-type]
+    with pytest.raises(Killed):
+        domains.round(1)
+    restarted(domains, "east")
+    assert states(domains, "east") == [(0, 0, "charged"), (1, 0, "charged")]
+    assert not list((tmp_path / "east").rglob("*.held"))
+    domains.round(1, attempt=1)
+
+
+def test_a_plan_withdrawn_in_the_middle_of_a_sum_has_spent_the_attempt(tmp_path: Path) -> None:
+    """Its scientist sees how the engine ends, so that must not be for nothing."""
+    domains = domains_in(tmp_path)
+    carried = Carried(domains)
+    adverts = [carried.ask(name, "advertise", None) for name in NAMES]
+    ledger = domains.ledgers["east"]
+
+    def private_sum(*_: Any) -> None:
+        ledger.close(domains.plan.hash, "withdrawn", "the scientist")
+        raise SumFailed("it ended")
+
+    engine: Any = SimpleNamespace(alive=True, private_sum=private_sum, close=lambda: None)
+    domains.parts["east"]._open_runs.of(domains.plan.hash)._enclosure = engine
+    with pytest.raises(RoundRefused, match="it ended"):
+        carried.ask("east", "share", adverts)
+    assert states(domains, "east") == [(0, 0, "charged")]
+    verdict = verify(ledger.entries(), owner_key_hex(domains.keys["east"]))
+    assert verdict.ok, verdict.text
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["kept", "lost"])
+def test_a_node_that_stops_once_its_sum_is_made_gets_the_attempt_back_if_that_is_on_its_disk(
+    kept: bool, tmp_path: Path
+) -> None:
+    """It isn't waited for: a power cut may cost a spare attempt, and never gives one away."""
+    domains = domains_in(tmp_path)
+    for release in range(2):
+        carried = Carried(domains, release)
+        Coordinator(carried.agreement, carried.exchange).begin()
+        (mark,) = (tmp_path / "east").rglob("*.summed")
+        if not kept:
+            mark.write_bytes(b"")
+        restarted(domains, "east")
+    found = "void" if kept else "charged"
+    assert states(domains, "east") == [(0, 0, found), (1, 0, found)]
+
+
 @pytest.mark.parametrize("again", [False, True])
 def test_a_run_that_has_ended_leaves_no_shares_and_no_vector(again: bool, tmp_path: Path) -> None:
     domains = domains_in(tmp_path)
@@ -98,4 +180,4 @@ def test_a_run_that_has_ended_leaves_no_shares_and_no_vector(again: bool, tmp_pa
         else:
             domains.parts[name].finish(domains.plan.hash, b"")
         left = {each.suffix for each in (tmp_path / name / "attempts").iterdir()}
-        assert not left & {".held", ".masked", ".spare"}
+        assert not left & {".held", ".masked", ".spare", ".summed"}

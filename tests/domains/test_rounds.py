@@ -19,7 +19,7 @@ from network.smpc.agreement import agreement_of
 from network.smpc.attempt import NoSuchAttempt
 from network.smpc.coordination import Coordinator, SumAborted
 from network.smpc.messages import SharingRefused
-from policies.ledger.errors import LedgerUnavailable
+from policies.ledger.errors import HeadRefused, LedgerUnavailable
 from tests.domains.participating_domains import NAMES, STATE, Carried, Domains, domains_in
 
 
@@ -175,7 +175,7 @@ def test_nothing_is_opened_before_every_other_domain_has_co_signed(domains: Doma
     def exchange(phase: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
         if phase == "unmask":
             signed, carried.signed = carried.signed, {"south": carried.signed["south"]}
-            with pytest.raises(RoundRefused, match="north has not co-signed"):
+            with pytest.raises(HeadRefused, match="north: it has not co-signed"):
                 carried.ask("east", phase, arguments["east"])
             carried.signed = signed
         return carried.exchange(phase, arguments)

@@ -48,6 +48,7 @@ class Domains:
     disks: dict[str, Disk] = field(default_factory=dict)
     values: dict[str, np.ndarray] = field(default_factory=dict)
     refusals: list[tuple[str, Exception]] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
     said: list[Any] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -69,7 +70,7 @@ class Domains:
         self.parties = {name: self.restarted(name) for name in self.keys}
         # Fresh vectors for every attempt, as with fresh noise.
         self.values = {n: random.integers(-(2**20), 2**20, self.length) for n in self.keys}
-        self.refusals, self.said = [], []
+        self.refusals, self.said, self.left_out = [], [], {}
         return self
 
     def restarted(self, name: str) -> Any:
@@ -93,13 +94,13 @@ class Domains:
         for name, argument in arguments.items():
             try:
                 answers[name] = self.ask(name, phase, argument)
-            except (SharingRefused, OutOfTurn):
-                continue
+            except (SharingRefused, OutOfTurn) as refused:
+                self.left_out[name] = str(refused)
         return answers
 
     def run(self, exchange: Callable[..., Any] | None = None) -> Any:
         kind: Any = Coordinator if self.aggregation == "smpc" else CkksCoordinator
-        coordinator = kind(self.agreement, exchange or self.exchange)
+        coordinator = kind(self.agreement, exchange or self.exchange, self.left_out)
         return coordinator.finish(coordinator.begin())
 
     def sum_of(self, names: tuple[str, ...]) -> np.ndarray:

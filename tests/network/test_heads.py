@@ -70,4 +70,4 @@ def test_signatures_that_peers_would_refuse_are_their_own_domain_s(signed: list[
     with pytest.raises(MalformedMessage):
         heads.take_cosignatures("north", signed)
     heads.take_cosignatures("north", [{"node_key": "4f"}] * 2 + [{"node_key": "5e"}])
-    assert heads.cosignatures_for("south", "4f") == {"north": [{"node_key": "4f"}] * 2}
+    assert heads.cosignatures_for("south", "4f", ["north"]) == {"north": [{"node_key": "4f"}] * 2}

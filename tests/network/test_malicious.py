@@ -49,7 +49,7 @@ def attacked(phase: str, change: Tamper, whom: str, answers: bool) -> tuple[Atta
 
     domains.run(listening)
     attack = Attack(domains.attempt(1), phase, change, whom, answers, earlier)
-    coordinator = Coordinator(domains.agreement, attack.exchange)
+    coordinator = Coordinator(domains.agreement, attack.exchange, domains.left_out)
     try:
         result: Any = coordinator.finish(coordinator.begin())
     except SumAborted as aborted:

@@ -5,7 +5,7 @@ fewer than tau left, or without the key holder, the attempt ends without a total
 ciphertexts are needed to the end: a domain confirms one set only.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from network.smpc.attempt import Agreement
+from network.smpc.blame import culprit_of, forgive, would_go_on
 from network.smpc.ckks import seal
 from network.smpc.ckks.messages import (
     Joining,
@@ -99,18 +100,17 @@ class CkksCoordinator:
         Raises:
             SumAborted: fewer than tau domains are left, or not the key holder.
         """
-        answers = self._ask("advertise", dict.fromkeys(self.agreement.names))
-        good = self._usable("advertise", answers, self._check_advert)
+        good = self._enough("advertise", dict.fromkeys(self.agreement.names), self._check_advert)
         adverts = verify_adverts(self.agreement, list(good.values()))
         heard = transcript_hash(self.agreement, adverts)
-        joined = self._ask("share", dict.fromkeys(adverts, tuple(adverts.values())))
 
         def check(name: str, said: list[Joining]) -> None:
             if [each.domain for each in said] != [name]:
                 raise SharingRefused(name, "joined under another name")
             verify_joining(self.agreement, heard, said[0])
 
-        members = self._usable("share", joined, check)
+        asked = dict.fromkeys(adverts, tuple(adverts.values()))
+        members = self._enough("share", asked, check)
         return CkksBegun(tuple(adverts.values()), tuple(members[n][0] for n in sorted(members)))
 
     def finish(self, begun: CkksBegun) -> CkksOpened:
@@ -120,16 +120,8 @@ class CkksCoordinator:
             SumAborted: somebody who is needed is missing, or an answer is wrong.
         """
         heard = transcript_hash(self.agreement, {a.domain: a for a in begun.adverts})
-        members = tuple(each.domain for each in begun.joined)
-
-        def check(name: str, answer: tuple[Receipt, Ciphertexts]) -> None:
-            receipt, ciphertexts = answer
-            digest = digest_of(residues_of(ciphertexts).ravel())
-            if receipt.domain != name or receipt.digest != digest:
-                raise SharingRefused(name, "its ciphertexts aren't those that it signed")
-
-        asked = dict.fromkeys(members, begun.joined)
-        inputs = self._usable("reveal", self._ask("reveal", asked), check)
+        joined, inputs = self._inputs(begun)
+        members = tuple(each.domain for each in joined)
         receipts = [inputs[name][0] for name in sorted(inputs)]
         self._checked("reveal", lambda: verify_receipts(self.agreement, heard, members, receipts))
         ciphertexts = {name: inputs[name][1] for name in sorted(inputs)}
@@ -137,12 +129,38 @@ class CkksCoordinator:
         confirmed = self._ask_all("confirm", dict.fromkeys(inputs, (receipts, digest)))
         confirmations: list[TaggedConfirmation] = [confirmed[name] for name in sorted(confirmed)]
         opened = self._opened(inputs, confirmations, added)
-        transcript = CkksTranscript(begun.adverts, begun.joined, receipts, confirmations, opened[0])
+        transcript = CkksTranscript(begun.adverts, joined, receipts, confirmations, opened[0])
         total = opened[1]
         self._checked(
             "unmask", lambda: check_opened(self.agreement, transcript, ciphertexts, total)
         )
         return CkksOpened(total, tuple(sorted(inputs)), self.left_out, transcript, ciphertexts)
+
+    def _inputs(
+        self, begun: CkksBegun
+    ) -> tuple[tuple[Joining, ...], dict[str, tuple[Receipt, Ciphertexts]]]:
+        """Who goes on, and the ciphertexts of at least tau of them; see `Coordinator`."""
+        members = tuple(each.domain for each in begun.joined)
+
+        def check(name: str, answer: tuple[Receipt, Ciphertexts]) -> None:
+            receipt, ciphertexts = answer
+            digest = digest_of(residues_of(ciphertexts).ravel())
+            if receipt.domain != name or receipt.digest != digest:
+                raise SharingRefused(name, "its ciphertexts aren't those that it signed")
+            if receipt.members != members:
+                raise SharingRefused(name, "gave its ciphertexts among others than the members")
+
+        while True:
+            joined = tuple(each for each in begun.joined if each.domain in members)
+            inputs = self._usable("reveal", dict.fromkeys(members, joined), check)
+            if self._are_enough(inputs):
+                return joined, inputs
+            missing = set(members) - set(inputs)
+            again = would_go_on(self.agreement, self.left_out, missing)
+            if not self._are_enough(again):
+                self._require_enough("reveal", members, inputs)
+            forgive(self.agreement, self.left_out, again, missing)
+            members = tuple(again)
 
     def _opened(
         self,
@@ -154,32 +172,32 @@ class CkksCoordinator:
         answers = self._exchange("unmask", asked)
         opened: tuple[Opening, NDArray[np.int64]] | None = answers.get(self._holder)
         if opened is None:
-            raise self._aborted(self._holder, "unmask")
+            raise self._aborted(set(asked) - set(answers) or {self._holder}, "unmask")
         return opened
 
-    def _ask(self, phase: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    def _ask_all(self, phase: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
         answers = dict(self._exchange(phase, arguments))
-        self._require_enough(phase, arguments, answers)
+        if missing := set(arguments) - set(answers):
+            raise self._aborted(missing, phase)
         return answers
 
-    def _ask_all(self, phase: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        answers = self._ask(phase, arguments)
-        for name in sorted(arguments):
-            if name not in answers:
-                raise self._aborted(name, phase)
-        return answers
+    def _enough(
+        self, phase: str, asked: Mapping[str, Any], check: Callable[[str, Any], None]
+    ) -> dict[str, Any]:
+        good = self._usable(phase, asked, check)
+        self._require_enough(phase, asked, good)
+        return good
 
     def _usable(
-        self, phase: str, answers: Mapping[str, Any], check: Callable[[str, Any], None]
+        self, phase: str, asked: Mapping[str, Any], check: Callable[[str, Any], None]
     ) -> dict[str, Any]:
         good: dict[str, Any] = {}
-        for name, answer in answers.items():
+        for name, answer in self._exchange(phase, asked).items():
             try:
                 check(name, answer)
                 good[name] = answer
             except SharingRefused as error:
                 self.left_out.setdefault(name, str(error))
-        self._require_enough(phase, answers, good)
         return good
 
     def _checked(self, phase: str, check: Callable[[], Any]) -> None:
@@ -194,10 +212,14 @@ class CkksCoordinator:
         verify_advert(self.agreement, advert)
 
     def _require_enough(self, phase: str, asked: Iterable[str], left: Mapping[str, Any]) -> None:
-        if self._holder not in left:
-            raise self._aborted(self._holder, phase)
-        if len(left) < self.agreement.threshold:
-            raise self._aborted(sorted(set(asked) - set(left))[0], phase)
+        if not self._are_enough(left):
+            missing = set(asked) - set(left)
+            few = len(left) < self.agreement.threshold
+            raise self._aborted(missing if few else {self._holder}, phase)
 
-    def _aborted(self, name: str, phase: str) -> SumAborted:
-        return SumAborted(name, phase, self.left_out.get(name, f"{name} didn't answer"))
+    def _are_enough(self, left: Collection[str]) -> bool:
+        return self._holder in left and len(left) >= self.agreement.threshold
+
+    def _aborted(self, missing: Iterable[str], phase: str) -> SumAborted:
+        culprit, reason = culprit_of(self.agreement, self.left_out, missing)
+        return SumAborted(culprit, phase, reason)
