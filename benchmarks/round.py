@@ -53,10 +53,10 @@ from coterie.partners import (
 from coterie.processes import free_ports, running
 from network.answers import ASKED, Seal, ask
 from network.calls import send_parts
-from network.parts import Content, Digested, Parts
+from network.parts import Content, Parts
 from network.rounds import carried_through
 from network.smpc.masks import Mask, apply
-from network.smpc.messages import PART_BYTES, OctetParts
+from network.smpc.messages import PART_BYTES, Digested, OctetParts
 from network.smpc.ring import to_ring, word
 from network.streams import answer_parts, call_parts, read_answer, read_head, write_answer
 from policies.mechanism import add_noise_share

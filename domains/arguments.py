@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from domains.refusals import RoundRefused
-from network.parts import Digested
+from network.smpc.messages import Digested
 
 
 def json_list(text: str) -> list[Any]:

@@ -10,7 +10,7 @@ from blake3 import blake3
 
 from domains.frames import Stored
 from domains.refusals import RoundRefused
-from network.parts import Digested
+from network.smpc.messages import Digested
 from policies.plan import Plan, Step
 
 _STATE_HEADER = 2**20

@@ -21,7 +21,6 @@ from network.begun import read_begun, write_begun
 from network.client import NodeClient, NodeRefused, NodeUnreachable
 from network.heads import Heads
 from network.lines import Lines
-from network.parts import Digested
 from network.smpc.attempt import Agreement
 from network.smpc.ckks.coordination import CkksBegun, CkksCoordinator
 from network.smpc.ckks.messages import (
@@ -43,6 +42,7 @@ from network.smpc.messages import (
     RECEIPT_BYTES,
     Advert,
     Confirmation,
+    Digested,
     MalformedMessage,
     Receipt,
     SealedShares,

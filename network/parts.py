@@ -6,9 +6,7 @@ What is signed of a message is its BLAKE3; of one whose parts are named, each pa
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
 
-import numpy as np
 from blake3 import blake3
 
 Sizes = Sequence[tuple[int, bytes | None]]
@@ -17,22 +15,6 @@ Sizes = Sequence[tuple[int, bytes | None]]
 
 class PartsRefused(Exception):
     """A message isn't in the parts that it names."""
-
-
-class Digested(np.ndarray):
-    """Octets, uint8 [n], whose BLAKE3 was taken: `digest`. What is made of them has none."""
-
-    digest: bytes | None
-
-    def __array_finalize__(self, _: Any) -> None:
-        self.digest = None
-
-    @classmethod
-    def of(cls, octets: bytes | memoryview, digest: bytes | None = None) -> Self:
-        """Octets, not copied. digest: computed where it isn't given."""
-        found = np.frombuffer(octets, np.uint8).view(cls)
-        found.digest = blake3(octets).digest() if digest is None else digest
-        return found
 
 
 @dataclass(frozen=True)

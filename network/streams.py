@@ -29,8 +29,8 @@ from nacl.signing import SigningKey, VerifyKey
 from numpy.typing import NDArray
 
 from network.capnproto import BytesRefused
-from network.parts import Digested, Parts
-from network.smpc.messages import PART_BYTES, OctetParts
+from network.parts import Parts
+from network.smpc.messages import PART_BYTES, Digested, OctetParts
 
 STREAMS = "/coterie/v1"
 """Under this path, followed by the method's name."""

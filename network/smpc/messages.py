@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import Annotated, Any, Self
 
 import numpy as np
+from blake3 import blake3
 from nacl.exceptions import BadSignatureError
 from nacl.signing import VerifyKey
 from numpy.typing import NDArray
@@ -284,6 +285,22 @@ def is_signed(message: bytes, signature: bytes, node_key: str) -> bool:
     except (BadSignatureError, TypeError, ValueError):
         return False
     return True
+
+
+class Digested(np.ndarray):
+    """Octets, uint8 [n], whose BLAKE3 was taken: `digest`. What is made of them has none."""
+
+    digest: bytes | None
+
+    def __array_finalize__(self, _: Any) -> None:
+        self.digest = None
+
+    @classmethod
+    def of(cls, octets: bytes | memoryview, digest: bytes | None = None) -> Self:
+        """Octets, not copied. digest: computed where it isn't given."""
+        found = np.frombuffer(octets, np.uint8).view(cls)
+        found.digest = blake3(octets).digest() if digest is None else digest
+        return found
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from nacl.signing import SigningKey
 
 from network.answers import ASKED, NONCE, SEAL, Seal, _sealed_text
 from network.capnproto import BytesRefused
-from network.parts import Content, Digested, Parts, PartsRefused, named, read_names
+from network.parts import Content, Parts, PartsRefused, named, read_names
+from network.smpc.messages import Digested
 from network.streams import call_parts, read_head, write_call
 
 KEY = SigningKey.generate()
