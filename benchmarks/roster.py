@@ -3,8 +3,8 @@
     OMP_NUM_THREADS=1 python -m benchmarks.roster [--domains 16] [--size 100000]
 
 tau is N - 1, so that one domain may drop. A few rounds are undisturbed; then, for each step that is
-asked for, a node stops (SIGSTOP) before it can answer that step and goes on after the round; then it
-is killed (SIGKILL) and started again. Each total is compared with the exact sum over the domains
+asked for, a node stops (SIGSTOP) before it can answer it and goes on after the round; then it is
+killed (SIGKILL) and started again. Each total is compared with the exact sum over the domains
 that are in it, and its noise with what these add; in the end every kept round is recomputed. Then
 two nodes stop, which must end the attempt and name one, and the run is taken up again. To reach:
 whoever stopped is named within 2 s of the plan's deadline. A node and its engine take 0.9 GB.
