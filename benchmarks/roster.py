@@ -38,7 +38,7 @@ from network.rounds import verify_rounds
 
 STEPS = ("share", "reveal", "confirm", "unmask")
 """The first one is asked for with the `reveal` of the round before."""
-QUIET, DEADLINE_S = 6, 3
+QUIET, DEADLINE_S = 6, 5
 USERS, ITEMS, EACH = 900, 30, 5
 
 
