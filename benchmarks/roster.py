@@ -2,9 +2,9 @@
 
     OMP_NUM_THREADS=1 python -m benchmarks.roster [--domains 16] [--size 100000]
 
-tau is N - 1, so that one domain may drop. A few rounds are undisturbed; then, for each step of the
-protocol, a node stops (SIGSTOP) before it can answer that step and goes on after the round; then it
-is killed (SIGKILL) and started again. Each total is compared with the exact sum over the domains
+tau is N - 1, so that one domain may drop. A few rounds are undisturbed; then, for each step that is
+asked for, a node stops (SIGSTOP) before it can answer it and goes on after the round; then it is
+killed (SIGKILL) and started again. Each total is compared with the exact sum over the domains
 that are in it, and its noise with what these add; in the end every kept round is recomputed. Then
 two nodes stop, which must end the attempt and name one, and the run is taken up again. To reach:
 whoever stopped is named within 2 s of the plan's deadline. A node and its engine take 0.9 GB.
@@ -36,8 +36,9 @@ from coterie.processes import running
 from network.client import NodeClient
 from network.rounds import verify_rounds
 
-STEPS = ("advertise", "share", "reveal", "confirm", "unmask")
-QUIET, DEADLINE_S = 6, 3
+STEPS = ("share", "reveal", "confirm", "unmask")
+"""The first one is asked for with the `reveal` of the round before."""
+QUIET, DEADLINE_S = 6, 5
 USERS, ITEMS, EACH = 900, 30, 5
 
 

@@ -81,6 +81,7 @@ class Calls:
         self._at_once = AtOnce(limits.calls_at_once)
         self._methods = lru_cache(maxsize=16)(self._methods_of_role)
         self._services = lru_cache(maxsize=16)(UserServiceConfigRegistry.from_role)
+        self._contexts = lru_cache(maxsize=256)(self._context_of)
 
     def answer(self, blob: bytes) -> Response:
         """Authenticate, read, allow and carry out one signed call."""
@@ -158,9 +159,7 @@ class Calls:
         small call's time; its table of what a role may call is asked all the same.
         """
         services = self._services(admitted.role)
-        context = AuthedServiceContext(
-            server=self._server, credentials=admitted.key, role=admitted.role
-        )
+        context = self._contexts(admitted.key, admitted.role)
         try:
             path = services.private_path_for(admitted.path)
             method = self._server.get_service_method(path)
@@ -170,6 +169,9 @@ class Calls:
         except (TypeError, LookupError, AttributeError) as error:
             _log.info("refused", why=type(error).__name__, path=admitted.path)
             return refusal_parts(f"{admitted.path} takes other arguments.")
+
+    def _context_of(self, key: SyftVerifyKey, role: ServiceRole) -> AuthedServiceContext:
+        return AuthedServiceContext(server=self._server, credentials=key, role=role)
 
     def _check_allowed(self, asked: "SyftAPICall | _Question", role: ServiceRole) -> None:
         why = self._why_not(asked, role)

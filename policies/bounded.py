@@ -9,7 +9,7 @@ import math
 from dataclasses import replace
 from fractions import Fraction
 
-from policies.sensitivity import Proven, TensorRefused
+from policies.sensitivity import Proven, TensorRefused, checked
 
 ONE = 2**16
 """The integer that stands for 1 in answers between 0 and 1."""
@@ -20,7 +20,7 @@ def clipped(x: Proven, low: int, high: int) -> Proven:
     """x with every number between two bounds, in integers of its unit without its sign.
 
     Raises:
-        TensorRefused: the bounds are the wrong way round or too far away.
+        TensorRefused: the bounds are the wrong way round, or too far away for so many numbers.
     """
     if not -_MOST <= low < high <= _MOST:
         raise TensorRefused("A clip goes from a lower to a higher number, both within the ring.")
@@ -28,7 +28,7 @@ def clipped(x: Proven, low: int, high: int) -> Proven:
     norm2 = x.length * max(low**2, high**2)
     if low <= 0 <= high:
         norm2 = min(norm2, x.norm2)
-    return replace(x, unit=abs(x.unit), norm2=norm2, sensitivity2=moved2)
+    return checked(replace(x, unit=abs(x.unit), norm2=norm2, sensitivity2=moved2))
 
 
 def answered(x: Proven) -> Proven:

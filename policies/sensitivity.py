@@ -109,7 +109,7 @@ def of_step(plan: Plan, step: Step) -> Proven:
     each = unit_limit(step.clip_norm, step.scale)
     people = len(plan.roster) * step.kept.users
     unit = Fraction(1, step.scale)
-    return _checked(Proven((step.width,), unit, people**2 * each, each, (step.name,)))
+    return checked(Proven((step.width,), unit, people**2 * each, each, (step.name,)))
 
 
 def outputs_of(whole: Proven, step: Step) -> list[tuple[int, int, Proven]]:
@@ -145,7 +145,7 @@ def added(x: Proven, y: Proven) -> tuple[list[int], Proven]:
     unit, (a, b) = aligned((x, y))
     norm = abs(a) * root(x.norm2) + abs(b) * root(y.norm2)
     moved = abs(a) * root(x.sensitivity2) + abs(b) * root(y.sensitivity2)
-    return [a, b], _checked(Proven(x.shape, unit, norm**2, moved**2, _sources(x, y)))
+    return [a, b], checked(Proven(x.shape, unit, norm**2, moved**2, _sources(x, y)))
 
 
 def concatenated(parts: Sequence[Proven], axis: int) -> tuple[list[int], Proven]:
@@ -164,14 +164,14 @@ def concatenated(parts: Sequence[Proven], axis: int) -> tuple[list[int], Proven]
     pairs = list(zip(factors, parts, strict=True))
     norm2 = sum(f**2 * part.norm2 for f, part in pairs)
     moved2 = sum(f**2 * part.sensitivity2 for f, part in pairs)
-    return factors, _checked(Proven(tuple(shape), unit, norm2, moved2, _sources(*parts)))
+    return factors, checked(Proven(tuple(shape), unit, norm2, moved2, _sources(*parts)))
 
 
 def rescaled(x: Proven, factor: Fraction) -> Proven:
     """x times a public number: the unit alone changes."""
     if not 0 < abs(factor.numerator) < 2**_FACTOR_BITS > factor.denominator:
         raise TensorRefused("A public factor lies between 2^-64 and 2^64, and isn't 0.")
-    return _checked(replace(x, unit=x.unit * factor))
+    return checked(replace(x, unit=x.unit * factor))
 
 
 def summed(x: Proven, axis: int | None) -> Proven:
@@ -181,7 +181,7 @@ def summed(x: Proven, axis: int | None) -> Proven:
     count = x.length if axis is None else x.shape[axis]
     shape = () if axis is None else x.shape[:axis] + x.shape[axis + 1 :]
     wider = replace(x, shape=shape, norm2=x.norm2 * count, sensitivity2=x.sensitivity2 * count)
-    return _checked(wider)
+    return checked(wider)
 
 
 def sliced(x: Proven, bounds: Sequence[tuple[int, int, int]]) -> Proven:
@@ -199,7 +199,7 @@ def reshaped(x: Proven, shape: Sequence[int]) -> Proven:
     """The same elements in another shape."""
     if math.prod(shape) != x.length or any(size < 1 for size in shape):
         raise TensorRefused(f"{x.length} elements don't fill the shape {tuple(shape)}.")
-    return _checked(replace(x, shape=tuple(shape)))
+    return checked(replace(x, shape=tuple(shape)))
 
 
 def mapped(x: Proven, matrix: NDArray[np.int64], unit: Fraction, left: bool) -> Proven:
@@ -223,7 +223,7 @@ def mapped(x: Proven, matrix: NDArray[np.int64], unit: Fraction, left: bool) -> 
     wider = replace(
         x, shape=shape, norm2=x.norm2 * spectral2, sensitivity2=x.sensitivity2 * spectral2
     )
-    return rescaled(_checked(wider), unit)
+    return rescaled(checked(wider), unit)
 
 
 def multiplied(x: Proven, y: Proven, matrices: bool) -> Proven:
@@ -236,7 +236,7 @@ def multiplied(x: Proven, y: Proven, matrices: bool) -> Proven:
     shape = _product_shape(x.shape, y.shape) if matrices else x.shape
     moved = root(x.norm2 * y.sensitivity2) + root(y.norm2 * x.sensitivity2)
     unit = x.unit * y.unit
-    return _checked(Proven(shape, unit, x.norm2 * y.norm2, moved**2, _sources(x, y)))
+    return checked(Proven(shape, unit, x.norm2 * y.norm2, moved**2, _sources(x, y)))
 
 
 def truncated(x: Proven, dropped: int) -> Proven:
@@ -250,7 +250,7 @@ def truncated(x: Proven, dropped: int) -> Proven:
         for square in (x.norm2, x.sensitivity2)
     )
     fewer = replace(x, unit=x.unit * 2**dropped, norm2=norm**2, sensitivity2=moved**2)
-    return _checked(fewer)
+    return checked(fewer)
 
 
 def bits_of(x: Proven) -> int:
@@ -295,7 +295,12 @@ def _product_shape(x: tuple[int, ...], y: tuple[int, ...]) -> tuple[int, ...]:
     return x[:-1] + y[1:]
 
 
-def _checked(x: Proven) -> Proven:
+def checked(x: Proven) -> Proven:
+    """x, if a tensor can be so.
+
+    Raises:
+        TensorRefused: its shape, its bounds or its unit are beyond what the ring and messages take.
+    """
     if len(x.shape) > MAX_DIMENSIONS or not 0 < x.length <= MAX_ELEMENTS:
         raise TensorRefused(
             f"A tensor has at most {MAX_DIMENSIONS} axes and {MAX_ELEMENTS} elements; this one "

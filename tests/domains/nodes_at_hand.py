@@ -35,7 +35,17 @@ class NodeAtHand:
         """See `NodeClient.stream`."""
         service: Any = CoterieRounds(None)  # type: ignore[arg-type]
         service.participation = self._domains.parts[self.name]
-        service.desk = SimpleNamespace(plan=lambda plan_hash, caller: self._domains.plan)
+        ledger = self._domains.ledgers[self.name]
+        service.desk = SimpleNamespace(
+            plan=lambda plan_hash, caller: self._domains.plan,
+            dataset=lambda name: self._domains.dataset(self.name),
+            ledger=ledger,
+            progress=lambda plan_hash: {
+                "status": ledger.status(plan_hash),
+                "reason": "",
+                "attempts": ledger.attempts(plan_hash),
+            },
+        )
         server: Any = SimpleNamespace(id=None)
         caller = AuthedServiceContext.model_construct(server=server, credentials="the scientist")
         try:

@@ -261,6 +261,15 @@ def test_no_user_moves_an_answer_further_than_proven() -> None:
     assert max((a**2).sum() for a in hot) <= rows.norm2
 
 
+def test_a_clip_to_numbers_that_could_leave_the_ring_together_is_refused() -> None:
+    """Else a truncation would take them for longer than 62 bits, for which it isn't right."""
+    x = Proven((2**16,), Fraction(1), 2**80, 2**40, ("x",))
+    with pytest.raises(TensorRefused, match=r"at most 2\^62 fit the ring"):
+        bounded.clipped(x, 2**60, 2**61)
+    assert sensitivity.bits_of(bounded.clipped(x, 2**40, 2**41)) <= 62
+    assert bounded.clipped(x, -(2**61), 2**61).norm2 == x.norm2
+
+
 def test_a_products_revealed_clip_has_the_clips_sensitivity() -> None:
     """However far a product may be moved: the final clip to declared bounds is what counts."""
     wide = Proven((10,), Fraction(1, 2**30), 2**120, 2**110, ("x", "y"))

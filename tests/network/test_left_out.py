@@ -6,88 +6,54 @@ Four domains in this process: their services, state machines and ledgers, withou
 import json
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from syft.service.context import AuthedServiceContext
-from syft.types.errors import SyftException
-from syft.types.uid import UID
 
-from domains.rounds_service import CoterieRounds
-from network.client import NodeRefused, NodeUnreachable, Traffic
+from network.client import NodeUnreachable, Traffic
 from network.journal import load_run
 from network.rounds import verify_rounds
 from network.training import Progress, train
+from tests.domains.nodes_at_hand import NodeAtHand
 from tests.domains.participating_domains import Domains, domains_in
 
 NAMES = ("east", "north", "south", "west")
 
 
-@dataclass
-class Near:
-    """A node as a client of its sees it, without a line between them.
+class Mortal(NodeAtHand):
+    """A node that may die and come back.
 
     Attributes:
-        acts: what to do before it answers a method.
+        acts: what to do before it answers a step of a release.
         down: it doesn't answer.
         opened: it opened the run.
     """
 
-    domains: Domains
-    name: str
-    acts: dict[tuple[str, int], Callable[[], object]] = field(default_factory=dict)
-    traffic: Traffic = field(default_factory=Traffic)
-    down: bool = False
-    opened: threading.Event = field(default_factory=threading.Event)
+    def __init__(self, name: str, domains: Domains) -> None:
+        super().__init__(name, domains)
+        self.acts: dict[tuple[str, int], Callable[[], object]] = {}
+        self.down, self.opened, self.traffic = False, threading.Event(), Traffic()
 
-    def stream(self, method: str, timeout_s: float = 0, into: Any = None, **more: Any) -> Any:
-        more.pop("most", None)
-        self.acts.pop((method, more.get("release", -1)), lambda: None)()
-        answer = self._answer(method, **more)
-        if into is None:
-            return answer
-        for part in answer.parts:
-            into.write(part.tobytes())
-        return into.came
+    def stream(
+        self, method: str, timeout_s: float = 0, into: Any = None, most: int = 0, **arguments: Any
+    ) -> Any:
+        self.acts.pop((method, arguments.get("release", -1)), lambda: None)()
+        if self.down:
+            raise NodeUnreachable(self.name, "http://here", "it is down")
+        return super().stream(method, timeout_s, into, most, **arguments)
 
-    def call(self, method: str, timeout_s: float = 0, **more: Any) -> Any:
-        answer = self._answer(method, **more)
+    def call(self, method: str, timeout_s: float = 0, **arguments: Any) -> Any:
+        answer = self.stream(method, **arguments)
         if method == "open":
             self.opened.set()
         return answer
 
-    def read(self, method: str, **more: Any) -> Any:
+    def read(self, method: str, **arguments: Any) -> Any:
         if method == "plan":
-            status = self.domains.ledgers[self.name].status(more["plan_hash"])
-            return {"status": status, "signature": self.domains.approvals[self.name]}
-        return json.loads(self._answer(method, **more))
-
-    def _answer(self, method: str, **more: Any) -> Any:
-        if self.down:
-            raise NodeUnreachable(self.name, "http://here", "it is down")
-        ledger = self.domains.ledgers[self.name]
-        service = CoterieRounds(None)  # type: ignore[arg-type]
-        service.participation = self.domains.parts[self.name]
-        service.desk = SimpleNamespace(  # type: ignore[assignment]
-            plan=lambda *_: self.domains.plan,
-            dataset=lambda _: self.domains.dataset(self.name),
-            ledger=ledger,
-            progress=lambda plan: {
-                "status": ledger.status(plan),
-                "reason": "",
-                "attempts": ledger.attempts(plan),
-            },
-        )
-        context = AuthedServiceContext.model_construct(
-            server=SimpleNamespace(id=UID()), credentials=None
-        )
-        try:
-            return getattr(service, method)(context, **more)
-        except SyftException as refused:
-            raise NodeRefused(self.name, refused.public_message) from None
+            status = self._domains.ledgers[self.name].status(arguments["plan_hash"])
+            return {"status": status, "signature": self._domains.approvals[self.name]}
+        return json.loads(self.stream(method, **arguments))
 
 
 @pytest.fixture
@@ -103,7 +69,7 @@ def test_who_fails_is_named_and_takes_part_again_once_it_is_back(
     domains: Domains, tmp_path: Path, step: str
 ) -> None:
     """West dies in release 1 and is back before release 2, its run forgotten."""
-    nodes: Any = {name: Near(domains, name) for name in NAMES}
+    nodes: Any = {name: Mortal(name, domains) for name in NAMES}
     west = nodes["west"]
 
     def dies() -> None:
