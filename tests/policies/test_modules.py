@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as fn
 
-from network.program import Gradient, Plan
+from network.program import Gradient, Plan, Sum
 from policies.modules import aliases, state_of, trainable
 from policies.trace import TraceError
 from policies.users import User
@@ -280,8 +280,9 @@ def test_a_model_with_nothing_to_train_is_told_so() -> None:
 
 
 def test_a_plan_has_a_state_or_a_model() -> None:
+    step = Sum("s", lambda state, user: {"n": user.mask.sum()}, 1.0)
     with pytest.raises(ValueError, match="a state or a model"):
-        Plan("m", "t", DATA, [], {"a": torch.zeros(1)}, model=Perceptron())
+        Plan("m", "t", DATA, [step], {"a": torch.zeros(1)}, model=Perceptron())
 
 
 def test_tracing_leaves_the_module_as_it_was() -> None:
