@@ -55,6 +55,8 @@ from network.streams import MAX_OCTETS_BYTES
 
 TENSOR = "tensor"
 """A file in an attempt's folder: the name of the tensor that it revealed."""
+_MOST_SAID = 2000
+"""Characters of a refusal that are kept, in a run's journal too; a node may say up to 16 MiB."""
 _GRACE_S = 0.5
 """After the plan's deadline, for what was answered just in time."""
 
@@ -154,7 +156,7 @@ class Attempt:
                 self.lost.add(name)
                 self.left_out[name] = str(error)
             except (NodeRefused, MalformedMessage, SharingRefused) as error:
-                self.left_out[name] = str(error)
+                self.left_out[name] = str(error)[:_MOST_SAID]
         if phase == "advertise" and set(self.left_out) - self.lost:
             self._beside.refused()
         return answers

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from network.client import NodeUnreachable, Traffic
+from network.client import NodeRefused, NodeUnreachable, Traffic
 from network.journal import load_run
 from network.rounds import verify_rounds
 from network.training import Progress, train
@@ -94,3 +94,18 @@ def test_who_fails_is_named_and_takes_part_again_once_it_is_back(
     assert run.finished
     assert load_run(run.folder, domains.plan, domains.written).history == run.history
     assert len(verify_rounds(domains.plan, run.folder)) == 4
+
+
+def test_a_run_keeps_only_the_beginning_of_what_a_node_refuses_with(
+    domains: Domains, tmp_path: Path
+) -> None:
+    """A node may say up to 16 MiB, and the journal has it for good."""
+    nodes: Any = {name: Mortal(name, domains) for name in NAMES}
+
+    def refuses() -> None:
+        raise NodeRefused("west", "west: not today. " + "x" * 2**20)
+
+    nodes["west"].acts["share", 0] = refuses
+    run = train(nodes, domains.written, domains.plan, tmp_path / "run", lambda _: None)
+    assert run.history[0].left_out["west"].startswith("west: not today.")
+    assert (run.folder / "journal.json").stat().st_size < 10_000
