@@ -24,7 +24,7 @@ import signal
 import tempfile
 import time
 from collections import Counter
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -152,7 +152,8 @@ class _Worker:
 
     def signal(self, number: int) -> None:
         if self._process is not None and self._process.pid and self._process.is_alive():
-            os.kill(self._process.pid, number)
+            with suppress(ProcessLookupError):  # it may have come to its end meanwhile
+                os.kill(self._process.pid, number)
 
     def drain(self) -> set[Step]:
         """What it had said before it died."""
