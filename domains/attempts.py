@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -23,6 +24,8 @@ from policies.plan import Plan, Step
 
 _MAPPED_BYTES = 2**24
 """An attempt's file beyond this is mapped, not read, and so never written over."""
+_LONG_BYTES = 2**16
+"""What is shorter is synced by who waits for it: that takes less than another thread's turn."""
 _ZEROS = bytes(2**20)
 
 
@@ -84,7 +87,9 @@ class AttemptFiles:
     def __init__(self, folder: Path, context: Context) -> None:
         self._folder = folder
         self._spare = folder / f"{context.plan_hash}.spare"
-        self._syncing: list[tuple[Path, Future[None]]] = []
+        self._written: list[Path] = []
+        self._short: list[Callable[[], object]] = []
+        self._long: list[Future[None]] = []
         self._digest = _digest_of(context)
 
     def __enter__(self) -> Self:
@@ -108,7 +113,11 @@ class AttemptFiles:
             _move(self._spare, path)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
         _fill(descriptor, content)
-        self._syncing.append((path, _DISK.submit(_sync, descriptor)))
+        self._written.append(path)
+        if len(content) < _LONG_BYTES:
+            self._short.append(partial(_sync, descriptor))
+        else:
+            self._long.append(_DISK.submit(_sync, descriptor))
 
     def erase(self, name: str) -> None:
         self._wait()
@@ -139,16 +148,19 @@ class AttemptFiles:
         return self._folder / f"{self._digest}.{name}"
 
     def _wait(self) -> None:
-        if not self._syncing:
+        if not self._written:
             return
-        syncing, self._syncing = self._syncing, []
+        folder = partial(_sync_folder, self._folder)
+        syncs = [*self._short, folder, *(each.result for each in self._long)]
+        written, self._written, self._short, self._long = self._written, [], [], []
         try:
-            _sync_folder(self._folder)
-            for _, each in syncing:
-                each.result()
+            # All of them, whichever fails: each closes its file.
+            with contextlib.ExitStack() as others:
+                for sync in reversed(syncs):
+                    others.callback(sync)
         except OSError:
             # What isn't surely there must not be taken for an answer when it is asked for again.
-            for path, _ in syncing:
+            for path in written:
                 path.unlink(missing_ok=True)
             raise
 

@@ -16,7 +16,11 @@ from policies.plan import Plan, Step
 
 MOST = 2**21
 """Numbers whose noise is drawn like this: at most 16 MiB. The others' is added as it is drawn."""
-_AT_A_TIME = 2**17
+_AT_A_TIME = 2**20
+"""The sampler ends each part with blocks that get smaller, and small ones take longer a number."""
+
+
+_DRAWING = ThreadPoolExecutor(thread_name_prefix="noise")
 
 
 class ComingNoise:
@@ -27,9 +31,7 @@ class ComingNoise:
 
     def __init__(self, plan: Plan, step: Step) -> None:
         self._given_up = Event()
-        pool = ThreadPoolExecutor(1, thread_name_prefix="noise")
-        self._drawn: Future[NDArray[np.int64]] | None = pool.submit(self._draw, plan, step)
-        pool.shutdown(wait=False)
+        self._drawn: Future[NDArray[np.int64]] | None = _DRAWING.submit(self._draw, plan, step)
 
     def taken(self) -> NDArray[np.int64]:
         """It on the first `MOST` numbers and zeros on the others: int64 [P], the caller's now.

@@ -40,7 +40,8 @@ def noised_sum(
         # In this process's own memory: what the engine could read there would undo the noise.
         value = coming.taken()
         total.add_to(value)
-        noised(run, step, value[MOST:], step.clip_norm, step.scale)
+        if value.size > MOST:
+            noised(run, step, value[MOST:], step.clip_norm, step.scale)
         return value
 
     return with_noise

@@ -85,18 +85,27 @@ class OpenRuns:
         Raises:
             RoundRefused: it isn't open, or not approved (any longer) by all owners.
         """
-        run = self._runs.get(plan_hash)
-        if run is None:
-            raise RoundRefused(
-                f"{self._name}: no run of this plan is open here. Take it up again: "
-                "coterie run resume, or fed.tensors(plan) for tensors in shares"
-            )
+        run = self.asked_for(plan_hash)
         status = self._ledger.status(plan_hash)
         if status != "approved":
             raise RoundRefused(f"{self._name}: this plan is {status} here: {self._why(plan_hash)}")
         missing = run.missing() or self._why_not_roster(run.plan)
         if missing is not None:
             raise RoundRefused(f"{self._name}: {missing}.")
+        return run
+
+    def asked_for(self, plan_hash: str) -> OpenRun:
+        """The same, where `of` gave it to this very call already.
+
+        Raises:
+            RoundRefused: it isn't open.
+        """
+        run = self._runs.get(plan_hash)
+        if run is None:
+            raise RoundRefused(
+                f"{self._name}: no run of this plan is open here. Take it up again: "
+                "coterie run resume, or fed.tensors(plan) for tensors in shares"
+            )
         return run
 
     def _sum_of(self, run: OpenRun) -> Callable[[Step, Octets | str], NDArray[np.int64]]:

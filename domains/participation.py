@@ -116,12 +116,22 @@ class Participation:
         An earlier attempt that never revealed is voided: its masked input can't be sent any more.
         One that revealed stays charged, and can be unmasked until this one is shared.
         """
-        run = self._open_runs.of(plan_hash)
+        return self._begin(self._open_runs.of(plan_hash), step, release, attempt, tensor)
+
+    def follow(
+        self, plan_hash: str, step: str, release: int, attempt: int, tensor: str = ""
+    ) -> tuple[Any, Mapping[str, Sequence[int]]]:
+        """The same, within a call about another attempt of the run, which asked for it already."""
+        return self._begin(self._open_runs.asked_for(plan_hash), step, release, attempt, tensor)
+
+    def _begin(
+        self, run: OpenRun, step: str, release: int, attempt: int, tensor: str
+    ) -> tuple[Any, Mapping[str, Sequence[int]]]:
         with run.lock:
             why = run.why_not(step, release, tensor)
             if why is not None:
                 raise RoundRefused(f"{self._name}: {why}")
-            context = Context(plan_hash, step, release, attempt, tensor)
+            context = Context(run.plan.hash, step, release, attempt, tensor)
             if run.attempt is not None and run.attempt.context == context and _unshared(run):
                 return run.attempt.party.advertise(), run.attempt.held
             if self._attempts.state_of(context) is not None:
@@ -156,7 +166,7 @@ class Participation:
 
     def held_state(self, plan_hash: str) -> str:
         """The digest of the state that is held of a run, so that it needn't be sent again."""
-        held = self._open_runs.of(plan_hash).state
+        held = self._open_runs.asked_for(plan_hash).state
         return held.digest if held is not None and held.complete else ""
 
     def share(

@@ -66,17 +66,19 @@ class CoterieRounds(Answering):
         Also the sizes of the peers' ledger heads it holds, and the digest of the state it holds.
         """
         self.own_plan(context, plan_hash)
-        return json.dumps(self._begun(plan_hash, step, release, attempt, tensor))
+        advert, held = self.participation.advertise(plan_hash, step, release, attempt, tensor)
+        return json.dumps(self._begun(plan_hash, advert, held))
 
-    def _begun(self, plan_hash: str, *where: Any) -> dict[str, Any]:
-        advert, held = self.participation.advertise(plan_hash, *where)
+    def _begun(self, plan_hash: str, advert: Any, held: Any) -> dict[str, Any]:
         state = self.participation.held_state(plan_hash)
         return {"advert": advert.to_dict(), "held": held, "state": state}
 
     def _following(self, plan_hash: str, where: tuple[Any, ...]) -> dict[str, Any] | None:
         """Begin the attempt that a call names beside its own, if it names one and that can be."""
+        if not where:
+            return None
         with suppress(*REFUSALS):
-            return self._begun(plan_hash, *where) if where else None
+            return self._begun(plan_hash, *self.participation.follow(plan_hash, *where))
         return None
 
     @service_method(path="coterie.share", name="share", roles=DATA_SCIENTIST_ROLE_LEVEL)

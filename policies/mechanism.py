@@ -171,7 +171,8 @@ def add_noise_share(
     """
     sigma = noise_share_sigma(noise_multiplier, clip_norm, scale, threshold, collusion)
     noise: NDArray[np.int64] = discrete_gaussian(sigma, total.size, random)
-    return total + noise
+    noise += total
+    return noise
 
 
 def sample_users(count: int, rate: float, random: SecureRandom) -> NDArray[np.bool_]:
