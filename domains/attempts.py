@@ -114,7 +114,7 @@ class AttemptFiles:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
         _fill(descriptor, content)
         self._written.append(path)
-        if len(content) < _LONG_BYTES:
+        if memoryview(content).nbytes < _LONG_BYTES:
             self._short.append(partial(_sync, descriptor))
         else:
             self._long.append(_DISK.submit(_sync, descriptor))
@@ -151,7 +151,11 @@ class AttemptFiles:
         if not self._written:
             return
         folder = partial(_sync_folder, self._folder)
-        syncs = [*self._short, folder, *(each.result for each in self._long)]
+        syncs: list[Callable[[], object]] = [
+            *self._short,
+            folder,
+            *(each.result for each in self._long),
+        ]
         written, self._written, self._short, self._long = self._written, [], [], []
         try:
             # All of them, whichever fails: each closes its file.

@@ -1,6 +1,6 @@
 """Noise drawn within its attempt, while keys are exchanged, the state comes and the sum is made.
 
-It is drawn where the attempt's vector will lie, and the sum is added to it there.
+The sum is added to it where it lies.
 """
 
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from domains.refusals import RoundRefused
-from policies.mechanism import add_noise_share
+from policies.mechanism import noise_share
 from policies.noise import SecureRandom
 from policies.plan import Plan, Step
 
@@ -18,8 +18,6 @@ MOST = 2**21
 """Numbers whose noise is drawn like this: at most 16 MiB. The others' is added as it is drawn."""
 _AT_A_TIME = 2**20
 """The sampler ends each part with blocks that get smaller, and small ones take longer a number."""
-
-
 _DRAWING = ThreadPoolExecutor(thread_name_prefix="noise")
 
 
@@ -54,19 +52,19 @@ class ComingNoise:
             self._drawn = None
 
     def _draw(self, plan: Plan, step: Step) -> NDArray[np.int64]:
+        random = SecureRandom()
+
+        def drawn(size: int) -> NDArray[np.int64]:
+            z, clip_norm = step.noise_multiplier, step.clip_norm
+            return noise_share(size, z, clip_norm, step.scale, plan.noise_shares, 0, random)
+
+        if step.width <= _AT_A_TIME:
+            return drawn(step.width)
         # What isn't written yet takes no memory.
-        noise, random = np.zeros(step.width, dtype=np.int64), SecureRandom()
+        noise = np.zeros(step.width, dtype=np.int64)
         for begin in range(0, min(step.width, MOST), _AT_A_TIME):
             if self._given_up.is_set():
                 break
             part = noise[begin : begin + _AT_A_TIME]
-            part[:] = add_noise_share(
-                part,
-                step.noise_multiplier,
-                step.clip_norm,
-                step.scale,
-                plan.noise_shares,
-                0,
-                random,
-            )
+            part[:] = drawn(part.size)
         return noise

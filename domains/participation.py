@@ -29,12 +29,7 @@ from numpy.typing import NDArray
 from domains.attempts import Attempt, AttemptFiles, Attempts, write_durably
 from domains.charging import charged_input
 from domains.coming_noise import ComingNoise
-from domains.cosigning import (
-    event_of,
-    held_of_peers,
-    keeping_cosignatures,
-    peers_of,
-)
+from domains.cosigning import event_of, held_of_peers, keeping_cosignatures, peers_of
 from domains.dataset import PrivateDataset
 from domains.enclosure import EnclosureFailed, SumFailed
 from domains.noised import noised, noised_sum
@@ -118,11 +113,9 @@ class Participation:
         """
         return self._begin(self._open_runs.of(plan_hash), step, release, attempt, tensor)
 
-    def follow(
-        self, plan_hash: str, step: str, release: int, attempt: int, tensor: str = ""
-    ) -> tuple[Any, Mapping[str, Sequence[int]]]:
+    def follow(self, plan_hash: str, *where: Any) -> tuple[Any, Mapping[str, Sequence[int]]]:
         """The same, within a call about another attempt of the run, which asked for it already."""
-        return self._begin(self._open_runs.asked_for(plan_hash), step, release, attempt, tensor)
+        return self._begin(self._open_runs.asked_for(plan_hash), *where)
 
     def _begin(
         self, run: OpenRun, step: str, release: int, attempt: int, tensor: str

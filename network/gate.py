@@ -118,8 +118,9 @@ def open_app(
         async with bodies.of(request, MAX_MESSAGE_BYTES) as blob:
             return await run_in_threadpool(gate.answer, bytes(blob))
 
-    app.router.routes.append(
-        Route(f"{STREAMS}/{{method}}", Streams(gate, streams), methods=["POST"])
+    # First, since a round's calls are all of these and every route before it is looked at.
+    app.router.routes.insert(
+        0, Route(f"{STREAMS}/{{method}}", Streams(gate, streams), methods=["POST"])
     )
     app.add_middleware(Entrance, addresses=gate.addresses, health=health)
     app.add_middleware(Seal, key=node_key.signing_key)

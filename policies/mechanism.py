@@ -155,6 +155,24 @@ def noise_share_sigma(
     return sigma
 
 
+def noise_share(
+    size: int,
+    noise_multiplier: float,
+    clip_norm: float,
+    scale: int,
+    threshold: int,
+    collusion: int,
+    random: SecureRandom,
+) -> NDArray[np.int64]:
+    """One node's share of discrete Gaussian noise for `size` numbers: int64 [size].
+
+    Canonne, Kamath and Steinke 2020; its width is `noise_share_sigma`. Each number's noise is
+    drawn afresh.
+    """
+    sigma = noise_share_sigma(noise_multiplier, clip_norm, scale, threshold, collusion)
+    return discrete_gaussian(sigma, size, random)
+
+
 def add_noise_share(
     total: NDArray[np.int64],
     noise_multiplier: float,
@@ -164,13 +182,10 @@ def add_noise_share(
     collusion: int,
     random: SecureRandom,
 ) -> NDArray[np.int64]:
-    """`total` with one node's share of discrete Gaussian noise on every number: int64 [P].
-
-    Canonne, Kamath and Steinke 2020; its width is `noise_share_sigma`. Each number's noise is
-    drawn afresh.
-    """
-    sigma = noise_share_sigma(noise_multiplier, clip_norm, scale, threshold, collusion)
-    noise: NDArray[np.int64] = discrete_gaussian(sigma, total.size, random)
+    """`total` with one node's `noise_share` on every number: int64 [P]."""
+    noise = noise_share(
+        total.size, noise_multiplier, clip_norm, scale, threshold, collusion, random
+    )
     noise += total
     return noise
 

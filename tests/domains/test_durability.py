@@ -59,6 +59,26 @@ def happened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return found
 
 
+def open_files(folder: Path) -> list[str]:
+    """The files under a folder that this process has open."""
+    links = Path("/proc/self/fd").iterdir()
+    return [link for each in links if (link := readlink(each)).startswith(f"{folder}/")]
+
+
+def readlink(path: Path) -> str:
+    try:
+        return os.readlink(path)
+    except FileNotFoundError:
+        return ""
+
+
+@pytest.fixture(params=[0, 2**16], ids=["in another thread", "by who waits"])
+def synced(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is synced by another thread, as long answers are, or not, as short ones are."""
+    monkeypatch.setattr(attempts, "_LONG_BYTES", request.param)
+
+
+@pytest.mark.usefixtures("synced")
 def test_nothing_is_charged_said_or_erased_before_the_answer_is_on_the_disk(
     tmp_path: Path, happened: list[str]
 ) -> None:
@@ -83,6 +103,7 @@ def test_nothing_is_charged_said_or_erased_before_the_answer_is_on_the_disk(
     assert carried.run(exchange).survivors == NAMES
 
 
+@pytest.mark.usefixtures("synced")
 def test_an_answer_that_the_disk_refused_is_never_given(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -101,6 +122,8 @@ def test_an_answer_that_the_disk_refused_is_never_given(
                 carried.ask("east", phase, arguments["east"])
         with pytest.raises(OutOfTurn, match="Start the next attempt"):
             carried.ask("east", phase, arguments["east"])
+        answers = ".held", ".masked", ".receipt"
+        assert not [each for each in open_files(tmp_path) if any(name in each for name in answers)]
         plan = domains.plan.hash
         assert domains.ledgers["east"].attempt(plan, "s", 0, 0) == "reserved"
         raise SharingRefused("east", "its disk is full")

@@ -296,12 +296,13 @@ def test_the_gaussian_dp_audit_alone_catches_half_the_noise(
 def test_a_missing_share_is_caught(
     nodes: Nodes, missing: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sound, calls = coming_noise.add_noise_share, iter(range(10**6))
+    sound, calls = coming_noise.noise_share, iter(range(10**6))
 
-    def forgets(total: NDArray[np.int64], *args: Any) -> NDArray[np.int64]:
-        return total.copy() if next(calls) % 3 == missing else sound(total, *args)
+    def forgets(size: int, *args: Any) -> NDArray[np.int64]:
+        forgotten = next(calls) % 3 == missing
+        return np.zeros(size, dtype=np.int64) if forgotten else sound(size, *args)
 
-    monkeypatch.setattr(coming_noise, "add_noise_share", forgets)
+    monkeypatch.setattr(coming_noise, "noise_share", forgets)
     blind(monkeypatch, "check_fresh", "check_no_repeats")
     with pytest.raises(Broken, match="as wide as accounted"):
         measure(nodes)

@@ -106,12 +106,12 @@ def test_noise_given_up_while_it_is_drawn_is_never_added_in_part(
 ) -> None:
     begun, going_on = threading.Event(), threading.Event()
 
-    def slow(part: NDArray[np.int64], *_: object) -> NDArray[np.int64]:
+    def slow(size: int, *_: object) -> NDArray[np.int64]:
         begun.set()
         assert going_on.wait(120)
-        return part + 1
+        return np.ones(size, dtype=np.int64)
 
-    monkeypatch.setattr(coming_noise, "add_noise_share", slow)
+    monkeypatch.setattr(coming_noise, "noise_share", slow)
     noise = ComingNoise(domains.plan, domains.plan.steps[0])
     with ThreadPoolExecutor(1) as pool:
         adding = pool.submit(noise.taken)
