@@ -3,7 +3,9 @@
 The sum is added to it where it lies.
 """
 
+import os
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from threading import Event
 
 import numpy as np
@@ -18,7 +20,15 @@ MOST = 2**21
 """Numbers whose noise is drawn like this: at most 16 MiB. The others' is added as it is drawn."""
 _AT_A_TIME = 2**20
 """The sampler ends each part with blocks that get smaller, and small ones take longer a number."""
-_DRAWING = ThreadPoolExecutor(thread_name_prefix="noise")
+
+
+def _as_a_batch() -> None:
+    """Interrupt no other thread when this one may go on: answering a call takes a short while."""
+    with suppress(AttributeError, OSError):
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+
+
+_DRAWING = ThreadPoolExecutor(thread_name_prefix="noise", initializer=_as_a_batch)
 
 
 class ComingNoise:

@@ -1,5 +1,6 @@
 """A domain's rounds, as its own state machine goes through them, with its own ledger."""
 
+import os
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -99,6 +100,21 @@ def test_an_attempt_s_noise_is_added_once_and_to_no_other_attempt(
     given_up.erase()
     with pytest.raises(RoundRefused, match="noise is gone"):
         given_up.taken()
+
+
+def test_noise_is_drawn_by_threads_that_interrupt_no_call(
+    domains: Domains, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+
+    def seen(size: int, *_: object) -> NDArray[np.int64]:
+        found.append(os.sched_getscheduler(0))
+        return np.ones(size, dtype=np.int64)
+
+    monkeypatch.setattr(coming_noise, "noise_share", seen)
+    ComingNoise(domains.plan, domains.plan.steps[0]).taken()
+    assert found == [os.SCHED_BATCH]
+    assert os.sched_getscheduler(0) == os.SCHED_OTHER
 
 
 def test_noise_given_up_while_it_is_drawn_is_never_added_in_part(
