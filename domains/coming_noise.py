@@ -62,6 +62,8 @@ class ComingNoise:
             self._drawn = None
 
     def _draw(self, plan: Plan, step: Step) -> NDArray[np.int64]:
+        if self._given_up.is_set():
+            return np.zeros(0, dtype=np.int64)
         random = SecureRandom()
 
         def drawn(size: int) -> NDArray[np.int64]:

@@ -1,19 +1,13 @@
 """A domain's rounds, as its own state machine goes through them, with its own ledger."""
 
-import os
-import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
-from domains import coming_noise
 from domains.answering import REFUSALS
-from domains.coming_noise import ComingNoise
 from domains.participation import Participation
 from domains.refusals import RoundRefused
 from network.smpc.agreement import agreement_of
@@ -86,56 +80,6 @@ def test_a_charged_attempt_gives_the_same_bytes_after_a_kill(domains: Domains) -
 
     carried.run(exchange)
     assert set(seen) == set(NAMES)
-
-
-def test_an_attempt_s_noise_is_added_once_and_to_no_other_attempt(
-    domains: Domains,
-) -> None:
-    plan = domains.plan
-    noise = ComingNoise(plan, plan.steps[0])
-    assert noise.taken().any()
-    with pytest.raises(RoundRefused, match="noise is gone"):
-        noise.taken()
-    given_up = ComingNoise(plan, plan.steps[0])
-    given_up.erase()
-    with pytest.raises(RoundRefused, match="noise is gone"):
-        given_up.taken()
-
-
-def test_noise_is_drawn_by_threads_that_interrupt_no_call(
-    domains: Domains, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    found = []
-
-    def seen(size: int, *_: object) -> NDArray[np.int64]:
-        found.append(os.sched_getscheduler(0))
-        return np.ones(size, dtype=np.int64)
-
-    monkeypatch.setattr(coming_noise, "noise_share", seen)
-    ComingNoise(domains.plan, domains.plan.steps[0]).taken()
-    assert found == [os.SCHED_BATCH]
-    assert os.sched_getscheduler(0) == os.SCHED_OTHER
-
-
-def test_noise_given_up_while_it_is_drawn_is_never_added_in_part(
-    domains: Domains, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    begun, going_on = threading.Event(), threading.Event()
-
-    def slow(size: int, *_: object) -> NDArray[np.int64]:
-        begun.set()
-        assert going_on.wait(120)
-        return np.ones(size, dtype=np.int64)
-
-    monkeypatch.setattr(coming_noise, "noise_share", slow)
-    noise = ComingNoise(domains.plan, domains.plan.steps[0])
-    with ThreadPoolExecutor(1) as pool:
-        adding = pool.submit(noise.taken)
-        assert begun.wait(120)
-        noise.erase()
-        going_on.set()
-        with pytest.raises(RoundRefused, match="noise is gone"):
-            adding.result()
 
 
 def test_nothing_is_revealed_or_charged_once_the_noise_is_gone(domains: Domains) -> None:
