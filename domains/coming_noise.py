@@ -77,6 +77,6 @@ class ComingNoise:
         for begin in range(0, min(step.width, MOST), _AT_A_TIME):
             if self._given_up.is_set():
                 break
-            part = noise[begin : begin + _AT_A_TIME]
+            part = noise[begin : min(begin + _AT_A_TIME, MOST)]
             part[:] = drawn(part.size)
         return noise

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from domains import coming_noise
+from domains import coming_noise, noised
 from domains.coming_noise import ComingNoise
 from domains.refusals import RoundRefused
-from tests.domains.participating_domains import Domains, domains_in
+from tests.domains.participating_domains import NAMES, Carried, Domains, domains_in
 
 
 @pytest.fixture
@@ -33,6 +33,41 @@ def test_an_attempt_s_noise_is_added_once_and_to_no_other_attempt(
     given_up.erase()
     with pytest.raises(RoundRefused, match="noise is gone"):
         given_up.taken()
+
+
+@pytest.mark.parametrize("at_a_time", [3, 4, 100])
+def test_noise_in_parts_is_on_each_number_once_and_nowhere_else(
+    domains: Domains, monkeypatch: pytest.MonkeyPatch, at_a_time: int
+) -> None:
+    width, drawn = domains.plan.steps[0].width, []
+
+    def counted(size: int, *_: object) -> NDArray[np.int64]:
+        drawn.append(size)
+        return np.full(size, len(drawn), dtype=np.int64)
+
+    monkeypatch.setattr(coming_noise, "noise_share", counted)
+    monkeypatch.setattr(coming_noise, "_AT_A_TIME", at_a_time)
+    taken = ComingNoise(domains.plan, domains.plan.steps[0]).taken()
+    assert sum(drawn) == width
+    assert taken.tolist() == [1 + place // at_a_time for place in range(width)]
+
+
+@pytest.mark.parametrize("most", [0, 1, 5, 2**21])
+def test_numbers_beyond_those_drawn_ahead_are_noised_too(
+    domains: Domains, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    huge = 10**15
+    monkeypatch.setattr(coming_noise, "MOST", most)
+    monkeypatch.setattr(noised, "MOST", most)
+    monkeypatch.setattr(coming_noise, "_AT_A_TIME", max(1, most // 2))
+    monkeypatch.setattr(coming_noise, "noise_share", lambda size, *_: np.full(size, huge))
+    monkeypatch.setattr(noised, "add_noise_share", lambda part, *_: part + huge)
+    carried = Carried(domains)
+    adverts = [carried.ask(name, "advertise", None) for name in NAMES]
+    carried.ask("east", "share", adverts)
+    attempt = domains.parts["east"]._open_runs.of(domains.plan.hash).attempt
+    assert attempt is not None
+    assert (np.rint(attempt.noised() / huge) == 1).all()
 
 
 def batch_if_allowed() -> int:
